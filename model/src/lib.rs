@@ -1,0 +1,11 @@
+//! The vocabulary of Lighter: ids, task definitions, resources, statuses, exits.
+//! In: values and text. Out: values, or an error that names the offending field.
+//! Owns nothing. Never: performs I/O, reads a clock, draws a random number, knows tokio or gRPC.
+
+pub mod exit;
+pub mod ids;
+pub mod image_config;
+pub mod report;
+pub mod resources;
+pub mod status;
+pub mod task_definition;

@@ -1,0 +1,222 @@
+//! A registered task definition: what ECS's `RegisterTaskDefinition` takes, after validation.
+//! The serde form is ECS's JSON (camelCase). Reading text from outside goes through
+//! `task_definition::input`, which refuses unknown and unsupported members by name.
+//! Source: Amazon ECS API reference, ContainerDefinition and TaskDefinition.
+
+use crate::ids::{ContainerName, Family, VolumeName};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The template of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TaskDefinition {
+    pub family: Family,
+    #[serde(default)]
+    pub network_mode: NetworkMode,
+    pub container_definitions: Vec<ContainerDefinition>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    /// Task-level CPU in units; a limit on the whole task.
+    #[serde(default, rename = "cpu", skip_serializing_if = "Option::is_none")]
+    pub cpu_units: Option<u32>,
+    /// Task-level memory in MiB; a limit on the whole task.
+    #[serde(default, rename = "memory", skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+}
+
+/// How the containers of a task meet the network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// Each container has its own network namespace, address and port mappings.
+    #[default]
+    Bridge,
+    /// Containers use the node's network namespace.
+    Host,
+    /// A namespace with a loopback interface and nothing else.
+    None,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportProtocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+impl TransportProtocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// One container of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ContainerDefinition {
+    pub name: ContainerName,
+    /// An image reference, `registry/repository:tag` or `…@sha256:…`.
+    pub image: String,
+    /// CPU units, 1024 to a vCPU; 0 means no reservation and no quota.
+    #[serde(default, rename = "cpu")]
+    pub cpu_units: u32,
+    /// Hard limit in MiB (memory.max).
+    #[serde(default, rename = "memory", skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// What placement reserves, in MiB.
+    #[serde(default, rename = "memoryReservation", skip_serializing_if = "Option::is_none")]
+    pub memory_reservation_mib: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port_mappings: Vec<PortMapping>,
+    #[serde(default = "yes")]
+    pub essential: bool,
+    /// Overrides the image's ENTRYPOINT, and then its CMD is not used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entry_point: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environment: Vec<KeyValuePair>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mount_points: Vec<MountPoint>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes_from: Vec<VolumeFrom>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linux_parameters: Option<LinuxParameters>,
+    /// Seconds between the stop signal and SIGKILL; 30 when absent.
+    #[serde(default, rename = "stopTimeout", skip_serializing_if = "Option::is_none")]
+    pub stop_timeout_s: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// `user`, `uid`, `user:group` or `uid:gid`; overrides the image's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<String>,
+    /// Refused by nodes whose own file does not allow it.
+    #[serde(default)]
+    pub privileged: bool,
+    #[serde(default)]
+    pub readonly_root_filesystem: bool,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub docker_labels: BTreeMap<String, String>,
+}
+
+/// ECS's default time between the stop signal and SIGKILL.
+pub const DEFAULT_STOP_TIMEOUT_S: u32 = 30;
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeyValuePair {
+    pub name: String,
+    pub value: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PortMapping {
+    pub container_port: u16,
+    /// 0 or absent: the node picks one from its ephemeral range.
+    #[serde(default)]
+    pub host_port: u16,
+    #[serde(default)]
+    pub protocol: TransportProtocol,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MountPoint {
+    pub source_volume: VolumeName,
+    pub container_path: String,
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VolumeFrom {
+    pub source_container: ContainerName,
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LinuxParameters {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tmpfs: Vec<Tmpfs>,
+}
+
+/// A host device shown to a container; refused by nodes whose own file does not allow it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Device {
+    pub host_path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_path: Option<String>,
+    /// Any of `read`, `write`, `mknod`; empty means all three.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permissions: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tmpfs {
+    pub container_path: String,
+    #[serde(rename = "size")]
+    pub size_mib: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mount_options: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Volume {
+    pub name: VolumeName,
+    /// A directory of the node; an empty one is managed by Lighter and lives as long as the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostVolume>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker_volume_configuration: Option<DockerVolumeConfiguration>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostVolume {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_path: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DockerVolumeConfiguration {
+    #[serde(default)]
+    pub scope: VolumeScope,
+    /// Shared volumes only: make the volume when it does not exist.
+    #[serde(default)]
+    pub autoprovision: bool,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// How long a named volume lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeScope {
+    /// As long as the task.
+    #[default]
+    Task,
+    /// Until someone removes it.
+    Shared,
+}
