@@ -1,0 +1,187 @@
+//! Commands inside a guest, over one SSH connection that all of them share.
+//! In: shell scripts. Out: exit code, stdout and stderr.
+//! Owns: the connection's control socket. Never: starts or stops machines.
+
+use crate::host;
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// No single command of a scenario takes longer; emulation included.
+const COMMAND_LIMIT_S: u32 = 180;
+
+/// What a command in the guest ended with.
+#[derive(Debug, Clone)]
+pub struct Done {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+/// A shell in one guest.
+#[derive(Clone)]
+pub struct Guest {
+    name: String,
+    port: u16,
+    key: PathBuf,
+    control: PathBuf,
+}
+
+impl Guest {
+    /// `folder` keeps the control socket; `port` is the host's loopback port that leads to the guest's sshd.
+    pub fn new(name: &str, port: u16, key: &Path, folder: &Path) -> Self {
+        let control = folder.join("ssh.sock");
+        // Left by a connection to the machine before it was loaded or rebooted.
+        let _ = std::fs::remove_file(&control);
+        Self {
+            name: name.to_string(),
+            port,
+            key: key.to_path_buf(),
+            control,
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The command line to reach this guest by hand.
+    pub fn ssh_line(&self) -> String {
+        format!(
+            "ssh -F none -i {} -p {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1",
+            self.key.display(),
+            self.port
+        )
+    }
+
+    /// Waits until a shell answers.
+    pub fn wait_up(&self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let last = self.run_for(10, "true");
+            match last {
+                Ok(done) if done.code == 0 => return Ok(()),
+                _ if Instant::now() > deadline => {
+                    bail!("{}: no shell within {} s", self.name, limit.as_secs())
+                }
+                _ => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
+    /// Runs a script; any exit code is an answer.
+    pub fn run(&self, script: &str) -> Result<Done> {
+        self.run_for(COMMAND_LIMIT_S, script)
+    }
+
+    /// As `run`, ended after `limit_s` seconds.
+    pub fn run_for(&self, limit_s: u32, script: &str) -> Result<Done> {
+        let out = self
+            .command(limit_s, script)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("{}: start ssh", self.name))?;
+        Ok(Done {
+            code: out.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&out.stdout).trim_end().to_string(),
+            err: String::from_utf8_lossy(&out.stderr).trim_end().to_string(),
+        })
+    }
+
+    /// Runs a script that must succeed; its standard output, trimmed.
+    pub fn sh(&self, script: &str) -> Result<String> {
+        let done = self.run(script)?;
+        if done.code != 0 {
+            bail!(
+                "{}: `{}` ended with {}: {} {}",
+                self.name,
+                script,
+                done.code,
+                done.out,
+                done.err
+            );
+        }
+        Ok(done.out)
+    }
+
+    /// Repeats a condition inside the guest until it holds; its last output, or what it said when time ran out.
+    pub fn until(&self, limit_s: u32, condition: &str) -> Result<String> {
+        let script = format!(
+            "end=$((SECONDS+{limit_s})); while :; do out=$( {{ {condition}\n}} 2>&1 ) && {{ printf '%s' \"$out\"; exit 0; }}; \
+             [ $SECONDS -lt $end ] || {{ printf '%s' \"$out\"; exit 1; }}; sleep 0.2; done"
+        );
+        let done = self.run_for(limit_s + 60, &script)?;
+        if done.code != 0 {
+            bail!(
+                "{}: not within {limit_s} s: `{condition}`; last: {} {}",
+                self.name,
+                done.out,
+                done.err
+            );
+        }
+        Ok(done.out)
+    }
+
+    /// Runs a script with its output going to our own, as it comes.
+    pub fn stream(&self, limit_s: u32, script: &str) -> Result<i32> {
+        let status = self
+            .command(limit_s, script)
+            .stdin(Stdio::null())
+            .status()?;
+        Ok(status.code().unwrap_or(-1))
+    }
+
+    /// Writes a small file in the guest.
+    pub fn write(&self, path: &str, text: &str) -> Result<()> {
+        let script = format!(
+            "mkdir -p \"$(dirname {path})\"; printf %s {} > {path}",
+            host::quoted(text)
+        );
+        self.sh(&script).map(drop)
+    }
+
+    /// Ends the shared connection, so that the next command makes a new one.
+    pub fn disconnect(&self) {
+        let _ = Command::new("ssh")
+            .args(["-F", "none", "-O", "exit", "-o"])
+            .arg(format!("ControlPath={}", self.control.display()))
+            .arg("root@127.0.0.1")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        let _ = std::fs::remove_file(&self.control);
+    }
+
+    fn command(&self, limit_s: u32, script: &str) -> Command {
+        let mut command = Command::new("timeout");
+        command.args([
+            "-k",
+            "2",
+            &limit_s.to_string(),
+            "ssh",
+            "-F",
+            "none",
+            "-p",
+            &self.port.to_string(),
+        ]);
+        command.arg("-i").arg(&self.key);
+        for option in [
+            "BatchMode=yes",
+            "ConnectTimeout=8",
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "LogLevel=ERROR",
+            "ControlMaster=auto",
+            "ControlPersist=30",
+            "ServerAliveInterval=15",
+        ] {
+            command.args(["-o", option]);
+        }
+        command
+            .arg("-o")
+            .arg(format!("ControlPath={}", self.control.display()));
+        command.args(["root@127.0.0.1", script]);
+        command
+    }
+}

@@ -1,0 +1,72 @@
+//! The VM harness: makes a Debian guest, boots or loads machines, runs scenarios in them, and is the runner of `make test`.
+//! In: a subcommand. Out: lines for a person, exit code 0 only if everything passed.
+//! Owns: nothing itself. Never: is linked by the product; never observes with the product's code.
+
+mod accel;
+mod guest;
+mod host;
+mod hub;
+mod image;
+mod machine;
+mod payload;
+mod qmp;
+
+use anyhow::{Result, bail};
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: lighter-vm-test image | probe
+  image   make the guest image and the saved machine now
+  probe   load one machine and say how long it took";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("vm-test: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["image"] => {
+            image::GuestImage::ensure().map(|image| println!("{}", image.folder.display()))?
+        }
+        ["probe"] => probe()?,
+        _ => bail!("{USAGE}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows that the harness works on this host, without Lighter.
+fn probe() -> Result<()> {
+    let image = image::GuestImage::ensure()?;
+    let disk = payload::Payload::bare()?.disk()?;
+    let folder = tempfile::tempdir()?;
+    let hub = hub::Hub::start(folder.path())?;
+    let began = std::time::Instant::now();
+    let a = machine::Machine::load("node1", &image, disk.path(), Some(&hub))?;
+    println!(
+        "loaded in {:.1} s: {}",
+        began.elapsed().as_secs_f32(),
+        a.guest.sh("uname -nr; date; ls /payload/guest")?
+    );
+    let b = machine::Machine::load("node2", &image, disk.path(), Some(&hub))?;
+    for (machine, n) in [(&a, 1), (&b, 2)] {
+        machine.guest.sh(&format!(
+            "ip link set eth1 address 52:54:00:77:00:0{n}; ip addr add 192.168.77.{n}/24 dev eth1; ip link set eth1 up"
+        ))?;
+    }
+    println!(
+        "{}",
+        a.guest.until(
+            20,
+            "ping -c1 -W1 192.168.77.2 || busybox ping -c1 -W1 192.168.77.2"
+        )?
+    );
+    hub.end();
+    Ok(())
+}
