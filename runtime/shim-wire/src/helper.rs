@@ -1,0 +1,45 @@
+//! What shim and helper (lighter-oci) say to each other over the helper's standard input.
+//! The shim sends one `HelperRequest`; the helper reports `Created` before it lets the container
+//! go on, then `Started` or `Failed`. Both come from the same build: no versions here.
+//! Never: carries container output; that flows through the pipes the container inherits.
+
+use crate::codec::{wire_enum, wire_struct};
+use crate::limits::{CgroupPaths, Limits};
+
+wire_struct!(
+    /// Create and start one container.
+    HelperRequest {
+        container_id: String,
+        bundle: String,
+        state_root: String,
+        cgroup: CgroupPaths,
+        expected: Limits,
+    }
+);
+
+wire_enum!(
+    /// Which of ECS's errors a failed start is.
+    #[derive(Copy)]
+    FailureKind {
+        /// The program could not be executed: CannotStartContainerError.
+        1 => CannotStart,
+        /// libcontainer could not create it: CannotCreateContainerError.
+        2 => CannotCreate,
+        /// A limit is not in force: ResourceInitializationError.
+        3 => Limits,
+        /// The helper ended without an answer.
+        4 => HelperDied,
+    }
+);
+
+wire_struct!(HelperCreated { pid: i32, limits: Limits });
+wire_struct!(HelperFailed { kind: FailureKind, message: String });
+
+wire_enum!(
+    HelperReport {
+        1 => Created(HelperCreated),
+        /// The container's program has replaced libcontainer's code (execve returned).
+        2 => Started,
+        3 => Failed(HelperFailed),
+    }
+);

@@ -1,0 +1,159 @@
+//! The output of one container: lines in, rotated files of dated records out.
+//! A record is `<RFC 3339 with nanoseconds, UTC> <stdout|stderr> <F|P> <text>`: F ends a line, P is
+//! a part of one that goes on (CRI's log format). Lines over 16 KiB are split.
+//! A write that fails never stops the container: records are dropped and counted, and when writing
+//! works again a record of stream `lighter` says how many are missing.
+//! Never: blocks on the container, keeps more than one line of each stream in memory.
+
+mod lines;
+mod time;
+
+use lighter_shim_wire::LogPolicy;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+pub(crate) use lines::LineSplitter;
+
+/// A stream of the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// The log of one container.
+pub(crate) struct LogWriter {
+    path: PathBuf,
+    policy: LogPolicy,
+    file: Option<File>,
+    file_bytes: u64,
+    /// Records lost since the last gap marker.
+    missing: u64,
+    /// Records lost since the start.
+    pub(crate) dropped: u64,
+}
+
+impl LogWriter {
+    /// Opens nothing yet: the first record does, and a failure then is a gap like any other.
+    pub(crate) fn new(path: PathBuf, policy: LogPolicy) -> Self {
+        Self { path, policy, file: None, file_bytes: 0, missing: 0, dropped: 0 }
+    }
+
+    /// Writes the records that `splitter` makes of `bytes`.
+    pub(crate) fn output(&mut self, stream: Stream, splitter: &mut LineSplitter, bytes: &[u8]) {
+        let stamp = time::stamp_now();
+        let mut batch = Batch::default();
+        splitter.push(bytes, &mut |text, whole| batch.add(&stamp, stream.name(), whole, text));
+        self.write(&batch);
+    }
+
+    /// Writes what a stream left without a newline at its end.
+    pub(crate) fn end_of_stream(&mut self, stream: Stream, splitter: &mut LineSplitter) {
+        let stamp = time::stamp_now();
+        let mut batch = Batch::default();
+        splitter.finish(&mut |text, whole| batch.add(&stamp, stream.name(), whole, text));
+        self.write(&batch);
+        if batch.count == 0 && self.missing > 0 {
+            self.write(&Batch::default());
+        }
+    }
+
+    fn write(&mut self, batch: &Batch) {
+        if self.missing > 0 && self.write_gap_marker().is_err() {
+            self.lose(batch.count);
+            return;
+        }
+        if batch.count > 0 && self.append(&batch.bytes).is_err() {
+            self.lose(batch.count);
+        }
+    }
+
+    fn lose(&mut self, records: u64) {
+        self.missing += records;
+        self.dropped += records;
+    }
+
+    fn write_gap_marker(&mut self) -> io::Result<()> {
+        let text = format!("{} lighter F {} records of output could not be written here\n", time::stamp_now(), self.missing);
+        self.append(text.as_bytes())?;
+        self.missing = 0;
+        Ok(())
+    }
+
+    /// Appends whole records or nothing.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let length = bytes.len() as u64;
+        if self.file_bytes > 0 && self.file_bytes + length > self.policy.file_bytes_max {
+            self.rotate();
+        }
+        if self.file.is_none() {
+            let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+            self.file_bytes = file.metadata()?.len();
+            self.file = Some(file);
+        }
+        let Some(file) = self.file.as_mut() else { return Ok(()) };
+        match file.write_all(bytes) {
+            Ok(()) => {
+                self.file_bytes += length;
+                Ok(())
+            }
+            Err(error) => {
+                // Takes back a torn record, so that every line of the file is whole.
+                let _ = file.set_len(self.file_bytes);
+                Err(error)
+            }
+        }
+    }
+
+    /// `c.log` becomes `c.log.1`, and so on; the oldest goes. Errors show at the next write.
+    fn rotate(&mut self) {
+        self.file = None;
+        self.file_bytes = 0;
+        let numbered = |number: u32| {
+            let mut name = self.path.as_os_str().to_owned();
+            name.push(format!(".{number}"));
+            PathBuf::from(name)
+        };
+        let older = self.policy.files_max.saturating_sub(1);
+        if older == 0 {
+            let _ = fs::remove_file(&self.path);
+            return;
+        }
+        for number in (1..older).rev() {
+            let _ = fs::rename(numbered(number), numbered(number + 1));
+        }
+        let _ = fs::rename(&self.path, numbered(1));
+    }
+}
+
+/// The records of one read, written with one call.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    count: u64,
+}
+
+impl Batch {
+    fn add(&mut self, stamp: &str, stream: &str, whole: bool, text: &[u8]) {
+        self.bytes.extend_from_slice(stamp.as_bytes());
+        self.bytes.push(b' ');
+        self.bytes.extend_from_slice(stream.as_bytes());
+        self.bytes.extend_from_slice(if whole { b" F " } else { b" P " });
+        self.bytes.extend_from_slice(text);
+        self.bytes.push(b'\n');
+        self.count += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests;

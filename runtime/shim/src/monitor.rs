@@ -1,0 +1,156 @@
+//! The event loop of a task: one thread, one poll(2) over signals, the agent, the helpers and the
+//! containers' output. In: requests of agents, one after the other or again after a disconnect.
+//! Out: helpers started, output logged, exits recorded and told.
+//!
+//! ```text
+//!   Start ─▶ Starting ──helper: Created, Started──▶ Running ──reaped──▶ Exited ──Remove──▶ (gone)
+//!                │ helper: Failed, or its end without an answer: processes killed by cgroup
+//!                └───────────────────────────────────────────────▶ (gone)
+//! ```
+//! Never: decides whether a container should run; ends one without being asked.
+
+mod agent;
+mod container;
+mod helper;
+mod requests;
+mod watch;
+
+use crate::ports::Ports;
+use crate::{procfs, record, sys};
+use agent::{AgentConnection, AgentListener};
+use container::Container;
+use lighter_shim_wire::{Event, ShimMessage, ShimRecord, ShimStatus};
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use watch::Watched;
+
+/// What a monitor is for.
+pub(crate) struct Settings {
+    pub(crate) task: String,
+    /// The task's directory; also the working directory.
+    pub(crate) directory: String,
+    /// Path of lighter-oci.
+    pub(crate) helper: String,
+}
+
+/// Ended children nobody has claimed yet; a helper may answer after its container has ended.
+/// Ten containers, each with an intermediate process and a helper, thrice over.
+const UNCLAIMED_MAX: usize = 64;
+
+pub(crate) struct Monitor {
+    settings: Settings,
+    signals: OwnedFd,
+    listener: AgentListener,
+    agent: Option<AgentConnection>,
+    containers: Vec<Container>,
+    ports: Ports,
+    unclaimed: VecDeque<(i32, sys::ChildEnd)>,
+    start_time_ticks: u64,
+    ending: bool,
+}
+
+impl Monitor {
+    /// Writes the record and opens the socket; after this an agent can connect.
+    pub(crate) fn open(settings: Settings) -> Result<Self, String> {
+        let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
+            .map_err(|error| format!("cannot receive signals: {error}"))?;
+        let pid = std::process::id() as i32;
+        let start_time_ticks = procfs::start_time_ticks(pid);
+        let listener = AgentListener::open().map_err(|error| format!("cannot open shim.sock: {error}"))?;
+        let this = ShimRecord { task: settings.task.clone(), pid, start_time_ticks, boot_id: procfs::boot_id() };
+        record::write_atomically("shim.record".as_ref(), &this.to_text())
+            .map_err(|error| format!("cannot write shim.record: {error}"))?;
+        Ok(Self {
+            settings,
+            signals,
+            listener,
+            agent: None,
+            containers: Vec::new(),
+            ports: Ports::default(),
+            unclaimed: VecDeque::new(),
+            start_time_ticks,
+            ending: false,
+        })
+    }
+
+    /// Serves until `Shutdown`, or SIGTERM while nothing runs.
+    pub(crate) fn run(&mut self) {
+        while !self.ending || self.agent.as_ref().is_some_and(AgentConnection::has_unsent) {
+            let (watched, mut polls) = watch::list(self);
+            if sys::poll(&mut polls).is_err() {
+                // Only a wrong argument ends up here; containers go on without a monitor.
+                break;
+            }
+            let ready: Vec<Watched> =
+                watched.into_iter().zip(&polls).filter(|(_, poll)| poll.revents != 0).map(|(what, _)| what).collect();
+            for what in ready {
+                self.serve(&what);
+            }
+            self.finish_exits();
+        }
+        let _ = std::fs::remove_file("shim.sock");
+        let _ = std::fs::remove_file("shim.record");
+    }
+
+    fn serve(&mut self, what: &Watched) {
+        match what {
+            Watched::Signals => self.serve_signals(),
+            Watched::Listener => {
+                if let Some(connection) = self.listener.accept() {
+                    // The newest agent is the agent: an older connection is one that has died.
+                    self.agent = Some(connection);
+                }
+            }
+            Watched::Agent => self.serve_agent(),
+            Watched::Helper(name) => self.serve_helper(name),
+            Watched::Output(name, stream) => {
+                if let Some(container) = self.containers.iter_mut().find(|c| c.is_named(name)) {
+                    container.pump(*stream);
+                }
+            }
+        }
+    }
+
+    fn serve_signals(&mut self) {
+        while let Some(signal) = sys::next_signal(&self.signals) {
+            // SIGTERM is for whoever stops services; containers are none of its business.
+            if signal != libc::SIGCHLD && self.containers.iter().all(|c| !c.is_alive()) {
+                self.ending = true;
+            }
+        }
+        while let Some((pid, end)) = sys::reap() {
+            if self.unclaimed.len() == UNCLAIMED_MAX {
+                self.unclaimed.pop_front();
+            }
+            self.unclaimed.push_back((pid, end));
+        }
+        self.notice_dead_helpers();
+    }
+
+    /// Gives ended children to the containers they belong to, records and tells each exit.
+    fn finish_exits(&mut self) {
+        for container in &mut self.containers {
+            let Some(at) = self.unclaimed.iter().position(|(pid, _)| container.awaits(*pid)) else { continue };
+            let Some((_, end)) = self.unclaimed.remove(at) else { continue };
+            let exited = container.finish(end);
+            if let Some(agent) = self.agent.as_mut() {
+                agent.send(0, &ShimMessage::Event(Event::Exited(exited)));
+            }
+            sys::trim_heap();
+        }
+        if !self.containers.iter().any(Container::is_starting) {
+            // Nobody will claim these; kept, one could be taken for a later process of the same pid.
+            self.unclaimed.clear();
+        }
+    }
+
+    fn status(&self) -> ShimStatus {
+        ShimStatus {
+            task: self.settings.task.clone(),
+            shim_pid: std::process::id() as i32,
+            shim_start_time_ticks: self.start_time_ticks,
+            containers: self.containers.iter().map(Container::state).collect(),
+            ports: self.ports.list(),
+        }
+    }
+}

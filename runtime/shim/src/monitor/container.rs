@@ -1,0 +1,234 @@
+//! One container as its monitor sees it: the helper that makes it, its pid and pidfd, its output,
+//! its exit. In: descriptors' readiness, reports, the end of a child. Out: log records, the exit
+//! record. Owns the read ends of the output pipes and the log.
+//! Never: reports an exit before the record of it is on disk.
+
+use super::helper::Helper;
+use crate::log::{LineSplitter, LogWriter, Stream};
+use crate::sys::ChildEnd;
+use crate::{cgroup, procfs, record, sys};
+use lighter_shim_wire::helper::HelperCreated;
+use lighter_shim_wire::message::Exited;
+use lighter_shim_wire::{ContainerPhase, ContainerState, Limits, StartContainer, WireExit, WireExitStatus};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+
+/// Where exit records are kept, below the task's directory.
+const EXITS: &str = "exits";
+
+struct Output {
+    pipe: Option<File>,
+    splitter: LineSplitter,
+}
+
+pub(super) struct Container {
+    request: StartContainer,
+    /// Id of the agent's request, answered when the helper has.
+    pub(super) request_id: u32,
+    helper: Option<Helper>,
+    phase: ContainerPhase,
+    pid: i32,
+    pidfd: Option<OwnedFd>,
+    start_time_ticks: u64,
+    started_at_unix_ms: u64,
+    limits: Limits,
+    oom_kills_at_start: u64,
+    stdout: Output,
+    stderr: Output,
+    log: LogWriter,
+    exit: Option<WireExit>,
+}
+
+impl Container {
+    pub(super) fn new(request: StartContainer, request_id: u32, helper: Helper, pipes: (OwnedFd, OwnedFd)) -> Self {
+        let log = LogWriter::new(PathBuf::from(&request.log_path), request.log);
+        let output = |pipe: OwnedFd| Output { pipe: Some(File::from(pipe)), splitter: LineSplitter::default() };
+        Self {
+            request,
+            request_id,
+            helper: Some(helper),
+            phase: ContainerPhase::Starting,
+            pid: 0,
+            pidfd: None,
+            start_time_ticks: 0,
+            started_at_unix_ms: 0,
+            limits: Limits::default(),
+            oom_kills_at_start: 0,
+            stdout: output(pipes.0),
+            stderr: output(pipes.1),
+            log,
+            exit: None,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.request.name
+    }
+
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        self.request.name == name
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.phase != ContainerPhase::Exited
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        self.phase == ContainerPhase::Starting
+    }
+
+    /// Whether this pid is its main process, and its end can be recorded now.
+    pub(super) fn awaits(&self, pid: i32) -> bool {
+        self.phase == ContainerPhase::Running && self.pid == pid
+    }
+
+    pub(super) fn helper_fd(&self) -> Option<RawFd> {
+        self.helper.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    pub(super) fn helper_pid(&self) -> Option<i32> {
+        self.helper.as_ref().map(|helper| helper.pid)
+    }
+
+    pub(super) fn helper_mut(&mut self) -> Option<&mut Helper> {
+        self.helper.as_mut()
+    }
+
+    pub(super) fn output_fd(&self, stream: Stream) -> Option<RawFd> {
+        let output = match stream {
+            Stream::Stdout => &self.stdout,
+            Stream::Stderr => &self.stderr,
+        };
+        output.pipe.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// The container exists and waits to be started.
+    pub(super) fn created(&mut self, report: HelperCreated) {
+        self.pid = report.pid;
+        self.pidfd = sys::pidfd_open(report.pid).ok();
+        self.start_time_ticks = procfs::start_time_ticks(report.pid);
+        self.limits = report.limits;
+        self.oom_kills_at_start = cgroup::oom_kills(&self.request.cgroup);
+    }
+
+    /// Its program runs.
+    pub(super) fn started(&mut self) {
+        self.phase = ContainerPhase::Running;
+        self.started_at_unix_ms = procfs::now_unix_ms();
+        self.helper = None;
+    }
+
+    /// Reads what is there and logs it; closes the stream at its end.
+    pub(super) fn pump(&mut self, stream: Stream) {
+        // On the stack, so that an idle shim keeps nothing.
+        let mut chunk = [0; 16 * 1024];
+        // Bounded, so that one noisy container does not keep exits and requests waiting.
+        for _ in 0..16 {
+            if !self.pump_once(stream, &mut chunk) {
+                return;
+            }
+        }
+    }
+
+    /// Whether there may be more.
+    fn pump_once(&mut self, stream: Stream, chunk: &mut [u8]) -> bool {
+        let output = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        let Some(pipe) = output.pipe.as_mut() else { return false };
+        match pipe.read(chunk) {
+            Ok(0) => {
+                output.pipe = None;
+                self.log.end_of_stream(stream, &mut output.splitter);
+                false
+            }
+            Ok(count) => {
+                self.log.output(stream, &mut output.splitter, &chunk[..count]);
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => true,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            Err(_) => {
+                output.pipe = None;
+                false
+            }
+        }
+    }
+
+    /// The main process has ended: the rest of its output, the OOM count, the record on disk.
+    pub(super) fn finish(&mut self, end: ChildEnd) -> Exited {
+        let mut chunk = [0; 16 * 1024];
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            while self.pump_once(stream, &mut chunk) {}
+        }
+        self.close_output();
+        let status = match end {
+            ChildEnd::Exited(code) => WireExitStatus::Exited(code),
+            ChildEnd::Signaled(signal) => WireExitStatus::Signaled(signal),
+        };
+        let killed = end == ChildEnd::Signaled(libc::SIGKILL);
+        let oom_killed = killed && cgroup::oom_kills(&self.request.cgroup) > self.oom_kills_at_start;
+        let exit = WireExit { status, oom_killed, finished_at_unix_ms: procfs::now_unix_ms() };
+        let _ = std::fs::create_dir(EXITS);
+        // When the disk of /run is full the exit still lives in this process and its status.
+        let _ = record::write_atomically(&self.record_path(), &exit.to_text());
+        self.exit = Some(exit);
+        self.phase = ContainerPhase::Exited;
+        self.pidfd = None;
+        Exited { name: self.request.name.clone(), exit }
+    }
+
+    fn close_output(&mut self) {
+        for (stream, output) in [(Stream::Stdout, &mut self.stdout), (Stream::Stderr, &mut self.stderr)] {
+            if output.pipe.take().is_some() {
+                self.log.end_of_stream(stream, &mut output.splitter);
+            }
+        }
+    }
+
+    /// A start that failed: what the failed program said is logged, what it left is killed.
+    pub(super) fn abandon(&mut self) {
+        self.kill();
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.pump(stream);
+        }
+        self.close_output();
+    }
+
+    pub(super) fn signal(&self, signal: i32) -> Result<(), i32> {
+        match &self.pidfd {
+            Some(pidfd) => sys::pidfd_send_signal(pidfd, signal).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)),
+            None => Err(libc::ESRCH),
+        }
+    }
+
+    /// SIGKILL to the main process and everything in the cgroup. Already gone is success.
+    pub(super) fn kill(&self) {
+        let _ = self.signal(libc::SIGKILL);
+        let _ = cgroup::kill_all(&self.request.cgroup);
+    }
+
+    pub(super) fn remove_record(&self) {
+        let _ = std::fs::remove_file(self.record_path());
+    }
+
+    fn record_path(&self) -> PathBuf {
+        PathBuf::from(EXITS).join(&self.request.name)
+    }
+
+    pub(super) fn state(&self) -> ContainerState {
+        ContainerState {
+            name: self.request.name.clone(),
+            phase: self.phase,
+            pid: self.pid,
+            start_time_ticks: self.start_time_ticks,
+            started_at_unix_ms: self.started_at_unix_ms,
+            limits: self.limits,
+            exit: self.exit,
+            log_records_dropped: self.log.dropped,
+        }
+    }
+}

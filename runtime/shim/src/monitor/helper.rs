@@ -1,0 +1,55 @@
+//! A running lighter-oci: how it is started and what it reports.
+//! In: a request. Out: reports. Its standard input is the control socket, its output and error are
+//! the container's, which the container inherits; a socket of its own number would need unsafe
+//! code between fork and exec.
+//! Never: waits for the end of the socket: a container that is created and not started keeps it open.
+
+use lighter_shim_wire::{FrameBuffer, HelperReport, HelperRequest, encode_frame};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+pub(super) struct Helper {
+    pub(super) pid: i32,
+    socket: UnixStream,
+    incoming: FrameBuffer,
+}
+
+impl Helper {
+    pub(super) fn spawn(program: &str, request: &HelperRequest, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Self> {
+        let (mut ours, theirs) = UnixStream::pair()?;
+        let child = Command::new(program)
+            .env_clear()
+            // What it forks before the container's own session is found by this group.
+            .process_group(0)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::from(stdout))
+            .stderr(Stdio::from(stderr))
+            .spawn()?;
+        // The request is smaller than any socket buffer: this write does not wait.
+        ours.write_all(&encode_frame(0, request))?;
+        ours.set_nonblocking(true)?;
+        Ok(Self { pid: child.id() as i32, socket: ours, incoming: FrameBuffer::default() })
+    }
+
+    /// The reports that have come, and nothing when the helper sends rubbish: then its end decides.
+    pub(super) fn receive(&mut self) -> Vec<HelperReport> {
+        let mut chunk = [0; 4096];
+        let mut reports = Vec::new();
+        while let Ok(count @ 1..) = self.socket.read(&mut chunk) {
+            self.incoming.push(&chunk[..count]);
+        }
+        while let Ok(Some((_, report))) = self.incoming.next() {
+            reports.push(report);
+        }
+        reports
+    }
+}
+
+impl AsRawFd for Helper {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}

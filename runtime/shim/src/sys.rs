@@ -1,0 +1,258 @@
+//! The system calls std does not have, behind safe functions.
+//! In: descriptors and numbers. Out: owned descriptors or `io::Error`.
+//! The only module of the shim with unsafe code. Never: keeps state.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn owned(result: libc::c_int) -> io::Result<OwnedFd> {
+    let fd = check(result)?;
+    // SAFETY: the kernel just gave us this descriptor; nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Closes every descriptor above stderr that came with the process.
+pub(crate) fn close_inherited() {
+    // SAFETY: called first in main, before any descriptor above 2 has an owner.
+    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
+}
+
+/// Which side of a fork this is.
+pub(crate) enum Forked {
+    Parent,
+    Child,
+}
+
+pub(crate) fn fork() -> io::Result<Forked> {
+    // SAFETY: the process has one thread, so the child may go on as an ordinary process.
+    match check(unsafe { libc::fork() })? {
+        0 => Ok(Forked::Child),
+        _ => Ok(Forked::Parent),
+    }
+}
+
+pub(crate) fn setsid() -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::setsid() }).map(drop)
+}
+
+/// Makes `fd` also standard input, output and error.
+pub(crate) fn replace_stdio(fd: &OwnedFd) -> io::Result<()> {
+    for target in 0..3 {
+        // SAFETY: no pointers; 0 to 2 are not owned by an OwnedFd here.
+        check(unsafe { libc::dup2(fd.as_raw_fd(), target) })?;
+    }
+    Ok(())
+}
+
+/// Orphans of our descendants become our children and are reaped here.
+pub(crate) fn become_subreaper() -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
+}
+
+/// A pipe; the read end does not block.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: `ends` has room for the two descriptors.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    let pair = (owned(ends[0])?, owned(ends[1])?);
+    set_nonblocking(pair.0.as_raw_fd())?;
+    Ok(pair)
+}
+
+fn set_nonblocking(fd: RawFd) -> io::Result<()> {
+    // SAFETY: no pointers.
+    let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
+    // SAFETY: no pointers.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+}
+
+/// Blocks `signals` and gives a descriptor they can be read from.
+pub(crate) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
+    // SAFETY: a zeroed sigset_t is a valid object for sigemptyset to write.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` lives through the calls; the signal numbers are constants of libc.
+    unsafe {
+        libc::sigemptyset(&mut set);
+        for signal in signals {
+            libc::sigaddset(&mut set, *signal);
+        }
+        check(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()))?;
+        owned(libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))
+    }
+}
+
+/// The next pending signal of a `signal_fd`, or `None`.
+pub(crate) fn next_signal(fd: &OwnedFd) -> Option<i32> {
+    // SAFETY: all-zero bytes are a valid signalfd_siginfo.
+    let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+    let size = size_of_val(&info);
+    // SAFETY: `info` has room for `size` bytes.
+    let read = unsafe { libc::read(fd.as_raw_fd(), (&raw mut info).cast(), size) };
+    (usize::try_from(read) == Ok(size)).then_some(info.ssi_signo as i32)
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChildEnd {
+    Exited(i32),
+    Signaled(i32),
+}
+
+/// Reaps one ended child, if there is one.
+pub(crate) fn reap() -> Option<(i32, ChildEnd)> {
+    let mut status = 0;
+    // SAFETY: `status` lives through the call.
+    let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+    if pid <= 0 {
+        return None;
+    }
+    let end = if libc::WIFSIGNALED(status) {
+        ChildEnd::Signaled(libc::WTERMSIG(status))
+    } else {
+        ChildEnd::Exited(libc::WEXITSTATUS(status))
+    };
+    Some((pid, end))
+}
+
+/// SIGKILL to every process of a process group; none left is success.
+pub(crate) fn kill_group(group: i32) {
+    // SAFETY: no pointers.
+    unsafe { libc::kill(-group, libc::SIGKILL) };
+}
+
+/// A descriptor for a process; stays with that process even when its pid is used again.
+pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0u32) };
+    owned(libc::c_int::try_from(fd).unwrap_or(-1))
+}
+
+pub(crate) fn pidfd_send_signal(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
+    // SAFETY: a null siginfo is allowed (pidfd_send_signal(2)).
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0u32)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Waits until one of `polls` is ready.
+pub(crate) fn poll(polls: &mut [libc::pollfd]) -> io::Result<()> {
+    let count = polls.len() as libc::nfds_t;
+    // SAFETY: the pointer and the count describe `polls`.
+    match check(unsafe { libc::poll(polls.as_mut_ptr(), count, -1) }) {
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The user of the process at the other end of a Unix socket.
+pub(crate) fn peer_uid(fd: RawFd) -> io::Result<u32> {
+    let mut credentials = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: `credentials` has room for `size` bytes.
+    check(unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut credentials).cast(), &mut size)
+    })?;
+    Ok(credentials.uid)
+}
+
+pub(crate) fn own_uid() -> u32 {
+    // SAFETY: no pointers; cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// A socket bound to an address and not listening; it keeps the port from everyone else.
+/// No SO_REUSEADDR: with it a second bind of the same port would succeed (socket(7)).
+pub(crate) fn bound_socket(udp: bool, ip: IpAddr, port: u16) -> io::Result<OwnedFd> {
+    let family = if ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let kind = if udp { libc::SOCK_DGRAM } else { libc::SOCK_STREAM };
+    // SAFETY: no pointers.
+    let socket = owned(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) })?;
+    if udp {
+        // A datagram socket that nobody reads must not fill the kernel's memory.
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, 0)?;
+    }
+    match ip {
+        IpAddr::V4(ip) => {
+            let address = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: port.to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) },
+                sin_zero: [0; 8],
+            };
+            bind(&socket, &address)?;
+        }
+        IpAddr::V6(ip) => {
+            set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+            let address = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: port.to_be(),
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr { s6_addr: ip.octets() },
+                sin6_scope_id: 0,
+            };
+            bind(&socket, &address)?;
+        }
+    }
+    Ok(socket)
+}
+
+fn bind<T>(socket: &OwnedFd, address: &T) -> io::Result<()> {
+    let size = size_of::<T>() as libc::socklen_t;
+    // SAFETY: `address` is a sockaddr_in or sockaddr_in6 of `size` bytes.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const *address).cast(), size) }).map(drop)
+}
+
+fn set_option(socket: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let size = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: `value` is an i32 of `size` bytes.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) }).map(drop)
+}
+
+/// The port a socket is bound to.
+pub(crate) fn bound_port(socket: &OwnedFd) -> io::Result<u16> {
+    // SAFETY: all-zero bytes are a valid sockaddr_in6, which is at least as large as sockaddr_in.
+    let mut address: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+    let mut size = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: `address` has room for `size` bytes.
+    check(unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut address).cast(), &mut size) })?;
+    // The port is at the same place in both address families.
+    Ok(u16::from_be(address.sin6_port))
+}
+
+/// mknod(2) of a device.
+pub(crate) fn make_device(path: &std::ffi::CStr, mode: u32, major: u32, minor: u32) -> io::Result<()> {
+    // SAFETY: `path` ends with a NUL byte.
+    check(unsafe { libc::mknod(path.as_ptr(), mode, libc::makedev(major, minor)) }).map(drop)
+}
+
+/// keyctl(2) with an operation that an unconfined process may always do (get the id of the
+/// session keyring); Docker's default profile denies it.
+pub(crate) fn keyctl_is_denied() -> bool {
+    // SAFETY: no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, 0u32, -3i32, 0u32) };
+    result < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
+/// Sleeps until a signal ends the process.
+pub(crate) fn pause() {
+    // SAFETY: no pointers.
+    unsafe { libc::pause() };
+}
+
+/// Gives free memory of the heap back to the kernel.
+pub(crate) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no pointers; glibc locks its own heap.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
