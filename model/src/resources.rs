@@ -1,7 +1,7 @@
 //! What a node has and a task takes: CPU units, memory, host ports.
 //! 1024 CPU units are one vCPU (ECS). Static host ports are a resource; dynamic ones are not.
 
-use crate::task_definition::TransportProtocol;
+use crate::task_definition::{NetworkMode, TaskDefinition, TransportProtocol};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -19,4 +19,71 @@ pub struct Resources {
     pub cpu_units: u32,
     pub memory_mib: u64,
     pub host_ports: BTreeSet<HostPort>,
+}
+
+/// What placement has to find free on one node for a task of this definition.
+///
+/// Task-level `cpu` and `memory` win over the sum of the containers'. A container counts with its
+/// `memoryReservation` if it has one, else with its `memory`. Only static host ports are resources;
+/// in host mode a container port without a host port is its own host port.
+/// Source: Amazon ECS API reference, ContainerDefinition$memoryReservation and PortMapping$hostPort.
+pub fn required_resources(definition: &TaskDefinition) -> Resources {
+    let containers = &definition.container_definitions;
+    let cpu_sum = containers.iter().fold(0u32, |sum, c| sum.saturating_add(c.cpu_units));
+    let memory_sum = containers.iter().fold(0u64, |sum, c| {
+        sum.saturating_add(c.memory_reservation_mib.or(c.memory_mib).unwrap_or(0))
+    });
+    Resources {
+        cpu_units: definition.cpu_units.unwrap_or(cpu_sum),
+        memory_mib: definition.memory_mib.unwrap_or(memory_sum),
+        host_ports: static_host_ports(definition),
+    }
+}
+
+fn static_host_ports(definition: &TaskDefinition) -> BTreeSet<HostPort> {
+    let mappings = definition.container_definitions.iter().flat_map(|c| &c.port_mappings);
+    mappings
+        .filter_map(|mapping| {
+            let port = match definition.network_mode {
+                NetworkMode::Bridge => mapping.host_port,
+                NetworkMode::Host if mapping.host_port == 0 => mapping.container_port,
+                NetworkMode::Host => mapping.host_port,
+                NetworkMode::None => 0,
+            };
+            (port != 0).then_some(HostPort { protocol: mapping.protocol, port })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn need(json: &str) -> Resources {
+        required_resources(&serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn the_reservation_counts_before_the_limit_and_dynamic_ports_are_no_resource() {
+        let found = need(
+            r#"{"family":"f","containerDefinitions":[
+                {"name":"a","image":"i","cpu":100,"memory":64,"memoryReservation":32,
+                 "portMappings":[{"containerPort":80,"hostPort":8080},{"containerPort":81}]},
+                {"name":"b","image":"i","cpu":28,"memory":10,
+                 "portMappings":[{"containerPort":80,"hostPort":8080,"protocol":"udp"}]}]}"#,
+        );
+        assert_eq!((found.cpu_units, found.memory_mib), (128, 42));
+        let ports: Vec<_> = found.host_ports.iter().map(|p| (p.protocol.as_str(), p.port)).collect();
+        assert_eq!(ports, [("tcp", 8080), ("udp", 8080)]);
+    }
+
+    #[test]
+    fn task_level_values_win_and_host_mode_takes_the_container_port() {
+        let found = need(
+            r#"{"family":"f","networkMode":"host","cpu":512,"memory":300,"containerDefinitions":[
+                {"name":"a","image":"i","cpu":100,"memory":64,"portMappings":[{"containerPort":80}]}]}"#,
+        );
+        assert_eq!((found.cpu_units, found.memory_mib), (512, 300));
+        assert_eq!(found.host_ports.first().map(|p| p.port), Some(80));
+    }
 }
