@@ -1,0 +1,47 @@
+#!/bin/bash
+# Everything a task may leave behind on a node, one line each: `<kind> <what>`. Compared before and after a scenario.
+# In: the kernel's own files and tools. Out: sorted lines. Never: asks Lighter.
+# What the agent keeps on purpose (its store, pulled layers, the bridge) is in the baseline or left out by name.
+set -u
+
+# Processes that are not kernel threads, by command line; our own shell, ssh and short system helpers left out.
+for stat in /proc/[0-9]*; do
+    pid=${stat#/proc/}
+    cgroup=$(cut -d: -f3 "$stat/cgroup" 2>/dev/null) || continue
+    case $cgroup in */ssh.service* | */session-* | */init.scope) continue ;; esac
+    line=$(tr '\0' ' ' <"$stat/cmdline" 2>/dev/null)
+    [ -n "$line" ] || continue
+    case $line in
+        *systemd-udevd* | *\(sd-worker\)* | *systemd-networkd* | *systemd-hostnamed* | *systemd-timedated* | *systemd-tmpfiles*) continue ;;
+    esac
+    echo "process $line"
+done
+
+find /sys/fs/cgroup -mindepth 1 -type d -path '*lighter*' | sed 's/^/cgroup /'
+
+# Only mount points: an overlay's options name directories that the next lines check.
+awk '{ print "mount", $5, $9 }' /proc/self/mountinfo | grep -E '/lighter|nsfs' || true
+
+# Every network namespace some process or mount holds; the host's own is one of them.
+{ for ns in /proc/[0-9]*/ns/net; do readlink "$ns" 2>/dev/null; done
+  awk '$9 == "nsfs" { print $4 }' /proc/self/mountinfo | grep '^net:'; } | sort -u | wc -l | sed 's/^/netns /'
+
+ip -o link show | awk -F': ' '{ print "link", $2 }'
+ip -o -4 addr show | awk '{ print "address", $2, $4 }'
+ip route show table all | sed 's/^/route /;s/ *$//'
+
+# Rules and elements, without counters; a flowtable or map prints its elements.
+nft -a list ruleset 2>/dev/null | sed -E 's/counter packets [0-9]+ bytes [0-9]+//; s/ # handle [0-9]+//; s/expires [0-9smhd]+//' |
+    tr ',' '\n' | sed -E 's/^[[:space:]]+//; /^$/d; s/^/nft /'
+
+# Listening and bound sockets of every kind. Outbound connections come and go and are left out.
+ss -H -tuln | awk '{ print "socket", $1, $5 }'
+ss -H -xl | awk '{ print "socket", $1, $5 }' | grep lighter || true
+# Ports that are bound and do not listen are seen in no table before Linux 6.8, so by trying: bind fails.
+
+# Files and directories of tasks. The stores, pulled images and the socket of the agent are its own.
+for top in /run/lighter /var/lib/lighter; do
+    [ -d "$top" ] || continue
+    find "$top" -mindepth 1 \( -path '*/images/blobs' -o -path '*/images/layers' -o -path '*/images/tmp' \
+        -o -path '/run/lighter/tasks/*/*' \) -prune -o -print
+done 2>/dev/null | grep -vE '\.redb|/agent\.(sock|lock)|/images/(manifests|configs|index|refs)' | sed 's/^/file /'
