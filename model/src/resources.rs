@@ -30,9 +30,9 @@ pub struct Resources {
 pub fn required_resources(definition: &TaskDefinition) -> Resources {
     let containers = &definition.container_definitions;
     let cpu_sum = containers.iter().fold(0u32, |sum, c| sum.saturating_add(c.cpu_units));
-    let memory_sum = containers.iter().fold(0u64, |sum, c| {
-        sum.saturating_add(c.memory_reservation_mib.or(c.memory_mib).unwrap_or(0))
-    });
+    let memory_sum = containers
+        .iter()
+        .fold(0u64, |sum, c| sum.saturating_add(c.memory_reservation_mib.or(c.memory_mib).unwrap_or(0)));
     Resources {
         cpu_units: definition.cpu_units.unwrap_or(cpu_sum),
         memory_mib: definition.memory_mib.unwrap_or(memory_sum),

@@ -3,6 +3,16 @@
 //! `task_definition::input`, which refuses unknown and unsupported members by name.
 //! Source: Amazon ECS API reference, ContainerDefinition and TaskDefinition.
 
+pub mod amount;
+pub mod input;
+mod members;
+mod strict_json;
+pub mod support;
+mod validate;
+mod walk;
+
+pub use members::{MEMORY_MIB_MIN, TMPFS_OPTIONS};
+
 use crate::ids::{ContainerName, Family, VolumeName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,11 +28,32 @@ pub struct TaskDefinition {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
     /// Task-level CPU in units; a limit on the whole task.
-    #[serde(default, rename = "cpu", skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "cpu", with = "amount::cpu_text", skip_serializing_if = "Option::is_none")]
     pub cpu_units: Option<u32>,
     /// Task-level memory in MiB; a limit on the whole task.
-    #[serde(default, rename = "memory", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "memory",
+        with = "amount::memory_text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub memory_mib: Option<u64>,
+}
+
+impl TaskDefinition {
+    /// In host mode a container listens on the node itself: an absent host port is the container port.
+    pub(crate) fn fill_in_host_ports(&mut self) {
+        if self.network_mode != NetworkMode::Host {
+            return;
+        }
+        for container in &mut self.container_definitions {
+            for mapping in &mut container.port_mappings {
+                if mapping.host_port == 0 {
+                    mapping.host_port = mapping.container_port;
+                }
+            }
+        }
+    }
 }
 
 /// How the containers of a task meet the network.
@@ -118,6 +149,7 @@ fn yes() -> bool {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeyValuePair {
     pub name: String,
+    #[serde(default)]
     pub value: String,
 }
 
@@ -125,7 +157,7 @@ pub struct KeyValuePair {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PortMapping {
     pub container_port: u16,
-    /// 0 or absent: the node picks one from its ephemeral range.
+    /// 0 or absent: the node picks one from its ephemeral range; in host mode it is the container port.
     #[serde(default)]
     pub host_port: u16,
     #[serde(default)]

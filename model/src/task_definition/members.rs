@@ -1,0 +1,298 @@
+//! The list itself: every member of ECS's `RegisterTaskDefinition` input, with what Lighter does with it.
+//! In: nothing. Out: `MEMBERS`, in the order of ECS's reference. Owns: the list, nothing else.
+//! Never: lists a member as supported without the test that shows it.
+//! Source: Amazon ECS API reference, RegisterTaskDefinition and the types it names.
+
+use super::support::{Member, Shape, Support};
+
+const fn required(path: &'static str, shape: Shape, test: &'static str) -> Member {
+    Member { path, shape, support: Support::Supported { required: true, test } }
+}
+
+const fn optional(path: &'static str, shape: Shape, test: &'static str) -> Member {
+    Member { path, shape, support: Support::Supported { required: false, test } }
+}
+
+const fn checked(path: &'static str, shape: Shape, test: &'static str) -> Member {
+    Member { path, shape, support: Support::Checked { test } }
+}
+
+const fn refused(path: &'static str, within: &'static [&'static str], why: &'static str) -> Member {
+    Member { path, shape: Shape::Any, support: Support::Refused { why, harmless: &[], within } }
+}
+
+const fn refused_but(path: &'static str, harmless: &'static [&'static str], why: &'static str) -> Member {
+    Member { path, shape: Shape::Any, support: Support::Refused { why, harmless, within: &[] } }
+}
+
+const NOT_YET: &str = "not supported yet";
+const OUTPUT: &str = "only in the output of describe-task-definition; take it out";
+
+/// The least memory of a container, in MiB (ECS; Docker's own minimum).
+pub const MEMORY_MIB_MIN: u64 = 6;
+const MEMORY: Shape = Shape::Whole { min: MEMORY_MIB_MIN, max: 1 << 30 };
+/// 192 vCPUs, ECS's largest task-level amount.
+pub(super) const CPU_UNITS_MAX: u64 = 196_608;
+/// A day, in seconds; ECS sets no bound on its own instances.
+const STOP_TIMEOUT_S_MAX: u64 = 86_400;
+
+/// What tmpfs understands of ECS's list of mount options; `mode=1777` and the like are written with their value.
+pub const TMPFS_OPTIONS: &[&str] = &[
+    "defaults",
+    "ro",
+    "rw",
+    "suid",
+    "nosuid",
+    "dev",
+    "nodev",
+    "exec",
+    "noexec",
+    "sync",
+    "async",
+    "dirsync",
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "mode",
+    "uid",
+    "gid",
+    "nr_inodes",
+    "nr_blocks",
+    "mpol",
+];
+
+pub(super) const MEMBERS: &[Member] = &[
+    required("family", Shape::Name, "registers_the_smallest_definition"),
+    refused("taskRoleArn", &[], "IAM roles are not supported yet"),
+    refused(
+        "executionRoleArn",
+        &[],
+        "IAM roles are not supported yet; registry logins are in the agent's file",
+    ),
+    optional("networkMode", Shape::OneOf(&["bridge", "host", "none"]), "network_modes"),
+    required("containerDefinitions", Shape::List, "registers_the_smallest_definition"),
+    optional("volumes", Shape::List, "volumes_of_every_kind"),
+    refused("placementConstraints", &["type", "expression"], "placement constraints are not supported yet"),
+    checked(
+        "requiresCompatibilities",
+        Shape::ListOf(&["EC2", "EXTERNAL"]),
+        "compatibilities_other_than_ec2_and_external_are_refused",
+    ),
+    optional("cpu", Shape::CpuAmount, "task_level_cpu_and_memory"),
+    optional("memory", Shape::MemoryAmount, "task_level_cpu_and_memory"),
+    refused("tags", &["key", "value"], NOT_YET),
+    refused("pidMode", &[], "every container has a pid namespace of its own; sharing is not supported yet"),
+    refused("ipcMode", &[], "every container has an ipc namespace of its own; sharing is not supported yet"),
+    refused(
+        "proxyConfiguration",
+        &["type", "containerName", "properties", "name", "value"],
+        "App Mesh is not supported",
+    ),
+    refused("inferenceAccelerators", &["deviceName", "deviceType"], "Elastic Inference is not supported"),
+    refused("ephemeralStorage", &["sizeInGiB"], "only Fargate has it"),
+    checked("runtimePlatform", Shape::Object, "a_default_runtime_platform_is_accepted"),
+    refused("enableFaultInjection", &[], NOT_YET),
+    refused("trustedExecutionConfiguration", &["type", "enabled"], NOT_YET),
+    refused("taskDefinitionArn", &[], OUTPUT),
+    refused("revision", &[], OUTPUT),
+    refused("status", &[], OUTPUT),
+    refused("requiresAttributes", &["name", "value", "targetType", "targetId"], OUTPUT),
+    refused("compatibilities", &[], OUTPUT),
+    refused("registeredAt", &[], OUTPUT),
+    refused("registeredBy", &[], OUTPUT),
+    refused("deregisteredAt", &[], OUTPUT),
+    // ContainerDefinition
+    required("containerDefinitions[].name", Shape::Name, "registers_the_smallest_definition"),
+    required("containerDefinitions[].image", Shape::Text, "registers_the_smallest_definition"),
+    refused(
+        "containerDefinitions[].repositoryCredentials",
+        &["credentialsParameter"],
+        "Secrets Manager is not supported; registry logins are in the agent's file",
+    ),
+    optional("containerDefinitions[].cpu", Shape::Whole { min: 0, max: 262_144 }, "container_cpu_and_memory"),
+    optional("containerDefinitions[].memory", MEMORY, "container_cpu_and_memory"),
+    optional("containerDefinitions[].memoryReservation", MEMORY, "container_cpu_and_memory"),
+    refused("containerDefinitions[].links", &[], NOT_YET),
+    optional("containerDefinitions[].portMappings", Shape::List, "port_mappings_static_and_dynamic"),
+    optional("containerDefinitions[].essential", Shape::Flag, "a_container_is_essential_unless_it_says_no"),
+    refused(
+        "containerDefinitions[].restartPolicy",
+        &["enabled", "ignoredExitCodes", "restartAttemptPeriod"],
+        NOT_YET,
+    ),
+    optional("containerDefinitions[].entryPoint", Shape::TextList, "process_members"),
+    optional("containerDefinitions[].command", Shape::TextList, "process_members"),
+    optional("containerDefinitions[].environment", Shape::List, "process_members"),
+    refused("containerDefinitions[].environmentFiles", &["value", "type"], "S3 is not supported yet"),
+    optional("containerDefinitions[].mountPoints", Shape::List, "volumes_of_every_kind"),
+    optional("containerDefinitions[].volumesFrom", Shape::List, "volumes_from_another_container"),
+    optional("containerDefinitions[].linuxParameters", Shape::Object, "devices_and_tmpfs"),
+    refused("containerDefinitions[].secrets", &["name", "valueFrom"], NOT_YET),
+    refused("containerDefinitions[].dependsOn", &["containerName", "condition"], NOT_YET),
+    refused("containerDefinitions[].startTimeout", &[], NOT_YET),
+    optional(
+        "containerDefinitions[].stopTimeout",
+        Shape::Whole { min: 0, max: STOP_TIMEOUT_S_MAX },
+        "process_members",
+    ),
+    refused_but(
+        "containerDefinitions[].versionConsistency",
+        &["disabled"],
+        "pinning a service's image digest is not supported yet",
+    ),
+    optional("containerDefinitions[].hostname", Shape::Text, "process_members"),
+    optional("containerDefinitions[].user", Shape::Text, "users_are_names_or_numbers"),
+    optional("containerDefinitions[].workingDirectory", Shape::Text, "process_members"),
+    refused("containerDefinitions[].disableNetworking", &[], "use network mode `none`"),
+    optional("containerDefinitions[].privileged", Shape::Flag, "process_members"),
+    optional("containerDefinitions[].readonlyRootFilesystem", Shape::Flag, "process_members"),
+    refused("containerDefinitions[].dnsServers", &[], NOT_YET),
+    refused("containerDefinitions[].dnsSearchDomains", &[], NOT_YET),
+    refused("containerDefinitions[].extraHosts", &["hostname", "ipAddress"], NOT_YET),
+    refused("containerDefinitions[].dockerSecurityOptions", &[], NOT_YET),
+    refused("containerDefinitions[].interactive", &[], NOT_YET),
+    refused("containerDefinitions[].pseudoTerminal", &[], NOT_YET),
+    optional("containerDefinitions[].dockerLabels", Shape::TextMap, "process_members"),
+    refused("containerDefinitions[].ulimits", &["name", "softLimit", "hardLimit"], NOT_YET),
+    checked("containerDefinitions[].logConfiguration", Shape::Object, "the_default_log_driver_is_accepted"),
+    refused(
+        "containerDefinitions[].healthCheck",
+        &["command", "interval", "timeout", "retries", "startPeriod"],
+        NOT_YET,
+    ),
+    refused("containerDefinitions[].systemControls", &["namespace", "value"], NOT_YET),
+    refused("containerDefinitions[].resourceRequirements", &["value", "type"], "GPUs are not supported yet"),
+    refused("containerDefinitions[].firelensConfiguration", &["type", "options"], NOT_YET),
+    refused("containerDefinitions[].credentialSpecs", &[], "only Windows has it"),
+    // PortMapping
+    required(
+        "containerDefinitions[].portMappings[].containerPort",
+        Shape::Whole { min: 1, max: 65_535 },
+        "port_mappings_static_and_dynamic",
+    ),
+    optional(
+        "containerDefinitions[].portMappings[].hostPort",
+        Shape::Whole { min: 0, max: 65_535 },
+        "port_mappings_static_and_dynamic",
+    ),
+    optional(
+        "containerDefinitions[].portMappings[].protocol",
+        Shape::OneOf(&["tcp", "udp"]),
+        "port_mappings_static_and_dynamic",
+    ),
+    refused("containerDefinitions[].portMappings[].name", &[], "Service Connect is not supported yet"),
+    refused("containerDefinitions[].portMappings[].appProtocol", &[], "Service Connect is not supported yet"),
+    refused("containerDefinitions[].portMappings[].containerPortRange", &[], "list the ports one by one"),
+    // KeyValuePair
+    required("containerDefinitions[].environment[].name", Shape::Text, "process_members"),
+    optional("containerDefinitions[].environment[].value", Shape::Text, "process_members"),
+    // MountPoint
+    required("containerDefinitions[].mountPoints[].sourceVolume", Shape::Name, "volumes_of_every_kind"),
+    required("containerDefinitions[].mountPoints[].containerPath", Shape::Text, "volumes_of_every_kind"),
+    optional("containerDefinitions[].mountPoints[].readOnly", Shape::Flag, "volumes_of_every_kind"),
+    // VolumeFrom
+    required(
+        "containerDefinitions[].volumesFrom[].sourceContainer",
+        Shape::Name,
+        "volumes_from_another_container",
+    ),
+    optional("containerDefinitions[].volumesFrom[].readOnly", Shape::Flag, "volumes_from_another_container"),
+    // LinuxParameters
+    refused("containerDefinitions[].linuxParameters.capabilities", &["add", "drop"], NOT_YET),
+    optional("containerDefinitions[].linuxParameters.devices", Shape::List, "devices_and_tmpfs"),
+    refused("containerDefinitions[].linuxParameters.initProcessEnabled", &[], NOT_YET),
+    refused("containerDefinitions[].linuxParameters.sharedMemorySize", &[], NOT_YET),
+    optional("containerDefinitions[].linuxParameters.tmpfs", Shape::List, "devices_and_tmpfs"),
+    refused("containerDefinitions[].linuxParameters.maxSwap", &[], "containers have no swap yet"),
+    refused("containerDefinitions[].linuxParameters.swappiness", &[], "containers have no swap yet"),
+    // Device
+    required("containerDefinitions[].linuxParameters.devices[].hostPath", Shape::Text, "devices_and_tmpfs"),
+    optional(
+        "containerDefinitions[].linuxParameters.devices[].containerPath",
+        Shape::Text,
+        "devices_and_tmpfs",
+    ),
+    optional(
+        "containerDefinitions[].linuxParameters.devices[].permissions",
+        Shape::ListOf(&["read", "write", "mknod"]),
+        "devices_and_tmpfs",
+    ),
+    // Tmpfs
+    required(
+        "containerDefinitions[].linuxParameters.tmpfs[].containerPath",
+        Shape::Text,
+        "devices_and_tmpfs",
+    ),
+    required(
+        "containerDefinitions[].linuxParameters.tmpfs[].size",
+        Shape::Whole { min: 1, max: 1 << 30 },
+        "devices_and_tmpfs",
+    ),
+    optional(
+        "containerDefinitions[].linuxParameters.tmpfs[].mountOptions",
+        Shape::TextList,
+        "devices_and_tmpfs",
+    ),
+    // LogConfiguration
+    refused_but(
+        "containerDefinitions[].logConfiguration.logDriver",
+        &["json-file"],
+        "output goes to files of the node that `lighter logs` reads; other drivers are not supported yet",
+    ),
+    refused("containerDefinitions[].logConfiguration.options", &[], "not supported yet"),
+    refused("containerDefinitions[].logConfiguration.secretOptions", &["name", "valueFrom"], NOT_YET),
+    // Volume
+    required("volumes[].name", Shape::Name, "volumes_of_every_kind"),
+    optional("volumes[].host", Shape::Object, "volumes_of_every_kind"),
+    optional("volumes[].dockerVolumeConfiguration", Shape::Object, "volumes_of_every_kind"),
+    refused(
+        "volumes[].efsVolumeConfiguration",
+        &[
+            "fileSystemId",
+            "rootDirectory",
+            "transitEncryption",
+            "transitEncryptionPort",
+            "authorizationConfig",
+            "accessPointId",
+            "iam",
+        ],
+        NOT_YET,
+    ),
+    refused(
+        "volumes[].fsxWindowsFileServerVolumeConfiguration",
+        &["fileSystemId", "rootDirectory", "authorizationConfig", "credentialsParameter", "domain"],
+        "only Windows has it",
+    ),
+    refused(
+        "volumes[].s3filesVolumeConfiguration",
+        &["fileSystemArn", "rootDirectory", "transitEncryptionPort", "accessPointArn"],
+        NOT_YET,
+    ),
+    refused("volumes[].configuredAtLaunch", &[], "EBS volumes are not supported yet"),
+    optional("volumes[].host.sourcePath", Shape::Text, "volumes_of_every_kind"),
+    optional(
+        "volumes[].dockerVolumeConfiguration.scope",
+        Shape::OneOf(&["task", "shared"]),
+        "volumes_of_every_kind",
+    ),
+    optional("volumes[].dockerVolumeConfiguration.autoprovision", Shape::Flag, "volumes_of_every_kind"),
+    refused_but(
+        "volumes[].dockerVolumeConfiguration.driver",
+        &["local"],
+        "volume plug-ins are not supported yet",
+    ),
+    refused("volumes[].dockerVolumeConfiguration.driverOpts", &[], NOT_YET),
+    optional("volumes[].dockerVolumeConfiguration.labels", Shape::TextMap, "volumes_of_every_kind"),
+    // RuntimePlatform
+    refused_but(
+        "runtimePlatform.cpuArchitecture",
+        &["X86_64"],
+        "choosing nodes by architecture is not supported yet",
+    ),
+    refused_but("runtimePlatform.operatingSystemFamily", &["LINUX"], "nodes run Linux"),
+];
