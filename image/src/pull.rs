@@ -1,0 +1,61 @@
+//! Pulling an image: resolve, fetch what is missing, make it visible layer by layer.
+//! In: a reference and options. Out: `PulledImage`, whose layers are all in place and durable.
+//! Owns: the futures and threads of one pull; dropping the future ends them and leaves nothing visible.
+//! Never: mounts, or trusts a size or digest it has not checked.
+
+pub(crate) mod error;
+pub(crate) mod fetch;
+pub(crate) mod layer;
+pub(crate) mod progress;
+pub(crate) mod resolve;
+pub(crate) mod run;
+
+use crate::digest::{Digest, LayerKey};
+use crate::platform::Platform;
+use lighter_model::image_config::ImageConfig;
+use serde::{Deserialize, Serialize};
+
+/// When to ask the registry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PullPolicy {
+    /// ECS's default: ask what the tag means now; when the registry cannot be reached and the image
+    /// is here, use it.
+    #[default]
+    Default,
+    /// Ask, and fail when the registry cannot be reached.
+    Always,
+    /// Use the image that is here without asking; ask only when it is not.
+    PreferCached,
+}
+
+/// How to pull. A reference pinned by digest that is complete here never needs the network.
+#[derive(Debug, Clone)]
+pub struct PullOptions {
+    pub platform: Platform,
+    pub policy: PullPolicy,
+}
+
+impl Default for PullOptions {
+    fn default() -> Self {
+        Self { platform: Platform::host(), policy: PullPolicy::Default }
+    }
+}
+
+/// An image that is whole on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PulledImage {
+    /// The reference made whole, like `docker.io/library/nginx:latest`.
+    pub reference: String,
+    pub platform: Platform,
+    /// What the registry answered to the reference: an index or the manifest itself.
+    pub resolved_digest: Digest,
+    /// The image manifest of this platform.
+    pub manifest_digest: Digest,
+    pub config_digest: Digest,
+    pub config: ImageConfig,
+    /// Bottom first.
+    pub layers: Vec<LayerKey>,
+    /// Of the layers after decompression, in bytes.
+    pub size_bytes: u64,
+}
