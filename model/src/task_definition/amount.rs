@@ -57,7 +57,7 @@ impl NumberOrText {
 
 /// serde for task-level `cpu`: read as number or text, written as text, as ECS does.
 pub(super) mod cpu_text {
-    use super::*;
+    use super::{Deserialize, Deserializer, NumberOrText, Serializer, cpu_units};
     pub(in super::super) fn serialize<S: Serializer>(units: &Option<u32>, to: S) -> Result<S::Ok, S::Error> {
         super::write(units.map(u64::from), to)
     }
@@ -69,7 +69,7 @@ pub(super) mod cpu_text {
 
 /// serde for task-level `memory`: read as number or text, written as text, as ECS does.
 pub(super) mod memory_text {
-    use super::*;
+    use super::{Deserialize, Deserializer, NumberOrText, Serializer, memory_mib};
     pub(in super::super) fn serialize<S: Serializer>(mib: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
         super::write(*mib, to)
     }
