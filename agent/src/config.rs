@@ -1,0 +1,256 @@
+//! The agent's configuration: `/etc/lighter/agent.toml`, overridden by flags and `LIGHTER_*`.
+//! In: a file, overrides as text. Out: `AgentConfig`, checked; an unknown key is refused by name.
+//! Owns nothing. Never: creates a directory, reads credentials.
+//! What a task may ask of this node (`allow_*`) is decided here alone; the control plane cannot.
+
+pub mod overrides;
+
+pub use overrides::ConfigOverrides;
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// Where the file is when nothing else is said; it need not exist.
+pub const DEFAULT_PATH: &str = "/etc/lighter/agent.toml";
+
+/// Everything an operator can choose. Every key may also be given as a flag or as `LIGHTER_<KEY>`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentConfig {
+    /// `https://host:port`; plaintext only as `unix:/path` or to a loopback address. Empty: the one
+    /// `lighter agent join` wrote down.
+    pub control_endpoint: String,
+    /// Name of this container instance; empty: the host name.
+    pub name: String,
+    pub data_dir: PathBuf,
+    pub run_dir: PathBuf,
+    /// `None`: `logs` below `data_dir`.
+    pub log_dir: Option<PathBuf>,
+    /// Certificate, key and CA in one PEM file; `None`: `node.pem` below `data_dir`.
+    pub credentials: Option<PathBuf>,
+    /// The bridge's name; two agents on one machine need two.
+    pub bridge: String,
+    /// Addresses of the bridge and the containers; empty: the network crate's default.
+    pub bridge_subnet: String,
+    /// Name of the nf_tables table.
+    pub nft_table: String,
+    /// Directories for tasks' cgroups start here; `None`: chosen from the machine.
+    pub cgroup_root: Option<String>,
+    /// By host (`registry.example:5000`): CA, mirrors, plaintext.
+    pub registries: BTreeMap<String, RegistryConfig>,
+    /// Logins as `docker login` writes them; `None`: /root/.docker/config.json when it exists.
+    pub docker_config: Option<PathBuf>,
+    /// Memory kept for agent, shims and kernel; not offered to tasks.
+    pub reserve_memory_mib: u64,
+    /// CPU units kept likewise; 1024 are one core.
+    pub reserve_cpu_units: u32,
+    /// tcp ports that tasks never get.
+    pub reserved_ports: Vec<u16>,
+    /// udp ports that tasks never get.
+    pub reserved_ports_udp: Vec<u16>,
+    pub allow_privileged: bool,
+    /// `false`, `true`, or a list of directories below which host paths may be mounted.
+    pub allow_host_paths: AllowHostPaths,
+    pub allow_devices: bool,
+    /// networkMode host.
+    pub allow_host_namespaces: bool,
+    /// Let containers reach the instance metadata service at 169.254.169.254.
+    pub allow_instance_metadata: bool,
+    /// Development machines only: run on a v1 or hybrid cgroup host and say what is not enforced.
+    pub allow_cgroup_v1_hybrid: bool,
+    /// `None`: beside the executable, then /usr/lib/lighter, then /usr/bin.
+    pub shim_path: Option<PathBuf>,
+    /// As `shim_path`.
+    pub oci_path: Option<PathBuf>,
+    /// Name servers for containers when all of the host's are loopback addresses.
+    pub dns_fallback: Vec<IpAddr>,
+    /// Attributes reported to placement.
+    pub attributes: BTreeMap<String, String>,
+    pub logs: LogConfig,
+}
+
+/// One registry host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistryConfig {
+    /// PEM file with the certificate authority to trust for this host, beside the system's.
+    pub ca: Option<PathBuf>,
+    /// Hosts to ask first, in this order.
+    pub mirrors: Vec<String>,
+    /// Speak HTTP to this host. Off by default, and never a fallback.
+    pub http: bool,
+}
+
+/// How container output is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// A log file is rotated before it grows beyond this.
+    pub file_mib_max: u64,
+    /// Files kept of each container, the current one included.
+    pub files_max: u32,
+    /// Logs of a stopped task are kept this long, so that `lighter logs` works after the stop …
+    pub keep_stopped_hours: u64,
+    /// … but only of this many stopped tasks, the newest.
+    pub keep_stopped_tasks: usize,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { file_mib_max: 10, files_max: 3, keep_stopped_hours: 24, keep_stopped_tasks: 200 }
+    }
+}
+
+/// Which host paths tasks may mount.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum AllowHostPaths {
+    All(bool),
+    /// These directories and what is below them.
+    Below(Vec<PathBuf>),
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        Self {
+            control_endpoint: String::new(),
+            name: String::new(),
+            data_dir: "/var/lib/lighter".into(),
+            run_dir: "/run/lighter".into(),
+            log_dir: None,
+            credentials: None,
+            bridge: "lighter0".into(),
+            bridge_subnet: String::new(),
+            nft_table: "lighter".into(),
+            cgroup_root: None,
+            registries: BTreeMap::new(),
+            docker_config: None,
+            reserve_memory_mib: 256,
+            reserve_cpu_units: 128,
+            // ssh, Docker's own, and ECS's introspection, metadata and metrics.
+            reserved_ports: vec![22, 2375, 2376, 51678, 51679, 51680],
+            reserved_ports_udp: Vec::new(),
+            allow_privileged: false,
+            allow_host_paths: AllowHostPaths::All(false),
+            allow_devices: false,
+            allow_host_namespaces: false,
+            allow_instance_metadata: false,
+            allow_cgroup_v1_hybrid: false,
+            shim_path: None,
+            oci_path: None,
+            dns_fallback: Vec::new(),
+            attributes: BTreeMap::new(),
+            logs: LogConfig::default(),
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("read the configuration file {path:?}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    /// Names the key and the line.
+    #[error("the configuration file {path:?} is not right")]
+    Parse {
+        path: PathBuf,
+        #[source]
+        source: toml::de::Error,
+    },
+    #[error("{origin} is not right")]
+    Override {
+        /// The flag or variable.
+        origin: String,
+        #[source]
+        source: toml::de::Error,
+    },
+    #[error("there is no configuration key {key:?} (given by {origin})")]
+    UnknownKey { key: String, origin: String },
+    #[error("{key}: {problem}, got {value:?}")]
+    Invalid { key: &'static str, problem: &'static str, value: String },
+}
+
+impl AgentConfig {
+    /// Reads `path`, or `DEFAULT_PATH` if that exists, then applies the overrides in their order.
+    pub fn load(path: Option<&Path>, overrides: &ConfigOverrides) -> Result<Self, ConfigError> {
+        let (table, origin) = read_table(path)?;
+        // The file is checked on its own first, so that the message has its line.
+        Self::deserialize(toml::Value::Table(table.clone()))
+            .map_err(|source| ConfigError::Parse { path: origin, source })?;
+        let table = overrides.apply(table)?;
+        let config = Self::deserialize(toml::Value::Table(table))
+            .map_err(|source| ConfigError::Override { origin: overrides.origins(), source })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Where container output is.
+    pub fn log_dir(&self) -> PathBuf {
+        self.log_dir.clone().unwrap_or_else(|| self.data_dir.join("logs"))
+    }
+
+    /// Where the node's certificate, key and CA are.
+    pub fn credentials(&self) -> PathBuf {
+        self.credentials.clone().unwrap_or_else(|| self.data_dir.join("node.pem"))
+    }
+
+    /// The Unix socket for local questions.
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join("agent.sock")
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let absolute = [("data_dir", Some(&self.data_dir)), ("run_dir", Some(&self.run_dir)), ("log_dir", self.log_dir.as_ref())];
+        for (key, path) in absolute {
+            if let Some(path) = path.filter(|path| !path.is_absolute()) {
+                let value = path.display().to_string();
+                return Err(ConfigError::Invalid { key, problem: "must be an absolute path", value });
+            }
+        }
+        if self.logs.files_max == 0 {
+            return Err(ConfigError::Invalid { key: "logs.files_max", problem: "must be at least 1", value: "0".into() });
+        }
+        if self.logs.file_mib_max == 0 {
+            return Err(ConfigError::Invalid { key: "logs.file_mib_max", problem: "must be at least 1", value: "0".into() });
+        }
+        check_endpoint(&self.control_endpoint)
+    }
+}
+
+/// Plaintext is for a Unix socket or this machine; everything else is TLS.
+pub(crate) fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {
+    let refuse = |problem| Err(ConfigError::Invalid { key: "control_endpoint", problem, value: endpoint.to_owned() });
+    if endpoint.is_empty() || endpoint.starts_with("https://") || endpoint.starts_with("unix:") {
+        return Ok(());
+    }
+    let Some(rest) = endpoint.strip_prefix("http://") else {
+        return refuse("must be https://host:port");
+    };
+    let host = rest.rsplit_once(':').map_or(rest, |(host, _)| host);
+    let loopback = host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if loopback { Ok(()) } else { refuse("plaintext is only for a loopback address; use https://") }
+}
+
+fn read_table(path: Option<&Path>) -> Result<(toml::Table, PathBuf), ConfigError> {
+    let wanted = path.unwrap_or(Path::new(DEFAULT_PATH)).to_path_buf();
+    let text = match std::fs::read_to_string(&wanted) {
+        Ok(text) => text,
+        Err(error) if path.is_none() && error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(source) => return Err(ConfigError::Read { path: wanted, source }),
+    };
+    // From the text, not from a table, for the sake of line numbers in the message.
+    if let Err(source) = toml::from_str::<AgentConfig>(&text) {
+        return Err(ConfigError::Parse { path: wanted, source });
+    }
+    let table = text.parse().map_err(|source| ConfigError::Parse { path: wanted.clone(), source })?;
+    Ok((table, wanted))
+}
+
+#[cfg(test)]
+mod tests;
