@@ -1,0 +1,241 @@
+//! Links, addresses and routes through rtnetlink: the bridge, veth pairs, eth0 of an attachment.
+//! In: names, addresses, namespaces. Out: what is there now. Owns nothing.
+//! Never: knows records; runs on a worker of the agent's runtime (`with_routes` makes a small runtime
+//! of its own on a throw-away thread, because a socket belongs to the namespace of its thread).
+
+use futures_util::TryStreamExt;
+use nix::errno::Errno;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{
+    InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage,
+};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd;
+
+/// A link, address or route could not be made, read or deleted.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {step} {link}")]
+pub struct LinkError {
+    /// Such as "make the veth pair".
+    pub step: &'static str,
+    pub link: String,
+    #[source]
+    pub source: io::Error,
+}
+
+impl LinkError {
+    fn new(step: &'static str, link: &str, source: impl Into<io::Error>) -> Self {
+        Self { step, link: link.to_owned(), source: source.into() }
+    }
+
+    fn errno(&self) -> Option<Errno> {
+        self.source.raw_os_error().map(Errno::from_raw)
+    }
+}
+
+/// rtnetlink's error as an io::Error with its errno, if the kernel gave one.
+fn io_error(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+fn failed(step: &'static str, link: &str) -> impl FnOnce(rtnetlink::Error) -> LinkError {
+    move |error| LinkError::new(step, link, io_error(error))
+}
+
+/// Runs `work` with an rtnetlink connection of the calling thread's network namespace, on a runtime
+/// that ends with it. Blocks; for throw-away threads.
+pub(crate) fn with_routes<T>(work: impl AsyncFnOnce(&Handle) -> T) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(work(&handle).await)
+    })
+}
+
+/// What of a link matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) up: bool,
+    pub(crate) mac: Vec<u8>,
+    /// The bridge it belongs to.
+    pub(crate) controller: Option<u32>,
+}
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let up = message.header.flags.contains(LinkFlags::Up);
+        let mut link =
+            Self { index: message.header.index, name: String::new(), up, mac: Vec::new(), controller: None };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(mac) => link.mac = mac,
+                LinkAttribute::Controller(index) => link.controller = Some(index),
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+/// The link of that name, or None.
+pub(crate) async fn find(handle: &Handle, name: &str) -> Result<Option<Link>, LinkError> {
+    let mut found = Box::pin(handle.link().get().match_name(name).execute());
+    match found.try_next().await {
+        Ok(message) => Ok(message.map(Link::from)),
+        Err(error) => {
+            let error = failed("look up", name)(error);
+            if error.errno() == Some(Errno::ENODEV) { Ok(None) } else { Err(error) }
+        }
+    }
+}
+
+/// Every link of the namespace.
+pub(crate) async fn list(handle: &Handle) -> Result<Vec<Link>, LinkError> {
+    let links = handle.link().get().execute().map_ok(Link::from).try_collect();
+    links.await.map_err(failed("list the links of", "the namespace"))
+}
+
+/// Every IPv4 address of the namespace: (link index, address, prefix length).
+pub(crate) async fn addresses(handle: &Handle) -> Result<Vec<(u32, Ipv4Addr, u8)>, LinkError> {
+    let messages: Vec<_> = handle
+        .address()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(failed("list the addresses of", "the namespace"))?;
+    let local = |attribute: &AddressAttribute| match attribute {
+        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+        _ => None,
+    };
+    let rows = messages.iter().filter_map(|message| {
+        let address = message.attributes.iter().find_map(local)?;
+        Some((message.header.index, address, message.header.prefix_len))
+    });
+    Ok(rows.collect())
+}
+
+/// The bridge, up, with a fixed hardware address (else it would take that of a port, and change with
+/// every port). Its index.
+pub(crate) async fn ensure_bridge(
+    handle: &Handle,
+    name: &str,
+    mac: [u8; 6],
+) -> Result<u32, LinkError> {
+    if find(handle, name).await?.is_none() {
+        let bridge = LinkBridge::new(name).address(mac.to_vec()).up().build();
+        ignore_existing(handle.link().add(bridge).execute().await)
+            .map_err(failed("make the bridge", name))?;
+    }
+    let missing = || LinkError::new("find the bridge", name, Errno::ENODEV);
+    let link = find(handle, name).await?.ok_or_else(missing)?;
+    if !link.up {
+        set_up(handle, link.index, name).await?;
+    }
+    Ok(link.index)
+}
+
+/// Sets a link up.
+pub(crate) async fn set_up(handle: &Handle, index: u32, name: &str) -> Result<(), LinkError> {
+    let up = LinkUnspec::new_with_index(index).up().build();
+    handle.link().set(up).execute().await.map_err(failed("set up", name))
+}
+
+/// Gives a link an address; one it has already is a success.
+pub(crate) async fn ensure_address(
+    handle: &Handle,
+    index: u32,
+    name: &str,
+    address: Ipv4Addr,
+    prefix_len: u8,
+) -> Result<(), LinkError> {
+    let request = handle.address().add(index, IpAddr::V4(address), prefix_len);
+    ignore_existing(request.execute().await).map_err(failed("add an address to", name))
+}
+
+/// The default route; one that is there already is a success.
+pub(crate) async fn ensure_default_route(
+    handle: &Handle,
+    index: u32,
+    gateway: Ipv4Addr,
+) -> Result<(), LinkError> {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index);
+    ignore_existing(handle.route().add(route.build()).execute().await)
+        .map_err(failed("add a default route through", &gateway.to_string()))
+}
+
+fn ignore_existing(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
+    match result {
+        Err(rtnetlink::Error::NetlinkError(message))
+            if message.raw_code() == -(Errno::EEXIST as i32) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// A veth pair to be made.
+#[derive(Debug)]
+pub(crate) struct VethPair<'a> {
+    /// The host's end.
+    pub(crate) name: &'a str,
+    /// What people see in `ip link`.
+    pub(crate) alias: String,
+    /// The bridge's index, or None for a link of its own.
+    pub(crate) bridge: Option<u32>,
+    /// Where the other end is born, as `peer`, up, with `peer_mac`.
+    pub(crate) netns: &'a File,
+    pub(crate) peer: &'a str,
+    pub(crate) peer_mac: [u8; 6],
+}
+
+/// What became of making a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Made {
+    New,
+    /// A link of that name is there, in one of the two namespaces.
+    Existing,
+}
+
+/// Makes the pair, puts it on the bridge and sets both ends up, in one message.
+pub(crate) async fn add_veth(handle: &Handle, pair: &VethPair<'_>) -> Result<Made, LinkError> {
+    let peer = LinkMessageBuilder::<LinkUnspec>::default()
+        .name(pair.peer)
+        .address(pair.peer_mac.to_vec())
+        .setns_by_fd(pair.netns.as_raw_fd())
+        .up()
+        .build();
+    let mut link = LinkVeth::new(pair.name, pair.peer)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .append_extra_attribute(LinkAttribute::IfAlias(pair.alias.clone()))
+        .up();
+    if let Some(bridge) = pair.bridge {
+        link = link.controller(bridge);
+    }
+    match handle.link().add(link.build()).execute().await.map_err(failed("make the veth pair", pair.name)) {
+        Ok(()) => Ok(Made::New),
+        Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(Made::Existing),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes a link; one that is not there is a success. Takes about 15 ms during which the kernel lets
+/// nobody else change links: see `teardown.rs` for the way that costs less.
+pub(crate) async fn delete(handle: &Handle, name: &str) -> Result<(), LinkError> {
+    let Some(link) = find(handle, name).await? else { return Ok(()) };
+    match handle.link().del(link.index).execute().await.map_err(failed("delete", name)) {
+        Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(()),
+        other => other,
+    }
+}
