@@ -1,1 +1,30 @@
-//! Placeholder until the first step lands.
+//! The agent's side of running containers: bundles and OCI specs from task definitions, one
+//! resident monitor (lighter-shim) for each task, cgroups, logs.
+//! In: `RuntimeConfig`, definitions, image configurations, mounted root file systems.
+//! Out: `ShimHandle`s with their events; exits; limits as the kernel has them.
+//! Owns one tokio task for each connection to a shim. A container does not need this process:
+//! `Runtime::adopt` takes up again what an earlier agent left running.
+//! Never: libcontainer, images, networks, gRPC; decides what should run.
+
+pub mod bundle;
+pub mod cgroup;
+pub mod config;
+pub mod connection;
+pub mod handle;
+pub mod logs;
+pub mod runtime;
+pub mod selftest;
+pub mod signal;
+pub mod spec;
+pub mod user;
+
+pub use bundle::{Bundle, BundleError, BundleRequest};
+pub use cgroup::{CgroupError, CgroupRoot, TaskLimits};
+pub use config::{LogConfig, RuntimeConfig};
+pub use handle::{
+    BindError, ContainerStatus, HostPortBind, Phase, RequestError, ShimEvent, ShimHandle, StartError, Started, TaskStatus,
+};
+pub use runtime::{AdoptError, Adopted, OpenError, RemoveError, Runtime, StartShimError};
+pub use selftest::{SelfTestError, SelfTestReport};
+pub use signal::{SignalError, stop_signal};
+pub use spec::{BindMount, Privileges, SpecError};

@@ -1,1 +1,76 @@
-fn main() {}
+//! `lighter-oci`: creates and starts one container through libcontainer and ends.
+//! In: one `HelperRequest` on standard input, which is a socket. Out: reports on the same socket.
+//! Standard output and error are the container's. It exists because libcontainer clones and runs
+//! Rust code in the child, changes the working directory and marks its caller; nothing resident
+//! and nothing with threads may be that caller.
+//! Never: threads, tokio, waiting for the container's end. The only user of libcontainer.
+
+mod executor;
+mod limits;
+mod start;
+mod sys;
+mod trace;
+
+use lighter_shim_wire::helper::HelperFailed;
+use lighter_shim_wire::{FailureKind, FrameBuffer, HelperReport, HelperRequest, encode_frame};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::ExitCode;
+
+/// The socket to the shim.
+pub(crate) struct Shim {
+    socket: File,
+}
+
+impl Shim {
+    fn request(&mut self) -> Result<HelperRequest, String> {
+        let mut buffer = FrameBuffer::default();
+        let mut chunk = [0; 4096];
+        loop {
+            match buffer.next::<HelperRequest>() {
+                Ok(Some((_, request))) => return Ok(request),
+                Ok(None) => {}
+                Err(error) => return Err(format!("{error}")),
+            }
+            match self.socket.read(&mut chunk) {
+                Ok(0) => return Err("the shim is gone".to_owned()),
+                Ok(count) => buffer.push(&chunk[..count]),
+                Err(error) => return Err(format!("cannot read the request: {error}")),
+            }
+        }
+    }
+
+    /// A shim that is gone cannot be told; its container is then found by its cgroup.
+    pub(crate) fn report(&mut self, report: &HelperReport) {
+        let _ = self.socket.write_all(&encode_frame(0, report));
+    }
+}
+
+fn main() -> ExitCode {
+    if std::env::args().any(|word| word == "--version") {
+        println!("lighter-oci {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    let socket = match sys::take_standard_input() {
+        Ok(socket) => socket,
+        Err(error) => {
+            eprintln!("lighter-oci is started by lighter-shim, with a socket as standard input: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut shim = Shim { socket };
+    let result = shim
+        .request()
+        .map_err(|message| HelperFailed { kind: FailureKind::CannotCreate, message })
+        .and_then(|request| start::create_and_start(&request, &mut shim));
+    match result {
+        Ok(()) => {
+            shim.report(&HelperReport::Started);
+            ExitCode::SUCCESS
+        }
+        Err(failed) => {
+            shim.report(&HelperReport::Failed(failed));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! How the container's program replaces libcontainer's code: found in PATH as execvp(3) does,
+//! refused in Docker's words, its signals as a fresh process has them, and a failed exec told to
+//! the helper over a pipe that closes by itself when exec works.
+//! In: the OCI spec. Out: the program, or the reason. Runs inside the container.
+//! Never: libcontainer's own check, which wants the file to be executable for everyone.
+
+use crate::sys;
+use libcontainer::oci_spec::runtime::Spec;
+use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Write;
+use std::rc::Rc;
+
+/// Marks an error text as one of the container's program, not of creating the container.
+pub(crate) const MARK: &str = "exec: ";
+
+#[derive(Clone)]
+pub(crate) struct ContainerProgram {
+    /// Hears of an exec that failed; closes when it works.
+    failure: Rc<File>,
+}
+
+impl ContainerProgram {
+    pub(crate) fn new(failure: Rc<File>) -> Self {
+        Self { failure }
+    }
+}
+
+impl Executor for ContainerProgram {
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        find_program(spec).map(drop).map_err(ExecutorValidationError::ArgValidationError)
+    }
+
+    /// The environment goes to execve as it is in the spec, order and duplicates included.
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        Ok(())
+    }
+
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let program = find_program(spec).map_err(ExecutorError::Other)?;
+        let texts = |list: &[String]| -> Vec<CString> { list.iter().filter_map(|text| CString::new(text.as_str()).ok()).collect() };
+        let arguments = texts(arguments(spec));
+        let environment = texts(environment(spec));
+        sys::default_sigpipe();
+        let error = sys::execute(&program, &arguments, &environment);
+        let name = arguments.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let message = refusal(&name, &error);
+        let _ = (&*self.failure).write_all(message.as_bytes());
+        Err(ExecutorError::Other(message))
+    }
+}
+
+fn arguments(spec: &Spec) -> &[String] {
+    spec.process().as_ref().and_then(|process| process.args().as_deref()).unwrap_or(&[])
+}
+
+fn environment(spec: &Spec) -> &[String] {
+    spec.process().as_ref().and_then(|process| process.env().as_deref()).unwrap_or(&[])
+}
+
+/// The path of the program, or why there is none in Docker's words.
+fn find_program(spec: &Spec) -> Result<CString, String> {
+    let name = arguments(spec).first().map(String::as_str).unwrap_or("");
+    let text = |path: &str| CString::new(path).map_err(|_| format!("{MARK}{path:?}: contains a NUL byte"));
+    if name.contains('/') {
+        let path = text(name)?;
+        return check(name).map_err(|error| refusal(name, &error)).map(|()| path);
+    }
+    let search = environment(spec).iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or("");
+    let mut denied = None;
+    for directory in search.split(':') {
+        let path = if directory.is_empty() { format!("./{name}") } else { format!("{directory}/{name}") };
+        match check(&path) {
+            Ok(()) if !name.is_empty() => return text(&path),
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => denied = Some(error),
+            Err(_) => {}
+        }
+    }
+    Err(match denied {
+        Some(error) => refusal(name, &error),
+        None => format!("{MARK}{name:?}: executable file not found in $PATH"),
+    })
+}
+
+fn check(path: &str) -> std::io::Result<()> {
+    let c_path = CString::new(path)?;
+    if std::fs::metadata(path)?.is_dir() {
+        return Err(std::io::Error::from_raw_os_error(libc::EISDIR));
+    }
+    sys::may_execute(&c_path)
+}
+
+fn refusal(name: &str, error: &std::io::Error) -> String {
+    let why = match error.raw_os_error() {
+        Some(libc::ENOENT) => "no such file or directory",
+        Some(libc::EACCES) => "permission denied",
+        Some(libc::EISDIR) => "is a directory",
+        Some(libc::ENOEXEC) => "exec format error",
+        _ => return format!("{MARK}{name:?}: {error}"),
+    };
+    format!("{MARK}{name:?}: {why}")
+}

@@ -1,0 +1,89 @@
+//! Create, check, start: the whole work of the helper. In: a `HelperRequest`. Out: `Created` with
+//! the limits the kernel has, before the container's program runs; then success or the failure.
+//! A limit that is not as asked kills the container before its program runs.
+//! Never: leaves libcontainer's state behind after a failure that it can see.
+
+use crate::executor::{self, ContainerProgram};
+use crate::{Shim, limits, sys, trace};
+use libcontainer::container::Container;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
+use libcontainer::syscall::syscall::SyscallType;
+use lighter_shim_wire::helper::{HelperCreated, HelperFailed};
+use lighter_shim_wire::{FailureKind, HelperReport, HelperRequest};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::rc::Rc;
+
+pub(crate) fn create_and_start(request: &HelperRequest, shim: &mut Shim) -> Result<(), HelperFailed> {
+    let traced = trace::install();
+    let fail = |kind, message: String| HelperFailed { kind, message };
+    let (read, write) = sys::pipe().map_err(|error| fail(FailureKind::CannotCreate, format!("cannot make a pipe: {error}")))?;
+    let write = Rc::new(write);
+    let mut container = build(request, &write).map_err(|error| creation_failure(&error, traced))?;
+    drop(write);
+    let pid = container.pid().map_or(0, |pid| pid.as_raw());
+    let in_force = limits::in_force(&request.cgroup);
+    shim.report(&HelperReport::Created(HelperCreated { pid, limits: in_force }));
+    if let Some(difference) = request.expected.difference(&in_force) {
+        let _ = container.delete(true);
+        return Err(fail(FailureKind::Limits, format!("a limit is not in force: {difference}")));
+    }
+    container.start().map_err(|error| fail(FailureKind::CannotStart, chain(&error)))?;
+    match exec_failure(read) {
+        None => Ok(()),
+        Some(message) => Err(fail(FailureKind::CannotStart, message)),
+    }
+}
+
+/// create: the container's first process waits, confined, for the start.
+fn build(request: &HelperRequest, failure: &Rc<File>) -> Result<Container, LibcontainerError> {
+    ContainerBuilder::new(request.container_id.clone(), SyscallType::default())
+        .with_executor(ContainerProgram::new(Rc::clone(failure)))
+        .with_root_path(Path::new(&request.state_root))?
+        .as_init(&request.bundle)
+        .with_systemd(false)
+        .with_detach(true)
+        // The container becomes the shim's child, which alone may wait for it.
+        .as_sibling(true)
+        .build()
+}
+
+/// What the container's process said of a failed exec. The pipe closes when exec works.
+fn exec_failure(mut read: File) -> Option<String> {
+    let mut text = String::new();
+    match read.read_to_string(&mut text) {
+        Ok(_) if text.is_empty() => None,
+        Ok(_) => Some(text),
+        Err(error) => Some(format!("cannot tell whether the program runs: {error}")),
+    }
+}
+
+/// A program that is not there is the user's mistake, all else is a failed creation.
+fn creation_failure(error: &LibcontainerError, traced: Option<File>) -> HelperFailed {
+    let text = chain(error);
+    if let Some(at) = text.find(executor::MARK) {
+        return HelperFailed { kind: FailureKind::CannotStart, message: text[at..].to_owned() };
+    }
+    let message = match trace::first_error(traced) {
+        Some(first) if !text.contains(&first) => format!("{text}: {first}"),
+        _ => text,
+    };
+    HelperFailed { kind: FailureKind::CannotCreate, message }
+}
+
+/// An error with its causes; libcontainer repeats some of them, which is left out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let words = next.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = next.source();
+    }
+    text
+}

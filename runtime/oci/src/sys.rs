@@ -1,0 +1,84 @@
+//! The system calls of the helper, behind safe functions: signals as a container expects them,
+//! descriptors, exec. In: descriptors, text. Out: owned descriptors or errors.
+//! The only module of the helper with unsafe code. Never: keeps state.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Moves standard input away and puts /dev/null there, which the container inherits. Also undoes
+/// what the shim and Rust's start did to signals: a container starts with none blocked or ignored.
+pub(crate) fn take_standard_input() -> io::Result<File> {
+    unblock_signals();
+    // SAFETY: descriptor 0 is open or the call fails.
+    let moved = unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3) };
+    if moved < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: fcntl just made this descriptor; nothing else owns it.
+    let socket = File::from(unsafe { OwnedFd::from_raw_fd(moved) });
+    let null = File::open("/dev/null")?;
+    // SAFETY: no pointers; std does not own descriptor 0.
+    if unsafe { libc::dup2(null.as_raw_fd(), 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(socket)
+}
+
+/// The signal mask survives exec (signal(7)); the shim reads its signals from a descriptor and so
+/// has them blocked.
+fn unblock_signals() {
+    // SAFETY: a zeroed sigset_t is valid for sigemptyset, and `set` lives through the calls.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
+    }
+}
+
+/// Rust ignores SIGPIPE at start, and an ignored signal stays ignored over exec.
+pub(crate) fn default_sigpipe() {
+    // SAFETY: SIG_DFL is a valid disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+/// A pipe whose ends close on exec: (read, write).
+pub(crate) fn pipe() -> io::Result<(File, File)> {
+    let mut ends = [0; 2];
+    // SAFETY: `ends` has room for the two descriptors, which nothing else owns.
+    unsafe {
+        if libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok((File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1])))
+    }
+}
+
+/// A file without a name that a forked child can write and the parent can read.
+pub(crate) fn anonymous_file() -> io::Result<File> {
+    // SAFETY: the name ends with a NUL byte; the descriptor has no other owner.
+    unsafe {
+        let fd = libc::memfd_create(c"lighter-oci".as_ptr(), libc::MFD_CLOEXEC);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(File::from_raw_fd(fd)) }
+    }
+}
+
+/// execve(2); returns only when it fails.
+pub(crate) fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+        list.iter().map(|text| text.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+    };
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: both lists end with a null pointer and point to strings that live through the call.
+    unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Whether the effective user may execute `path`.
+pub(crate) fn may_execute(path: &CStr) -> io::Result<()> {
+    // SAFETY: `path` ends with a NUL byte.
+    let result = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

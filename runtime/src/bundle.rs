@@ -1,0 +1,140 @@
+//! OCI bundles: looks up what the spec needs (user, devices), makes a missing working directory,
+//! writes `<run_dir>/tasks/<task>/bundles/<container>/config.json`.
+//! In: `BundleRequest`. Out: a `Bundle`, which is all that a start needs. Writing it again with the
+//! same request gives the same file. Blocks for well under a millisecond; no tokio.
+//! Never: mounts, creates cgroups.
+
+mod devices;
+mod workdir;
+
+use crate::config::RuntimeConfig;
+use crate::spec::{self, BindMount, Privileges, SpecError, SpecRequest};
+use crate::user::{self, UserError};
+use lighter_model::ids::{ContainerName, TaskId};
+use lighter_model::image_config::ImageConfig;
+use lighter_model::task_definition::{ContainerDefinition, TaskDefinition};
+use lighter_shim_wire::{CgroupPaths, Limits, LogPolicy, StartContainer};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What a container is made of.
+#[derive(Debug, Clone)]
+pub struct BundleRequest<'a> {
+    pub task: &'a TaskId,
+    pub container: &'a ContainerDefinition,
+    pub definition: &'a TaskDefinition,
+    pub image: &'a ImageConfig,
+    /// The mounted root file system.
+    pub rootfs: &'a Path,
+    /// `None`: the node's own network namespace.
+    pub netns: Option<&'a Path>,
+    pub hostname: &'a str,
+    /// Volumes, and the hosts, hostname and resolv.conf files.
+    pub mounts: Vec<BindMount>,
+    /// `KEY=value`, after those of image and definition.
+    pub env_extra: Vec<String>,
+    /// What the node's own file allows.
+    pub privileges: Privileges,
+}
+
+/// A container ready to be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    pub directory: PathBuf,
+    pub(crate) task: TaskId,
+    pub(crate) container: ContainerName,
+    pub(crate) state_root: PathBuf,
+    pub(crate) cgroup: CgroupPaths,
+    pub(crate) expected: Limits,
+    pub(crate) log_path: PathBuf,
+    pub(crate) log: LogPolicy,
+}
+
+/// Why there is no bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    #[error("container {container}: its user cannot be resolved")]
+    User { container: String, source: UserError },
+    #[error("container {container}: device {path} cannot be used")]
+    Device { container: String, path: String, source: io::Error },
+    #[error("container {container}: its working directory {path} cannot be made")]
+    WorkingDirectory { container: String, path: String, source: io::Error },
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error("cannot write {path}")]
+    Write { path: PathBuf, source: io::Error },
+}
+
+impl BundleError {
+    /// The name ECS gives to such a failure.
+    pub fn ecs_name(&self) -> &'static str {
+        match self {
+            Self::Write { .. } => "ResourceInitializationError",
+            _ => "CannotCreateContainerError",
+        }
+    }
+}
+
+pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Result<Bundle, BundleError> {
+    let name = &request.container.name;
+    let container = name.to_string();
+    let wanted_user = request.container.user.as_deref().unwrap_or(&request.image.user);
+    let user = user::resolve(wanted_user, request.rootfs)
+        .map_err(|source| BundleError::User { container: container.clone(), source })?;
+    let host_devices = devices::find(request)?;
+    let cgroup = config.cgroup.container_paths(request.task, name);
+    let cgroups_path = config.cgroup.oci_path(request.task, name);
+    let spec_request = SpecRequest {
+        container: request.container,
+        definition: request.definition,
+        image: request.image,
+        rootfs: request.rootfs,
+        netns: request.netns,
+        hostname: request.hostname,
+        mounts: &request.mounts,
+        env_extra: &request.env_extra,
+        privileges: request.privileges,
+        user: &user,
+        host_devices: &host_devices,
+        cgroups_path: &cgroups_path,
+        cgroup_version: cgroup.version,
+        pids_max: config.pids_max_default,
+        nofile: config.nofile_default,
+    };
+    let (spec, expected) = spec::oci_spec(&spec_request)?;
+    workdir::ensure(&spec_request)?;
+    let directory = config.bundle_dir(request.task, name);
+    let file = directory.join("config.json");
+    let write = || {
+        fs::create_dir_all(&directory)?;
+        let json = serde_json::to_vec(&spec).map_err(io::Error::other)?;
+        fs::write(&file, json)
+    };
+    write().map_err(|source| BundleError::Write { path: file.clone(), source })?;
+    Ok(Bundle {
+        task: request.task.clone(),
+        container: name.clone(),
+        state_root: config.state_root(request.task),
+        cgroup,
+        expected,
+        log_path: config.task_log_dir(request.task).join(format!("{name}.log")),
+        log: LogPolicy { file_bytes_max: config.log.file_bytes_max, files_max: config.log.files_max },
+        directory,
+    })
+}
+
+impl Bundle {
+    pub(crate) fn start_request(&self) -> StartContainer {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        StartContainer {
+            name: self.container.to_string(),
+            bundle: text(&self.directory),
+            state_root: text(&self.state_root),
+            cgroup: self.cgroup.clone(),
+            expected: self.expected,
+            log_path: text(&self.log_path),
+            log: self.log,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The OCI runtime spec of a container: task definition + image configuration + attachment.
+//! In: `SpecRequest`, all of it values. Out: a `Spec`, or which member is wrong. Pure: what has to
+//! be looked up (user, host devices) is in the request.
+//! Defaults are Docker's, so that an image behaves as its author saw it: capabilities, seccomp
+//! profile, device rules, masked paths, mounts, environment. no-new-privileges is ours.
+//! Source: OCI runtime spec 1.2, config.md and config-linux.md.
+//! Never: reads a file.
+
+mod devices;
+mod mounts;
+mod process;
+mod resources;
+pub mod seccomp;
+
+pub(crate) use process::working_directory;
+
+use crate::user::User;
+use lighter_model::image_config::ImageConfig;
+use lighter_model::task_definition::{ContainerDefinition, TaskDefinition};
+use lighter_shim_wire::{CgroupVersion, Limits};
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// A host path shown inside the container: a volume, or one of hosts, hostname, resolv.conf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindMount {
+    pub source: PathBuf,
+    /// Absolute, inside the container.
+    pub destination: String,
+    pub read_only: bool,
+}
+
+/// What the node's own file allows; all off by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Privileges {
+    pub privileged: bool,
+    pub devices: bool,
+}
+
+/// A host device that the definition asks for, as stat(2) found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostDevice {
+    /// Absolute, inside the container, below /dev.
+    pub path: String,
+    pub block: bool,
+    pub major: u32,
+    pub minor: u32,
+    pub mode: u32,
+    /// Some of `r`, `w`, `m`.
+    pub access: String,
+}
+
+/// Everything a spec is made of.
+#[derive(Debug, Clone)]
+pub struct SpecRequest<'a> {
+    pub container: &'a ContainerDefinition,
+    pub definition: &'a TaskDefinition,
+    pub image: &'a ImageConfig,
+    pub rootfs: &'a Path,
+    /// `None`: the node's own network namespace.
+    pub netns: Option<&'a Path>,
+    pub hostname: &'a str,
+    pub mounts: &'a [BindMount],
+    /// `KEY=value`, after all others.
+    pub env_extra: &'a [String],
+    pub privileges: Privileges,
+    pub user: &'a User,
+    pub host_devices: &'a [HostDevice],
+    pub cgroups_path: &'a Path,
+    pub cgroup_version: CgroupVersion,
+    pub pids_max: u64,
+    pub nofile: (u64, u64),
+}
+
+/// Why a container cannot be described.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    #[error("container {container}: neither the image nor the definition names a command")]
+    NoCommand { container: String },
+    #[error("container {container}: {member} contains a NUL byte")]
+    NulByte { container: String, member: &'static str },
+    #[error("container {container}: {member} must be an absolute path, got {path:?}")]
+    NotAbsolute { container: String, member: &'static str, path: String },
+    #[error("container {container} asks for privileged, which this node does not allow (allow_privileged)")]
+    PrivilegedNotAllowed { container: String },
+    #[error("container {container} asks for device {device}, which this node does not allow (allow_devices)")]
+    DevicesNotAllowed { container: String, device: String },
+    #[error("container {container}: device path {path:?} is not below /dev")]
+    DevicePath { container: String, path: String },
+    #[error("container {container}: device permission {word:?} is none of read, write, mknod")]
+    DevicePermission { container: String, word: String },
+    #[error("container {container}: the spec is not valid OCI")]
+    NotOci { container: String, source: serde_json::Error },
+}
+
+/// The spec and the limits that it asks for.
+pub fn oci_spec(request: &SpecRequest<'_>) -> Result<(Spec, Limits), SpecError> {
+    let container = request.container.name.to_string();
+    if request.container.privileged && !request.privileges.privileged {
+        return Err(SpecError::PrivilegedNotAllowed { container });
+    }
+    let (resources, limits) = resources::resources(request);
+    let mut linux = json!({
+        "cgroupsPath": request.cgroups_path,
+        "namespaces": namespaces(request),
+        "resources": resources,
+        "rootfsPropagation": "private",
+    });
+    let devices = devices::nodes(request)?;
+    if !devices.is_empty() {
+        linux["devices"] = json!(devices);
+    }
+    if !request.container.privileged {
+        linux["maskedPaths"] = json!(MASKED_PATHS);
+        linux["readonlyPaths"] = json!(READONLY_PATHS);
+        linux["seccomp"] = json!(seccomp::default_profile(process::DEFAULT_CAPABILITIES));
+    }
+    let value = json!({
+        "ociVersion": "1.0.2",
+        "hostname": request.hostname,
+        "root": { "path": request.rootfs, "readonly": request.container.readonly_root_filesystem },
+        "process": process::process(request)?,
+        "mounts": mounts::mounts(request)?,
+        "linux": linux,
+    });
+    let spec = serde_json::from_value(value).map_err(|source| SpecError::NotOci { container, source })?;
+    Ok((spec, limits))
+}
+
+fn namespaces(request: &SpecRequest<'_>) -> Vec<Value> {
+    let mut list: Vec<Value> = ["pid", "ipc", "uts", "mount", "cgroup"].iter().map(|kind| json!({ "type": kind })).collect();
+    if let Some(path) = request.netns {
+        list.push(json!({ "type": "network", "path": path }));
+    }
+    list
+}
+
+/// Docker's, as of 27: parts of /proc and /sys that tell of or change the host.
+const MASKED_PATHS: [&str; 11] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+
+const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! The spec as a pure function.
