@@ -43,7 +43,7 @@ pub(crate) fn attach(
     if record.mode == AttachmentMode::Bridge {
         let veth = record.veth.as_deref().ok_or(AttachError::Incomplete { what: "an interface" })?;
         let address = record.address.ok_or(AttachError::Incomplete { what: "an address" })?;
-        join_bridge(config, &netns, fresh, veth, address, record.key.to_string())?;
+        join_bridge(config, &netns, fresh, veth, address, &record.key.to_string())?;
     }
     netns::inside(&netns, || {
         if fresh {
@@ -55,45 +55,56 @@ pub(crate) fn attach(
     .map_err(AttachError::Thread)?
 }
 
-/// Makes the veth pair, unless this very pair is there.
+/// Makes the veth pair, unless this very pair is there, and the host's end a port of the bridge.
 fn join_bridge(
     config: &NetworkConfig,
     netns: &File,
     fresh: bool,
     veth: &str,
     address: Ipv4Addr,
-    alias: String,
+    alias: &str,
 ) -> Result<(), AttachError> {
     let index = nix::net::if_::if_nametoindex(config.bridge.as_str())
         .map_err(|_| AttachError::NoBridge { bridge: config.bridge.clone() })?;
     // A pair of a namespace that was not made just now may be complete already.
-    if !fresh && has_eth0(netns)? {
-        return Ok(());
-    }
+    let existing = !fresh && has_eth0(netns)?;
     let pair = VethPair {
         name: veth,
-        alias,
         bridge: Some(index),
         netns,
         peer: ETH0,
         peer_mac: mac_of(address),
     };
-    let made = link::with_routes(async |handle| {
-        if link::add_veth(handle, &pair).await? == Made::New {
-            return Ok(true);
-        }
-        // Left by a namespace of the same key that is ending or was deleted by hand.
-        let ours = link::find(handle, veth).await?;
-        if ours.is_some_and(|link| link.controller != Some(index)) {
+    let joined = link::with_routes(async |handle| {
+        if !existing && !make_pair(handle, &pair, index).await? {
             return Ok(false);
         }
-        link::delete(handle, veth).await?;
-        Ok(link::add_veth(handle, &pair).await? == Made::New)
+        // Before the other end is up: an IPv6 address here would only send noise into the bridge.
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{veth}/disable_ipv6"), "1");
+        link::ensure_port(handle, veth, index, alias).await.map(|()| true)
     });
-    match made.map_err(AttachError::Thread)?.map_err(AttachError::Link)? {
+    match joined.map_err(AttachError::Thread)?.map_err(AttachError::Link)? {
         true => Ok(()),
         false => Err(AttachError::ForeignVeth { veth: veth.to_owned() }),
     }
+}
+
+/// False when the name belongs to something else.
+async fn make_pair(
+    handle: &rtnetlink::Handle,
+    pair: &VethPair<'_>,
+    bridge: u32,
+) -> Result<bool, LinkError> {
+    if link::add_veth(handle, pair).await? == Made::New {
+        return Ok(true);
+    }
+    // Left by a namespace of the same key that is ending or was deleted by hand.
+    let there = link::find(handle, pair.name).await?;
+    if there.is_some_and(|link| link.controller != Some(bridge)) {
+        return Ok(false);
+    }
+    link::delete(handle, pair.name).await?;
+    Ok(link::add_veth(handle, pair).await? == Made::New)
 }
 
 fn has_eth0(netns: &File) -> Result<bool, AttachError> {
@@ -101,7 +112,7 @@ fn has_eth0(netns: &File) -> Result<bool, AttachError> {
     netns::inside(netns, look).map_err(AttachError::Thread)
 }
 
-/// Inside the namespace: lo up, the address and the default route.
+/// Inside the namespace: lo and eth0 up, the address and the default route.
 async fn configure(
     handle: &rtnetlink::Handle,
     config: &NetworkConfig,
@@ -117,6 +128,7 @@ async fn configure(
             source: errno.into(),
         })?;
         let prefix_len = config.subnet.prefix_len();
+        link::set_up(handle, index, ETH0).await?;
         link::ensure_address(handle, index, ETH0, address, prefix_len).await?;
         link::ensure_default_route(handle, index, config.subnet.gateway()).await?;
     }

@@ -9,7 +9,10 @@ use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{
     InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage,
 };
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    RouteMessageBuilder,
+};
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -190,11 +193,10 @@ fn ignore_existing(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink
 pub(crate) struct VethPair<'a> {
     /// The host's end.
     pub(crate) name: &'a str,
-    /// What people see in `ip link`.
-    pub(crate) alias: String,
     /// The bridge's index, or None for a link of its own.
     pub(crate) bridge: Option<u32>,
-    /// Where the other end is born, as `peer`, up, with `peer_mac`.
+    /// Where the other end is born, as `peer` with `peer_mac`; down, as the kernel refuses to set it
+    /// up before both are made.
     pub(crate) netns: &'a File,
     pub(crate) peer: &'a str,
     pub(crate) peer_mac: [u8; 6],
@@ -208,17 +210,15 @@ pub(crate) enum Made {
     Existing,
 }
 
-/// Makes the pair, puts it on the bridge and sets both ends up, in one message.
+/// Makes the pair, puts it on the bridge and sets the host's end up, in one message.
 pub(crate) async fn add_veth(handle: &Handle, pair: &VethPair<'_>) -> Result<Made, LinkError> {
     let peer = LinkMessageBuilder::<LinkUnspec>::default()
         .name(pair.peer)
         .address(pair.peer_mac.to_vec())
         .setns_by_fd(pair.netns.as_raw_fd())
-        .up()
         .build();
     let mut link = LinkVeth::new(pair.name, pair.peer)
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-        .append_extra_attribute(LinkAttribute::IfAlias(pair.alias.clone()))
         .up();
     if let Some(bridge) = pair.bridge {
         link = link.controller(bridge);
@@ -228,6 +228,27 @@ pub(crate) async fn add_veth(handle: &Handle, pair: &VethPair<'_>) -> Result<Mad
         Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(Made::Existing),
         Err(error) => Err(error),
     }
+}
+
+/// Makes sure that a link is an up port of the bridge, in hairpin mode: where br_netfilter is at work
+/// (Docker and Kubernetes turn it on), a packet translated to its own sender is bridged, not routed,
+/// and a bridge sends no frame back to the port it came from unless told so. `alias` is what people
+/// see in `ip link`; the kernel takes it of existing links only.
+pub(crate) async fn ensure_port(
+    handle: &Handle,
+    name: &str,
+    bridge: u32,
+    alias: &str,
+) -> Result<(), LinkError> {
+    let missing = || LinkError::new("find", name, Errno::ENODEV);
+    let link = find(handle, name).await?.ok_or_else(missing)?;
+    if link.controller != Some(bridge) || !link.up {
+        let joined = LinkUnspec::new_with_index(link.index).controller(bridge).up().build();
+        handle.link().set(joined).execute().await.map_err(failed("put on the bridge", name))?;
+    }
+    let port = LinkBridgePort::new(link.index).hairpin(true);
+    let port = port.append_extra_attribute(LinkAttribute::IfAlias(alias.to_owned())).build();
+    handle.link().set_port(port).execute().await.map_err(failed("set the hairpin mode of", name))
 }
 
 /// Deletes a link; one that is not there is a success. Takes about 15 ms during which the kernel lets
