@@ -103,8 +103,8 @@ fn bind(netns: &File, path: &Path) -> io::Result<()> {
 
 /// True when a network namespace is mounted at `path` (statfs says nsfs).
 pub(crate) fn is_mounted(path: &Path) -> bool {
-    const NSFS_MAGIC: i64 = 0x6e73_6673;
-    nix::sys::statfs::statfs(path).is_ok_and(|stat| i64::from(stat.filesystem_type().0) == NSFS_MAGIC)
+    use nix::sys::statfs::{NSFS_MAGIC, statfs};
+    statfs(path).is_ok_and(|stat| stat.filesystem_type() == NSFS_MAGIC)
 }
 
 /// Unmounts and deletes; what is gone already is a success. The namespace itself ends when the last

@@ -77,10 +77,10 @@ pub struct Attachment {
 }
 
 #[derive(Debug)]
-struct Inner {
-    config: NetworkConfig,
+pub(crate) struct Inner {
+    pub(crate) config: NetworkConfig,
     /// The network namespace where `open` was called; every thread of ours works in it.
-    home: File,
+    pub(crate) home: File,
     firewall: Firewall,
 }
 
@@ -102,6 +102,14 @@ impl Network {
     /// The configuration it was opened with.
     pub fn config(&self) -> &NetworkConfig {
         &self.inner.config
+    }
+
+    pub(crate) fn firewall(&self) -> &Firewall {
+        &self.inner.firewall
+    }
+
+    pub(crate) fn inner(&self) -> Arc<Inner> {
+        self.inner.clone()
     }
 
     /// Makes or completes the bridge, the sysctls and, if it is not there, the table. Leaves mappings

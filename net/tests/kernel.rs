@@ -7,6 +7,8 @@
 mod attachments;
 #[path = "kernel/ports.rs"]
 mod ports;
+#[path = "kernel/probe.rs"]
+mod probe;
 #[path = "kernel/table.rs"]
 mod table;
 #[path = "kernel/world.rs"]
