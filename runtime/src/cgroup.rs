@@ -16,7 +16,7 @@ mod wait;
 
 pub use limits::{TaskLimits, TaskUsage};
 
-use lighter_model::ids::TaskId;
+use lighter_model::ids::{ContainerName, TaskId};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -101,8 +101,24 @@ impl CgroupRoot {
         }
     }
 
+    /// The directory of all tasks, below our root. On v1 every cgroup has a file called `tasks`.
+    pub(crate) fn tasks_name(&self) -> &'static str {
+        match self {
+            Self::V2 { .. } => "tasks",
+            Self::V1Hybrid { .. } => "task",
+        }
+    }
+
+    pub(crate) fn below_task(&self, task: &TaskId) -> String {
+        format!("{}/{task}", self.tasks_name())
+    }
+
+    pub(crate) fn below_container(&self, task: &TaskId, container: &ContainerName) -> String {
+        format!("{}/{task}/{container}", self.tasks_name())
+    }
+
     pub(crate) fn task_dirs(&self, task: &TaskId) -> Vec<PathBuf> {
-        self.directories(&format!("tasks/{task}"))
+        self.directories(&self.below_task(task))
     }
 
     pub(crate) fn shim_dirs(&self, task: &TaskId) -> Vec<PathBuf> {

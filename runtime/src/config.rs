@@ -35,7 +35,8 @@ pub struct RuntimeConfig {
     pub log: LogConfig,
     /// pids.max of a container.
     pub pids_max_default: u64,
-    /// Soft and hard RLIMIT_NOFILE of a container.
+    /// Soft and hard RLIMIT_NOFILE of a container; `Runtime::open` lowers them to what this
+    /// process may set.
     pub nofile_default: (u64, u64),
 }
 
@@ -78,3 +79,22 @@ impl RuntimeConfig {
         self.log_dir.join(task.as_str())
     }
 }
+
+/// A process without CAP_SYS_RESOURCE cannot raise a hard limit (setrlimit(2)), nor can one with
+/// it beyond fs.nr_open.
+pub(crate) fn attainable_nofile((soft, hard): (u64, u64)) -> (u64, u64) {
+    use rustix::process::{Resource, getrlimit};
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok()).unwrap_or(0);
+    let most = if effective & (1 << CAP_SYS_RESOURCE) != 0 {
+        let text = std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
+        text.trim().parse().unwrap_or(u64::MAX)
+    } else {
+        getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+    };
+    let hard = hard.min(most);
+    (soft.min(hard), hard)
+}
+
+/// Its number in capabilities(7).
+const CAP_SYS_RESOURCE: u32 = 24;

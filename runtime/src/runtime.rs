@@ -13,7 +13,7 @@ pub use teardown::RemoveError;
 
 use crate::bundle::{self, Bundle, BundleError, BundleRequest};
 use crate::cgroup::{CgroupError, TaskUsage};
-use crate::config::RuntimeConfig;
+use crate::config::{RuntimeConfig, attainable_nofile};
 use lighter_model::ids::TaskId;
 use std::io;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ pub struct Runtime {
 
 impl Runtime {
     /// Checks the binaries, makes the directories and the cgroup tree. Blocks; for start-up.
-    pub fn open(config: RuntimeConfig) -> Result<Self, OpenError> {
+    pub fn open(mut config: RuntimeConfig) -> Result<Self, OpenError> {
         for path in [&config.shim_path, &config.oci_path] {
             if !path.is_file() {
                 return Err(OpenError::NoProgram { path: path.clone() });
@@ -48,6 +48,7 @@ impl Runtime {
         for path in [config.tasks_dir(), config.log_dir.clone()] {
             launch::private_directory(&path).map_err(|source| OpenError::Directory { path, source })?;
         }
+        config.nofile_default = attainable_nofile(config.nofile_default);
         let controllers = config.cgroup.prepare().map_err(OpenError::Cgroup)?;
         Ok(Self { config: Arc::new(config), controllers })
     }

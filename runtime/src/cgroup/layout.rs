@@ -63,13 +63,13 @@ impl CgroupRoot {
     pub(crate) fn create_task(&self, task: &TaskId) -> Result<(), CgroupError> {
         match self {
             Self::V2 { path } => {
-                let directory = path.join("tasks").join(task.as_str());
+                let directory = path.join(self.below_task(task));
                 fs::create_dir_all(&directory).map_err(io_error("make cgroup", &directory))?;
                 enable(&directory).map(drop)
             }
             Self::V1Hybrid { .. } => {
                 for controller in V1_LIMITED {
-                    if let Some(directory) = self.v1_dir(controller, &format!("tasks/{task}")) {
+                    if let Some(directory) = self.v1_dir(controller, &self.below_task(task)) {
                         fs::create_dir_all(&directory).map_err(io_error("make cgroup", &directory))?;
                     }
                 }
@@ -80,7 +80,7 @@ impl CgroupRoot {
 
     /// The value of linux.cgroupsPath (OCI): from the hierarchy's root.
     pub(crate) fn oci_path(&self, task: &TaskId, container: &ContainerName) -> PathBuf {
-        Path::new("/").join(self.relative()).join("tasks").join(task.as_str()).join(container.as_str())
+        Path::new("/").join(self.relative()).join(self.below_container(task, container))
     }
 
     /// Our root from the hierarchy's root, without a leading slash.
@@ -93,7 +93,7 @@ impl CgroupRoot {
 
     /// Where a container's limits are.
     pub(crate) fn container_paths(&self, task: &TaskId, container: &ContainerName) -> CgroupPaths {
-        self.paths(&format!("tasks/{task}/{container}"))
+        self.paths(&self.below_container(task, container))
     }
 
     pub(crate) fn paths(&self, below: &str) -> CgroupPaths {

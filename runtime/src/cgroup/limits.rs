@@ -35,7 +35,7 @@ impl CgroupRoot {
         if limits == TaskLimits::default() {
             return Ok(());
         }
-        let below = format!("tasks/{task}");
+        let below = self.below_task(task);
         let path = PathBuf::from(self.paths(&below).memory);
         self.set_task_limits(&below, limits)
             .map_err(|error| CgroupError::Limits { path: path.clone(), message: super::error_chain(&error) })?;
@@ -66,7 +66,7 @@ impl CgroupRoot {
 
     /// What a whole task uses. Files that are not there count as 0.
     pub fn task_usage(&self, task: &TaskId) -> TaskUsage {
-        usage(&self.paths(&format!("tasks/{task}")))
+        usage(&self.paths(&self.below_task(task)))
     }
 }
 

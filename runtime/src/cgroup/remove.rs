@@ -30,7 +30,7 @@ impl CgroupRoot {
     }
 
     pub(crate) fn remove_container(&self, task: &TaskId, container: &ContainerName) -> Result<(), CgroupError> {
-        let directories = self.directories(&format!("tasks/{task}/{container}"));
+        let directories = self.directories(&self.below_container(task, container));
         collect(directories.iter().map(|directory| kill_below(directory).and_then(|()| remove_tree(directory))))
     }
 
@@ -43,7 +43,7 @@ impl CgroupRoot {
 
     /// Tasks that have a cgroup.
     pub(crate) fn tasks(&self) -> Vec<TaskId> {
-        let mut tasks: Vec<TaskId> = ["tasks", "shims"]
+        let mut tasks: Vec<TaskId> = [self.tasks_name(), "shims"]
             .iter()
             .flat_map(|below| self.directories(below))
             .flat_map(|directory| children(&directory))

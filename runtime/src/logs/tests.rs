@@ -38,7 +38,8 @@ async fn files_are_read_oldest_first_and_cut_as_asked() {
     assert_eq!(rest(&mut read(LogOptions { tail: Some(3), ..LogOptions::default() })).await, [3, 4, 5]);
     let since = Some(1_767_225_600_000 + 4_000);
     assert_eq!(rest(&mut read(LogOptions { since_unix_ms: since, ..LogOptions::default() })).await, [4, 5]);
-    assert_eq!(rest(&mut super::read(directory.path(), &"none".parse().unwrap(), LogOptions::default()).unwrap()).await, []);
+    let mut none = super::read(directory.path(), &"none".parse().unwrap(), LogOptions::default()).unwrap();
+    assert!(rest(&mut none).await.is_empty());
 }
 
 #[tokio::test]
@@ -58,8 +59,7 @@ async fn following_sees_what_is_added_and_survives_rotation() {
                 // Something is added just before the rotation, and only half of the next record.
                 write(&path, 3..4);
                 fs::rename(&path, directory.path().join("web.log.1")).unwrap();
-                let (half, _) = record(4).split_at(20).into();
-                fs::write(&path, half).unwrap();
+                fs::write(&path, record(4).split_at(20).0).unwrap();
             }
             2 => {
                 let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
