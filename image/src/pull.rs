@@ -3,6 +3,7 @@
 //! Owns: the futures and threads of one pull; dropping the future ends them and leaves nothing visible.
 //! Never: mounts, or trusts a size or digest it has not checked.
 
+pub(crate) mod commit;
 pub(crate) mod error;
 pub(crate) mod fetch;
 pub(crate) mod layer;

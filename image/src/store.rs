@@ -24,7 +24,7 @@ use lighter_model::ids::AttachmentKey;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 pub use prune::{InUse, PruneError, Pruned};
 pub use usage::DiskUsage;
@@ -74,6 +74,8 @@ pub(crate) struct Inner {
     pub(crate) permits: tokio::sync::Semaphore,
     pub(crate) hook: Option<CommitHook>,
     index: RwLock<Index>,
+    /// Held while blobs and the record that needs them are written, and while unneeded blobs go.
+    records: Mutex<()>,
     /// One lock for each layer being made; held by the pull that makes it.
     making: Mutex<HashMap<LayerKey, Weak<tokio::sync::Mutex<()>>>>,
     /// Keeps other processes out for as long as the store lives.
@@ -99,6 +101,7 @@ impl ImageStore {
             layout: opened.layout,
             hook,
             index: RwLock::new(opened.index),
+            records: Mutex::new(()),
             making: Mutex::new(HashMap::new()),
             _lock: opened.lock,
         };
@@ -178,6 +181,10 @@ impl Inner {
 
     pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn records_gate(&self) -> MutexGuard<'_, ()> {
+        self.records.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The lock under which a layer is made.

@@ -1,4 +1,148 @@
-//! stub
+//! A layer's tar stream becomes a directory as overlayfs wants it. The stream is hostile input.
+//! In: compressed bytes as they arrive. Out: files below one directory, the diff id, what was counted.
+//! Owns: one inflating thread a layer, joined before return; buffers of 2 MiB in all.
+//! Never: writes outside the directory: every path is resolved by the kernel inside it (openat2 with
+//! RESOLVE_IN_ROOT), the last component is made with O_EXCL and never followed. The tar crate gives
+//! only the header type: its reader takes name records of any size into memory and splits PAX records
+//! at newlines, which binary xattr values contain; its writer knows no whiteouts.
+
+pub(crate) mod attributes;
+pub(crate) mod entry;
+pub(crate) mod inherit;
+pub(crate) mod pipeline;
+pub(crate) mod place;
+pub(crate) mod stream;
+pub(crate) mod write;
+
+use crate::digest::Digest;
+use crate::manifest::Compression;
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// Why a layer cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
-pub enum UnpackError { #[error("stub")] Stub }
-impl UnpackError { pub(crate) fn io(&self) -> Option<&std::io::Error> { None } }
+pub enum UnpackError {
+    #[error("the layer is not a valid tar archive: {problem}")]
+    Format { problem: String },
+    #[error("the layer is refused: entry {path:?} {problem}")]
+    Hostile { path: String, problem: String },
+    #[error("the layer has more than the {limit} {what} allowed")]
+    Limit { what: &'static str, limit: u64 },
+    #[error("the layer cannot be decompressed")]
+    Decompress(#[source] io::Error),
+    #[error("{action} {path:?} failed")]
+    Io { action: &'static str, path: String, #[source] source: io::Error },
+    #[error("the layer's bytes ended before the layer did")]
+    Input,
+}
+
+impl UnpackError {
+    /// The error of the operating system, if it was one.
+    pub(crate) fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn format(problem: impl Into<String>) -> Self {
+        Self::Format { problem: problem.into() }
+    }
+
+    pub(crate) fn hostile(path: &[u8], problem: impl Into<String>) -> Self {
+        Self::Hostile { path: String::from_utf8_lossy(path).into_owned(), problem: problem.into() }
+    }
+
+    pub(crate) fn at(action: &'static str, path: &[u8]) -> impl FnOnce(rustix::io::Errno) -> Self {
+        let path = String::from_utf8_lossy(path).into_owned();
+        move |errno| Self::Io { action, path, source: errno.into() }
+    }
+}
+
+/// What a layer may contain.
+#[derive(Debug, Clone, Copy)]
+pub struct UnpackLimits {
+    /// Of the decompressed stream.
+    pub max_bytes: u64,
+    pub max_entries: u64,
+}
+
+/// What a layer contained.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Of the decompressed stream.
+    pub diff_id: Digest,
+    /// Sum of the sizes of its files.
+    pub bytes: u64,
+    pub entries: u64,
+    /// Directories that stand in the way of entries but have none of their own, parents first; the
+    /// empty path is the root. They take owner, mode and times from the layers below.
+    pub implicit_dirs: Vec<Vec<u8>>,
+}
+
+/// Where a layer goes.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// The directory that becomes the layer.
+    pub(crate) diff: OwnedFd,
+    /// Another directory of the same file system, for deleting what a later entry replaces.
+    pub(crate) scratch: OwnedFd,
+}
+
+impl Target {
+    /// Makes `dir/diff`.
+    pub(crate) fn make(dir: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        let path = dir.join("diff");
+        std::fs::create_dir(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Self {
+            diff: rustix::fs::open(&path, flags, Mode::empty())?,
+            scratch: rustix::fs::open(dir, flags, Mode::empty())?,
+        })
+    }
+}
+
+/// Unpacks a layer file into `dir/diff`, which must not exist. For benchmarks and tests; a pull does
+/// the same while it downloads. The packing is told from the first bytes.
+pub fn unpack_file(layer: &Path, dir: &Path, limits: UnpackLimits) -> Result<Unpacked, UnpackError> {
+    let io_error = |action: &'static str, path: &Path| {
+        let path = path.display().to_string();
+        move |source: io::Error| UnpackError::Io { action, path, source }
+    };
+    let mut input = BufReader::with_capacity(256 << 10, File::open(layer).map_err(io_error("opening", layer))?);
+    let start = io::BufRead::fill_buf(&mut input).map_err(io_error("reading", layer))?;
+    let compression = match start {
+        [0x1f, 0x8b, ..] => Compression::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
+        _ => Compression::None,
+    };
+    let target = Target::make(dir).map_err(io_error("making", dir))?;
+    pipeline::unpack(input, compression, &target, limits)
+}
+
+/// Unpacks a tar stream that is not compressed.
+pub(crate) fn unpack_tar(
+    input: impl io::BufRead,
+    target: &Target,
+    max_entries: u64,
+) -> Result<write::Counted, UnpackError> {
+    let mut stream = stream::TarStream::new(input);
+    let mut writer = write::Writer::new(target);
+    let mut entries = 0;
+    while let Some(entry) = stream.next()? {
+        entries += 1;
+        if entries > max_entries {
+            return Err(UnpackError::Limit { what: "entries", limit: max_entries });
+        }
+        writer.write(&entry, &mut stream)?;
+    }
+    writer.finish(entries)
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,6 @@
 //! In: errors of the parts. Out: `PullError` with what was being done; the cause is its source.
 //! Never: repeats the cause in its own text.
 
-use crate::config::InvalidConfig;
 use crate::digest::Digest;
 use crate::manifest::ManifestError;
 use crate::platform::Platform;
@@ -35,8 +34,6 @@ pub enum PullError {
     Store { path: PathBuf, #[source] source: io::Error },
     #[error("the login file cannot be used")]
     Login(#[source] crate::registry::docker_config::DockerConfigError),
-    #[error("the settings of a registry cannot be used")]
-    Settings(#[source] InvalidConfig),
     #[error("the pull ended before its work did")]
     Interrupted,
 }
@@ -53,8 +50,7 @@ impl PullError {
             | Self::Unpack { .. }
             | Self::WrongDiffId { .. }
             | Self::Store { .. }
-            | Self::Login(_)
-            | Self::Settings(_) => false,
+            | Self::Login(_) => false,
         }
     }
 

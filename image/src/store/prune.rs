@@ -113,9 +113,9 @@ fn remove_layers(inner: &Inner, pruned: &mut Pruned) -> Result<(), PruneError> {
 
 fn remove_blobs(inner: &Inner, pruned: &mut Pruned) -> Result<(), PruneError> {
     let dir = inner.layout.blobs();
-    // Under the lock: a pull writes its blobs and its record under it, too.
-    let index = inner.index_mut();
-    let needed: HashSet<String> = index
+    let _gate = inner.records_gate();
+    let needed: HashSet<String> = inner
+        .index()
         .all_images()
         .into_iter()
         .flat_map(|i| [i.manifest_digest.hex().to_owned(), i.config_digest.hex().to_owned()])
@@ -130,6 +130,5 @@ fn remove_blobs(inner: &Inner, pruned: &mut Pruned) -> Result<(), PruneError> {
         pruned.blobs += 1;
         pruned.freed_bytes += bytes;
     }
-    drop(index);
     durable::sync_dir(&dir).map_err(failed("syncing", &dir))
 }

@@ -1,0 +1,107 @@
+//! Makes staged layers visible, several with one sync: attributes of implicit directories, record,
+//! syncfs, rename, fsync of the parent. After a power cut a layer is there whole or not at all.
+//! In: staged layers whose lower layers are in place or in the same group, bottom first.
+//! Out: layers in the index. Never: makes a layer visible before the one below it.
+
+use super::error::PullError;
+use super::layer::Staged;
+use super::resolve::Resolved;
+use crate::digest::{Digest, LayerKey};
+use crate::pull::PulledImage;
+use crate::store::index::{Layer, image_name};
+use crate::store::{CommitStep, Inner, durable};
+use crate::unpack::inherit;
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> PullError {
+    let path = path.to_owned();
+    move |source| PullError::Store { path, source }
+}
+
+/// Commits a group. `lower` are the layers below the group, bottom first; all of them are in place.
+pub(crate) fn commit(
+    inner: &Inner,
+    reference: &str,
+    lower: &[LayerKey],
+    group: Vec<Staged>,
+) -> Result<(), PullError> {
+    let mut below: Vec<PathBuf> = lower.iter().map(|key| inner.layout.layer(key).join("diff")).collect();
+    for staged in &group {
+        let diff = staged.dir.path().join("diff");
+        inherit_attributes(reference, staged, &diff, &below)?;
+        below.push(diff);
+        let record = serde_json::to_vec(&staged.record).map_err(|e| failed(&staged.dir.path())(e.into()))?;
+        let path = staged.dir.path().join("layer.json");
+        fs::write(&path, record).map_err(failed(&path))?;
+    }
+    inner.at(CommitStep::LayerUnpacked);
+    let layers = inner.layout.layers();
+    durable::sync_file_system(&layers).map_err(failed(&layers))?;
+    inner.at(CommitStep::LayersSynced);
+    for staged in &group {
+        let to = inner.layout.layer(&staged.record.key);
+        fs::rename(staged.dir.path(), &to).map_err(failed(&to))?;
+    }
+    inner.at(CommitStep::LayersRenamed);
+    durable::sync_dir(&layers).map_err(failed(&layers))?;
+    for staged in group {
+        show(inner, &staged)?;
+    }
+    inner.at(CommitStep::LayersVisible);
+    Ok(())
+}
+
+fn inherit_attributes(reference: &str, staged: &Staged, diff: &Path, below: &[PathBuf]) -> Result<(), PullError> {
+    if !inherit::needed(&staged.implicit_dirs, below.len()) {
+        return Ok(());
+    }
+    let unpack = |source| PullError::Unpack {
+        reference: reference.to_owned(),
+        digest: staged.record.blob.clone(),
+        source,
+    };
+    let top = inherit::open_layer(diff).map_err(unpack)?;
+    let mut lower = Vec::with_capacity(below.len());
+    for path in below.iter().rev() {
+        lower.push(inherit::open_layer(path).map_err(unpack)?);
+    }
+    inherit::inherit(top.as_fd(), &staged.implicit_dirs, &lower).map_err(unpack)
+}
+
+/// The link for mount(2), then the index. A link that a crash loses is made again at open.
+fn show(inner: &Inner, staged: &Staged) -> Result<(), PullError> {
+    let mut index = inner.index_mut();
+    let link = index.new_link();
+    let path = inner.layout.links().join(&link);
+    let target = format!("../layers/{}/diff", staged.record.key.hex());
+    std::os::unix::fs::symlink(target, &path).map_err(failed(&path))?;
+    index.insert_layer(Layer { record: staged.record.clone(), link });
+    Ok(())
+}
+
+/// Records the image: manifest and config first, then what the reference means.
+pub(crate) fn record_image(inner: &Inner, resolved: &Resolved, image: &PulledImage) -> Result<(), PullError> {
+    let _gate = inner.records_gate();
+    let config_digest = &resolved.manifest.config_digest;
+    write_blob(inner, &resolved.manifest_digest, &resolved.manifest_bytes)?;
+    write_blob(inner, config_digest, &resolved.config_bytes)?;
+    inner.at(CommitStep::BlobsWritten);
+    let dir = inner.layout.images();
+    let name = format!("{}.json", image_name(&image.reference, &image.platform));
+    let bytes = serde_json::to_vec_pretty(image).map_err(|e| failed(&dir)(e.into()))?;
+    durable::write_file(&inner.layout.tmp(), &inner.layout.unique(), &dir, &name, &bytes).map_err(failed(&dir))?;
+    inner.at(CommitStep::ImageRecorded);
+    inner.index_mut().insert_image(image.clone());
+    Ok(())
+}
+
+fn write_blob(inner: &Inner, digest: &Digest, bytes: &[u8]) -> Result<(), PullError> {
+    let dir = inner.layout.blobs();
+    if inner.layout.blob(digest).exists() {
+        return Ok(());
+    }
+    durable::write_file(&inner.layout.tmp(), &inner.layout.unique(), &dir, digest.hex(), bytes).map_err(failed(&dir))
+}
