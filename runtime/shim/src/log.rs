@@ -63,24 +63,29 @@ impl LogWriter {
         let mut batch = Batch::default();
         splitter.finish(&mut |text, whole| batch.add(&stamp, stream.name(), whole, text));
         self.write(&batch);
-        if batch.count == 0 && self.missing > 0 {
-            self.write(&Batch::default());
-        }
     }
 
     fn write(&mut self, batch: &Batch) {
         if self.missing > 0 && self.write_gap_marker().is_err() {
-            self.lose(batch.count);
+            self.lose(&batch.bytes);
             return;
         }
-        if batch.count > 0 && self.append(&batch.bytes).is_err() {
-            self.lose(batch.count);
+        let mut rest = batch.bytes.as_slice();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(self.fitting(rest));
+            if self.append(now).is_err() {
+                self.lose(rest);
+                return;
+            }
+            rest = later;
         }
     }
 
-    fn lose(&mut self, records: u64) {
-        self.missing += records;
-        self.dropped += records;
+    /// Every record is one line.
+    fn lose(&mut self, records: &[u8]) {
+        let count = records.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.missing += count;
+        self.dropped += count;
     }
 
     fn write_gap_marker(&mut self) -> io::Result<()> {
@@ -90,16 +95,27 @@ impl LogWriter {
         Ok(())
     }
 
+    /// How many bytes of whole records the current file still takes, or else a new one; at least
+    /// one record.
+    fn fitting(&self, records: &[u8]) -> usize {
+        let first = records.iter().position(|byte| *byte == b'\n').map_or(records.len(), |end| end + 1);
+        let left = self.policy.file_bytes_max.saturating_sub(self.file_bytes);
+        let room = if (first as u64) <= left { left } else { self.policy.file_bytes_max };
+        let room = usize::try_from(room).unwrap_or(usize::MAX).min(records.len());
+        records[..room].iter().rposition(|byte| *byte == b'\n').map_or(first, |end| end + 1).max(first)
+    }
+
     /// Appends whole records or nothing.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let length = bytes.len() as u64;
-        if self.file_bytes > 0 && self.file_bytes + length > self.policy.file_bytes_max {
-            self.rotate();
-        }
         if self.file.is_none() {
             let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
             self.file_bytes = file.metadata()?.len();
             self.file = Some(file);
+        }
+        if self.file_bytes > 0 && self.file_bytes + length > self.policy.file_bytes_max {
+            self.rotate();
+            self.file = Some(OpenOptions::new().create(true).append(true).open(&self.path)?);
         }
         let Some(file) = self.file.as_mut() else { return Ok(()) };
         match file.write_all(bytes) {
@@ -136,11 +152,10 @@ impl LogWriter {
     }
 }
 
-/// The records of one read, written with one call.
+/// The records of one read, written with one call where a file has room for them.
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
-    count: u64,
 }
 
 impl Batch {
@@ -151,7 +166,6 @@ impl Batch {
         self.bytes.extend_from_slice(if whole { b" F " } else { b" P " });
         self.bytes.extend_from_slice(text);
         self.bytes.push(b'\n');
-        self.count += 1;
     }
 }
 

@@ -1,1 +1,154 @@
-//! To come.
+//! What a default container must not be able to do, seen from inside it and from /proc.
+
+use crate::support::{Node, exit_of, shell, status_field};
+use lighter_model::exit::ExitStatus;
+use lighter_model::ids::TaskId;
+use lighter_runtime::selftest::DeviceRules;
+use lighter_runtime::{BindMount, BundleError, Privileges, SpecError};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::fs;
+
+#[tokio::test]
+async fn seccomp_capabilities_and_no_new_privileges_are_in_force() {
+    let node = Node::new();
+    let shim = node.shim().await;
+    let pid = node.start(&shim, shell("c", "exec sleep 1000")).await.unwrap().pid;
+    assert_eq!(status_field(pid, "Seccomp"), "2");
+    assert_eq!(status_field(pid, "NoNewPrivs"), "1");
+    assert_eq!(status_field(pid, "CapEff"), "00000000a80425fb");
+    assert_eq!(status_field(pid, "CapBnd"), "00000000a80425fb");
+    assert_eq!(status_field(pid, "CapInh"), "0000000000000000");
+    assert_eq!(status_field(pid, "CapAmb"), "0000000000000000");
+    // A container begins with no signal blocked or ignored, whatever its monitor does.
+    assert_eq!(status_field(pid, "SigBlk"), "0000000000000000");
+    let ignored = u64::from_str_radix(&status_field(pid, "SigIgn"), 16).unwrap();
+    // 32 and 33 are glibc's own; its posix_spawn leaves them ignored.
+    assert_eq!(ignored & !(3 << 31), 0, "{ignored:x}");
+    assert_eq!(fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim(), "0");
+    for namespace in ["pid", "mnt", "uts", "ipc", "cgroup"] {
+        let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
+        assert_ne!(of(&pid.to_string()), of("self"), "{namespace}");
+    }
+    node.leave_nothing(&shim).await;
+}
+
+#[tokio::test]
+async fn the_default_profile_lets_programs_work_and_refuses_namespaces() {
+    let node = Node::new();
+    // fork works (clone without namespace flags), unshare and mount do not.
+    let script = "(exit 0) && echo forked; unshare -m true 2>&1; mount -t tmpfs none /tmp 2>&1; echo done";
+    let (_, output) = node.run(script).await;
+    assert!(output.contains("forked") && output.contains("done"), "{output}");
+    assert_eq!(output.matches("not permitted").count() + output.matches("ermission denied").count(), 2, "{output}");
+}
+
+#[tokio::test]
+async fn nothing_of_the_host_is_open_in_a_container() {
+    let node = Node::new();
+    let (_, output) = node.run("ls /proc/self/fd; ls /dev").await;
+    let open: BTreeSet<&str> = output.lines().filter(|line| line.parse::<u32>().is_ok()).collect();
+    // 3 is the directory that ls reads.
+    assert_eq!(open, BTreeSet::from(["0", "1", "2", "3"]), "{output}");
+    let devices: BTreeSet<&str> = output.lines().filter(|line| line.parse::<u32>().is_err()).collect();
+    let devices: BTreeSet<&str> = devices.into_iter().filter(|name| *name != "core").collect();
+    let expected = ["fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"];
+    assert_eq!(devices, BTreeSet::from(expected));
+}
+
+#[tokio::test]
+async fn proc_and_sys_are_masked_and_read_only() {
+    let node = Node::new();
+    let script = "cat /proc/kcore 2>/dev/null | wc -c; cat /proc/timer_list 2>/dev/null | wc -c; ls /sys/firmware 2>/dev/null | wc -l; \
+        echo 1 2>&1 > /proc/sys/kernel/domainname; echo h 2>&1 > /proc/sysrq-trigger; touch /sys/x 2>&1; echo end";
+    let (_, output) = node.run(script).await;
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(&lines[..3], ["0", "0", "0"], "{output}");
+    assert_eq!(output.matches("ead-only file system").count() + output.matches("nonexistent").count(), 3, "{output}");
+    assert!(output.contains("end"));
+}
+
+#[tokio::test]
+async fn a_read_only_root_file_system_is_read_only_and_its_tmpfs_and_volumes_are_not() {
+    let mut node = Node::new();
+    let volume = node.directory.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    node.mounts = vec![
+        BindMount { source: volume.clone(), destination: "/data".to_owned(), read_only: false },
+        BindMount { source: volume.clone(), destination: "/data-ro".to_owned(), read_only: true },
+    ];
+    let mut container = shell("c", "touch /x 2>&1; touch /data-ro/x 2>&1; echo kept > /data/file; cat /data-ro/file; touch /scratch/y && stat -f -c %T /scratch");
+    container["readonlyRootFilesystem"] = json!(true);
+    container["linuxParameters"] = json!({ "tmpfs": [{ "containerPath": "/scratch", "size": 8 }] });
+    let (exit, output) = node.run_container(container).await;
+    assert_eq!(exit.status, ExitStatus::Exited(0), "{output}");
+    assert_eq!(output.matches("ead-only file system").count(), 2, "{output}");
+    assert!(output.contains("kept") && output.contains("tmpfs"), "{output}");
+    assert_eq!(fs::read_to_string(volume.join("file")).unwrap(), "kept\n");
+}
+
+#[tokio::test]
+async fn a_device_of_the_host_cannot_be_opened_after_mknod() {
+    let node = Node::new();
+    let (major, minor) = block_device();
+    let script = format!(
+        "mknod /tmp/disk b {major} {minor} && echo made; head -c 1 /tmp/disk > /dev/null 2>&1 && echo OPENED; \
+         echo x > /dev/null && echo null; head -c 1 /dev/zero | wc -c"
+    );
+    let (_, output) = node.run(&script).await;
+    assert!(output.contains("made") && output.contains("null") && output.ends_with('1'), "{output}");
+    assert!(!output.contains("OPENED"), "{output}");
+}
+
+#[tokio::test]
+async fn privileges_are_refused_unless_the_node_allows_them() {
+    let mut node = Node::new();
+    let mut privileged = shell("c", "grep CapEff /proc/self/status; grep Seccomp: /proc/self/status; echo");
+    privileged["privileged"] = json!(true);
+    let error = node.bundle(privileged.clone()).unwrap_err();
+    assert!(matches!(error, BundleError::Spec(SpecError::PrivilegedNotAllowed { .. })), "{error}");
+    let mut device = shell("c", "true");
+    device["linuxParameters"] = json!({ "devices": [{ "hostPath": "/dev/kmsg" }] });
+    let error = node.bundle(device).unwrap_err();
+    assert!(matches!(error, BundleError::Spec(SpecError::DevicesNotAllowed { .. })), "{error}");
+    node.privileges = Privileges { privileged: false, devices: true };
+    let mut device = shell("c", "head -c 1 /dev/my-kmsg | wc -c");
+    device["linuxParameters"] = json!({ "devices": [{ "hostPath": "/dev/kmsg", "containerPath": "/dev/my-kmsg", "permissions": ["read"] }] });
+    let (_, output) = node.run_container(device).await;
+    assert!(output.lines().any(|line| line == "1" || line == "0"), "{output}");
+}
+
+#[tokio::test]
+async fn the_self_test_proves_this_machine_and_leaves_nothing() {
+    let node = Node::new();
+    let task = TaskId::from_parts(2, u128::from(std::process::id()));
+    let work = node.directory.path().join("self-test");
+    let report = node.runtime.self_test(&task, &work).await.unwrap();
+    assert_eq!(report.problems(), Vec::<String>::new(), "{report:?}");
+    assert!(report.seccomp_in_force && report.no_new_privileges);
+    assert_eq!(report.device_rules, DeviceRules::Enforced);
+    assert!(!work.join(task.as_str()).exists());
+    assert!(node.runtime.list_tasks_on_disk().is_empty());
+}
+
+#[tokio::test]
+async fn the_host_network_is_shared_only_when_no_namespace_is_given() {
+    let node = Node::new();
+    let shim = node.shim().await;
+    let mut events = shim.events();
+    let pid = node.start(&shim, shell("c", "exec sleep 1000")).await.unwrap().pid;
+    let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    assert_eq!(of(&pid.to_string()), of("self"));
+    shim.kill(&"c".parse().unwrap()).await.unwrap();
+    exit_of(&mut events, "c").await;
+    node.leave_nothing(&shim).await;
+}
+
+fn block_device() -> (u32, u32) {
+    let text = fs::read_to_string("/proc/partitions").unwrap();
+    let numbers = text.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+    });
+    numbers.expect("a machine with a block device")
+}

@@ -1,1 +1,76 @@
-//! To come.
+//! Helpers that fail at the worst moment, and limits that are not in force.
+
+use crate::support::{Node, bin_dir, eventually, processes_with, shell};
+use lighter_runtime::{RuntimeConfig, StartError};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// A helper that does `script` in place of lighter-oci; `$OCI` is the real one.
+fn with_helper(script: &str, directory: &Path) -> impl FnOnce(&mut RuntimeConfig) + use<> {
+    let path = directory.join("helper");
+    let oci = bin_dir().join("lighter-oci");
+    fs::write(&path, format!("#!/bin/sh\nOCI={}\n{script}\n", oci.display())).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    move |config| config.oci_path = path
+}
+
+#[tokio::test]
+async fn a_helper_that_ends_without_an_answer_is_an_error_and_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::with_config(with_helper("echo last words >&2; exit 3", directory.path()));
+    let shim = node.shim().await;
+    let error = node.start(&shim, shell("c", "true")).await.unwrap_err();
+    assert!(matches!(&error, StartError::HelperDied { message } if message.contains("code 3")), "{error}");
+    assert!(shim.status().await.unwrap().containers.is_empty());
+    assert!(node.output("c").contains("last words"));
+    node.leave_nothing(&shim).await;
+}
+
+#[tokio::test]
+async fn a_container_whose_helper_was_killed_is_found_and_killed() {
+    // The helper is killed at some moment of its work, each time a little later: before the
+    // container exists, while it is created, while it waits for its start, and after.
+    let directory = tempfile::tempdir().unwrap();
+    let script = "delay=$(cat \"${0%/*}/delay\")\n( sleep $delay; kill -9 $$ ) >/dev/null 2>&1 </dev/null &\nexec $OCI";
+    let node = Node::with_config(with_helper(script, directory.path()));
+    let shim = node.shim().await;
+    let mut died = 0;
+    for step in 0..25 {
+        fs::write(directory.path().join("delay"), format!("0.{:03}", step * 2)).unwrap();
+        match node.start(&shim, shell("victim", "exec sleep 7654321")).await {
+            Ok(_) => {
+                shim.kill(&"victim".parse().unwrap()).await.unwrap();
+            }
+            Err(StartError::HelperDied { message }) => {
+                assert!(message.contains("signal 9"), "{message}");
+                died += 1;
+            }
+            Err(other) => panic!("{other}"),
+        }
+        let name = "victim".parse().unwrap();
+        eventually("it can be removed", async || shim.remove_container(&name).await.is_ok()).await;
+        eventually("nothing of it runs", async || node_processes(&node).is_empty()).await;
+    }
+    assert!(died > 0, "the helper was never killed in time");
+    node.leave_nothing(&shim).await;
+}
+
+fn node_processes(_: &Node) -> Vec<i32> {
+    let mut left = processes_with("7654321");
+    left.extend(processes_with("youki:"));
+    left
+}
+
+#[tokio::test]
+async fn a_missing_helper_is_named() {
+    let node = Node::new();
+    let directory = tempfile::tempdir().unwrap();
+    let other = Node::with_config(with_helper("exit 0", directory.path()));
+    let shim = other.shim().await;
+    fs::remove_file(directory.path().join("helper")).unwrap();
+    let error = other.start(&shim, shell("c", "true")).await.unwrap_err();
+    assert!(error.to_string().contains("helper"), "{error}");
+    other.leave_nothing(&shim).await;
+    drop(node);
+}
