@@ -4,18 +4,12 @@
 # What the agent keeps on purpose (its store, pulled layers, the bridge) is in the baseline or left out by name.
 set -u
 
-# Processes that are not kernel threads, by command line; our own shell, ssh and short system helpers left out.
-for stat in /proc/[0-9]*; do
-    pid=${stat#/proc/}
-    cgroup=$(cut -d: -f3 "$stat/cgroup" 2>/dev/null) || continue
-    case $cgroup in */ssh.service* | */session-* | */init.scope) continue ;; esac
-    line=$(tr '\0' ' ' <"$stat/cmdline" 2>/dev/null)
-    [ -n "$line" ] || continue
-    case $line in
-        *systemd-udevd* | *\(sd-worker\)* | *systemd-networkd* | *systemd-hostnamed* | *systemd-timedated* | *systemd-tmpfiles*) continue ;;
-    esac
-    echo "process $line"
-done
+# Processes that are not kernel threads, by command line; our own shell and systemd's short-lived helpers left out.
+# One `ps` and no loop: a fork costs 5 ms under emulation.
+ps -eww --no-headers -o cgroup:250,args | awk '
+    $2 ~ /^\[/ || $1 ~ /ssh\.service|session-|init\.scope/ { next }
+    /systemd-udevd|\(sd-worker\)|systemd-networkd|systemd-hostnamed|systemd-timedated|systemd-tmpfiles/ { next }
+    { $1 = "process"; print }'
 
 find /sys/fs/cgroup -mindepth 1 -type d -path '*lighter*' | sed 's/^/cgroup /'
 
@@ -23,12 +17,12 @@ find /sys/fs/cgroup -mindepth 1 -type d -path '*lighter*' | sed 's/^/cgroup /'
 awk '{ print "mount", $5, $9 }' /proc/self/mountinfo | grep -E '/lighter|nsfs' || true
 
 # Every network namespace some process or mount holds; the host's own is one of them.
-{ for ns in /proc/[0-9]*/ns/net; do readlink "$ns" 2>/dev/null; done
+{ find /proc/[0-9]*/ns/net -printf '%l\n' 2>/dev/null
   awk '$9 == "nsfs" { print $4 }' /proc/self/mountinfo | grep '^net:'; } | sort -u | wc -l | sed 's/^/netns /'
 
 ip -o link show | awk -F': ' '{ print "link", $2 }'
 ip -o -4 addr show | awk '{ print "address", $2, $4 }'
-ip route show table all | sed 's/^/route /;s/ *$//'
+ip route show table all | sed -E 's/^/route /; s/ linkdown//; s/ +$//'
 
 # Rules and elements, without counters; a flowtable or map prints its elements.
 nft -a list ruleset 2>/dev/null | sed -E 's/counter packets [0-9]+ bytes [0-9]+//; s/ # handle [0-9]+//; s/expires [0-9smhd]+//' |

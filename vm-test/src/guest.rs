@@ -132,6 +132,13 @@ impl Guest {
         Ok(status.code().unwrap_or(-1))
     }
 
+    /// A shell for a person, until it ends.
+    pub fn interactive(&self) -> Result<()> {
+        println!("reach it from elsewhere with: {}", self.ssh_line());
+        let line = self.ssh_line().replacen("ssh ", "ssh -t -o LogLevel=ERROR ", 1);
+        Command::new("bash").args(["-c", &line]).status().context("start ssh").map(drop)
+    }
+
     /// Writes a small file in the guest.
     pub fn write(&self, path: &str, text: &str) -> Result<()> {
         let script = format!(

@@ -1,22 +1,18 @@
-//! The VM harness: makes a Debian guest, boots or loads machines, runs scenarios in them, and is the runner of `make test`.
+//! The command of the VM harness, and the runner of `make test` and `make demo`.
 //! In: a subcommand. Out: lines for a person, exit code 0 only if everything passed.
-//! Owns: nothing itself. Never: is linked by the product; never observes with the product's code.
+//! Owns: nothing itself. Never: does more than choose what runs.
 
-mod accel;
-mod guest;
-mod host;
-mod hub;
-mod image;
-mod machine;
-mod payload;
-mod qmp;
 
 use anyhow::{Result, bail};
+use lighter_vm_test::{hub, image, machine, payload, scenarios, tiers};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: lighter-vm-test image | probe
-  image   make the guest image and the saved machine now
-  probe   load one machine and say how long it took";
+const USAGE: &str = "usage: lighter-vm-test image | probe | scenarios [FILTER] | tiers [T0 T1 …]
+  image      make the guest image now
+  probe      load two machines and say how long it took
+  scenarios  run the scenarios whose group::name contains FILTER
+  shell      a machine with Lighter installed, and a shell in it (`shell bare`: without Lighter)
+  tiers      build and run every tier of tests, or those named";
 
 fn main() -> ExitCode {
     match run() {
@@ -36,9 +32,25 @@ fn run() -> Result<ExitCode> {
             image::GuestImage::ensure().map(|image| println!("{}", image.folder.display()))?
         }
         ["probe"] => probe()?,
+        ["scenarios"] => return scenarios::run("").map(code),
+        ["scenarios", filter] => return scenarios::run(filter).map(code),
+        ["shell"] => scenarios::shell()?,
+        ["shell", "bare"] => bare_shell()?,
+        ["tiers", wanted @ ..] => return tiers::run(wanted).map(code),
         _ => bail!("{USAGE}"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn bare_shell() -> Result<()> {
+    let image = image::GuestImage::ensure()?;
+    let disk = payload::Payload::bare()?.disk()?;
+    let machine = machine::Machine::load("bare", &image, disk.path(), None)?;
+    machine.guest.interactive()
+}
+
+fn code(passed: bool) -> ExitCode {
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Shows that the harness works on this host, without Lighter.

@@ -35,12 +35,15 @@ struct Registry {
 impl Registries {
     /// Starts both, makes the test image and pushes it under the names the scenarios use.
     pub fn start() -> Result<Self> {
-        host::require(&["docker-registry", "skopeo", "busybox", "jq"])?;
+        host::require(&["docker-registry", "skopeo", "busybox", "jq", "rustc"])?;
         let registries = Self { open: Registry::start(false)?, closed: Registry::start(true)?, dead_port: free_port()? };
         let layout = tempfile::tempdir()?;
-        test_image(layout.path())?;
+        test_image(layout.path(), "box")?;
         registries.open.push(layout.path(), "box:1", "")?;
-        registries.open.push(layout.path(), "spoiled:1", "")?;
+        // Blobs are kept once for all repositories, so what is spoiled must be of its own.
+        let spoiled = tempfile::tempdir()?;
+        test_image(spoiled.path(), "spoiled")?;
+        registries.open.push(spoiled.path(), "spoiled:1", "")?;
         registries.open.spoil("spoiled")?;
         registries.closed.push(layout.path(), "box:1", &format!("--dest-creds {USER}:{PASSWORD}"))?;
         Ok(registries)
@@ -51,7 +54,7 @@ impl Registries {
         format!("{HOST_SEEN_FROM_GUEST}:{}", self.open.port)
     }
 
-    /// `host:port` of the one that wants a password.
+    /// `host:port` of the one that wants a name and a password.
     pub fn closed(&self) -> String {
         format!("{HOST_SEEN_FROM_GUEST}:{}", self.closed.port)
     }
@@ -114,7 +117,7 @@ impl Registry {
     }
 
     /// Gives a repository's layer other bytes of the same length under the same digest.
-    /// The registry serves blobs as they lie on disk; one repository of its own keeps the others whole.
+    /// The registry serves blobs as they lie on disk.
     fn spoil(&self, repository: &str) -> Result<()> {
         host::sh(&format!(
             "cd {}/data/docker/registry/v2; \
@@ -134,13 +137,19 @@ impl Drop for Registry {
     }
 }
 
+/// What `docker login` writes for the registry that wants a password.
+pub fn docker_login(host: &str) -> String {
+    // base64 of the user and password above.
+    serde_json::json!({ "auths": { host: { "auth": "bGlnaHRlcjphbmNob3I=" } } }).to_string()
+}
+
 /// A port of the loopback interface that is free now.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// An OCI layout with Debian's static busybox, a user, a volume with files in it, and a web page.
-fn test_image(layout: &Path) -> Result<()> {
+fn test_image(layout: &Path, mark: &str) -> Result<()> {
     let tree = tempfile::tempdir()?;
     let script: PathBuf = host::workspace().join("packaging/demo/oci-layout.sh");
     let config = serde_json::json!({
@@ -153,12 +162,15 @@ fn test_image(layout: &Path) -> Result<()> {
     host::sh(&format!(
         "cd {}; mkdir -p bin etc www seeded tmp; chmod 1777 tmp; cp $(command -v busybox) bin/busybox; \
          for name in $(bin/busybox --list); do [ $name = busybox ] || ln -s busybox bin/$name; done; \
+         rustc --edition 2024 -O -C strip=symbols -C target-feature=+crt-static -o bin/udp-echo {}; \
          printf 'root:x:0:0::/:/bin/sh\\nsailor:x:1000:1000::/:/bin/sh\\n' > etc/passwd; \
          printf 'root:x:0:\\nsailor:x:1000:\\n' > etc/group; \
-         echo 'cargo from the image' > www/index.html; \
+         echo 'cargo from the image' > www/index.html; echo {} > www/mark; \
          echo 'from the image' > seeded/file; chown 1000:1000 seeded/file; chmod 640 seeded/file; \
          {} {} {} .",
         tree.path().display(),
+        host::workspace().join("vm-test/guest/udp_echo.rs").display(),
+        mark,
         script.display(),
         layout.display(),
         host::quoted(&config.to_string())

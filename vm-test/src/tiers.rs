@@ -13,7 +13,7 @@ use crate::host;
 use crate::tally::Tally;
 use anyhow::{Context, Result, bail};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -170,7 +170,7 @@ fn logged(command: &[String], log: &Path) -> Result<bool> {
 }
 
 /// What failed, with its output: from each `failures:` section, or the end of the log.
-fn print_failures(text: &str, log: &PathBuf) {
+fn print_failures(text: &str, log: &Path) {
     let mut shown = 0;
     let mut inside = false;
     for line in text.lines() {

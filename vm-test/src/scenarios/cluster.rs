@@ -1,0 +1,59 @@
+//! Two nodes joined by token.
+
+use super::Scenario;
+use crate::world::{World, wire_address};
+use anyhow::{Result, ensure};
+use serde_json::json;
+use std::time::Duration;
+
+pub(super) const ALL: &[Scenario] = &[("two_nodes_with_a_task_on_each", two_nodes_with_a_task_on_each)];
+
+/// Fewest tasks first puts one on each; both are fetched from the other machine; a used token is refused.
+fn two_nodes_with_a_task_on_each(world: &mut World) -> Result<()> {
+    let control = world.node();
+    control.register(&json!({
+        "family": "pages",
+        "containerDefinitions": [{
+            "name": "main", "image": world.image(), "memory": 64,
+            "portMappings": [{ "containerPort": 80, "hostPort": 8090 }],
+            "command": ["sh", "-c", "mkdir /tmp/w; hostname > /tmp/w/index.html; exec httpd -f -p 80 -h /tmp/w"],
+        }],
+    }))?;
+    let ids = [control.start("pages")?, control.start("pages")?];
+    let mut homes = Vec::new();
+    for id in &ids {
+        let task = control.wait_for(id, "RUNNING", Duration::from_secs(90))?;
+        homes.push(task.0["containerInstanceId"].to_string());
+    }
+    ensure!(homes[0] != homes[1], "both tasks are on {}", homes[0]);
+    let mut pages = Vec::new();
+    for (from, to) in [(0, 2), (1, 1)] {
+        let url = format!("http://{}:8090/", wire_address(to));
+        pages.push(world.nodes[from].guest.until(20, &format!("curl -sf -m 5 {url}"))?);
+    }
+    ensure!(pages[0] != pages[1] && !pages[0].is_empty(), "both pages came from {}", pages[0]);
+    // The logs of a task on the other node come through the control plane.
+    for id in &ids {
+        control.lighter(&format!("logs {id}"))?;
+        control.stop(id)?;
+    }
+    used_token_is_refused(world)
+}
+
+fn used_token_is_refused(world: &World) -> Result<()> {
+    let token = world.node().lighter("token create")?;
+    let token = token.split_whitespace().find(|w| w.starts_with("lighter1.")).unwrap_or_default().to_string();
+    let join = |folder: &str| {
+        format!(
+            "LIGHTER_DATA_DIR=/tmp/{folder} lighter agent join --control https://{}:7443 --token {token}",
+            wire_address(1)
+        )
+    };
+    let second = &world.nodes[1];
+    second.guest.sh(&join("joined-once"))?;
+    let again = second.guest.run(&join("joined-twice"))?;
+    second.guest.sh("rm -rf /tmp/joined-*")?;
+    ensure!(again.code != 0, "a token was good twice");
+    ensure!(again.err.to_lowercase().contains("token"), "the refusal does not speak of the token: {}", again.err);
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! Stops, and deaths of the daemons while containers run.
+
+use super::Scenario;
+use crate::node::{Node, Task, shell_task};
+use crate::world::World;
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+pub(super) const ALL: &[Scenario] = &[
+    ("stop_with_sigterm_handler", stop_with_sigterm_handler),
+    ("stop_without_sigterm_handler", stop_without_sigterm_handler),
+    ("agent_killed_and_restarted", agent_killed_and_restarted),
+    ("control_plane_killed_and_restarted", control_plane_killed_and_restarted),
+];
+
+/// A program that handles the stop signal ends with its own code, long before the timeout.
+fn stop_with_sigterm_handler(world: &mut World) -> Result<()> {
+    let node = world.node();
+    let script = "trap 'echo going; exit 7' TERM; echo ready; while :; do sleep 0.1; done";
+    let task = node.run_until_running(&shell_task("polite", &world.image(), script))?;
+    node.guest.until(10, &format!("lighter logs {} | grep ready", task.id()))?;
+    let began = Instant::now();
+    let stopped = node.stop(task.id())?;
+    ensure!(stopped.exit_code("main")? == Some(7), "{}", stopped.0);
+    ensure!(began.elapsed() < Duration::from_secs(20), "it took {:?}, near the timeout", began.elapsed());
+    ensure!(stopped.0["stopCode"] == "UserInitiated", "{}", stopped.0);
+    Ok(())
+}
+
+/// A program that ignores it is killed after its stopTimeout: 137.
+fn stop_without_sigterm_handler(world: &mut World) -> Result<()> {
+    let node = world.node();
+    let mut definition = shell_task("deaf", &world.image(), "trap '' TERM; while :; do sleep 1; done");
+    definition["containerDefinitions"][0]["stopTimeout"] = json!(3);
+    let task = node.run_until_running(&definition)?;
+    let began = Instant::now();
+    let stopped = node.stop(task.id())?;
+    ensure!(stopped.exit_code("main")? == Some(137), "{}", stopped.0);
+    ensure!(began.elapsed() >= Duration::from_secs(3), "killed after {:?}, before its stopTimeout", began.elapsed());
+    let reason = stopped.container("main")?["reason"].as_str().unwrap_or_default();
+    ensure!(!reason.starts_with("OutOfMemoryError"), "a kill is not an out of memory: {reason}");
+    Ok(())
+}
+
+/// A task that runs until a file appears in the host's folder, and then exits with a code.
+fn waiting_for(gate: &str, image: &str, code: u8) -> Value {
+    let mut definition =
+        shell_task(gate, image, &format!("while [ ! -e /gate/{gate} ]; do sleep 0.1; done; exit {code}"));
+    definition["volumes"] = json!([{ "name": "gate", "host": { "sourcePath": "/srv/allowed" } }]);
+    definition["containerDefinitions"][0]["mountPoints"] =
+        json!([{ "sourceVolume": "gate", "containerPath": "/gate", "readOnly": true }]);
+    definition
+}
+
+/// A task that nothing of this may disturb: it counts, and holds a connection.
+struct Bystander {
+    task: Task,
+    started: String,
+}
+
+impl Bystander {
+    fn start(node: &Node, image: &str) -> Result<Self> {
+        let script = "i=0; while :; do i=$((i+1)); echo count $i; sleep 0.2; done";
+        let task = node.run_until_running(&shell_task("bystander", image, script))?;
+        let started = Self::start_time(node, task.pid("main")?)?;
+        Ok(Self { task, started })
+    }
+
+    /// Field 22 of proc_pid_stat(5): a process id alone may be another's by now.
+    fn start_time(node: &Node, pid: i64) -> Result<String> {
+        node.guest.sh(&format!("cut -d' ' -f22 /proc/{pid}/stat"))
+    }
+
+    /// The same process, and a log without a gap.
+    fn undisturbed(self, node: &Node) -> Result<()> {
+        let now = node.task(self.task.id())?;
+        ensure!(now.status() == "RUNNING", "the bystander is {}", now.0);
+        let started = Self::start_time(node, self.task.pid("main")?)?;
+        ensure!(started == self.started, "the bystander was started again");
+        let log = node.lighter(&format!("logs {}", self.task.id()))?;
+        let counts: Vec<u64> = log.lines().filter_map(|l| l.rsplit(' ').next()?.parse().ok()).collect();
+        ensure!(!counts.is_empty() && counts.iter().zip(1..).all(|(seen, due)| *seen == due), "a gap in the log: {counts:?}");
+        node.stop(self.task.id()).map(drop)
+    }
+}
+
+/// kill -9 of a daemon; an exit while it is away; its restart by systemctl; then the truth, once.
+fn exit_while_away(world: &World, unit: &str, code: u8) -> Result<()> {
+    let node = world.node();
+    let bystander = Bystander::start(node, &world.image())?;
+    let gate = format!("gate-{code}");
+    let task = node.run_until_running(&waiting_for(&gate, &world.image(), code))?;
+    let pid = task.pid("main")?;
+    // Stopped by name right after the kill, or systemd would have it back within a second.
+    node.guest.sh(&format!("systemctl kill -s KILL {unit}; systemctl stop {unit}"))?;
+    ensure!(node.guest.run(&format!("kill -0 {pid}"))?.code == 0, "the task died with {unit}");
+    node.guest.sh(&format!("touch /srv/allowed/{gate}"))?;
+    node.guest.until(30, &format!("! kill -0 {pid} 2>/dev/null"))?;
+    node.guest.sh(&format!("systemctl start {unit}; rm /srv/allowed/{gate}"))?;
+    node.guest.until(30, &format!("systemctl is-active {unit} && lighter node ls"))?;
+    let stopped = node.wait_for(task.id(), "STOPPED", Duration::from_secs(60))?;
+    ensure!(stopped.exit_code("main")? == Some(i64::from(code)), "{}", stopped.0);
+    let times = node.stopped_events(task.id())?;
+    ensure!(times == 1, "{times} events say that the task has stopped: {:?}", node.task_events(task.id())?);
+    bystander.undisturbed(node)
+}
+
+/// The agent dies; containers go on; the exit that it missed is reported once, with its true code.
+fn agent_killed_and_restarted(world: &mut World) -> Result<()> {
+    exit_while_away(world, "lighter-agent", 42)?;
+    // And once as systemd does it: killed, and back by itself with nothing said.
+    let node = world.node();
+    let bystander = Bystander::start(node, &world.image())?;
+    let before = node.guest.sh("systemctl show -p MainPID --value lighter-agent")?;
+    node.guest.sh("systemctl kill -s KILL lighter-agent")?;
+    node.guest.until(30, &format!("p=$(systemctl show -p MainPID --value lighter-agent); [ $p != 0 ] && [ $p != {before} ]"))?;
+    let task = node.run_until_stopped(&shell_task("after", &world.image(), "exit 3"))?;
+    ensure!(task.exit_code("main")? == Some(3), "{}", task.0);
+    bystander.undisturbed(node)
+}
+
+/// The control plane dies; containers and the agent go on; after its restart nothing acknowledged is lost.
+fn control_plane_killed_and_restarted(world: &mut World) -> Result<()> {
+    exit_while_away(world, "lighter-control", 43)?;
+    let list = world.node().lighter("task-definition ls")?;
+    ensure!(list.contains("gate-43"), "a registered definition was lost: {list}");
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! Limits as the kernel enforces them: CPU quota, memory, processes, devices.
+
+use super::Scenario;
+use crate::node::shell_task;
+use crate::world::World;
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+pub(super) const ALL: &[Scenario] = &[
+    ("cpu_quota_is_a_quarter_of_a_core", cpu_quota_is_a_quarter_of_a_core),
+    ("memory_limit_ends_in_out_of_memory_error", memory_limit_ends_in_out_of_memory_error),
+    ("pids_limit_holds", pids_limit_holds),
+    ("devices_are_closed_but_for_those_allowed", devices_are_closed_but_for_those_allowed),
+];
+
+/// 256 CPU units are a quarter of a core; a busy loop gets that by the kernel's own account.
+fn cpu_quota_is_a_quarter_of_a_core(world: &mut World) -> Result<()> {
+    let node = world.node();
+    let mut definition = shell_task("busy", &world.image(), "while :; do :; done");
+    definition["containerDefinitions"][0]["cpu"] = json!(256);
+    let task = node.run_until_running(&definition)?;
+    let cgroup = node.cgroup_of(task.pid("main")?)?;
+    let limit = node.guest.sh(&format!("cat {cgroup}/cpu.max"))?;
+    ensure!(limit == "25000 100000", "cpu.max is {limit:?}");
+    // Both clocks are the guest's, so emulation does not matter to the ratio.
+    let measured = node.guest.sh(&format!(
+        "at() {{ awk '/usage_usec/ {{ print $2 }}' {cgroup}/cpu.stat; date +%s%6N; }}; \
+         read -d '' u1 t1 < <(at); sleep 5; read -d '' u2 t2 < <(at); echo $(( (u2 - u1) * 1000 / (t2 - t1) ))"
+    ))?;
+    let per_mille: i64 = measured.parse().with_context(|| format!("measured {measured:?}"))?;
+    ensure!((200..=300).contains(&per_mille), "the busy loop used {per_mille} per mille of a core");
+    node.stop(task.id()).map(drop)
+}
+
+/// memory.max is what was asked, swap is none, and a hog ends with 137 and OutOfMemoryError.
+fn memory_limit_ends_in_out_of_memory_error(world: &mut World) -> Result<()> {
+    let node = world.node();
+    let mut definition = shell_task("memory", &world.image(), "exec sleep 1000");
+    definition["containerDefinitions"][0]["memory"] = json!(32);
+    let task = node.run_until_running(&definition)?;
+    let cgroup = node.cgroup_of(task.pid("main")?)?;
+    let limits = node.guest.sh(&format!("cat {cgroup}/memory.max {cgroup}/memory.swap.max"))?;
+    ensure!(limits.split_whitespace().eq(["33554432", "0"]), "memory.max and memory.swap.max are {limits:?}");
+    node.stop(task.id())?;
+
+    let mut hog = shell_task("hog", &world.image(), "exec dd if=/dev/zero of=/dev/null bs=256M count=1");
+    hog["containerDefinitions"][0]["memory"] = json!(32);
+    let stopped = node.run_until_stopped(&hog)?;
+    ensure!(stopped.exit_code("main")? == Some(137), "{}", stopped.0);
+    let reason = stopped.container("main")?["reason"].as_str().unwrap_or_default();
+    ensure!(reason.starts_with("OutOfMemoryError"), "the reason is {reason:?}");
+    Ok(())
+}
+
+/// A container cannot have more processes than pids.max, and one more is refused by the kernel.
+fn pids_limit_holds(world: &mut World) -> Result<()> {
+    let node = world.node();
+    let script = "i=0; while :; do sleep 1000 & i=$((i+1)); done 2>/dev/null; sleep 1000";
+    let mut definition = shell_task("pids", &world.image(), &format!("{script} || sleep 1000"));
+    definition["containerDefinitions"][0]["memory"] = json!(512);
+    let task = node.run_until_running(&definition)?;
+    let cgroup = node.cgroup_of(task.pid("main")?)?;
+    let limit = node.guest.sh(&format!("cat {cgroup}/pids.max"))?;
+    let limit: u64 = limit.parse().with_context(|| format!("pids.max is {limit:?}"))?;
+    // The kernel counts each refused fork: `max` in pids.events.
+    node.guest.until(120, &format!("awk '/^max/ && $2 > 0 {{ found = 1 }} END {{ exit !found }}' {cgroup}/pids.events"))?;
+    let highest: u64 = node.guest.sh(&format!("cat {cgroup}/pids.current"))?.parse()?;
+    ensure!(highest <= limit, "{highest} processes under a limit of {limit}");
+    node.lighter(&format!("stop {} --reason over", task.id()))?;
+    node.wait_for(task.id(), "STOPPED", std::time::Duration::from_secs(90)).map(drop)
+}
+
+/// mknod of the guest's root disk is possible and useless; /dev/null and an allowed device work.
+fn devices_are_closed_but_for_those_allowed(world: &mut World) -> Result<()> {
+    let node = world.node();
+    let numbers = node.guest.sh("stat -c '%Hr %Lr' /dev/vda")?;
+    let script = format!(
+        "mknod /tmp/disk b {numbers} && echo made; \
+         dd if=/tmp/disk of=/dev/null bs=512 count=1 2>&1 && echo READ-THE-DISK; \
+         echo x > /dev/null && echo null-works; head -c 4 /dev/urandom > /dev/null && echo random-works; \
+         dd if=/dev/cargo of=/dev/null bs=512 count=1 2>/dev/null && echo allowed-device-works; \
+         dd if=/dev/zero of=/dev/cargo bs=512 count=1 2>/dev/null || echo allowed-device-is-read-only"
+    );
+    let mut definition = shell_task("devices", &world.image(), &script);
+    definition["containerDefinitions"][0]["linuxParameters"] =
+        json!({ "devices": [{ "hostPath": "/dev/vdb", "containerPath": "/dev/cargo", "permissions": ["read"] }] });
+    let task = node.run_until_stopped(&definition)?;
+    let log = node.lighter(&format!("logs {}", task.id()))?;
+    for word in ["made", "not permitted", "null-works", "random-works", "allowed-device-works", "allowed-device-is-read-only"] {
+        ensure!(log.contains(word), "no {word:?} in {log}");
+    }
+    ensure!(!log.contains("READ-THE-DISK"), "the container read the host's disk: {log}");
+    Ok(())
+}

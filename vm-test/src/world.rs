@@ -1,0 +1,134 @@
+//! The stage of a group of scenarios: machines with Lighter installed, joined and idle.
+//! In: the shared image, payload and registries. Out: nodes; the first one also runs the control plane.
+//! Owns: the machines and their baselines. Never: knows a scenario.
+
+use crate::hub::Hub;
+use crate::image::GuestImage;
+use crate::machine::Machine;
+use crate::node::Node;
+use crate::oracle::{self, Inventory};
+use crate::registry::Registries;
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+/// What all groups share.
+#[derive(Clone)]
+pub struct Shared {
+    pub image: GuestImage,
+    pub payload: PathBuf,
+    pub registries: Arc<Registries>,
+}
+
+pub struct World {
+    pub nodes: Vec<Node>,
+    pub registries: Arc<Registries>,
+    baselines: Vec<Inventory>,
+    hub: Hub,
+    /// Dropped last: the hub's socket is in it.
+    _folder: tempfile::TempDir,
+}
+
+/// The address of machine `n` (from 1) on the wire between the guests.
+pub fn wire_address(n: usize) -> String {
+    format!("192.168.77.{n}")
+}
+
+impl World {
+    /// Loads `count` machines, installs Lighter, starts the control plane on the first and joins all by token.
+    pub fn raise(shared: &Shared, group: &str, count: usize) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("lighter-wire-").tempdir()?;
+        let hub = Hub::start(folder.path())?;
+        let nodes = (1..=count)
+            .map(|n| {
+                let name = if count == 1 { group.to_string() } else { format!("{group}{n}") };
+                let node = Node::new(Machine::load(&name, &shared.image, &shared.payload, Some(&hub))?);
+                install(&node, n, &shared.registries)?;
+                Ok(node)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut world =
+            Self { nodes, registries: shared.registries.clone(), baselines: Vec::new(), hub, _folder: folder };
+        world.start_control()?;
+        for n in 1..=count {
+            world.join(n)?;
+        }
+        world.warm_up()?;
+        world.baselines = world.nodes.iter().map(|node| Inventory::take(&node.guest)).collect::<Result<_>>()?;
+        Ok(world)
+    }
+
+    /// The machine that has the control plane, and in most scenarios is the only one.
+    pub fn node(&self) -> &Node {
+        &self.nodes[0]
+    }
+
+    pub fn image(&self) -> String {
+        self.registries.image()
+    }
+
+    /// The no-leak oracle: every machine holds what it held before the first scenario.
+    pub fn settle(&self) -> Result<()> {
+        self.nodes.iter().zip(&self.baselines).try_for_each(|(node, baseline)| oracle::settle(&node.guest, baseline))
+    }
+
+    pub fn baseline(&self) -> &Inventory {
+        &self.baselines[0]
+    }
+
+    fn start_control(&self) -> Result<()> {
+        let node = self.node();
+        node.guest.write("/etc/lighter/control.toml", &format!("server_names = [\"{}\"]\n", wire_address(1)))?;
+        node.guest.sh("systemctl enable -q --now lighter-control")?;
+        node.guest.until(60, "lighter node ls").context("the control plane does not answer").map(drop)
+    }
+
+    /// A token made on the control machine, used on machine `n`, whose agent is then started.
+    pub fn join(&self, n: usize) -> Result<()> {
+        let token = self.node().lighter("token create")?;
+        let token = token.split_whitespace().find(|w| w.starts_with("lighter1.")).context("no token in the output")?;
+        let node = &self.nodes[n - 1];
+        node.lighter(&format!("agent join --control https://{}:7443 --token {token}", wire_address(1)))?;
+        node.guest.sh("systemctl enable -q --now lighter-tasks lighter-agent")?;
+        self.node()
+            .guest
+            .until(90, &format!("lighter node ls | grep -w {} | grep -iwE 'active|connected|true|yes'", node.guest.name()))
+            .with_context(|| format!("node {n} did not join: {}", node.journal_tail()))
+            .map(drop)
+    }
+
+    /// One task on every node, so that what is made once and kept (the bridge, the pulled image) is in the baseline.
+    fn warm_up(&self) -> Result<()> {
+        let definition = crate::node::shell_task("warm-up", &self.image(), "sleep 3");
+        for _ in &self.nodes {
+            self.node().run_until_stopped(&definition)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.hub.end();
+    }
+}
+
+fn install(node: &Node, n: usize, registries: &Registries) -> Result<()> {
+    let address = wire_address(n);
+    node.guest.sh(&format!(
+        "ip link set eth1 address 52:54:00:77:00:{n:02x}; ip addr add {address}/24 dev eth1; ip link set eth1 up; \
+         mkdir -p /srv/allowed; BIN_DIR=/payload/bin bash /payload/packaging/install.sh"
+    ))?;
+    let mut settings = String::from("allow_devices = true\nallow_host_paths = [\"/srv/allowed\"]\n");
+    for host in [registries.open(), registries.closed(), registries.dead()] {
+        settings.push_str(&format!("[registries.\"{host}\"]\nhttp = true\n"));
+    }
+    node.guest.write("/etc/lighter/agent.toml", &settings)
+}
+
+/// Groups run at once, each on a thread that owns its machines.
+pub fn at_once<T: Send + 'static>(jobs: Vec<Box<dyn FnOnce() -> T + Send>>) -> Vec<thread::Result<T>> {
+    let handles: Vec<_> = jobs.into_iter().map(thread::spawn).collect();
+    handles.into_iter().map(thread::JoinHandle::join).collect()
+}
