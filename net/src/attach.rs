@@ -52,7 +52,20 @@ pub(crate) fn attach(
         let made = link::with_routes(async |handle| configure(handle, config, record).await);
         made.map_err(AttachError::Thread)?.map_err(AttachError::Link)
     })
-    .map_err(AttachError::Thread)?
+    .map_err(AttachError::Thread)??;
+    match &record.veth {
+        Some(veth) => wait_operational(config, veth),
+        None => Ok(()),
+    }
+}
+
+/// The host's end, and the bridge, which has no carrier before its first port has.
+fn wait_operational(config: &NetworkConfig, veth: &str) -> Result<(), AttachError> {
+    let waited = link::with_routes(async |handle| {
+        link::wait_operational(handle, veth).await?;
+        link::wait_operational(handle, &config.bridge).await
+    });
+    waited.map_err(AttachError::Thread)?.map_err(AttachError::Link)
 }
 
 /// Makes the veth pair, unless this very pair is there, and the host's end a port of the bridge.

@@ -78,54 +78,77 @@ fn parse_tuple(tuple: Attributes<'_>) -> Option<Tuple> {
     Some(Tuple { source: source.into(), protocol, source_port: port(2), destination_port: port(3) })
 }
 
-/// Deletes every entry that an attachment began or that was translated to it.
-pub(crate) fn delete_of_address(
-    socket: &mut Socket,
-    address: Ipv4Addr,
-) -> Result<usize, ConntrackError> {
+/// Which entries are to go.
+#[derive(Debug, Clone)]
+pub(crate) enum Wanted {
+    /// Every entry that the address began or that was translated to it.
+    OfAddress(Ipv4Addr),
+    /// The entries that lead these host ports to the address.
+    OfMappings { target: Ipv4Addr, ports: Vec<(TransportProtocol, u16)> },
+    /// The udp entries to these host ports that were made before the ports led anywhere. Entries with
+    /// a translation belong to somebody else's flow and stay.
+    UntranslatedUdp(Vec<u16>),
+}
+
+impl Wanted {
+    fn matches(&self, entry: &Entry) -> bool {
+        let (original, reply) = (entry.original, entry.reply);
+        match self {
+            Self::OfAddress(address) => original.source == *address || reply.source == *address,
+            Self::OfMappings { target, ports } => {
+                let leads = |(protocol, port): &(TransportProtocol, u16)| {
+                    (original.protocol, original.destination_port)
+                        == (protocol_number(*protocol), *port)
+                };
+                reply.source == *target && ports.iter().any(leads)
+            }
+            Self::UntranslatedUdp(ports) => {
+                original.protocol == protocol_number(TransportProtocol::Udp)
+                    && !entry.translated
+                    && ports.contains(&original.destination_port)
+            }
+        }
+    }
+
+    /// What the kernel can look for: the source address of one direction each.
+    fn sources(&self) -> Vec<Option<(u16, Ipv4Addr)>> {
+        match self {
+            Self::OfAddress(address) => {
+                vec![Some((TUPLE_ORIG, *address)), Some((TUPLE_REPLY, *address))]
+            }
+            Self::OfMappings { target, .. } => vec![Some((TUPLE_REPLY, *target))],
+            Self::UntranslatedUdp(_) => vec![None],
+        }
+    }
+}
+
+/// Above this many entries in all, the kernel is asked for those of one address, if that is all that
+/// is wanted; below, copying all of them costs less than going through its table twice.
+const MANY_ENTRIES: u64 = 5_000;
+
+/// Deletes what any of the requests wants. One walk through the kernel's table takes milliseconds
+/// even when it is empty: hence many requests at once, and none at all while nothing is tracked.
+pub(crate) fn sweep(socket: &mut Socket, wanted: &[Wanted]) -> Result<usize, ConntrackError> {
+    let tracked = tracked_entries();
+    if tracked == Some(0) {
+        return Ok(0);
+    }
+    let sources = match wanted {
+        [one] if tracked.is_some_and(|count| count > MANY_ENTRIES) => one.sources(),
+        _ => vec![None],
+    };
     let mut deleted = 0;
-    for side in [TUPLE_ORIG, TUPLE_REPLY] {
-        let found = list(socket, Some((side, address)), |entry| {
-            entry.original.source == address || entry.reply.source == address
-        })?;
+    for source in sources {
+        let found = list(socket, source, |entry| wanted.iter().any(|w| w.matches(entry)))?;
         deleted += delete_all(socket, &found)?;
     }
     Ok(deleted)
 }
 
-/// Deletes the entries that lead a host port to a port of an attachment.
-pub(crate) fn delete_of_mapping(
-    socket: &mut Socket,
-    protocol: TransportProtocol,
-    host_port: u16,
-    target: Ipv4Addr,
-) -> Result<usize, ConntrackError> {
-    let number = protocol_number(protocol);
-    let found = list(socket, Some((TUPLE_REPLY, target)), |entry| {
-        let original = entry.original;
-        entry.reply.source == target
-            && (original.protocol, original.destination_port) == (number, host_port)
-    })?;
-    delete_all(socket, &found)
-}
-
-/// Deletes the udp entries to these host ports that were made before the ports led anywhere. Entries
-/// with a translation belong to somebody else's flow and stay.
-pub(crate) fn delete_untranslated_udp(
-    socket: &mut Socket,
-    host_ports: &[u16],
-) -> Result<usize, ConntrackError> {
-    if host_ports.is_empty() {
-        return Ok(0);
-    }
-    let udp = protocol_number(TransportProtocol::Udp);
-    let found = list(socket, None, |entry| {
-        let original = entry.original;
-        original.protocol == udp
-            && !entry.translated
-            && host_ports.contains(&original.destination_port)
-    })?;
-    delete_all(socket, &found)
+/// How many entries this thread's network namespace has; None if the kernel does not say.
+fn tracked_entries() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").ok()?;
+    text.trim().parse().ok()
 }
 
 /// The entries that `wanted` says yes to. `source` lets the kernel look for the source address of

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage,
+    InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage, State,
 };
 use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 /// A link, address or route could not be made, read or deleted.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +69,8 @@ pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
     pub(crate) up: bool,
-    pub(crate) mac: Vec<u8>,
+    /// The kernel has acted on the carrier: packets pass.
+    pub(crate) operational: bool,
     /// The bridge it belongs to.
     pub(crate) controller: Option<u32>,
 }
@@ -76,12 +78,12 @@ pub(crate) struct Link {
 impl From<LinkMessage> for Link {
     fn from(message: LinkMessage) -> Self {
         let up = message.header.flags.contains(LinkFlags::Up);
-        let mut link =
-            Self { index: message.header.index, name: String::new(), up, mac: Vec::new(), controller: None };
+        let (index, name) = (message.header.index, String::new());
+        let mut link = Self { index, name, up, operational: false, controller: None };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Address(mac) => link.mac = mac,
+                LinkAttribute::OperState(state) => link.operational = state == State::Up,
                 LinkAttribute::Controller(index) => link.controller = Some(index),
                 _ => {}
             }
@@ -152,6 +154,26 @@ pub(crate) async fn ensure_bridge(
 pub(crate) async fn set_up(handle: &Handle, index: u32, name: &str) -> Result<(), LinkError> {
     let up = LinkUnspec::new_with_index(index).up().build();
     handle.link().set(up).execute().await.map_err(failed("set up", name))
+}
+
+/// Waits until a link really passes packets. When a veth's other end is set up, this end gets its
+/// carrier at once but is made use of by a work queue of the kernel, on a busy machine up to a second
+/// later; until then the bridge drops what it sends there, and a first connection would hang until
+/// its retransmission. To ask is what makes newer kernels (6.8) do it now. After a second it is left
+/// to itself: later is no failure.
+pub(crate) async fn wait_operational(handle: &Handle, name: &str) -> Result<(), LinkError> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let mut pause = Duration::from_micros(200);
+    while find(handle, name).await?.is_some_and(|link| !link.operational) {
+        if Instant::now() >= deadline {
+            tracing::warn!(link = name, "the link has no carrier yet");
+            return Ok(());
+        }
+        // A thread of its own, made for this attachment: it may sleep.
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// Gives a link an address; one it has already is a success.

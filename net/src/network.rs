@@ -6,8 +6,8 @@
 use crate::attach::{self, AttachError};
 use crate::check::{self, CheckError};
 use crate::config::{ConfigError, NetworkConfig};
-use crate::conntrack;
-use crate::firewall::Firewall;
+use crate::conntrack::{self, Wanted};
+use crate::firewall::{Firewall, Flows};
 use crate::host::{self, HostError};
 use crate::kernel::{self, KernelState, ListError, elements_of};
 use crate::link;
@@ -82,6 +82,7 @@ pub(crate) struct Inner {
     /// The network namespace where `open` was called; every thread of ours works in it.
     pub(crate) home: File,
     firewall: Firewall,
+    flows: Flows,
 }
 
 /// A handle to the node's network; clones are cheap. See the file's header.
@@ -96,7 +97,8 @@ impl Network {
         config.check().map_err(OpenError::Config)?;
         let home = netns::current().map_err(OpenError::Namespace)?;
         let firewall = Firewall::start().map_err(OpenError::Netlink)?;
-        Ok(Self { inner: Arc::new(Inner { config, home, firewall }) })
+        let flows = Flows::start().map_err(OpenError::Netlink)?;
+        Ok(Self { inner: Arc::new(Inner { config, home, firewall, flows }) })
     }
 
     /// The configuration it was opened with.
@@ -106,6 +108,10 @@ impl Network {
 
     pub(crate) fn firewall(&self) -> &Firewall {
         &self.inner.firewall
+    }
+
+    pub(crate) fn flows(&self) -> &Flows {
+        &self.inner.flows
     }
 
     pub(crate) fn inner(&self) -> Arc<Inner> {
@@ -211,9 +217,8 @@ impl Network {
         if ports.is_empty() {
             return Ok(());
         }
-        let delete = move |socket: &mut _| conntrack::delete_untranslated_udp(socket, &ports);
-        let deleted = self.inner.firewall.run(delete).await;
-        deleted.map(drop).map_err(|source| AddError::Conntrack { key: record.key.clone(), source })
+        let deleted = self.inner.flows.delete(Wanted::UntranslatedUdp(ports)).await;
+        deleted.map_err(|source| AddError::Conntrack { key: record.key.clone(), source })
     }
 
     async fn who_has_a_port(
@@ -242,26 +247,31 @@ impl Network {
 
     /// Deletes the record's port mappings and the connections through them; the attachment stays.
     pub async fn unmap_ports(&self, record: &AttachmentRecord) -> Result<(), DelError> {
+        let mut failures = self.delete_elements(elements_of(record)).await;
+        if let Some(target) = record.address.filter(|_| !record.ports.is_empty()) {
+            let ports = record.ports.iter().map(|p| (p.protocol, p.host_port)).collect();
+            let deleted = self.inner.flows.delete(Wanted::OfMappings { target, ports }).await;
+            failures.extend(deleted.err().map(DelStepError::Conntrack));
+        }
+        finish(&record.key, failures)
+    }
+
+    async fn delete_elements(&self, elements: Vec<PortElement>) -> Vec<DelStepError> {
+        if elements.is_empty() {
+            return Vec::new();
+        }
         let inner = self.inner.clone();
-        let elements = elements_of(record);
-        let ports = record.ports.clone();
         let delete = move |socket: &mut _| {
-            let mut failures = Vec::new();
-            for (element, port) in elements.iter().zip(ports) {
+            let failed = elements.iter().filter_map(|element| {
                 let deleted = nft::delete_element(socket, &inner.config.table, element);
-                failures.extend(deleted.err().map(|source| DelStepError::Port { port, source }));
-                let PortElement { protocol, host_port, target, .. } = *element;
-                let flows = conntrack::delete_of_mapping(socket, protocol, host_port, target);
-                failures.extend(flows.err().map(DelStepError::Conntrack));
-            }
-            Ok::<_, NftError>(failures)
+                deleted.err().map(|source| DelStepError::Port { port: element.forward(), source })
+            });
+            Ok::<_, NftError>(failed.collect::<Vec<_>>())
         };
         // The closure itself never fails; only the thread behind it can be gone.
-        let failures = self.inner.firewall.run(delete).await;
-        let failures = failures.unwrap_or_else(|error| {
+        self.inner.firewall.run(delete).await.unwrap_or_else(|error| {
             vec![DelStepError::Thread(io::Error::other(error.to_string()))]
-        });
-        finish(&record.key, failures)
+        })
     }
 
     /// Compares the kernel with the record.
@@ -292,18 +302,14 @@ impl Network {
     /// Removes everything the record says, and waits until it is gone. Idempotent. The processes in
     /// the namespace should have ended; release the lease only after this.
     pub async fn del(&self, record: &AttachmentRecord) -> Result<(), DelError> {
-        let mut failures = match self.unmap_ports(record).await {
-            Ok(()) => Vec::new(),
-            Err(error) => error.failures,
-        };
+        let mut failures = self.delete_elements(elements_of(record)).await;
         let (inner, copy) = (self.inner.clone(), record.clone());
         let detached = netns::on_own_thread("lighter-del", move || {
             teardown::detach(&inner.home, &inner.config, &copy.netns, copy.veth.as_deref())
         });
         failures.extend(detached.await.unwrap_or_else(|e| vec![DelStepError::Thread(e)]));
         if let Some(address) = record.address {
-            let flows = move |socket: &mut _| conntrack::delete_of_address(socket, address);
-            let deleted = self.inner.firewall.run(flows).await;
+            let deleted = self.inner.flows.delete(Wanted::OfAddress(address)).await;
             failures.extend(deleted.err().map(DelStepError::Conntrack));
         }
         finish(&record.key, failures)
@@ -324,17 +330,8 @@ impl Network {
 
     /// Deletes what `leftovers` found. Every step runs.
     pub async fn remove_leftovers(&self, found: &KernelState) -> Result<(), Vec<DelStepError>> {
-        let (inner, found) = (self.inner.clone(), found.clone());
-        let (ports, names) = (found.ports.clone(), found);
-        let config = inner.clone();
-        let delete = move |socket: &mut _| {
-            let failed = ports.iter().filter_map(|element| {
-                let deleted = nft::delete_element(socket, &config.config.table, element);
-                deleted.err().map(|source| DelStepError::Port { port: element.forward(), source })
-            });
-            Ok::<_, NftError>(failed.collect::<Vec<_>>())
-        };
-        let mut failures = self.inner.firewall.run(delete).await.unwrap_or_default();
+        let mut failures = self.delete_elements(found.ports.clone()).await;
+        let (inner, names) = (self.inner.clone(), found.clone());
         let detached = netns::on_own_thread("lighter-del", move || {
             let netns = names.netns.iter();
             let mut failures: Vec<_> = netns

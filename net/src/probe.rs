@@ -7,7 +7,7 @@ mod path;
 mod suspect;
 
 use crate::config::NetworkConfig;
-use crate::conntrack::ConntrackError;
+use crate::conntrack::{ConntrackError, Wanted};
 use crate::firewall::FirewallGone;
 use crate::link::LinkError;
 use crate::netlink::socket::Socket;
@@ -115,11 +115,11 @@ impl Network {
         let (sent, removed) = sent.await.map_err(ProbeError::Namespace)??;
         let table = self.config().table.clone();
         let unmap = move |socket: &mut Socket| {
-            nft::delete_element(socket, &table, &element).map_err(ProbeError::NfTables)?;
-            crate::conntrack::delete_of_address(socket, element.target)
-                .map_err(ProbeError::Conntrack)
+            nft::delete_element(socket, &table, &element).map_err(ProbeError::NfTables)
         };
-        self.firewall().run(unmap).await?;
+        let unmapped = self.firewall().run(unmap).await;
+        let forgotten = self.flows().delete(Wanted::OfAddress(element.target)).await;
+        unmapped.and(forgotten.map_err(ProbeError::Conntrack))?;
         removed?;
         match sent? {
             None => Ok(ForwardingVerdict::Passes),

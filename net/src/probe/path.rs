@@ -67,6 +67,7 @@ impl Path {
         let prefix_len = config.subnet.prefix_len();
         let socket = configure(&inner, inner_address, prefix_len, Some(gateway))?;
         let outside = configure(&outer, OUTSIDE, OUTER_PREFIX_LEN, None)?;
+        wait_operational(config)?;
         let host = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(ProbeError::Namespace)?;
         Ok(Self { inner: socket, outer: outside, host, inner_address, _netns: [inner, outer] })
     }
@@ -141,6 +142,16 @@ fn host_end() -> Result<(), ProbeError> {
         link::ensure_address(handle, index, OUTER_LINK, OUTER_HOST, OUTER_PREFIX_LEN).await
     });
     addressed.map_err(ProbeError::Namespace)?.map_err(ProbeError::Link)
+}
+
+fn wait_operational(config: &NetworkConfig) -> Result<(), ProbeError> {
+    let waited = link::with_routes(async |handle| {
+        for name in [INNER_LINK, config.bridge.as_str(), OUTER_LINK] {
+            link::wait_operational(handle, name).await?;
+        }
+        Ok(())
+    });
+    waited.map_err(ProbeError::Namespace)?.map_err(ProbeError::Link)
 }
 
 /// eth0 inside a namespace, and a socket there.
