@@ -1,1 +1,23 @@
-//! Placeholder until the first step lands.
+//! The control plane: API, durable state, placement, node sessions, identity.
+//! In: a `ControlConfig`. Out: a running server behind a `ControlHandle`.
+//! Owns: control.redb, the CA and the administrator key under the data directory.
+//! Never: touches containers, images or networks, and never acts on what is not yet committed.
+
+pub mod api;
+pub mod config;
+pub mod convert;
+pub mod core;
+pub mod environment;
+pub mod error;
+pub mod grpc;
+pub mod identity;
+pub mod listen;
+pub mod scheduler;
+pub mod session;
+pub mod start;
+pub mod store;
+pub mod view;
+pub mod writer;
+
+pub use config::{ConfigError, ControlConfig, ControlOverrides};
+pub use start::{Control, ControlHandle, StartError};

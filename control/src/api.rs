@@ -1,0 +1,54 @@
+//! What people and tools may ask for: one file for each group of verbs.
+//! In: checked values from `convert`, a `Caller`. Out: records and pages. Owns nothing.
+//! Never: a type of the wire contract; never answers from anything but the committed view.
+
+pub mod events;
+pub mod instance;
+pub mod join;
+pub mod logs;
+pub mod page;
+pub mod task;
+pub mod task_definition;
+
+use crate::environment::Environment;
+use crate::error::ApiError;
+use crate::identity::ca::Ca;
+use crate::session::logs::LogStreams;
+use crate::session::registry::Sessions;
+use crate::view::{Shown, View};
+use crate::writer::WriterHandle;
+use lighter_model::ids::ClusterName;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// The cluster meant when none is named.
+pub const DEFAULT_CLUSTER: &str = "default";
+
+/// What every handler works with; cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    pub view: Arc<View>,
+    pub writer: WriterHandle,
+    pub ca: Arc<Ca>,
+    pub environment: Environment,
+    pub sessions: Arc<Sessions>,
+    pub logs: Arc<LogStreams>,
+    pub heartbeat_interval: Duration,
+    /// Ends sessions and watchers at shutdown.
+    pub stop: CancellationToken,
+}
+
+/// The cluster of a request, `default` when empty; names and ARNs.
+pub fn cluster_name(text: &str) -> Result<ClusterName, ApiError> {
+    let name = text.rsplit('/').next().unwrap_or(text);
+    let name = if name.is_empty() { DEFAULT_CLUSTER } else { name };
+    name.parse().map_err(|error: lighter_model::ids::IdError| ApiError::invalid("cluster", error.to_string()))
+}
+
+/// The cluster of a request that only reads; it has to exist.
+fn existing_cluster(shown: &Shown, text: &str) -> Result<ClusterName, ApiError> {
+    let cluster = cluster_name(text)?;
+    crate::core::run_task::require_cluster(&shown.state, &cluster)?;
+    Ok(cluster)
+}

@@ -1,0 +1,56 @@
+//! ListContainerInstances and DescribeContainerInstances.
+//! In: filters and names. Out: ids, and instances with what is left of them.
+//! Never: changes an instance; that is for its node and for joining.
+
+use super::page::{Page, PageRequest, fill};
+use super::task::{Described, describe_all};
+use super::{Context, existing_cluster};
+use crate::core::instance::find_instance;
+use crate::core::record::{InstanceRecord, InstanceSnapshot};
+use crate::error::ApiError;
+use lighter_model::ids::ContainerInstanceId;
+use lighter_model::status::ContainerInstanceStatus;
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// What to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub cluster: String,
+    /// `None`: all but INACTIVE.
+    pub status: Option<ContainerInstanceStatus>,
+    pub page: PageRequest,
+}
+
+/// Lists ids, in the order of joining.
+pub fn list(context: &Context, filter: &Filter) -> Result<Page, ApiError> {
+    let limit = filter.page.limit()?;
+    let after: Option<ContainerInstanceId> = filter.page.after_as()?;
+    context.view.read(|shown| {
+        let cluster = existing_cluster(shown, &filter.cluster)?;
+        let wanted = |instance: &&Arc<InstanceRecord>| {
+            let status = match filter.status {
+                Some(status) => instance.status == status,
+                None => instance.status != ContainerInstanceStatus::Inactive,
+            };
+            status && instance.cluster == cluster
+        };
+        let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let all = shown.state.instances.range((bound, Bound::Unbounded)).map(|(_, instance)| instance);
+        Ok(fill(all.filter(wanted).map(|instance| instance.id.to_string()), limit))
+    })
+}
+
+/// Describes 1 to 100 instances by id, ARN, name or unique prefix.
+pub fn describe(
+    context: &Context,
+    cluster: &str,
+    names: &[String],
+) -> Result<Described<InstanceSnapshot>, ApiError> {
+    context.view.read(|shown| {
+        let cluster = existing_cluster(shown, cluster)?;
+        describe_all("containerInstances", names, |name| {
+            find_instance(&shown.state, &cluster, name).map(|found| shown.state.snapshot(&found))
+        })
+    })
+}

@@ -1,0 +1,64 @@
+//! Pages of lists: at most 100 entries and a token that names the last one shown.
+//! In: keys in order. Out: a page. Never: an offset: what comes and goes between two pages neither
+//! repeats nor hides another entry.
+
+use crate::error::ApiError;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+/// ECS's largest page.
+pub const MAX_RESULTS: u32 = 100;
+
+/// One page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    pub items: Vec<String>,
+    /// Empty on the last page.
+    pub next_token: String,
+}
+
+/// Where a page begins and how long it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PageRequest {
+    /// 0 means 100.
+    pub max_results: u32,
+    pub next_token: String,
+}
+
+impl PageRequest {
+    /// The most entries wanted.
+    pub fn limit(&self) -> Result<usize, ApiError> {
+        match self.max_results {
+            0 => Ok(MAX_RESULTS as usize),
+            1..=MAX_RESULTS => Ok(self.max_results as usize),
+            more => Err(ApiError::invalid("maxResults", format!("must be 1 to {MAX_RESULTS}, got {more}"))),
+        }
+    }
+
+    /// The last key of the page before; `None` for the first page.
+    pub fn after(&self) -> Result<Option<String>, ApiError> {
+        if self.next_token.is_empty() {
+            return Ok(None);
+        }
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(&self.next_token).ok();
+        let key = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        key.map(Some).ok_or_else(|| ApiError::invalid("nextToken", "is not one of this list"))
+    }
+
+    /// The last key of the page before, as the list's own type.
+    pub fn after_as<T: std::str::FromStr>(&self) -> Result<Option<T>, ApiError> {
+        let wrong = |_| ApiError::invalid("nextToken", "is not one of this list");
+        self.after()?.map(|key| key.parse().map_err(wrong)).transpose()
+    }
+}
+
+/// Fills a page from keys that begin after the last page.
+pub fn fill(keys: impl Iterator<Item = String>, limit: usize) -> Page {
+    let mut keys = keys.peekable();
+    let items: Vec<String> = keys.by_ref().take(limit).collect();
+    let next_token = match (items.last(), keys.peek()) {
+        (Some(last), Some(_)) => BASE64_URL_SAFE_NO_PAD.encode(last),
+        _ => String::new(),
+    };
+    Page { items, next_token }
+}

@@ -1,0 +1,377 @@
+//! Between the messages of the user service and our own types; here and in `session::convert` only.
+//! In: requests. Out: commands and filters; and messages from records. Never: decides anything.
+
+use crate::api::events::WatchRequest;
+use crate::api::instance::Filter as InstanceFilter;
+use crate::api::join::{Joined, NewToken, TokenRequest};
+use crate::api::logs::LogsRequest;
+use crate::api::page::{Page, PageRequest};
+use crate::api::task::{Described, Filter as TaskFilter};
+use crate::api::task_definition::Filter as DefinitionFilter;
+use crate::api::cluster_name;
+use crate::core::record::{
+    ContainerRecord, DefinitionRecord, EventRecord, EventSubject, InstanceSnapshot, PlacementFailure,
+    TaskRecord,
+};
+use crate::core::run_task::{RunTask, RunTaskAnswer};
+use crate::core::stop_task::StopTask;
+use crate::error::ApiError;
+use crate::identity::layer::{address, node};
+use crate::session::convert::{LogBatch, desired_status, stop_code};
+use crate::session::run::Identity;
+use lighter_model::exit::{ContainerExit, ExitStatus};
+use lighter_model::report::{KernelLimits, NetworkBinding};
+use lighter_model::resources::Resources;
+use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
+use lighter_model::task_definition::{TransportProtocol, input};
+use lighter_proto::v1;
+use std::sync::Arc;
+use tonic::Extensions;
+
+fn text(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn ms(unix_ms: u64) -> i64 {
+    i64::try_from(unix_ms).unwrap_or(i64::MAX)
+}
+
+fn ms_or_zero(unix_ms: Option<u64>) -> i64 {
+    unix_ms.map_or(0, ms)
+}
+
+fn page_request(max_results: u32, next_token: String) -> PageRequest {
+    PageRequest { max_results, next_token }
+}
+
+/// The node that calls, from its certificate.
+pub fn identity(extensions: &Extensions) -> Result<Identity, ApiError> {
+    let (cluster, id) = node(extensions)?;
+    Ok(Identity { cluster, id, address: address(extensions) })
+}
+
+// Requests
+
+pub fn definition_filter(request: v1::ListTaskDefinitionsRequest) -> DefinitionFilter {
+    DefinitionFilter {
+        inactive: request.status() == v1::TaskDefinitionStatus::Inactive,
+        family_prefix: request.family_prefix,
+        descending: request.descending,
+        page: page_request(request.max_results, request.next_token),
+    }
+}
+
+pub fn run_task(request: v1::RunTaskRequest) -> Result<RunTask, ApiError> {
+    if request.task_definition.is_empty() {
+        return Err(ApiError::invalid("taskDefinition", "must be given"));
+    }
+    Ok(RunTask {
+        cluster: cluster_name(&request.cluster)?,
+        task_definition: request.task_definition,
+        count: if request.count == 0 { 1 } else { request.count },
+        group: text(request.group),
+        started_by: text(request.started_by),
+        client_token: text(request.client_token),
+    })
+}
+
+pub fn stop_task(request: v1::StopTaskRequest) -> Result<StopTask, ApiError> {
+    let cluster = cluster_name(&request.cluster)?;
+    Ok(StopTask { cluster, task: request.task, reason: text(request.reason) })
+}
+
+pub fn task_filter(request: v1::ListTasksRequest) -> TaskFilter {
+    TaskFilter {
+        desired_status: match request.desired_status() {
+            v1::DesiredStatus::Stopped => DesiredStatus::Stopped,
+            v1::DesiredStatus::Running | v1::DesiredStatus::Unspecified => DesiredStatus::Running,
+        },
+        cluster: request.cluster,
+        container_instance: request.container_instance,
+        family: request.family,
+        started_by: request.started_by,
+        page: page_request(request.max_results, request.next_token),
+    }
+}
+
+pub fn instance_filter(request: v1::ListContainerInstancesRequest) -> InstanceFilter {
+    use v1::ContainerInstanceStatus as Wire;
+    InstanceFilter {
+        status: match request.status() {
+            Wire::Unspecified => None,
+            Wire::Registering => Some(ContainerInstanceStatus::Registering),
+            Wire::Active => Some(ContainerInstanceStatus::Active),
+            Wire::Draining => Some(ContainerInstanceStatus::Draining),
+            Wire::Deregistering => Some(ContainerInstanceStatus::Deregistering),
+            Wire::Inactive => Some(ContainerInstanceStatus::Inactive),
+        },
+        cluster: request.cluster,
+        page: page_request(request.max_results, request.next_token),
+    }
+}
+
+pub fn token_request(request: v1::CreateJoinTokenRequest) -> Result<TokenRequest, ApiError> {
+    Ok(TokenRequest {
+        cluster: cluster_name(&request.cluster)?,
+        time_to_live_s: request.time_to_live_s,
+        attributes: request.attributes.into_iter().map(|a| (a.name, a.value)).collect(),
+    })
+}
+
+pub fn logs_request(request: v1::StreamTaskLogsRequest) -> LogsRequest {
+    LogsRequest {
+        cluster: request.cluster,
+        task: request.task,
+        container: request.container,
+        follow: request.follow,
+        tail_lines: request.tail_lines,
+        since_unix_ms: request.since_unix_ms,
+    }
+}
+
+pub fn watch_request(request: v1::WatchEventsRequest) -> WatchRequest {
+    WatchRequest {
+        cluster: request.cluster,
+        after_sequence: request.after_sequence,
+        from_oldest: request.from_oldest,
+    }
+}
+
+// Answers
+
+pub fn definition(record: &DefinitionRecord) -> v1::TaskDefinition {
+    let status = if record.is_active() {
+        v1::TaskDefinitionStatus::Active
+    } else {
+        v1::TaskDefinitionStatus::Inactive
+    };
+    v1::TaskDefinition {
+        family: record.id.family.to_string(),
+        revision: record.id.revision,
+        status: status.into(),
+        json: input::to_json(&record.definition),
+        registered_at_unix_ms: ms(record.registered_at_unix_ms),
+        registered_by: record.registered_by.clone(),
+        deregistered_at_unix_ms: ms_or_zero(record.deregistered_at_unix_ms),
+    }
+}
+
+pub fn definition_page(page: Page) -> v1::ListTaskDefinitionsResponse {
+    v1::ListTaskDefinitionsResponse { task_definitions: page.items, next_token: page.next_token }
+}
+
+pub fn run_task_response(answer: RunTaskAnswer) -> v1::RunTaskResponse {
+    v1::RunTaskResponse {
+        tasks: answer.tasks.iter().map(|record| task(record)).collect(),
+        failures: answer.failures.into_iter().map(failure).collect(),
+    }
+}
+
+fn failure(failure: PlacementFailure) -> v1::Failure {
+    v1::Failure { id: failure.id, reason: failure.reason, detail: failure.detail }
+}
+
+pub fn task_page(page: Page) -> v1::ListTasksResponse {
+    v1::ListTasksResponse { task_ids: page.items, next_token: page.next_token }
+}
+
+pub fn described_tasks(described: Described<Arc<TaskRecord>>) -> v1::DescribeTasksResponse {
+    v1::DescribeTasksResponse {
+        tasks: described.found.iter().map(|record| task(record)).collect(),
+        failures: described.failures.into_iter().map(failure).collect(),
+    }
+}
+
+pub fn instance_page(page: Page) -> v1::ListContainerInstancesResponse {
+    v1::ListContainerInstancesResponse { container_instance_ids: page.items, next_token: page.next_token }
+}
+
+pub fn described_instances(
+    described: Described<InstanceSnapshot>,
+) -> v1::DescribeContainerInstancesResponse {
+    v1::DescribeContainerInstancesResponse {
+        container_instances: described.found.iter().map(instance).collect(),
+        failures: described.failures.into_iter().map(failure).collect(),
+    }
+}
+
+pub fn new_token(token: NewToken) -> v1::CreateJoinTokenResponse {
+    v1::CreateJoinTokenResponse { token: token.text, expires_at_unix_ms: ms(token.expires_at_unix_ms) }
+}
+
+pub fn joined(joined: Joined) -> v1::JoinResponse {
+    v1::JoinResponse {
+        container_instance_id: joined.instance.id.to_string(),
+        cluster: joined.instance.cluster.to_string(),
+        certificate_pem: joined.certificate_pem,
+        ca_certificate_pem: joined.ca_certificate_pem,
+    }
+}
+
+pub fn logs(lines: LogBatch) -> v1::StreamTaskLogsResponse {
+    v1::StreamTaskLogsResponse { lines }
+}
+
+pub fn event(event: &EventRecord) -> v1::Event {
+    use v1::event::Subject;
+    let subject = match &event.subject {
+        EventSubject::Task(record) => {
+            Subject::TaskStateChange(v1::TaskStateChange { task: Some(task(record)) })
+        }
+        EventSubject::Instance(snapshot) => {
+            let container_instance = Some(instance(snapshot));
+            Subject::ContainerInstanceStateChange(v1::ContainerInstanceStateChange { container_instance })
+        }
+        EventSubject::Definition(record) => {
+            let task_definition = Some(definition(record));
+            Subject::TaskDefinitionStateChange(v1::TaskDefinitionStateChange { task_definition })
+        }
+    };
+    v1::Event {
+        sequence: event.sequence,
+        time_unix_ms: ms(event.time_unix_ms),
+        cluster: event.cluster.clone(),
+        subject: Some(subject),
+    }
+}
+
+pub fn task(record: &TaskRecord) -> v1::Task {
+    let times = &record.times;
+    v1::Task {
+        task_id: record.id.to_string(),
+        cluster: record.cluster.to_string(),
+        task_definition: record.definition.to_string(),
+        container_instance_id: record.instance.to_string(),
+        desired_status: desired_status(record.desired),
+        last_status: task_status(record.last).into(),
+        stop_code: stop_code(record.stop_code),
+        stopped_reason: record.stopped_reason.clone().unwrap_or_default(),
+        waiting_reason: record.waiting_reason.clone().unwrap_or_default(),
+        group: record.group.clone(),
+        started_by: record.started_by.clone().unwrap_or_default(),
+        containers: record.containers.iter().map(container).collect(),
+        version: record.version,
+        cpu_units: record.resources.cpu_units,
+        memory_mib: record.resources.memory_mib,
+        created_at_unix_ms: ms(times.created_at),
+        pull_started_at_unix_ms: ms_or_zero(times.pull_started_at),
+        pull_stopped_at_unix_ms: ms_or_zero(times.pull_stopped_at),
+        started_at_unix_ms: ms_or_zero(times.started_at),
+        stopping_at_unix_ms: ms_or_zero(times.stopping_at),
+        execution_stopped_at_unix_ms: ms_or_zero(times.execution_stopped_at),
+        stopped_at_unix_ms: ms_or_zero(times.stopped_at),
+    }
+}
+
+fn task_status(status: TaskStatus) -> v1::TaskStatus {
+    match status {
+        TaskStatus::Provisioning => v1::TaskStatus::Provisioning,
+        TaskStatus::Pending => v1::TaskStatus::Pending,
+        TaskStatus::Activating => v1::TaskStatus::Activating,
+        TaskStatus::Running => v1::TaskStatus::Running,
+        TaskStatus::Deactivating => v1::TaskStatus::Deactivating,
+        TaskStatus::Stopping => v1::TaskStatus::Stopping,
+        TaskStatus::Deprovisioning => v1::TaskStatus::Deprovisioning,
+        TaskStatus::Stopped => v1::TaskStatus::Stopped,
+    }
+}
+
+fn container(record: &ContainerRecord) -> v1::Container {
+    let status = match record.status {
+        ContainerStatus::Pending => v1::ContainerStatus::Pending,
+        ContainerStatus::Running => v1::ContainerStatus::Running,
+        ContainerStatus::Stopped => v1::ContainerStatus::Stopped,
+    };
+    v1::Container {
+        name: record.name.to_string(),
+        image: record.image.clone(),
+        last_status: status.into(),
+        exit: record.exit.as_ref().map(exit),
+        exit_code: record.exit.as_ref().map(|exit| exit.status.exit_code()),
+        reason: record.reason.clone().unwrap_or_default(),
+        pid: record.pid.unwrap_or_default(),
+        image_digest: record.image_digest.clone().unwrap_or_default(),
+        address: record.address.clone().unwrap_or_default(),
+        network_bindings: record.network_bindings.iter().map(binding).collect(),
+        limits: Some(limits(&record.limits)),
+        essential: record.essential,
+    }
+}
+
+fn exit(exit: &ContainerExit) -> v1::ContainerExit {
+    let status = match exit.status {
+        ExitStatus::Exited(code) => v1::container_exit::Status::Exited(code),
+        ExitStatus::Signaled(signal) => v1::container_exit::Status::Signaled(signal),
+    };
+    v1::ContainerExit {
+        status: Some(status),
+        oom_killed: exit.oom_killed,
+        finished_at_unix_ms: ms(exit.finished_at_unix_ms),
+    }
+}
+
+fn binding(binding: &NetworkBinding) -> v1::NetworkBinding {
+    let protocol = match binding.protocol {
+        TransportProtocol::Tcp => v1::TransportProtocol::Tcp,
+        TransportProtocol::Udp => v1::TransportProtocol::Udp,
+    };
+    v1::NetworkBinding {
+        bind_ip: binding.bind_ip.clone(),
+        container_port: u32::from(binding.container_port),
+        host_port: u32::from(binding.host_port),
+        protocol: protocol.into(),
+    }
+}
+
+fn limits(limits: &KernelLimits) -> v1::KernelLimits {
+    v1::KernelLimits {
+        cpu_quota_us: limits.cpu_quota_us,
+        cpu_period_us: limits.cpu_period_us,
+        cpu_weight: limits.cpu_weight,
+        memory_max_bytes: limits.memory_max_bytes,
+        pids_max: limits.pids_max,
+    }
+}
+
+fn resources(resources: &Resources) -> v1::Resources {
+    let ports = |protocol| {
+        let ports = resources.host_ports.iter().filter(move |port| port.protocol == protocol);
+        ports.map(|port| u32::from(port.port)).collect()
+    };
+    v1::Resources {
+        cpu_units: resources.cpu_units,
+        memory_mib: resources.memory_mib,
+        ports_tcp: ports(TransportProtocol::Tcp),
+        ports_udp: ports(TransportProtocol::Udp),
+    }
+}
+
+fn instance_status(status: ContainerInstanceStatus) -> v1::ContainerInstanceStatus {
+    match status {
+        ContainerInstanceStatus::Registering => v1::ContainerInstanceStatus::Registering,
+        ContainerInstanceStatus::Active => v1::ContainerInstanceStatus::Active,
+        ContainerInstanceStatus::Draining => v1::ContainerInstanceStatus::Draining,
+        ContainerInstanceStatus::Deregistering => v1::ContainerInstanceStatus::Deregistering,
+        ContainerInstanceStatus::Inactive => v1::ContainerInstanceStatus::Inactive,
+    }
+}
+
+fn instance(snapshot: &InstanceSnapshot) -> v1::ContainerInstance {
+    let record = &snapshot.instance;
+    let attributes = record.attributes().into_iter();
+    v1::ContainerInstance {
+        container_instance_id: record.id.to_string(),
+        cluster: record.cluster.to_string(),
+        name: record.name.clone(),
+        status: instance_status(record.status).into(),
+        agent_connected: record.connected,
+        agent_version: record.agent_version.clone(),
+        registered_resources: Some(resources(&record.offered)),
+        remaining_resources: Some(resources(&snapshot.remaining)),
+        running_tasks_count: snapshot.running_tasks,
+        pending_tasks_count: snapshot.pending_tasks,
+        attributes: attributes.map(|(name, value)| v1::Attribute { name, value }).collect(),
+        registered_at_unix_ms: ms(record.registered_at_unix_ms),
+        address: record.address.map(|address| address.ip().to_string()).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,50 @@
+//! The deterministic core: commands in, mutations out, one writer.
+//! In: a command and the `Moment` it is decided at. Out: an answer and the mutations it takes.
+//! Owns: the state ahead of the store. Never: reads a clock, draws a random number, awaits, uses a
+//! float or walks a HashMap; the same commands at the same moments give the same state.
+
+pub mod definition;
+pub mod instance;
+pub mod join;
+pub mod mutation;
+pub mod record;
+pub mod report;
+pub mod run_task;
+pub mod state;
+pub mod stop_task;
+pub mod sweep;
+
+use crate::error::ApiError;
+use mutation::Changes;
+use std::fmt::Debug;
+
+/// When and with which luck a command is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Milliseconds since the Unix epoch; the core never lets its time fall below what it has seen.
+    pub wall_unix_ms: u64,
+    /// 128 random bits; ids are made of them.
+    pub random: u128,
+}
+
+/// What an operator set and decisions depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    pub reserve_cpu_units: u32,
+    pub reserve_memory_mib: u64,
+    pub events_kept: usize,
+    pub stopped_tasks_kept: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { reserve_cpu_units: 0, reserve_memory_mib: 0, events_kept: 4_096, stopped_tasks_kept: 1_000 }
+    }
+}
+
+/// A change somebody wants. Deciding either fails without any mutation or succeeds with all of them.
+pub trait Command: Debug + Send + 'static {
+    type Answer: Send + 'static;
+    /// Decides against the state ahead and records the mutations in `changes`.
+    fn decide(self, changes: &mut Changes<'_>) -> Result<Self::Answer, ApiError>;
+}

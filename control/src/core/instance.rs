@@ -1,0 +1,225 @@
+//! What happens to nodes: a session begins, their offer changes, they fall silent.
+//! In: what a node says of itself. Out: its record. Owns: status, connection and orphans of instances.
+//! Never: changes attributes that a join token bound, or stops a task that a node holds.
+
+use crate::core::Command;
+use crate::core::mutation::{Changes, Mutation};
+use crate::core::record::{ClusterRecord, InstanceRecord, TaskRecord};
+use crate::core::state::State;
+use crate::core::stop_task::pad;
+use crate::error::ApiError;
+use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};
+use lighter_model::resources::Resources;
+use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Lost tasks that one command stops, to stay within one group.
+const LOST_CHUNK: usize = 10;
+
+/// What a node says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    pub name: String,
+    pub offered: Resources,
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// A session begins.
+#[derive(Debug, Clone)]
+pub struct NodeConnected {
+    pub instance: ContainerInstanceId,
+    pub facts: NodeFacts,
+    pub agent_version: String,
+    pub boot_id: String,
+    pub address: Option<SocketAddr>,
+    /// Every task the node holds.
+    pub held: BTreeSet<TaskId>,
+    /// The node has seen no other incarnation of the store and no later revision than it has.
+    pub trusted: bool,
+}
+
+impl Command for NodeConnected {
+    /// Whether more lost tasks remain: give the command again.
+    type Answer = bool;
+
+    fn decide(self, changes: &mut Changes<'_>) -> Result<bool, ApiError> {
+        let old = usable_instance(changes.state(), &self.instance)?;
+        let mut new = (*old).clone();
+        take_facts(changes.state(), &mut new, self.facts);
+        new.status = match old.status {
+            ContainerInstanceStatus::Registering => ContainerInstanceStatus::Active,
+            other => other,
+        };
+        new.connected = true;
+        new.agent_version = self.agent_version;
+        new.boot_id = self.boot_id;
+        // The port changes with every connection and says nothing.
+        new.address = self.address.map(|address| SocketAddr::new(address.ip(), 0));
+        new.orphans = orphans(changes.state(), &old, &self.held, self.trusted);
+        if new != *old {
+            changes.put_instance(new);
+        }
+        stop_lost(changes, &self.instance, &self.held)
+    }
+}
+
+/// Held tasks that must not be stopped on the word of this store.
+fn orphans(
+    state: &State,
+    old: &InstanceRecord,
+    held: &BTreeSet<TaskId>,
+    trusted: bool,
+) -> BTreeSet<TaskId> {
+    let unknown = held.iter().filter(|id| !state.tasks.contains_key(*id));
+    unknown.filter(|id| !trusted || old.orphans.contains(*id)).cloned().collect()
+}
+
+/// A task that the node reported on once and no longer holds will never be heard of again.
+fn stop_lost(
+    changes: &mut Changes<'_>,
+    instance: &ContainerInstanceId,
+    held: &BTreeSet<TaskId>,
+) -> Result<bool, ApiError> {
+    let state = changes.state();
+    let tasks = state.reserved(instance).tasks.iter().filter_map(|id| state.tasks.get(id));
+    let lost = tasks.filter(|task| task.report_sequence > 0 && !held.contains(&task.id));
+    let mut lost: Vec<Arc<TaskRecord>> = lost.take(LOST_CHUNK + 1).cloned().collect();
+    let more = lost.len() > LOST_CHUNK;
+    lost.truncate(LOST_CHUNK);
+    for task in lost {
+        let now = changes.now_ms();
+        changes.put_task(given_up(&task, "The container instance no longer has the task", now));
+    }
+    Ok(more)
+}
+
+/// The task as STOPPED without its node's word.
+pub fn given_up(task: &TaskRecord, reason: &str, now_ms: u64) -> TaskRecord {
+    let mut task = task.clone();
+    task.desired = DesiredStatus::Stopped;
+    task.last = TaskStatus::Stopped;
+    task.generation.0 += 1;
+    task.waiting_reason = None;
+    task.stop_code.get_or_insert(StopCode::InfrastructureHealth);
+    task.stopped_reason.get_or_insert_with(|| reason.to_owned());
+    task.times.stopping_at.get_or_insert(now_ms);
+    task.times.stopped_at.get_or_insert(now_ms);
+    task.times.settled_at = Some(now_ms);
+    for container in &mut task.containers {
+        container.status = ContainerStatus::Stopped;
+    }
+    task
+}
+
+/// The node's offer changed within a session.
+#[derive(Debug, Clone)]
+pub struct NodeStateChanged {
+    pub instance: ContainerInstanceId,
+    pub facts: NodeFacts,
+}
+
+impl Command for NodeStateChanged {
+    type Answer = ();
+
+    fn decide(self, changes: &mut Changes<'_>) -> Result<(), ApiError> {
+        let old = usable_instance(changes.state(), &self.instance)?;
+        let mut new = (*old).clone();
+        take_facts(changes.state(), &mut new, self.facts);
+        if new != *old {
+            changes.put_instance(new);
+        }
+        Ok(())
+    }
+}
+
+fn take_facts(state: &State, instance: &mut InstanceRecord, facts: NodeFacts) {
+    instance.offered = facts.offered;
+    instance.node_attributes = facts.attributes;
+    // The name given when joining stays; without one the node may name itself while the name is free.
+    let unnamed = instance.name == instance.id.as_str();
+    if unnamed && !facts.name.is_empty() && state.instance_by_name(&instance.cluster, &facts.name).is_none() {
+        instance.name = facts.name;
+    }
+}
+
+/// Three heartbeats were missed.
+#[derive(Debug, Clone)]
+pub struct NodeSilent {
+    pub instance: ContainerInstanceId,
+}
+
+impl Command for NodeSilent {
+    type Answer = ();
+
+    fn decide(self, changes: &mut Changes<'_>) -> Result<(), ApiError> {
+        if let Some(old) = changes.state().instances.get(&self.instance).cloned()
+            && old.connected
+        {
+            changes.put_instance(InstanceRecord { connected: false, ..(*old).clone() });
+        }
+        Ok(())
+    }
+}
+
+/// Makes the clusters that do not exist yet.
+#[derive(Debug, Clone)]
+pub struct EnsureClusters {
+    pub clusters: Vec<ClusterName>,
+}
+
+impl Command for EnsureClusters {
+    type Answer = ();
+
+    fn decide(self, changes: &mut Changes<'_>) -> Result<(), ApiError> {
+        for name in self.clusters {
+            if !changes.state().clusters.contains_key(&name) {
+                let created_at_unix_ms = changes.now_ms();
+                changes.record(Mutation::Cluster(Arc::new(ClusterRecord { name, created_at_unix_ms })));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An instance that may have a session.
+pub fn usable_instance(state: &State, id: &ContainerInstanceId) -> Result<Arc<InstanceRecord>, ApiError> {
+    let refused = |status: &str| ApiError::InstanceNotActive {
+        instance: id.to_string(),
+        status: status.to_owned(),
+    };
+    let instance = state.instances.get(id).ok_or_else(|| refused("unknown here"))?;
+    match instance.status {
+        ContainerInstanceStatus::Inactive => Err(refused("INACTIVE")),
+        _ => Ok(instance.clone()),
+    }
+}
+
+/// Finds an instance of a cluster by id, ARN, name, or unique beginning of its id.
+pub fn find_instance(
+    state: &State,
+    cluster: &ClusterName,
+    text: &str,
+) -> Result<Arc<InstanceRecord>, ApiError> {
+    let name = text.rsplit('/').next().unwrap_or(text);
+    if let Some(instance) = state.instance_by_name(cluster, name) {
+        return Ok(instance.clone());
+    }
+    let not_found = || ApiError::ContainerInstanceNotFound {
+        name: text.to_owned(),
+        cluster: cluster.to_string(),
+    };
+    let first: ContainerInstanceId = pad(name).and_then(|id| id.parse().ok()).ok_or_else(not_found)?;
+    let matching = state.instances.range(first..).take_while(|(id, _)| id.as_str().starts_with(name));
+    let mut matching = matching.map(|(_, instance)| instance).filter(|found| found.cluster == *cluster);
+    let instance = matching.next().ok_or_else(not_found)?;
+    match matching.count() {
+        0 => Ok(instance.clone()),
+        more => Err(ApiError::AmbiguousPrefix {
+            field: "containerInstance",
+            text: text.to_owned(),
+            count: more + 1,
+        }),
+    }
+}

@@ -1,0 +1,175 @@
+//! One change of the state, and the list of them that a command makes.
+//! In: records. Out: the same change for memory (`State::apply`) and for the store (`put_or_delete`).
+//! Never: a change of memory that is not a change of the store as well.
+
+use crate::core::record::{
+    ClientTokenRecord, ClusterRecord, DefinitionRecord, EventRecord, EventSubject, FamilyRecord,
+    InstanceRecord, JoinTokenRecord, MetaRecord, TaskRecord, encode,
+};
+use crate::core::state::State;
+use crate::core::{Moment, Settings};
+use lighter_model::ids::{ContainerInstanceId, Family, TaskDefinitionId, TaskId};
+use std::sync::Arc;
+
+/// One record written or removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mutation {
+    Meta(MetaRecord),
+    Cluster(Arc<ClusterRecord>),
+    Family(Arc<FamilyRecord>),
+    Definition(Arc<DefinitionRecord>),
+    Instance(Arc<InstanceRecord>),
+    Task(Arc<TaskRecord>),
+    TaskGone(TaskId),
+    ClientToken(Arc<ClientTokenRecord>),
+    ClientTokenGone(Arc<ClientTokenRecord>),
+    JoinToken(Arc<JoinTokenRecord>),
+    JoinTokenGone(String),
+    Event(Arc<EventRecord>),
+    EventGone(u64),
+}
+
+/// Keys of the store, by kind; within a kind they sort by creation where creation has an order.
+pub mod key {
+    use super::{ClientTokenRecord, ContainerInstanceId, Family, TaskDefinitionId, TaskId};
+
+    pub const META: &str = "meta";
+    pub fn cluster(name: &str) -> String {
+        format!("cluster/{name}")
+    }
+    pub fn family(family: &Family) -> String {
+        format!("family/{family}")
+    }
+    pub fn definition(id: &TaskDefinitionId) -> String {
+        format!("definition/{}/{:010}", id.family, id.revision)
+    }
+    pub fn instance(id: &ContainerInstanceId) -> String {
+        format!("instance/{id}")
+    }
+    pub fn task(id: &TaskId) -> String {
+        format!("task/{id}")
+    }
+    pub fn client_token(record: &ClientTokenRecord) -> String {
+        format!("client-token/{:012x}/{}/{}", record.created_at_unix_ms, record.cluster, record.token)
+    }
+    pub fn join_token(id: &str) -> String {
+        format!("join-token/{id}")
+    }
+    pub fn event(sequence: u64) -> String {
+        format!("event/{sequence:016x}")
+    }
+}
+
+impl Mutation {
+    /// The key, with the value to put there or `None` to delete it.
+    pub fn put_or_delete(&self) -> Result<(String, Option<Vec<u8>>), serde_json::Error> {
+        Ok(match self {
+            Self::Meta(record) => (key::META.to_owned(), Some(encode(record)?)),
+            Self::Cluster(record) => (key::cluster(record.name.as_str()), Some(encode(record)?)),
+            Self::Family(record) => (key::family(&record.family), Some(encode(record)?)),
+            Self::Definition(record) => (key::definition(&record.id), Some(encode(record)?)),
+            Self::Instance(record) => (key::instance(&record.id), Some(encode(record)?)),
+            Self::Task(record) => (key::task(&record.id), Some(encode(record)?)),
+            Self::TaskGone(id) => (key::task(id), None),
+            Self::ClientToken(record) => (key::client_token(record), Some(encode(record)?)),
+            Self::ClientTokenGone(record) => (key::client_token(record), None),
+            Self::JoinToken(record) => (key::join_token(&record.id), Some(encode(record)?)),
+            Self::JoinTokenGone(id) => (key::join_token(id), None),
+            Self::Event(record) => (key::event(record.sequence), Some(encode(record)?)),
+            Self::EventGone(sequence) => (key::event(*sequence), None),
+        })
+    }
+}
+
+/// The state ahead, with what one command has changed of it so far.
+#[derive(Debug)]
+pub struct Changes<'a> {
+    state: &'a mut State,
+    settings: &'a Settings,
+    moment: Moment,
+    log: Vec<Mutation>,
+}
+
+impl<'a> Changes<'a> {
+    /// Opens the state for one command; cluster time is max(what was, the wall clock).
+    pub fn new(state: &'a mut State, settings: &'a Settings, moment: Moment) -> Self {
+        Self { state, settings, moment, log: Vec::new() }
+    }
+
+    pub fn state(&self) -> &State {
+        self.state
+    }
+    pub fn settings(&self) -> &Settings {
+        self.settings
+    }
+    pub fn moment(&self) -> Moment {
+        self.moment
+    }
+    /// Cluster time in milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.state.meta.cluster_time_ms.max(self.moment.wall_unix_ms)
+    }
+
+    /// Random digits of the `index`-th id this command makes (0 to 15); the index leads, so that
+    /// ids of one command sort by creation and differ in their thirteenth digit.
+    pub fn random_for(&self, index: u8) -> u128 {
+        (self.moment.random & ((1u128 << 76) - 1)) | (u128::from(index & 0xf) << 76)
+    }
+
+    /// Applies a mutation to the state ahead and keeps it for the store.
+    pub fn record(&mut self, mutation: Mutation) {
+        self.state.apply(&mutation);
+        self.log.push(mutation);
+    }
+
+    /// Writes a task and tells watchers of it.
+    pub fn put_task(&mut self, mut task: TaskRecord) -> Arc<TaskRecord> {
+        task.version += 1;
+        let task = Arc::new(task);
+        self.record(Mutation::Task(task.clone()));
+        self.event(task.cluster.to_string(), EventSubject::Task(task.clone()));
+        task
+    }
+
+    /// Writes a container instance and tells watchers of it.
+    pub fn put_instance(&mut self, instance: InstanceRecord) -> Arc<InstanceRecord> {
+        let instance = Arc::new(instance);
+        self.record(Mutation::Instance(instance.clone()));
+        let snapshot = self.state.snapshot(&instance);
+        self.event(instance.cluster.to_string(), EventSubject::Instance(Arc::new(snapshot)));
+        instance
+    }
+
+    /// Writes a task definition and tells watchers of it.
+    pub fn put_definition(&mut self, definition: DefinitionRecord) -> Arc<DefinitionRecord> {
+        let definition = Arc::new(definition);
+        self.record(Mutation::Definition(definition.clone()));
+        self.event(String::new(), EventSubject::Definition(definition.clone()));
+        definition
+    }
+
+    fn event(&mut self, cluster: String, subject: EventSubject) {
+        let sequence = self.state.meta.event_sequence + 1;
+        let time_unix_ms = self.now_ms();
+        let event = EventRecord { sequence, time_unix_ms, cluster, subject };
+        self.record(Mutation::Meta(MetaRecord { cluster_time_ms: time_unix_ms, event_sequence: sequence }));
+        self.record(Mutation::Event(Arc::new(event)));
+        while self.state.events.len() > self.settings.events_kept {
+            match self.state.events.first_key_value() {
+                Some((&oldest, _)) => self.record(Mutation::EventGone(oldest)),
+                None => break,
+            }
+        }
+    }
+
+    /// What the command changed; cluster time goes along with every change.
+    pub fn finish(mut self) -> Vec<Mutation> {
+        if !self.log.is_empty() {
+            let meta = MetaRecord { cluster_time_ms: self.now_ms(), ..self.state.meta };
+            if meta != self.state.meta || !self.log.iter().any(|m| matches!(m, Mutation::Meta(_))) {
+                self.record(Mutation::Meta(meta));
+            }
+        }
+        self.log
+    }
+}

@@ -1,0 +1,237 @@
+//! The records of the store: our own structs, each value with a format version before it.
+//! In: records. Out: keys that sort by creation, and bytes; and back.
+//! Never: a type of the wire contract; a newer format than ours is refused, not guessed.
+
+use lighter_model::exit::ContainerExit;
+use lighter_model::ids::{ClusterName, ContainerInstanceId, ContainerName, Family, Generation};
+use lighter_model::ids::{TaskDefinitionId, TaskId};
+use lighter_model::report::{KernelLimits, NetworkBinding};
+use lighter_model::resources::Resources;
+use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
+use lighter_model::task_definition::TaskDefinition;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// The first byte of every value.
+pub const FORMAT_VERSION: u8 = 1;
+
+/// Why a stored value cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("record {key:?} has format {found}, this program knows {FORMAT_VERSION}: it was written by a newer one")]
+    Newer { key: String, found: u8 },
+    #[error("record {key:?} is damaged")]
+    Damaged { key: String, #[source] source: serde_json::Error },
+    #[error("record {key:?} is of no known kind: it was written by a newer program")]
+    UnknownKind { key: String },
+}
+
+/// Turns a record into the bytes of a value.
+pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, serde_json::Error> {
+    let mut bytes = vec![FORMAT_VERSION];
+    serde_json::to_writer(&mut bytes, record)?;
+    Ok(bytes)
+}
+
+/// Reads the bytes of a value.
+pub fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, RecordError> {
+    match bytes.split_first() {
+        Some((&FORMAT_VERSION, json)) => serde_json::from_slice(json)
+            .map_err(|source| RecordError::Damaged { key: key.to_owned(), source }),
+        Some((&found, _)) => Err(RecordError::Newer { key: key.to_owned(), found }),
+        None => Err(RecordError::Newer { key: key.to_owned(), found: 0 }),
+    }
+}
+
+/// What the whole store counts: written with every group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetaRecord {
+    /// max(last committed cluster time, wall clock); never falls.
+    pub cluster_time_ms: u64,
+    /// The last event's number.
+    pub event_sequence: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    pub name: ClusterName,
+    pub created_at_unix_ms: u64,
+}
+
+/// Remembers the highest revision, so that none is used twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FamilyRecord {
+    pub family: Family,
+    pub last_revision: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefinitionRecord {
+    pub id: TaskDefinitionId,
+    pub definition: TaskDefinition,
+    pub registered_by: String,
+    pub registered_at_unix_ms: u64,
+    /// INACTIVE since then.
+    pub deregistered_at_unix_ms: Option<u64>,
+}
+
+impl DefinitionRecord {
+    pub fn is_active(&self) -> bool {
+        self.deregistered_at_unix_ms.is_none()
+    }
+}
+
+/// A node. `connected` is the last transition seen; after a start every active node counts as seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRecord {
+    pub id: ContainerInstanceId,
+    pub cluster: ClusterName,
+    pub name: String,
+    pub status: ContainerInstanceStatus,
+    pub connected: bool,
+    pub agent_version: String,
+    pub boot_id: String,
+    pub address: Option<SocketAddr>,
+    /// What the node offers, its own reserve taken off; ports are those it keeps for itself.
+    pub offered: Resources,
+    /// Bound by the join token; the node cannot change them.
+    pub token_attributes: BTreeMap<String, String>,
+    pub node_attributes: BTreeMap<String, String>,
+    pub registered_at_unix_ms: u64,
+    /// Tasks the node held that this store did not know when the store had changed or gone back:
+    /// never stopped on the store's word.
+    pub orphans: BTreeSet<TaskId>,
+}
+
+impl InstanceRecord {
+    /// The node's attributes with the token's laid over them.
+    pub fn attributes(&self) -> BTreeMap<String, String> {
+        let mut all = self.node_attributes.clone();
+        all.extend(self.token_attributes.clone());
+        all
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    pub name: ContainerName,
+    pub image: String,
+    pub essential: bool,
+    pub status: ContainerStatus,
+    pub exit: Option<ContainerExit>,
+    pub reason: Option<String>,
+    pub pid: Option<i32>,
+    pub image_digest: Option<String>,
+    pub address: Option<String>,
+    pub network_bindings: Vec<NetworkBinding>,
+    pub limits: KernelLimits,
+}
+
+/// When what happened to a task, in milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskTimes {
+    pub created_at: u64,
+    pub pull_started_at: Option<u64>,
+    pub pull_stopped_at: Option<u64>,
+    pub started_at: Option<u64>,
+    pub stopping_at: Option<u64>,
+    pub execution_stopped_at: Option<u64>,
+    pub stopped_at: Option<u64>,
+    /// Cluster time at which STOPPED was applied; what the task is kept for counts from here.
+    pub settled_at: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    pub id: TaskId,
+    pub cluster: ClusterName,
+    pub definition: TaskDefinitionId,
+    pub instance: ContainerInstanceId,
+    pub desired: DesiredStatus,
+    pub last: TaskStatus,
+    pub stop_code: Option<StopCode>,
+    pub stopped_reason: Option<String>,
+    pub waiting_reason: Option<String>,
+    pub group: String,
+    pub started_by: Option<String>,
+    pub containers: Vec<ContainerRecord>,
+    /// Grows with every event of the task.
+    pub version: u64,
+    /// Grows with every change the node has to hear of.
+    pub generation: Generation,
+    /// The last report applied.
+    pub report_sequence: u64,
+    /// What it takes of its node until it is STOPPED.
+    pub resources: Resources,
+    pub times: TaskTimes,
+}
+
+/// Why one of several tasks was not placed; the words of `reason` are ECS's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementFailure {
+    /// The container instance that was looked at, or the cluster.
+    pub id: String,
+    pub reason: String,
+    pub detail: String,
+}
+
+/// What a client token was used for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientTokenRecord {
+    pub cluster: ClusterName,
+    pub token: String,
+    /// SHA-256 of the request, in hex.
+    pub fingerprint: String,
+    pub tasks: Vec<TaskId>,
+    pub failures: Vec<PlacementFailure>,
+    pub created_at_unix_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokenRecord {
+    /// 32 hex digits that sort by creation.
+    pub id: String,
+    /// SHA-256 of the secret, in hex; the secret itself is nowhere.
+    pub secret_sha256: String,
+    pub cluster: ClusterName,
+    pub attributes: BTreeMap<String, String>,
+    /// Wall clock.
+    pub expires_at_unix_ms: u64,
+    pub used: Option<JoinTokenUse>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokenUse {
+    pub instance: ContainerInstanceId,
+    /// SHA-256 of the public key certified, in hex: the same key may ask again for a lost answer.
+    pub public_key_sha256: String,
+}
+
+/// An instance with what its tasks take, as of an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceSnapshot {
+    pub instance: Arc<InstanceRecord>,
+    pub remaining: Resources,
+    pub running_tasks: u32,
+    pub pending_tasks: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventSubject {
+    Task(Arc<TaskRecord>),
+    Instance(Arc<InstanceSnapshot>),
+    Definition(Arc<DefinitionRecord>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRecord {
+    pub sequence: u64,
+    pub time_unix_ms: u64,
+    /// Empty for task definitions, which belong to no cluster.
+    pub cluster: String,
+    pub subject: EventSubject,
+}

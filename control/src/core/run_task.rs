@@ -1,0 +1,246 @@
+//! Places and creates up to ten tasks; what fits nowhere fails at once with ECS's reasons.
+//! In: a `RunTask`. Out: the tasks and the failures. Owns: what a client token was used for.
+//! Never: queues a task, or creates one twice for the same client token.
+//! Source: Amazon ECS API reference, RunTask.
+
+use crate::core::definition::find_definition;
+use crate::core::mutation::{Changes, Mutation};
+use crate::core::record::{
+    ClientTokenRecord, ContainerRecord, DefinitionRecord, PlacementFailure, TaskRecord, TaskTimes,
+};
+use crate::core::state::State;
+use crate::core::{Command, Settings};
+use crate::error::ApiError;
+use crate::scheduler::placement::{Candidate, NO_INSTANCES, Reserve, misfit, place};
+use lighter_model::ids::{ClusterName, ContainerInstanceId, Generation, TaskId};
+use lighter_model::report::KernelLimits;
+use lighter_model::resources::{Resources, required_resources};
+use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
+use std::sync::Arc;
+
+/// ECS's most tasks of one call.
+pub const MAX_COUNT: u32 = 10;
+/// Failures told of one call; a cluster of thousands would make the answer too large.
+const MAX_FAILURES: usize = 20;
+
+/// Runs `count` tasks.
+#[derive(Debug, Clone)]
+pub struct RunTask {
+    pub cluster: ClusterName,
+    /// `family` or `family:revision`.
+    pub task_definition: String,
+    /// 1 to 10.
+    pub count: u32,
+    pub group: Option<String>,
+    pub started_by: Option<String>,
+    pub client_token: Option<String>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct RunTaskAnswer {
+    pub tasks: Vec<Arc<TaskRecord>>,
+    pub failures: Vec<PlacementFailure>,
+}
+
+impl Command for RunTask {
+    type Answer = RunTaskAnswer;
+
+    fn decide(self, changes: &mut Changes<'_>) -> Result<RunTaskAnswer, ApiError> {
+        self.check(changes.state())?;
+        if let Some(answer) = self.repeated(changes.state())? {
+            return Ok(answer);
+        }
+        let definition = find_definition(changes.state(), &self.task_definition)?;
+        if !definition.is_active() {
+            return Err(ApiError::TaskDefinitionInactive { name: definition.id.to_string() });
+        }
+        let need = required_resources(&definition.definition);
+        let (mut tasks, mut failures) = (Vec::new(), Vec::new());
+        for index in 0..self.count {
+            match choose(changes.state(), changes.settings(), &self.cluster, &need) {
+                Some(instance) => {
+                    let task = self.new_task(changes, index as u8, &definition, instance, need.clone());
+                    tasks.push(changes.put_task(task));
+                }
+                None => {
+                    failures = explain(changes.state(), changes.settings(), &self.cluster, &need);
+                    break;
+                }
+            }
+        }
+        self.remember(changes, &tasks, &failures);
+        Ok(RunTaskAnswer { tasks, failures })
+    }
+}
+
+impl RunTask {
+    fn check(&self, state: &State) -> Result<(), ApiError> {
+        if !(1..=MAX_COUNT).contains(&self.count) {
+            return Err(ApiError::invalid("count", format!("must be 1 to {MAX_COUNT}, got {}", self.count)));
+        }
+        let longest = |field: &str, text: &Option<String>, limit: usize| match text {
+            Some(text) if text.chars().count() > limit => {
+                Err(ApiError::invalid(field, format!("must be at most {limit} characters")))
+            }
+            _ => Ok(()),
+        };
+        longest("startedBy", &self.started_by, 128)?;
+        longest("clientToken", &self.client_token, 64)?;
+        longest("group", &self.group, 255)?;
+        require_cluster(state, &self.cluster)
+    }
+
+    /// SHA-256 of what was asked for, in hex.
+    fn fingerprint(&self) -> String {
+        let asked = serde_json::json!([
+            self.cluster.as_str(), self.task_definition, self.count, self.group, self.started_by
+        ]);
+        crate::identity::sha256_hex(asked.to_string().as_bytes())
+    }
+
+    /// The answer given before to the same request with the same client token.
+    fn repeated(&self, state: &State) -> Result<Option<RunTaskAnswer>, ApiError> {
+        let Some(token) = &self.client_token else { return Ok(None) };
+        let Some(used) = state.client_tokens.get(&(self.cluster.clone(), token.clone())) else {
+            return Ok(None);
+        };
+        if used.fingerprint != self.fingerprint() {
+            let tasks: Vec<&str> = used.tasks.iter().map(TaskId::as_str).collect();
+            return Err(ApiError::ClientTokenConflict { token: token.clone(), tasks: tasks.join(", ") });
+        }
+        let tasks = used.tasks.iter().filter_map(|id| state.tasks.get(id)).cloned().collect();
+        Ok(Some(RunTaskAnswer { tasks, failures: used.failures.clone() }))
+    }
+
+    /// A call that made no task is not remembered, so that it can be tried again.
+    fn remember(&self, changes: &mut Changes<'_>, tasks: &[Arc<TaskRecord>], failures: &[PlacementFailure]) {
+        if let (Some(token), false) = (&self.client_token, tasks.is_empty()) {
+            changes.record(Mutation::ClientToken(Arc::new(ClientTokenRecord {
+                cluster: self.cluster.clone(),
+                token: token.clone(),
+                fingerprint: self.fingerprint(),
+                tasks: tasks.iter().map(|task| task.id.clone()).collect(),
+                failures: failures.to_vec(),
+                created_at_unix_ms: changes.now_ms(),
+            })));
+        }
+    }
+
+    fn new_task(
+        &self,
+        changes: &Changes<'_>,
+        index: u8,
+        definition: &DefinitionRecord,
+        instance: ContainerInstanceId,
+        resources: Resources,
+    ) -> TaskRecord {
+        let now = changes.now_ms();
+        TaskRecord {
+            id: TaskId::from_parts(now, changes.random_for(index)),
+            cluster: self.cluster.clone(),
+            definition: definition.id.clone(),
+            instance,
+            desired: DesiredStatus::Running,
+            last: TaskStatus::Pending,
+            stop_code: None,
+            stopped_reason: None,
+            waiting_reason: None,
+            group: self.group.clone().unwrap_or_else(|| format!("family:{}", definition.id.family)),
+            started_by: self.started_by.clone(),
+            containers: new_containers(definition),
+            version: 0,
+            generation: Generation(1),
+            report_sequence: 0,
+            resources,
+            times: TaskTimes { created_at: now, ..TaskTimes::default() },
+        }
+    }
+}
+
+fn new_containers(definition: &DefinitionRecord) -> Vec<ContainerRecord> {
+    let containers = definition.definition.container_definitions.iter();
+    containers
+        .map(|container| ContainerRecord {
+            name: container.name.clone(),
+            image: container.image.clone(),
+            essential: container.essential,
+            status: ContainerStatus::Pending,
+            exit: None,
+            reason: None,
+            pid: None,
+            image_digest: None,
+            address: None,
+            network_bindings: Vec::new(),
+            limits: KernelLimits::default(),
+        })
+        .collect()
+}
+
+/// Refuses a cluster that does not exist.
+pub fn require_cluster(state: &State, cluster: &ClusterName) -> Result<(), ApiError> {
+    if state.clusters.contains_key(cluster) {
+        Ok(())
+    } else {
+        Err(ApiError::ClusterNotFound { cluster: cluster.to_string() })
+    }
+}
+
+/// The cluster's nodes that may get tasks at all, in the order of their ids.
+fn candidates<'a>(
+    state: &'a State,
+    cluster: &'a ClusterName,
+) -> impl Iterator<Item = Candidate<'a, ContainerInstanceId>> {
+    let instances = state.instances.values().filter(move |instance| {
+        instance.cluster == *cluster && instance.status == ContainerInstanceStatus::Active
+    });
+    instances.map(|instance| {
+        let reserved = state.reserved(&instance.id);
+        Candidate {
+            id: &instance.id,
+            connected: instance.connected,
+            offered: &instance.offered,
+            used_cpu_units: reserved.cpu_units,
+            used_memory_mib: reserved.memory_mib,
+            used_ports: &reserved.host_ports,
+            tasks: reserved.tasks.len(),
+        }
+    })
+}
+
+fn reserve(settings: &Settings) -> Reserve {
+    Reserve { cpu_units: settings.reserve_cpu_units, memory_mib: settings.reserve_memory_mib }
+}
+
+fn choose(
+    state: &State,
+    settings: &Settings,
+    cluster: &ClusterName,
+    need: &Resources,
+) -> Option<ContainerInstanceId> {
+    place(candidates(state, cluster), need, reserve(settings)).cloned()
+}
+
+/// One failure for each node that was looked at, as ECS answers.
+fn explain(
+    state: &State,
+    settings: &Settings,
+    cluster: &ClusterName,
+    need: &Resources,
+) -> Vec<PlacementFailure> {
+    let detail = format!(
+        "needs {} CPU units, {} MiB and {} static host ports",
+        need.cpu_units, need.memory_mib, need.host_ports.len()
+    );
+    let failed = candidates(state, cluster).filter_map(|candidate| {
+        let misfit = misfit(&candidate, need, reserve(settings))?;
+        let (id, reason) = (candidate.id.to_string(), misfit.reason().to_owned());
+        Some(PlacementFailure { id, reason, detail: detail.clone() })
+    });
+    let failures: Vec<_> = failed.take(MAX_FAILURES).collect();
+    if failures.is_empty() {
+        let (id, reason) = (cluster.to_string(), NO_INSTANCES.to_owned());
+        return vec![PlacementFailure { id, reason, detail: String::new() }];
+    }
+    failures
+}

@@ -1,0 +1,225 @@
+//! Everything the control plane knows, as ordered maps of shared records, with what follows from them.
+//! In: mutations. Out: lookups. Owns: the ledger of reservations, derived from tasks and never stored.
+//! Never: changes but through `apply`, so that memory is always what the store gives back.
+
+use crate::core::mutation::Mutation;
+use crate::core::record::{
+    ClientTokenRecord, ClusterRecord, DefinitionRecord, EventRecord, FamilyRecord, InstanceRecord,
+    InstanceSnapshot, JoinTokenRecord, MetaRecord, RecordError, TaskRecord, decode,
+};
+use lighter_model::ids::{ClusterName, ContainerInstanceId, Family, TaskDefinitionId, TaskId};
+use lighter_model::resources::{HostPort, Resources};
+use lighter_model::status::{ContainerInstanceStatus, TaskStatus};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The state; `PartialEq` compares memory with what a store gives back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    pub meta: MetaRecord,
+    pub clusters: BTreeMap<ClusterName, Arc<ClusterRecord>>,
+    pub families: BTreeMap<Family, Arc<FamilyRecord>>,
+    pub definitions: BTreeMap<TaskDefinitionId, Arc<DefinitionRecord>>,
+    pub instances: BTreeMap<ContainerInstanceId, Arc<InstanceRecord>>,
+    pub tasks: BTreeMap<TaskId, Arc<TaskRecord>>,
+    pub client_tokens: BTreeMap<(ClusterName, String), Arc<ClientTokenRecord>>,
+    pub join_tokens: BTreeMap<String, Arc<JoinTokenRecord>>,
+    pub events: BTreeMap<u64, Arc<EventRecord>>,
+    ledger: BTreeMap<ContainerInstanceId, Reserved>,
+    stopped: BTreeSet<(u64, TaskId)>,
+}
+
+/// What the tasks of one instance take; a task counts until it is STOPPED.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reserved {
+    pub cpu_units: u64,
+    pub memory_mib: u64,
+    pub host_ports: BTreeSet<HostPort>,
+    pub tasks: BTreeSet<TaskId>,
+    pub running: u32,
+    pub pending: u32,
+}
+
+impl Reserved {
+    const NOTHING: &'static Self = &Self {
+        cpu_units: 0,
+        memory_mib: 0,
+        host_ports: BTreeSet::new(),
+        tasks: BTreeSet::new(),
+        running: 0,
+        pending: 0,
+    };
+
+    fn add(&mut self, task: &TaskRecord) {
+        self.cpu_units += u64::from(task.resources.cpu_units);
+        self.memory_mib += task.resources.memory_mib;
+        self.host_ports.extend(task.resources.host_ports.iter().copied());
+        self.tasks.insert(task.id.clone());
+        self.running += u32::from(task.last == TaskStatus::Running);
+        self.pending += u32::from(task.last < TaskStatus::Running);
+    }
+
+    fn remove(&mut self, task: &TaskRecord) {
+        self.cpu_units -= u64::from(task.resources.cpu_units);
+        self.memory_mib -= task.resources.memory_mib;
+        for port in &task.resources.host_ports {
+            self.host_ports.remove(port);
+        }
+        self.tasks.remove(&task.id);
+        self.running -= u32::from(task.last == TaskStatus::Running);
+        self.pending -= u32::from(task.last < TaskStatus::Running);
+    }
+}
+
+impl State {
+    /// Applies one change; the only way the state changes.
+    pub fn apply(&mut self, mutation: &Mutation) {
+        match mutation {
+            Mutation::Meta(record) => self.meta = *record,
+            Mutation::Cluster(record) => put(&mut self.clusters, record.name.clone(), record),
+            Mutation::Family(record) => put(&mut self.families, record.family.clone(), record),
+            Mutation::Definition(record) => put(&mut self.definitions, record.id.clone(), record),
+            Mutation::Instance(record) => put(&mut self.instances, record.id.clone(), record),
+            Mutation::Task(record) => self.put_task(record),
+            Mutation::TaskGone(id) => {
+                if let Some(old) = self.tasks.remove(id) {
+                    self.unaccount(&old);
+                }
+            }
+            Mutation::ClientToken(record) => {
+                put(&mut self.client_tokens, (record.cluster.clone(), record.token.clone()), record);
+            }
+            Mutation::ClientTokenGone(record) => {
+                self.client_tokens.remove(&(record.cluster.clone(), record.token.clone()));
+            }
+            Mutation::JoinToken(record) => put(&mut self.join_tokens, record.id.clone(), record),
+            Mutation::JoinTokenGone(id) => {
+                self.join_tokens.remove(id);
+            }
+            Mutation::Event(record) => put(&mut self.events, record.sequence, record),
+            Mutation::EventGone(sequence) => {
+                self.events.remove(sequence);
+            }
+        }
+    }
+
+    fn put_task(&mut self, record: &Arc<TaskRecord>) {
+        if let Some(old) = self.tasks.insert(record.id.clone(), record.clone()) {
+            self.unaccount(&old);
+        }
+        if record.last == TaskStatus::Stopped {
+            self.stopped.insert((stopped_at(record), record.id.clone()));
+        } else {
+            self.ledger.entry(record.instance.clone()).or_default().add(record);
+        }
+    }
+
+    fn unaccount(&mut self, old: &TaskRecord) {
+        if old.last == TaskStatus::Stopped {
+            self.stopped.remove(&(stopped_at(old), old.id.clone()));
+        } else if let Some(reserved) = self.ledger.get_mut(&old.instance) {
+            reserved.remove(old);
+            if reserved.tasks.is_empty() {
+                self.ledger.remove(&old.instance);
+            }
+        }
+    }
+
+    /// What the tasks of an instance take.
+    pub fn reserved(&self, instance: &ContainerInstanceId) -> &Reserved {
+        self.ledger.get(instance).unwrap_or(Reserved::NOTHING)
+    }
+
+    /// The ledger counted anew from the tasks; a test compares it with the one kept.
+    pub fn recount(&self) -> BTreeMap<ContainerInstanceId, Reserved> {
+        let mut ledger: BTreeMap<ContainerInstanceId, Reserved> = BTreeMap::new();
+        for task in self.tasks.values().filter(|task| task.last != TaskStatus::Stopped) {
+            ledger.entry(task.instance.clone()).or_default().add(task);
+        }
+        ledger
+    }
+
+    /// The ledger as kept.
+    pub fn ledger(&self) -> &BTreeMap<ContainerInstanceId, Reserved> {
+        &self.ledger
+    }
+
+    /// STOPPED tasks with the time they stopped, oldest first.
+    pub fn stopped(&self) -> &BTreeSet<(u64, TaskId)> {
+        &self.stopped
+    }
+
+    /// An instance with what is left of it.
+    pub fn snapshot(&self, instance: &Arc<InstanceRecord>) -> InstanceSnapshot {
+        let reserved = self.reserved(&instance.id);
+        let offered = &instance.offered;
+        let small = |units: u64| u32::try_from(units).unwrap_or(u32::MAX);
+        InstanceSnapshot {
+            instance: instance.clone(),
+            remaining: Resources {
+                cpu_units: offered.cpu_units.saturating_sub(small(reserved.cpu_units)),
+                memory_mib: offered.memory_mib.saturating_sub(reserved.memory_mib),
+                host_ports: offered.host_ports.union(&reserved.host_ports).copied().collect(),
+            },
+            running_tasks: reserved.running,
+            pending_tasks: reserved.pending,
+        }
+    }
+
+    /// The instance of this name that is not INACTIVE; names are unique among those of a cluster.
+    pub fn instance_by_name(&self, cluster: &ClusterName, name: &str) -> Option<&Arc<InstanceRecord>> {
+        self.instances.values().find(|instance| {
+            instance.cluster == *cluster
+                && instance.name == name
+                && instance.status != ContainerInstanceStatus::Inactive
+        })
+    }
+
+    /// The newest ACTIVE revision of a family.
+    pub fn newest_active(&self, family: &Family) -> Option<&Arc<DefinitionRecord>> {
+        let id = |revision| TaskDefinitionId { family: family.clone(), revision };
+        let revisions = self.definitions.range(id(0)..=id(u32::MAX)).rev();
+        let mut records = revisions.map(|(_, record)| record);
+        records.find(|record| record.is_active())
+    }
+
+    /// Builds the state from all records of a store; every active node counts as just seen.
+    pub fn from_records(records: Vec<(String, Vec<u8>)>) -> Result<Self, RecordError> {
+        let mut state = Self::default();
+        for (key, value) in records {
+            let mutation = read(&key, &value)?;
+            state.apply(&mutation);
+        }
+        let active = |instance: &InstanceRecord| {
+            instance.status == ContainerInstanceStatus::Active && !instance.connected
+        };
+        for instance in state.instances.values_mut().filter(|instance| active(instance)) {
+            Arc::make_mut(instance).connected = true;
+        }
+        Ok(state)
+    }
+}
+
+fn stopped_at(task: &TaskRecord) -> u64 {
+    task.times.settled_at.unwrap_or(task.times.created_at)
+}
+
+fn put<K: Ord, V>(map: &mut BTreeMap<K, Arc<V>>, key: K, record: &Arc<V>) {
+    map.insert(key, record.clone());
+}
+
+fn read(key: &str, value: &[u8]) -> Result<Mutation, RecordError> {
+    let kind = key.split('/').next().unwrap_or(key);
+    Ok(match kind {
+        "meta" => Mutation::Meta(decode(key, value)?),
+        "cluster" => Mutation::Cluster(Arc::new(decode(key, value)?)),
+        "family" => Mutation::Family(Arc::new(decode(key, value)?)),
+        "definition" => Mutation::Definition(Arc::new(decode(key, value)?)),
+        "instance" => Mutation::Instance(Arc::new(decode(key, value)?)),
+        "task" => Mutation::Task(Arc::new(decode(key, value)?)),
+        "client-token" => Mutation::ClientToken(Arc::new(decode(key, value)?)),
+        "join-token" => Mutation::JoinToken(Arc::new(decode(key, value)?)),
+        "event" => Mutation::Event(Arc::new(decode(key, value)?)),
+        _ => return Err(RecordError::UnknownKind { key: key.to_owned() }),
+    })
+}

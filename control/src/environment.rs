@@ -1,0 +1,71 @@
+//! The clock and the luck of the control plane, in one place, so that tests bring their own.
+//! In: the wall clock and the kernel's random numbers. Out: `Moment`s and random texts.
+//! Never: used inside the core; the core is given moments.
+
+use crate::core::Moment;
+use ring::rand::{SecureRandom, SystemRandom};
+use std::fmt::{Debug, Write as _};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Where time and randomness come from.
+#[derive(Clone)]
+pub struct Environment {
+    wall_unix_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+    random: Arc<SystemRandom>,
+}
+
+impl Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment").finish_non_exhaustive()
+    }
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self::with_clock(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+    }
+}
+
+impl Environment {
+    /// With another wall clock: milliseconds since the Unix epoch.
+    pub fn with_clock(wall_unix_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self { wall_unix_ms: Arc::new(wall_unix_ms), random: Arc::new(SystemRandom::new()) }
+    }
+
+    pub fn wall_unix_ms(&self) -> u64 {
+        (self.wall_unix_ms)()
+    }
+
+    /// Now, with fresh randomness.
+    pub fn moment(&self) -> Moment {
+        Moment { wall_unix_ms: self.wall_unix_ms(), random: u128::from_ne_bytes(self.random_bytes()) }
+    }
+
+    /// Random bytes; the process ends when the kernel has none, as nothing secret could be made.
+    pub fn random_bytes<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        if self.random.fill(&mut bytes).is_err() {
+            tracing::error!("the kernel gives no random numbers");
+            std::process::abort();
+        }
+        bytes
+    }
+
+    /// 32 random hex digits.
+    pub fn random_hex(&self) -> String {
+        hex(&self.random_bytes::<16>())
+    }
+}
+
+/// Lower-case hex digits of bytes.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,216 @@
+//! Why a request was refused, and the one place where that becomes a gRPC status.
+//! In: an `ApiError` from the core or a handler. Out: code, google.rpc.ErrorInfo, a sentence.
+//! Never: lets a cause of ours (store, TLS) leak beyond words that tell the caller what to do.
+//! Source of the ECS names: Amazon ECS API reference, "Common Errors" and each action's "Errors".
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The `domain` of every google.rpc.ErrorInfo.
+pub const ERROR_DOMAIN: &str = "lighter";
+
+/// Why a request failed; one variant for each machine-readable reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    #[error("{field}: {message}")]
+    InvalidParameter { field: String, message: String },
+    #[error("{message}")]
+    InvalidTaskDefinition { field: String, message: String },
+    #[error("there is no cluster {cluster:?}")]
+    ClusterNotFound { cluster: String },
+    #[error("there is no task definition {name:?}")]
+    TaskDefinitionNotFound { name: String },
+    #[error("task definition {name} is INACTIVE; register a new revision")]
+    TaskDefinitionInactive { name: String },
+    #[error("there is no task {task:?} in cluster {cluster}")]
+    TaskNotFound { task: String, cluster: String },
+    #[error("{text:?} is the beginning of {count} ids; give more digits")]
+    AmbiguousPrefix { field: &'static str, text: String, count: usize },
+    #[error("there is no container instance {name:?} in cluster {cluster}")]
+    ContainerInstanceNotFound { name: String, cluster: String },
+    #[error("container {container:?} is not part of task {task}")]
+    ContainerNotFound { container: String, task: String },
+    #[error("client token {token:?} was used with another request; its tasks are {tasks}")]
+    ClientTokenConflict { token: String, tasks: String },
+    #[error("this call needs an identity; use the administrator key, or the Unix socket as root")]
+    Unauthenticated,
+    #[error("{caller} may not call {method}")]
+    AccessDenied { caller: String, method: String },
+    #[error("{method} is not served here; ask the agent on its Unix socket")]
+    NotServedHere { method: String },
+    #[error("the join token is not one of this control plane; make another with `lighter token create`")]
+    JoinTokenInvalid,
+    #[error("the join token expired; make another with `lighter token create`")]
+    JoinTokenExpired,
+    #[error("the join token was used already; make another with `lighter token create`")]
+    JoinTokenUsed,
+    #[error(
+        "the name {name:?} belongs to container instance {holder}, which is connected; \
+         join under another name or stop that agent first"
+    )]
+    InstanceNameTaken { name: String, holder: String },
+    #[error("container instance {instance} is {status}; join again with a new token")]
+    InstanceNotActive { instance: String, status: String },
+    #[error(
+        "container instance {instance} has a session from {holder}; the one from {refused} is \
+         refused until that one has been silent for three heartbeats"
+    )]
+    SessionExists { instance: String, holder: SocketAddrText, refused: SocketAddrText },
+    #[error("another session of the same agent has taken over")]
+    SessionReplaced,
+    #[error("nothing was heard for three heartbeats")]
+    SessionSilent,
+    #[error("cut off for reading too slowly; connect again")]
+    SessionTooSlow,
+    #[error("protocol {min} to {max} is spoken there, {our_min} to {our_max} here; upgrade the older side")]
+    ProtocolMismatch { min: u32, max: u32, our_min: u32, our_max: u32 },
+    #[error("protocol error: {message}")]
+    ProtocolViolation { message: String },
+    #[error("task {task} is not of container instance {instance}")]
+    ForeignTask { task: String, instance: String },
+    #[error("there is no log stream {stream:?}")]
+    LogStreamNotFound { stream: String },
+    #[error("container instance {instance}, which has the task's logs, is not connected; try again when it is")]
+    NodeNotConnected { instance: String },
+    #[error("container instance {instance} did not answer within {seconds} s")]
+    NodeDidNotAnswer { instance: String, seconds: u64 },
+    #[error("the logs could not be read on the node: {message}")]
+    LogsUnreadable { message: String },
+    #[error("event {after} is too old; the oldest kept is {oldest}: list the state and watch from now on")]
+    EventsTooOld { after: u64, oldest: u64 },
+    #[error("cut off for reading too slowly; the last event sent was {last}: watch again after it")]
+    WatcherTooSlow { last: u64 },
+    #[error("the state was reloaded from the store; connect again")]
+    StateReloaded,
+    #[error("the outcome is not known because the store failed; ask for the state, or repeat with a clientToken")]
+    OutcomeUnknown,
+    #[error("nothing was done because the store failed; try again")]
+    StoreUnavailable,
+    #[error("the control plane is shutting down; try again")]
+    ShuttingDown,
+    #[error("internal error: {message}")]
+    Internal { message: String },
+}
+
+/// An address as shown in a message; "a Unix socket" where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketAddrText(pub Option<SocketAddr>);
+
+impl std::fmt::Display for SocketAddrText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("a Unix socket"),
+        }
+    }
+}
+
+/// What a client's program needs to know of an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mapping {
+    pub code: Code,
+    /// UPPER_SNAKE, stable.
+    pub reason: &'static str,
+    /// The ECS exception.
+    pub ecs: &'static str,
+}
+
+const CLIENT: &str = "ClientException";
+const SERVER: &str = "ServerException";
+const INVALID: &str = "InvalidParameterException";
+const DENIED: &str = "AccessDeniedException";
+
+impl ApiError {
+    /// A parameter that breaks a rule; `field` as ECS spells it.
+    pub fn invalid(field: &str, message: impl Into<String>) -> Self {
+        Self::InvalidParameter { field: field.to_owned(), message: message.into() }
+    }
+
+    /// The one mapping from errors to codes; a variant without a row does not compile.
+    pub fn mapping(&self) -> Mapping {
+        let (code, reason, ecs) = match self {
+            Self::InvalidParameter { .. } => (Code::InvalidArgument, "INVALID_PARAMETER", INVALID),
+            Self::InvalidTaskDefinition { .. } => (Code::InvalidArgument, "INVALID_TASK_DEFINITION", CLIENT),
+            Self::ClusterNotFound { .. } => (Code::NotFound, "CLUSTER_NOT_FOUND", "ClusterNotFoundException"),
+            Self::TaskDefinitionNotFound { .. } => (Code::NotFound, "TASK_DEFINITION_NOT_FOUND", CLIENT),
+            Self::TaskDefinitionInactive { .. } => {
+                (Code::FailedPrecondition, "TASK_DEFINITION_INACTIVE", CLIENT)
+            }
+            Self::TaskNotFound { .. } => (Code::NotFound, "TASK_NOT_FOUND", INVALID),
+            Self::AmbiguousPrefix { .. } => (Code::InvalidArgument, "AMBIGUOUS_PREFIX", INVALID),
+            Self::ContainerInstanceNotFound { .. } => {
+                (Code::NotFound, "CONTAINER_INSTANCE_NOT_FOUND", INVALID)
+            }
+            Self::ContainerNotFound { .. } => (Code::NotFound, "CONTAINER_NOT_FOUND", INVALID),
+            Self::ClientTokenConflict { .. } => {
+                (Code::AlreadyExists, "CLIENT_TOKEN_CONFLICT", "ConflictException")
+            }
+            Self::Unauthenticated => (Code::Unauthenticated, "UNAUTHENTICATED", DENIED),
+            Self::AccessDenied { .. } => (Code::PermissionDenied, "ACCESS_DENIED", DENIED),
+            Self::NotServedHere { .. } => (Code::Unimplemented, "NOT_SERVED_HERE", CLIENT),
+            Self::JoinTokenInvalid => (Code::Unauthenticated, "JOIN_TOKEN_INVALID", DENIED),
+            Self::JoinTokenExpired => (Code::Unauthenticated, "JOIN_TOKEN_EXPIRED", DENIED),
+            Self::JoinTokenUsed => (Code::Unauthenticated, "JOIN_TOKEN_USED", DENIED),
+            Self::InstanceNameTaken { .. } => (Code::AlreadyExists, "INSTANCE_NAME_TAKEN", CLIENT),
+            Self::InstanceNotActive { .. } => (Code::PermissionDenied, "INSTANCE_NOT_ACTIVE", DENIED),
+            Self::SessionExists { .. } => (Code::AlreadyExists, "SESSION_EXISTS", CLIENT),
+            Self::SessionReplaced => (Code::Aborted, "SESSION_REPLACED", CLIENT),
+            Self::SessionSilent => (Code::DeadlineExceeded, "SESSION_SILENT", CLIENT),
+            Self::SessionTooSlow => (Code::Aborted, "SESSION_TOO_SLOW", CLIENT),
+            Self::ProtocolMismatch { .. } => (Code::FailedPrecondition, "PROTOCOL_MISMATCH", CLIENT),
+            Self::ProtocolViolation { .. } => (Code::InvalidArgument, "PROTOCOL_VIOLATION", CLIENT),
+            Self::ForeignTask { .. } => (Code::PermissionDenied, "FOREIGN_TASK", DENIED),
+            Self::LogStreamNotFound { .. } => (Code::NotFound, "LOG_STREAM_NOT_FOUND", CLIENT),
+            Self::NodeNotConnected { .. } => (Code::Unavailable, "NODE_NOT_CONNECTED", SERVER),
+            Self::NodeDidNotAnswer { .. } => (Code::Unavailable, "NODE_DID_NOT_ANSWER", SERVER),
+            Self::LogsUnreadable { .. } => (Code::Unknown, "LOGS_UNREADABLE", SERVER),
+            Self::EventsTooOld { .. } => (Code::OutOfRange, "EVENTS_TOO_OLD", CLIENT),
+            Self::WatcherTooSlow { .. } => (Code::Aborted, "WATCHER_TOO_SLOW", CLIENT),
+            Self::StateReloaded => (Code::Aborted, "STATE_RELOADED", SERVER),
+            Self::OutcomeUnknown => (Code::Unavailable, "OUTCOME_UNKNOWN", SERVER),
+            Self::StoreUnavailable => (Code::Unavailable, "STORE_UNAVAILABLE", SERVER),
+            Self::ShuttingDown => (Code::Unavailable, "SHUTTING_DOWN", SERVER),
+            Self::Internal { .. } => (Code::Internal, "INTERNAL", SERVER),
+        };
+        Mapping { code, reason, ecs }
+    }
+
+    /// The parameter at fault, as ECS spells it.
+    fn field(&self) -> Option<&str> {
+        match self {
+            Self::InvalidParameter { field, .. } | Self::InvalidTaskDefinition { field, .. } => Some(field),
+            Self::AmbiguousPrefix { field, .. } => Some(field),
+            _ => None,
+        }
+    }
+}
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        let Mapping { code, reason, ecs } = error.mapping();
+        let mut metadata = HashMap::from([("ecs".to_owned(), ecs.to_owned())]);
+        if let Some(field) = error.field() {
+            metadata.insert("field".to_owned(), field.to_owned());
+        }
+        let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
+        Status::with_error_details(code, error.to_string(), details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_carries_reason_field_and_ecs_name() {
+        let status = Status::from(ApiError::invalid("count", "must be 1 to 10"));
+        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "count: must be 1 to 10"));
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("INVALID_PARAMETER", "lighter"));
+        assert_eq!(info.metadata["ecs"], "InvalidParameterException");
+        assert_eq!(info.metadata["field"], "count");
+    }
+}

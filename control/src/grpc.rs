@@ -1,0 +1,197 @@
+//! The gRPC services: each method converts, calls its handler, converts back.
+//! In: requests that have passed the permission table. Out: messages, streams, statuses.
+//! Never: decides anything; never sees a type of the model.
+
+use crate::api::{Context, events, instance, join, logs, task, task_definition};
+use crate::convert;
+use crate::error::ApiError;
+use crate::identity::layer::caller;
+use crate::session::link::OUTGOING_DEPTH;
+use crate::session::{convert as node_convert, run};
+use futures_util::{Stream, StreamExt};
+use lighter_proto::v1;
+use lighter_proto::v1::lighter_server::Lighter;
+use lighter_proto::v1::node_server::Node;
+use std::pin::Pin;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// How long a node's log stream may wait for its first message.
+const FIRST_BATCH: std::time::Duration = std::time::Duration::from_secs(10);
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Answer<T> = Result<Response<T>, Status>;
+
+/// The service for people and tools.
+pub struct LighterService(pub Context);
+
+/// The service for nodes.
+pub struct NodeService(pub Context);
+
+#[tonic::async_trait]
+impl Lighter for LighterService {
+    async fn register_task_definition(
+        &self,
+        request: Request<v1::RegisterTaskDefinitionRequest>,
+    ) -> Answer<v1::RegisterTaskDefinitionResponse> {
+        let caller = caller(request.extensions());
+        let record = task_definition::register(&self.0, &caller, &request.into_inner().json).await?;
+        let task_definition = Some(convert::definition(&record));
+        Ok(Response::new(v1::RegisterTaskDefinitionResponse { task_definition }))
+    }
+
+    async fn describe_task_definition(
+        &self,
+        request: Request<v1::DescribeTaskDefinitionRequest>,
+    ) -> Answer<v1::DescribeTaskDefinitionResponse> {
+        let record = task_definition::describe(&self.0, &request.into_inner().task_definition)?;
+        let task_definition = Some(convert::definition(&record));
+        Ok(Response::new(v1::DescribeTaskDefinitionResponse { task_definition }))
+    }
+
+    async fn list_task_definitions(
+        &self,
+        request: Request<v1::ListTaskDefinitionsRequest>,
+    ) -> Answer<v1::ListTaskDefinitionsResponse> {
+        let filter = convert::definition_filter(request.into_inner());
+        Ok(Response::new(convert::definition_page(task_definition::list(&self.0, &filter)?)))
+    }
+
+    async fn deregister_task_definition(
+        &self,
+        request: Request<v1::DeregisterTaskDefinitionRequest>,
+    ) -> Answer<v1::DeregisterTaskDefinitionResponse> {
+        let record = task_definition::deregister(&self.0, request.into_inner().task_definition).await?;
+        let task_definition = Some(convert::definition(&record));
+        Ok(Response::new(v1::DeregisterTaskDefinitionResponse { task_definition }))
+    }
+
+    async fn run_task(&self, request: Request<v1::RunTaskRequest>) -> Answer<v1::RunTaskResponse> {
+        let answer = task::run(&self.0, convert::run_task(request.into_inner())?).await?;
+        Ok(Response::new(convert::run_task_response(answer)))
+    }
+
+    async fn stop_task(&self, request: Request<v1::StopTaskRequest>) -> Answer<v1::StopTaskResponse> {
+        let stopped = task::stop(&self.0, convert::stop_task(request.into_inner())?).await?;
+        Ok(Response::new(v1::StopTaskResponse { task: Some(convert::task(&stopped)) }))
+    }
+
+    async fn list_tasks(&self, request: Request<v1::ListTasksRequest>) -> Answer<v1::ListTasksResponse> {
+        let filter = convert::task_filter(request.into_inner());
+        Ok(Response::new(convert::task_page(task::list(&self.0, &filter)?)))
+    }
+
+    async fn describe_tasks(
+        &self,
+        request: Request<v1::DescribeTasksRequest>,
+    ) -> Answer<v1::DescribeTasksResponse> {
+        let request = request.into_inner();
+        let described = task::describe(&self.0, &request.cluster, &request.tasks)?;
+        Ok(Response::new(convert::described_tasks(described)))
+    }
+
+    async fn list_container_instances(
+        &self,
+        request: Request<v1::ListContainerInstancesRequest>,
+    ) -> Answer<v1::ListContainerInstancesResponse> {
+        let filter = convert::instance_filter(request.into_inner());
+        Ok(Response::new(convert::instance_page(instance::list(&self.0, &filter)?)))
+    }
+
+    async fn describe_container_instances(
+        &self,
+        request: Request<v1::DescribeContainerInstancesRequest>,
+    ) -> Answer<v1::DescribeContainerInstancesResponse> {
+        let request = request.into_inner();
+        let described = instance::describe(&self.0, &request.cluster, &request.container_instances)?;
+        Ok(Response::new(convert::described_instances(described)))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Answer<v1::CreateJoinTokenResponse> {
+        let wanted = convert::token_request(request.into_inner())?;
+        Ok(Response::new(convert::new_token(join::create_token(&self.0, wanted).await?)))
+    }
+
+    type StreamTaskLogsStream = Streamed<v1::StreamTaskLogsResponse>;
+
+    async fn stream_task_logs(
+        &self,
+        request: Request<v1::StreamTaskLogsRequest>,
+    ) -> Answer<Self::StreamTaskLogsStream> {
+        let logs = logs::open(&self.0, convert::logs_request(request.into_inner())).await?;
+        let stop = self.0.stop.clone();
+        let batches = futures_util::stream::unfold(logs, |mut logs| async move {
+            let batch = logs.next().await?;
+            Some((batch.map(convert::logs).map_err(Status::from), logs))
+        });
+        Ok(Response::new(Box::pin(batches.take_until(stop.cancelled_owned()))))
+    }
+
+    type WatchEventsStream = Streamed<v1::Event>;
+
+    async fn watch_events(&self, request: Request<v1::WatchEventsRequest>) -> Answer<Self::WatchEventsStream> {
+        let events = events::watch(&self.0, &convert::watch_request(request.into_inner()))?;
+        let events = events.map(|event| event.map(|event| convert::event(&event)).map_err(Status::from));
+        Ok(Response::new(Box::pin(events)))
+    }
+}
+
+#[tonic::async_trait]
+impl Node for NodeService {
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Answer<v1::JoinResponse> {
+        let request = request.into_inner();
+        let joined =
+            join::join(&self.0, &request.token, &request.certificate_request_pem, request.name).await?;
+        Ok(Response::new(convert::joined(joined)))
+    }
+
+    type SessionStream = ReceiverStream<Result<v1::ControlMessage, Status>>;
+
+    async fn session(&self, request: Request<Streaming<v1::NodeMessage>>) -> Answer<Self::SessionStream> {
+        let me = convert::identity(request.extensions())?;
+        let incoming = request.into_inner().map(|message| match message {
+            Ok(message) => node_convert::node_said(message),
+            Err(status) => Err(ApiError::ProtocolViolation { message: status.to_string() }),
+        });
+        let (out, answers) = mpsc::channel(OUTGOING_DEPTH);
+        // The answer begins at once, so that an agent may wait for it before its hello.
+        tokio::spawn(run::serve(self.0.clone(), me, incoming, out));
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+
+    async fn send_logs(
+        &self,
+        request: Request<Streaming<v1::SendLogsRequest>>,
+    ) -> Answer<v1::SendLogsResponse> {
+        let me = convert::identity(request.extensions())?;
+        let mut batches = request.into_inner();
+        let first = tokio::time::timeout(FIRST_BATCH, batches.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("the first message did not come"))??;
+        let missing = || ApiError::ProtocolViolation { message: "no first message".to_owned() };
+        let mut batch = first.ok_or_else(missing)?;
+        let reader = self.0.logs.take(&batch.stream_id, &me.id)?;
+        loop {
+            let item = match batch.error.is_empty() {
+                true => Ok(batch.lines),
+                false => Err(ApiError::LogsUnreadable { message: batch.error }),
+            };
+            let ended = item.is_err();
+            // A reader that is gone ends the stream; a slow one slows the node down.
+            if reader.send(item).await.is_err() || ended {
+                break;
+            }
+            tokio::select! {
+                () = reader.closed() => break,
+                next = batches.message() => match next? {
+                    Some(next) => batch = next,
+                    None => break,
+                },
+            }
+        }
+        Ok(Response::new(v1::SendLogsResponse {}))
+    }
+}

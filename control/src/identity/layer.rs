@@ -1,0 +1,75 @@
+//! The tower layer before every service: finds the method, applies the permission table, and hands
+//! the `Caller` on to the handler.
+//! In: requests with the `Peer` of their connection. Out: the same, or a refusal.
+//! Never: lets a request through whose method has a rule that its caller does not meet.
+
+use super::caller::Caller;
+use super::permission::{check, method_of};
+use crate::error::{ApiError, SocketAddrText};
+use crate::listen::Peer;
+use http::{Request, Response};
+use std::future::{Ready, ready};
+use std::task::{Context, Poll};
+use tonic::body::Body;
+use tonic::{Extensions, Status};
+use tower::Service;
+use futures_util::future::Either;
+
+/// Wraps a service with the check.
+#[derive(Debug, Clone, Copy)]
+pub struct AccessLayer;
+
+impl<S> tower::Layer<S> for AccessLayer {
+    type Service = Access<S>;
+    fn layer(&self, inner: S) -> Access<S> {
+        Access { inner }
+    }
+}
+
+/// A service behind the check.
+#[derive(Debug, Clone)]
+pub struct Access<S> {
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Access<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let peer = request.extensions().get::<Peer>();
+        let caller = peer.map_or(&Caller::Anonymous, |peer| &peer.caller);
+        match method_of(request.uri().path()).map(|method| check(method, caller)) {
+            Some(Err(refused)) => Either::Right(ready(Ok(Status::from(refused).into_http()))),
+            Some(Ok(())) | None => Either::Left(self.inner.call(request)),
+        }
+    }
+}
+
+/// The caller of a request that has passed the layer.
+pub fn caller(extensions: &Extensions) -> Caller {
+    extensions.get::<Peer>().map_or(Caller::Anonymous, |peer| peer.caller.clone())
+}
+
+/// Where a request came from.
+pub fn address(extensions: &Extensions) -> SocketAddrText {
+    SocketAddrText(extensions.get::<Peer>().and_then(|peer| peer.address))
+}
+
+/// The calling container instance; the permission table has let nobody else through.
+pub fn node(
+    extensions: &Extensions,
+) -> Result<(lighter_model::ids::ClusterName, lighter_model::ids::ContainerInstanceId), ApiError> {
+    match caller(extensions) {
+        Caller::Node { cluster, id } => Ok((cluster, id)),
+        _ => Err(ApiError::Unauthenticated),
+    }
+}

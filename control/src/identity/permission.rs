@@ -1,0 +1,62 @@
+//! The one table of who may call what. A method without a row does not compile.
+//! In: a method of the contract. Out: its rule. What a node may say of which task is checked where
+//! the task is known (core/report.rs, session/logs.rs). Never: a rule anywhere else.
+
+use super::caller::Caller;
+use crate::error::ApiError;
+use lighter_proto::Method;
+
+/// Who may call a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Everybody; the method itself asks for a token.
+    Anyone,
+    /// People and tools with an identity.
+    User,
+    /// A container instance, for itself.
+    Node,
+    /// The agent serves it on its own Unix socket.
+    NotServedHere,
+}
+
+/// The table.
+pub fn access(method: Method) -> Rule {
+    match method {
+        Method::LighterRegisterTaskDefinition
+        | Method::LighterDescribeTaskDefinition
+        | Method::LighterListTaskDefinitions
+        | Method::LighterDeregisterTaskDefinition
+        | Method::LighterRunTask
+        | Method::LighterStopTask
+        | Method::LighterListTasks
+        | Method::LighterDescribeTasks
+        | Method::LighterListContainerInstances
+        | Method::LighterDescribeContainerInstances
+        | Method::LighterCreateJoinToken
+        | Method::LighterStreamTaskLogs
+        | Method::LighterWatchEvents => Rule::User,
+        Method::NodeJoin => Rule::Anyone,
+        Method::NodeSession | Method::NodeSendLogs => Rule::Node,
+        Method::AgentGetAgentStatus
+        | Method::AgentListLocalTasks
+        | Method::AgentGetDiskUsage
+        | Method::AgentPrune
+        | Method::AgentStreamPullProgress => Rule::NotServedHere,
+    }
+}
+
+/// The method of an HTTP/2 path; `None` for health, reflection and what does not exist.
+pub fn method_of(path: &str) -> Option<Method> {
+    Method::ALL.iter().copied().find(|method| method.path() == path)
+}
+
+/// Applies the table.
+pub fn check(method: Method, caller: &Caller) -> Result<(), ApiError> {
+    let denied = || ApiError::AccessDenied { caller: caller.to_string(), method: method.path().to_owned() };
+    match (access(method), caller) {
+        (Rule::NotServedHere, _) => Err(ApiError::NotServedHere { method: method.path().to_owned() }),
+        (Rule::Anyone, _) | (Rule::User, Caller::User { .. }) | (Rule::Node, Caller::Node { .. }) => Ok(()),
+        (Rule::User | Rule::Node, Caller::Anonymous) => Err(ApiError::Unauthenticated),
+        (Rule::User, Caller::Node { .. }) | (Rule::Node, Caller::User { .. }) => Err(denied()),
+    }
+}

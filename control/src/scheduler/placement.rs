@@ -1,0 +1,178 @@
+//! Chooses the node of one task: it must fit by CPU, memory and host ports on a connected node; of
+//! those that fit the one with the fewest tasks wins, ties go to the lowest id.
+//! In: candidates in the order of their ids. Out: the place, or why each candidate was passed over.
+//! Never: looks at a clock or draws lots; the same input gives the same place.
+
+use lighter_model::resources::{HostPort, Resources};
+use std::collections::BTreeSet;
+
+/// A node as placement sees it; borrowed, so that looking at thousands allocates nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a, I> {
+    pub id: &'a I,
+    pub connected: bool,
+    /// What it offers to tasks; ports are those it keeps for itself.
+    pub offered: &'a Resources,
+    pub used_cpu_units: u64,
+    pub used_memory_mib: u64,
+    pub used_ports: &'a BTreeSet<HostPort>,
+    /// Tasks that are not STOPPED.
+    pub tasks: usize,
+}
+
+/// What an operator keeps free on every node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reserve {
+    pub cpu_units: u32,
+    pub memory_mib: u64,
+}
+
+/// Why a candidate cannot take the task, in ECS's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Misfit {
+    Agent,
+    Cpu,
+    Memory,
+    Ports,
+}
+
+impl Misfit {
+    /// ECS's failure reason.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Agent => "AGENT",
+            Self::Cpu => "RESOURCE:CPU",
+            Self::Memory => "RESOURCE:MEMORY",
+            Self::Ports => "RESOURCE:PORTS",
+        }
+    }
+}
+
+/// ECS's failure reason for a cluster without nodes.
+pub const NO_INSTANCES: &str = "No Container Instances were found in your cluster.";
+
+/// The first thing that keeps the task off this candidate.
+pub fn misfit<I>(candidate: &Candidate<'_, I>, need: &Resources, reserve: Reserve) -> Option<Misfit> {
+    let offered = candidate.offered;
+    let cpu_free = u64::from(offered.cpu_units.saturating_sub(reserve.cpu_units))
+        .saturating_sub(candidate.used_cpu_units);
+    let memory_free = offered
+        .memory_mib
+        .saturating_sub(reserve.memory_mib)
+        .saturating_sub(candidate.used_memory_mib);
+    let taken = |port| offered.host_ports.contains(port) || candidate.used_ports.contains(port);
+    if !candidate.connected {
+        Some(Misfit::Agent)
+    } else if u64::from(need.cpu_units) > cpu_free {
+        Some(Misfit::Cpu)
+    } else if need.memory_mib > memory_free {
+        Some(Misfit::Memory)
+    } else if need.host_ports.iter().any(taken) {
+        Some(Misfit::Ports)
+    } else {
+        None
+    }
+}
+
+/// The place for a task, or `None` when it fits nowhere. `candidates` come in the order of their ids.
+pub fn place<'a, I: 'a>(
+    candidates: impl Iterator<Item = Candidate<'a, I>>,
+    need: &Resources,
+    reserve: Reserve,
+) -> Option<&'a I> {
+    let mut best: Option<(usize, &'a I)> = None;
+    for candidate in candidates {
+        let fewer = best.is_none_or(|(tasks, _)| candidate.tasks < tasks);
+        if fewer && misfit(&candidate, need, reserve).is_none() {
+            if candidate.tasks == 0 {
+                return Some(candidate.id);
+            }
+            best = Some((candidate.tasks, candidate.id));
+        }
+    }
+    best.map(|(_, id)| id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lighter_model::task_definition::TransportProtocol;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone)]
+    struct Node {
+        id: u32,
+        connected: bool,
+        offered: Resources,
+        cpu: u64,
+        memory: u64,
+        ports: BTreeSet<HostPort>,
+        tasks: usize,
+    }
+
+    fn candidate(node: &Node) -> Candidate<'_, u32> {
+        Candidate {
+            id: &node.id,
+            connected: node.connected,
+            offered: &node.offered,
+            used_cpu_units: node.cpu,
+            used_memory_mib: node.memory,
+            used_ports: &node.ports,
+            tasks: node.tasks,
+        }
+    }
+
+    /// Slow and obvious: all that fit, sorted by (tasks, id).
+    fn reference(nodes: &[Node], need: &Resources, reserve: Reserve) -> Option<u32> {
+        let fits = |n: &&Node| {
+            let all: BTreeSet<HostPort> = n.offered.host_ports.union(&n.ports).copied().collect();
+            n.connected
+                && n.cpu + u64::from(need.cpu_units) + u64::from(reserve.cpu_units)
+                    <= u64::from(n.offered.cpu_units).max(n.cpu + u64::from(reserve.cpu_units))
+                && n.memory + need.memory_mib + reserve.memory_mib
+                    <= n.offered.memory_mib.max(n.memory + reserve.memory_mib)
+                && all.is_disjoint(&need.host_ports)
+        };
+        let mut fitting: Vec<&Node> = nodes.iter().filter(fits).collect();
+        fitting.sort_by_key(|n| (n.tasks, n.id));
+        fitting.first().map(|n| n.id)
+    }
+
+    fn ports() -> impl Strategy<Value = BTreeSet<HostPort>> {
+        let port = (1u16..6, any::<bool>()).prop_map(|(port, udp)| HostPort {
+            protocol: if udp { TransportProtocol::Udp } else { TransportProtocol::Tcp },
+            port,
+        });
+        proptest::collection::btree_set(port, 0..3)
+    }
+
+    fn resources() -> impl Strategy<Value = Resources> {
+        (0u32..8, 0u64..8, ports())
+            .prop_map(|(cpu_units, memory_mib, host_ports)| Resources { cpu_units, memory_mib, host_ports })
+    }
+
+    fn nodes() -> impl Strategy<Value = Vec<Node>> {
+        let node = (any::<bool>(), resources(), 0u64..8, 0u64..8, ports(), 0usize..4);
+        proptest::collection::vec(node, 0..8).prop_map(|all| {
+            let numbered = all.into_iter().enumerate();
+            numbered
+                .map(|(id, (connected, offered, cpu, memory, ports, tasks))| Node {
+                    id: id as u32, connected, offered, cpu, memory, ports, tasks,
+                })
+                .collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_choice_is_that_of_the_obvious_reference(
+            nodes in nodes(), need in resources(), cpu in 0u32..3, memory in 0u64..3,
+        ) {
+            let reserve = Reserve { cpu_units: cpu, memory_mib: memory };
+            let found = place(nodes.iter().map(candidate), &need, reserve).copied();
+            prop_assert_eq!(found, reference(&nodes, &need, reserve));
+            let fits_somewhere = nodes.iter().any(|n| misfit(&candidate(n), &need, reserve).is_none());
+            prop_assert_eq!(found.is_some(), fits_somewhere);
+        }
+    }
+}

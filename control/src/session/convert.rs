@@ -1,0 +1,363 @@
+//! Between the node service's messages and our own types; here and in the crate's `convert` only.
+//! In: NodeMessage. Out: `NodeSaid`; and ControlMessages from records. Never: decides anything.
+
+use super::hello::Hello;
+use super::logs::LogRequest;
+use crate::core::instance::NodeFacts;
+use crate::core::record::{DefinitionRecord, TaskRecord};
+use crate::error::ApiError;
+use lighter_model::exit::{ContainerExit, ExitStatus};
+use lighter_model::ids::{IdError, TaskId};
+use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
+use lighter_model::resources::{HostPort, Resources};
+use lighter_model::status::{ContainerStatus, DesiredStatus, StopCode, TaskStatus};
+use lighter_model::task_definition::{TransportProtocol, input};
+use lighter_proto::v1;
+use prost::Message;
+use std::collections::BTreeSet;
+
+/// Lines as they travel.
+pub type LogBatch = Vec<v1::LogLine>;
+/// What is sent to a node.
+pub type Outgoing = v1::ControlMessage;
+
+/// The largest message of a manifest, in bytes.
+pub const CHUNK_BYTES: usize = 256 << 10;
+
+/// What a node says within a session.
+#[derive(Debug)]
+pub enum NodeSaid {
+    Hello(Hello),
+    Heartbeat(u64),
+    Acknowledge(u64),
+    Reports(Vec<TaskReport>),
+    ConfirmStop(Vec<TaskId>),
+    State(NodeFacts),
+}
+
+fn wrong(message: impl Into<String>) -> ApiError {
+    ApiError::ProtocolViolation { message: message.into() }
+}
+
+fn task_id(text: &str) -> Result<TaskId, ApiError> {
+    text.parse().map_err(|error: IdError| wrong(error.to_string()))
+}
+
+/// Reads one message.
+pub fn node_said(message: v1::NodeMessage) -> Result<NodeSaid, ApiError> {
+    use v1::node_message::Message;
+    Ok(match message.message.ok_or_else(|| wrong("an empty message, or one of a newer agent"))? {
+        Message::Hello(hello) => NodeSaid::Hello(read_hello(hello)?),
+        Message::Heartbeat(heartbeat) => NodeSaid::Heartbeat(heartbeat.number),
+        Message::Acknowledge(acknowledge) => NodeSaid::Acknowledge(acknowledge.sequence),
+        Message::TaskReports(reports) => {
+            NodeSaid::Reports(reports.reports.into_iter().map(read_report).collect::<Result<_, _>>()?)
+        }
+        Message::ConfirmStop(stop) => {
+            NodeSaid::ConfirmStop(stop.task_ids.iter().map(|id| task_id(id)).collect::<Result<_, _>>()?)
+        }
+        Message::NodeState(state) => NodeSaid::State(read_state(state)?),
+    })
+}
+
+fn read_hello(hello: v1::NodeHello) -> Result<Hello, ApiError> {
+    let protocol = hello.protocol.unwrap_or_default();
+    Ok(Hello {
+        protocol_min: protocol.min,
+        protocol_max: protocol.max,
+        agent_version: hello.agent_version,
+        boot_id: hello.boot_id,
+        run_id: hello.agent_run_id,
+        term: hello.term,
+        incarnation: hello.incarnation,
+        revision: hello.revision,
+        facts: read_state(hello.state.unwrap_or_default())?,
+        held: hello.tasks.iter().map(|task| task_id(&task.task_id)).collect::<Result<_, _>>()?,
+    })
+}
+
+fn read_state(state: v1::NodeState) -> Result<NodeFacts, ApiError> {
+    Ok(NodeFacts {
+        name: state.name,
+        offered: read_resources(&state.resources.unwrap_or_default())?,
+        attributes: state.attributes.into_iter().map(|a| (a.name, a.value)).collect(),
+    })
+}
+
+fn read_resources(resources: &v1::Resources) -> Result<Resources, ApiError> {
+    let mut host_ports = BTreeSet::new();
+    let protocols =
+        [(TransportProtocol::Tcp, &resources.ports_tcp), (TransportProtocol::Udp, &resources.ports_udp)];
+    for (protocol, ports) in protocols {
+        for port in ports {
+            host_ports.insert(HostPort { protocol, port: read_port(*port)? });
+        }
+    }
+    Ok(Resources { cpu_units: resources.cpu_units, memory_mib: resources.memory_mib, host_ports })
+}
+
+fn read_port(port: u32) -> Result<u16, ApiError> {
+    u16::try_from(port).map_err(|_| wrong(format!("{port} is no port")))
+}
+
+/// 0 means that it has not happened.
+fn happened(unix_ms: i64) -> Option<u64> {
+    u64::try_from(unix_ms).ok().filter(|ms| *ms > 0)
+}
+
+fn text(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn read_report(report: v1::TaskReport) -> Result<TaskReport, ApiError> {
+    let (status, stop_code) = (report.last_status(), report.stop_code());
+    Ok(TaskReport {
+        task: task_id(&report.task_id)?,
+        sequence: report.sequence,
+        status: read_task_status(status).ok_or_else(|| wrong("a report without a status"))?,
+        stop_code: read_stop_code(stop_code),
+        stopped_reason: text(report.stopped_reason),
+        waiting_reason: text(report.waiting_reason),
+        containers: report.containers.into_iter().map(read_container).collect::<Result<_, _>>()?,
+        pull_started_at_unix_ms: happened(report.pull_started_at_unix_ms),
+        pull_stopped_at_unix_ms: happened(report.pull_stopped_at_unix_ms),
+        started_at_unix_ms: happened(report.started_at_unix_ms),
+        stopping_at_unix_ms: happened(report.stopping_at_unix_ms),
+        execution_stopped_at_unix_ms: happened(report.execution_stopped_at_unix_ms),
+        stopped_at_unix_ms: happened(report.stopped_at_unix_ms),
+    })
+}
+
+fn read_container(container: v1::Container) -> Result<ContainerReport, ApiError> {
+    let status = match container.last_status() {
+        v1::ContainerStatus::Unspecified | v1::ContainerStatus::Pending => ContainerStatus::Pending,
+        v1::ContainerStatus::Running => ContainerStatus::Running,
+        v1::ContainerStatus::Stopped => ContainerStatus::Stopped,
+    };
+    Ok(ContainerReport {
+        name: container.name.parse().map_err(|error: IdError| wrong(error.to_string()))?,
+        status,
+        exit: container.exit.map(read_exit).transpose()?,
+        reason: text(container.reason),
+        pid: (container.pid != 0).then_some(container.pid),
+        image_digest: text(container.image_digest),
+        address: text(container.address),
+        network_bindings: container
+            .network_bindings
+            .into_iter()
+            .map(read_binding)
+            .collect::<Result<_, _>>()?,
+        limits: container.limits.map(read_limits).unwrap_or_default(),
+    })
+}
+
+fn read_exit(exit: v1::ContainerExit) -> Result<ContainerExit, ApiError> {
+    let status = match exit.status.ok_or_else(|| wrong("an exit without a status"))? {
+        v1::container_exit::Status::Exited(code) => ExitStatus::Exited(code),
+        v1::container_exit::Status::Signaled(signal) => ExitStatus::Signaled(signal),
+    };
+    let finished_at_unix_ms = happened(exit.finished_at_unix_ms).unwrap_or_default();
+    Ok(ContainerExit { status, oom_killed: exit.oom_killed, finished_at_unix_ms })
+}
+
+fn read_binding(binding: v1::NetworkBinding) -> Result<NetworkBinding, ApiError> {
+    let protocol = match binding.protocol() {
+        v1::TransportProtocol::Udp => TransportProtocol::Udp,
+        v1::TransportProtocol::Tcp | v1::TransportProtocol::Unspecified => TransportProtocol::Tcp,
+    };
+    Ok(NetworkBinding {
+        container_port: read_port(binding.container_port)?,
+        host_port: read_port(binding.host_port)?,
+        bind_ip: binding.bind_ip,
+        protocol,
+    })
+}
+
+fn read_limits(limits: v1::KernelLimits) -> KernelLimits {
+    KernelLimits {
+        cpu_quota_us: limits.cpu_quota_us,
+        cpu_period_us: limits.cpu_period_us,
+        cpu_weight: limits.cpu_weight,
+        memory_max_bytes: limits.memory_max_bytes,
+        pids_max: limits.pids_max,
+    }
+}
+
+fn read_task_status(status: v1::TaskStatus) -> Option<TaskStatus> {
+    Some(match status {
+        v1::TaskStatus::Unspecified => return None,
+        v1::TaskStatus::Provisioning => TaskStatus::Provisioning,
+        v1::TaskStatus::Pending => TaskStatus::Pending,
+        v1::TaskStatus::Activating => TaskStatus::Activating,
+        v1::TaskStatus::Running => TaskStatus::Running,
+        v1::TaskStatus::Deactivating => TaskStatus::Deactivating,
+        v1::TaskStatus::Stopping => TaskStatus::Stopping,
+        v1::TaskStatus::Deprovisioning => TaskStatus::Deprovisioning,
+        v1::TaskStatus::Stopped => TaskStatus::Stopped,
+    })
+}
+
+fn read_stop_code(code: v1::StopCode) -> Option<StopCode> {
+    Some(match code {
+        v1::StopCode::Unspecified => return None,
+        v1::StopCode::TaskFailedToStart => StopCode::TaskFailedToStart,
+        v1::StopCode::EssentialContainerExited => StopCode::EssentialContainerExited,
+        v1::StopCode::UserInitiated => StopCode::UserInitiated,
+        v1::StopCode::ServiceSchedulerInitiated => StopCode::ServiceSchedulerInitiated,
+        v1::StopCode::SpotInterruption => StopCode::SpotInterruption,
+        v1::StopCode::TerminationNotice => StopCode::TerminationNotice,
+        v1::StopCode::InfrastructureHealth => StopCode::InfrastructureHealth,
+    })
+}
+
+/// A stop code on the wire.
+pub fn stop_code(code: Option<StopCode>) -> i32 {
+    let code = match code {
+        None => v1::StopCode::Unspecified,
+        Some(StopCode::TaskFailedToStart) => v1::StopCode::TaskFailedToStart,
+        Some(StopCode::EssentialContainerExited) => v1::StopCode::EssentialContainerExited,
+        Some(StopCode::UserInitiated) => v1::StopCode::UserInitiated,
+        Some(StopCode::ServiceSchedulerInitiated) => v1::StopCode::ServiceSchedulerInitiated,
+        Some(StopCode::SpotInterruption) => v1::StopCode::SpotInterruption,
+        Some(StopCode::TerminationNotice) => v1::StopCode::TerminationNotice,
+        Some(StopCode::InfrastructureHealth) => v1::StopCode::InfrastructureHealth,
+    };
+    code.into()
+}
+
+/// A desired status on the wire.
+pub fn desired_status(status: DesiredStatus) -> i32 {
+    match status {
+        DesiredStatus::Running => v1::DesiredStatus::Running.into(),
+        DesiredStatus::Stopped => v1::DesiredStatus::Stopped.into(),
+    }
+}
+
+type Body = v1::control_message::Message;
+
+fn outgoing(body: Body) -> Outgoing {
+    Outgoing { sequence: 0, message: Some(body) }
+}
+
+/// Gives a message its place in the session.
+pub fn numbered(message: Outgoing, sequence: u64) -> Outgoing {
+    Outgoing { sequence, ..message }
+}
+
+/// What the control plane says first.
+#[derive(Debug, Clone)]
+pub struct ControlSays {
+    pub protocol: u32,
+    pub term: u64,
+    pub incarnation: String,
+    pub container_instance_id: String,
+    pub cluster: String,
+    pub heartbeat_interval_ms: u32,
+}
+
+pub fn control_hello(says: ControlSays) -> Outgoing {
+    outgoing(Body::Hello(v1::ControlHello {
+        protocol: says.protocol,
+        features: Vec::new(),
+        term: says.term,
+        incarnation: says.incarnation,
+        container_instance_id: says.container_instance_id,
+        cluster: says.cluster,
+        heartbeat_interval_ms: says.heartbeat_interval_ms,
+        control_version: env!("CARGO_PKG_VERSION").to_owned(),
+    }))
+}
+
+pub fn heartbeat_answer(number: u64, term: u64) -> Outgoing {
+    outgoing(Body::HeartbeatAnswer(v1::HeartbeatAnswer { number, term }))
+}
+
+fn assignment(task: &TaskRecord) -> v1::Assignment {
+    let stopped = task.desired == DesiredStatus::Stopped;
+    v1::Assignment {
+        task_id: task.id.to_string(),
+        generation: task.generation.0,
+        desired_status: desired_status(task.desired),
+        task_definition: task.definition.to_string(),
+        stop_code: stop_code(task.stop_code.filter(|_| stopped)),
+        stop_reason: task.stopped_reason.clone().filter(|_| stopped).unwrap_or_default(),
+        forget: task.last == TaskStatus::Stopped,
+        group: task.group.clone(),
+    }
+}
+
+/// Cuts items into messages of at most 256 KiB; always at least one.
+fn chunks<T: Message>(items: impl Iterator<Item = T>) -> Vec<Vec<T>> {
+    // Each item has a tag and a length before it, and the message some fields of its own.
+    const OVERHEAD: usize = 8;
+    const OWN_FIELDS: usize = 64;
+    let mut chunks = vec![Vec::new()];
+    let mut bytes = OWN_FIELDS;
+    for item in items {
+        let size = item.encoded_len() + OVERHEAD;
+        if bytes + size > CHUNK_BYTES && chunks.last().is_some_and(|chunk| !chunk.is_empty()) {
+            chunks.push(Vec::new());
+            bytes = OWN_FIELDS;
+        }
+        bytes += size;
+        if let Some(chunk) = chunks.last_mut() {
+            chunk.push(item);
+        }
+    }
+    chunks
+}
+
+/// The complete list of what the node should hold.
+pub fn manifest<'a>(revision: u64, tasks: impl Iterator<Item = &'a TaskRecord>) -> Vec<Outgoing> {
+    let chunks = chunks(tasks.map(assignment));
+    let last = chunks.len() - 1;
+    let numbered = chunks.into_iter().enumerate();
+    numbered
+        .map(|(index, assignments)| {
+            let last_chunk = index == last;
+            outgoing(Body::Manifest(v1::Manifest { revision, assignments, last_chunk }))
+        })
+        .collect()
+}
+
+/// What has changed since.
+pub fn assignments<'a>(revision: u64, tasks: impl Iterator<Item = &'a TaskRecord>) -> Vec<Outgoing> {
+    let chunks = chunks(tasks.map(assignment)).into_iter().filter(|chunk| !chunk.is_empty());
+    chunks
+        .map(|assignments| outgoing(Body::Assignments(v1::Assignments { revision, assignments })))
+        .collect()
+}
+
+/// Definitions in ECS's JSON form.
+pub fn definitions<'a>(records: impl Iterator<Item = &'a DefinitionRecord>) -> Vec<Outgoing> {
+    let definitions = records.map(|record| v1::Definition {
+        task_definition: record.id.to_string(),
+        json: input::to_json(&record.definition),
+    });
+    let chunks = chunks(definitions).into_iter().filter(|chunk| !chunk.is_empty());
+    chunks.map(|definitions| outgoing(Body::Definitions(v1::Definitions { definitions }))).collect()
+}
+
+pub fn reports_applied(applied: Vec<(TaskId, u64)>) -> Outgoing {
+    let applied = applied.into_iter();
+    let applied = applied
+        .map(|(task, sequence)| v1::AppliedReport { task_id: task.to_string(), sequence })
+        .collect();
+    outgoing(Body::ReportsApplied(v1::ReportsApplied { applied }))
+}
+
+pub fn stop_confirmed(tasks: &[TaskId]) -> Outgoing {
+    let task_ids = tasks.iter().map(ToString::to_string).collect();
+    outgoing(Body::StopConfirmed(v1::StopConfirmed { task_ids }))
+}
+
+pub fn open_log_stream(request: LogRequest) -> Outgoing {
+    outgoing(Body::OpenLogStream(v1::OpenLogStream {
+        stream_id: request.stream_id,
+        task_id: request.task.to_string(),
+        container: request.container,
+        follow: request.follow,
+        tail_lines: request.tail_lines,
+        since_unix_ms: request.since_unix_ms,
+    }))
+}

@@ -1,0 +1,47 @@
+//! The clocks of the control plane: who has missed its heartbeats, and what is old enough to go.
+//! In: intervals. Out: commands. Never: decides: the core does, with the time it is given.
+
+use crate::api::Context;
+use crate::core::instance::NodeSilent;
+use crate::core::sweep::Sweep;
+use lighter_model::ids::ContainerInstanceId;
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Between two looks for what is old.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Marks silent nodes as away, until the control plane stops.
+pub async fn watch_heartbeats(context: Context) {
+    let mut tick = interval(context.heartbeat_interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = context.stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let silent: Vec<ContainerInstanceId> = context.view.read(|shown| {
+            let connected = shown.state.instances.values().filter(|instance| instance.connected);
+            connected.map(|i| &i.id).filter(|id| context.sessions.is_silent(id)).cloned().collect()
+        });
+        for instance in silent {
+            tracing::warn!(%instance, "three heartbeats missed; no new tasks for this node");
+            if let Err(error) = context.writer.submit(NodeSilent { instance }).await {
+                tracing::warn!(%error, "a silent node could not be marked");
+            }
+        }
+    }
+}
+
+/// Removes what is old, until the control plane stops.
+pub async fn sweep(context: Context) {
+    let mut tick = interval(SWEEP_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = context.stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        while context.writer.submit(Sweep).await.unwrap_or(false) {}
+    }
+}

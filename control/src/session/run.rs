@@ -1,0 +1,295 @@
+//! One session from hello to end.
+//! In: the node's messages, changed assignments, log requests. Out: messages through the `Link`.
+//! Never: acknowledges a report before it is durable, or confirms a stop that a changed or older
+//! store would be the only one to ask for.
+
+use super::convert::{self, ControlSays, NodeSaid, Outgoing};
+use super::hello::Hello;
+use super::link::Link;
+use super::registry::Place;
+use crate::api::Context;
+use crate::core::instance::{NodeConnected, NodeStateChanged, usable_instance};
+use crate::core::record::TaskRecord;
+use crate::core::report::{ApplyReports, MAX_REPORTS};
+use crate::error::{ApiError, SocketAddrText};
+use crate::view::AssignmentChange;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use futures_util::{Stream, StreamExt};
+use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};
+use lighter_model::report::TaskReport;
+use lighter_model::status::TaskStatus;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::Status;
+
+/// How long a node may take to say hello.
+const HELLO_LIMIT: Duration = Duration::from_secs(10);
+/// Batches of reports on their way to the store; then reading waits, and with it the node.
+const COMMITTING: usize = 16;
+/// Changed assignments put into one message at most.
+const DELTA: usize = 256;
+
+type Applied = Result<Vec<(TaskId, u64)>, ApiError>;
+
+/// Who speaks: from the certificate, never from a message.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub cluster: ClusterName,
+    pub id: ContainerInstanceId,
+    pub address: SocketAddrText,
+}
+
+/// A session at work.
+struct Session {
+    context: Context,
+    me: Identity,
+    link: Link,
+    /// The manifest's revision, then that of the last delta.
+    revision: u64,
+    trusted: bool,
+    /// The load of the state that this session was begun with.
+    epoch: u64,
+    committing: FuturesOrdered<BoxFuture<'static, Applied>>,
+}
+
+/// Serves a session and tells the node why it ended.
+pub async fn serve(
+    context: Context,
+    me: Identity,
+    mut incoming: impl Stream<Item = Result<NodeSaid, ApiError>> + Unpin,
+    out: mpsc::Sender<Result<Outgoing, Status>>,
+) {
+    let ended = match begin(&context, &me, &mut incoming, &out).await {
+        Ok((session, changes, mut place)) => {
+            let ended = session.run(incoming, changes, &mut place).await;
+            context.sessions.end(&me.id, &place);
+            ended
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = ended {
+        tracing::info!(instance = %me.id, address = %me.address, reason = %error, "a session ended");
+        // A node that is gone needs no reason.
+        let _ = out.send_timeout(Err(error.into()), Duration::from_secs(1)).await;
+    }
+}
+
+type Begun = (Session, mpsc::Receiver<AssignmentChange>, Place);
+
+async fn begin(
+    context: &Context,
+    me: &Identity,
+    incoming: &mut (impl Stream<Item = Result<NodeSaid, ApiError>> + Unpin),
+    out: &mpsc::Sender<Result<Outgoing, Status>>,
+) -> Result<Begun, ApiError> {
+    let first = tokio::time::timeout(HELLO_LIMIT, incoming.next()).await;
+    let hello = match first.map_err(|_| ApiError::SessionSilent)?.transpose()? {
+        Some(NodeSaid::Hello(hello)) => hello,
+        _ => return Err(ApiError::ProtocolViolation { message: "the first message is no hello".to_owned() }),
+    };
+    let protocol = hello.protocol()?;
+    let instance = context.view.read(|shown| usable_instance(&shown.state, &me.id))?;
+    if instance.cluster != me.cluster {
+        let (instance, status) = (me.id.to_string(), format!("of cluster {}", instance.cluster));
+        return Err(ApiError::InstanceNotActive { instance, status });
+    }
+    let place = context.sessions.begin(&me.id, &hello.run_id, me.address)?;
+    // From here on the place is given back whatever happens.
+    match greet(context, me, hello, protocol, out).await {
+        Ok((session, changes)) => Ok((session, changes, place)),
+        Err(error) => {
+            context.sessions.end(&me.id, &place);
+            Err(error)
+        }
+    }
+}
+
+async fn greet(
+    context: &Context,
+    me: &Identity,
+    hello: Hello,
+    protocol: u32,
+    out: &mpsc::Sender<Result<Outgoing, Status>>,
+) -> Result<(Session, mpsc::Receiver<AssignmentChange>), ApiError> {
+    // First follow, then read: a change in between is in the manifest and comes again as a delta.
+    let changes = context.view.follow(&me.id);
+    let (trusted, term, incarnation, epoch) = context
+        .view
+        .read(|shown| (hello.trusts(shown), shown.term, shown.incarnation.clone(), shown.epoch));
+    let connected = NodeConnected {
+        instance: me.id.clone(),
+        facts: hello.facts,
+        agent_version: hello.agent_version,
+        boot_id: hello.boot_id,
+        address: me.address.0,
+        held: hello.held.clone(),
+        trusted,
+    };
+    while context.writer.submit(connected.clone()).await? {}
+    let mut link = Link::new(out.clone());
+    let says = ControlSays {
+        protocol,
+        term,
+        incarnation,
+        container_instance_id: me.id.to_string(),
+        cluster: me.cluster.to_string(),
+        heartbeat_interval_ms: u32::try_from(context.heartbeat_interval.as_millis()).unwrap_or(u32::MAX),
+    };
+    link.send_unnumbered(convert::control_hello(says)).await?;
+    let (revision, tasks, orphans) = context.view.read(|shown| {
+        let state = &shown.state;
+        let own = state.reserved(&me.id).tasks.iter().filter_map(|id| state.tasks.get(id));
+        // What is held and STOPPED here may be forgotten there: its acknowledgement was lost.
+        let held = hello.held.iter().filter_map(|id| state.tasks.get(id));
+        let held = held.filter(|task| task.instance == me.id && task.last == TaskStatus::Stopped);
+        let tasks: Vec<Arc<TaskRecord>> = own.chain(held).cloned().collect();
+        let orphans = state.instances.get(&me.id).map(|instance| instance.orphans.clone());
+        (shown.sequence, tasks, orphans.unwrap_or_default())
+    });
+    if !orphans.is_empty() {
+        tracing::warn!(instance = %me.id, ?orphans, "the node holds tasks of another or a newer store; they are left running");
+    }
+    link.manifest(&context.view, revision, &tasks).await?;
+    tracing::info!(instance = %me.id, address = %me.address, tasks = tasks.len(), "a session began");
+    let (context, me, committing) = (context.clone(), me.clone(), FuturesOrdered::new());
+    Ok((Session { context, me, link, revision, trusted, epoch, committing }, changes))
+}
+
+impl Session {
+    async fn run(
+        mut self,
+        mut incoming: impl Stream<Item = Result<NodeSaid, ApiError>> + Unpin,
+        mut changes: mpsc::Receiver<AssignmentChange>,
+        place: &mut Place,
+    ) -> Result<(), ApiError> {
+        let limit = self.context.sessions.silence_limit();
+        let mut heard = Instant::now();
+        loop {
+            let room = self.committing.len() < COMMITTING;
+            tokio::select! {
+                () = self.context.stop.cancelled() => return Err(ApiError::ShuttingDown),
+                () = place.cancel.cancelled() => return Err(ApiError::SessionReplaced),
+                () = tokio::time::sleep_until(heard + limit) => return Err(ApiError::SessionSilent),
+                said = incoming.next(), if room => {
+                    let Some(said) = said else { return Ok(()) };
+                    heard = Instant::now();
+                    self.context.sessions.heard(&self.me.id);
+                    self.hear(said?).await?;
+                }
+                change = changes.recv() => match change {
+                    Some(first) => self.delta(first, &mut changes).await?,
+                    None => return Err(self.why_no_changes()),
+                },
+                Some(request) = place.logs.recv() => {
+                    self.link.send(convert::open_log_stream(request)).await?;
+                }
+                Some(applied) = self.committing.next() => {
+                    self.link.send(convert::reports_applied(applied?)).await?;
+                }
+            }
+        }
+    }
+
+    /// The view has dropped this session: it was too slow, or everything was loaded anew.
+    fn why_no_changes(&self) -> ApiError {
+        if self.context.view.read(|shown| shown.epoch) != self.epoch {
+            ApiError::StateReloaded
+        } else {
+            ApiError::SessionTooSlow
+        }
+    }
+
+    async fn hear(&mut self, said: NodeSaid) -> Result<(), ApiError> {
+        match said {
+            NodeSaid::Hello(_) => {
+                Err(ApiError::ProtocolViolation { message: "a second hello".to_owned() })
+            }
+            NodeSaid::Heartbeat(number) => {
+                let term = self.context.view.read(|shown| shown.term);
+                self.link.send_unnumbered(convert::heartbeat_answer(number, term)).await
+            }
+            NodeSaid::Acknowledge(sequence) if sequence > self.link.sequence() => {
+                let message = format!("{sequence} acknowledged, {} sent", self.link.sequence());
+                Err(ApiError::ProtocolViolation { message })
+            }
+            NodeSaid::Acknowledge(_) => Ok(()),
+            NodeSaid::Reports(reports) => {
+                self.apply(reports);
+                Ok(())
+            }
+            NodeSaid::ConfirmStop(tasks) => self.confirm(tasks).await,
+            NodeSaid::State(facts) => {
+                let changed = NodeStateChanged { instance: self.me.id.clone(), facts };
+                self.context.writer.submit(changed).await
+            }
+        }
+    }
+
+    /// Gives reports to the writer; they are acknowledged in order when they are durable.
+    fn apply(&mut self, mut reports: Vec<TaskReport>) {
+        while !reports.is_empty() {
+            let rest = reports.split_off(reports.len().min(MAX_REPORTS));
+            let command = ApplyReports { instance: self.me.id.clone(), reports };
+            let writer = self.context.writer.clone();
+            self.committing.push_back(Box::pin(async move { writer.submit(command).await }));
+            reports = rest;
+        }
+    }
+
+    /// Sends what changed, as few messages as may be.
+    async fn delta(
+        &mut self,
+        first: AssignmentChange,
+        changes: &mut mpsc::Receiver<AssignmentChange>,
+    ) -> Result<(), ApiError> {
+        let mut batch = vec![first];
+        while batch.len() < DELTA {
+            match changes.try_recv() {
+                Ok(change) => batch.push(change),
+                Err(_) => break,
+            }
+        }
+        let newest = batch.iter().map(|change| change.revision).max().unwrap_or_default();
+        let newer = batch.into_iter().filter(|change| change.revision > self.revision);
+        let tasks: Vec<Arc<TaskRecord>> = newer.map(|change| change.task).collect();
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        self.link.assignments(&self.context.view, newest, &tasks).await?;
+        // A batch of the store may be cut in two here: the rest of it has the same revision.
+        self.revision = self.revision.max(newest.saturating_sub(1));
+        Ok(())
+    }
+
+    /// Confirms the stop of tasks that this store surely does not want on this node; the others are
+    /// assigned again.
+    async fn confirm(&mut self, asked: Vec<TaskId>) -> Result<(), ApiError> {
+        let (confirmed, wanted, revision) = self.context.view.read(|shown| {
+            let state = &shown.state;
+            let orphans = state.instances.get(&self.me.id).map(|instance| &instance.orphans);
+            let (mut confirmed, mut wanted) = (Vec::new(), Vec::new());
+            for id in asked {
+                match state.tasks.get(&id) {
+                    Some(task) if task.instance == self.me.id => wanted.push(task.clone()),
+                    Some(_) => confirmed.push(id),
+                    None if self.trusted && !orphans.is_some_and(|ids| ids.contains(&id)) => {
+                        confirmed.push(id);
+                    }
+                    None => tracing::warn!(instance = %self.me.id, task = %id, "an unknown task is left running"),
+                }
+            }
+            (confirmed, wanted, shown.sequence)
+        });
+        if !wanted.is_empty() {
+            self.link.assignments(&self.context.view, revision, &wanted).await?;
+        }
+        if confirmed.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(instance = %self.me.id, tasks = ?confirmed, "stopping tasks that are not known here");
+        self.link.send(convert::stop_confirmed(&confirmed)).await
+    }
+}

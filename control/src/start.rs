@@ -1,0 +1,285 @@
+//! Puts the control plane together and takes it apart.
+//! In: a configuration. Out: a running server behind a handle. Owns: the order of start and stop.
+//! Never: serves before the store is loaded, or ends before what was acknowledged is durable.
+
+use crate::api::{Context, DEFAULT_CLUSTER, join};
+use crate::config::{ConfigError, ControlConfig, PlaintextListen};
+use crate::core::Settings;
+use crate::core::instance::EnsureClusters;
+use crate::environment::Environment;
+use crate::error::ApiError;
+use crate::grpc::{LighterService, NodeService};
+use crate::identity::ca::{Ca, CaError};
+use crate::identity::files::make_private_dir;
+use crate::identity::layer::AccessLayer;
+use crate::listen::{Acceptors, Connection, ListenError, tls_config};
+use crate::session::{logs::LogStreams, monitor, registry::Sessions};
+use crate::store::redb::RedbStore;
+use crate::store::{Store, StoreError};
+use crate::view::View;
+use crate::writer::{self, LoadError};
+use lighter_proto::v1::lighter_server::LighterServer;
+use lighter_proto::v1::node_server::NodeServer;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+/// How long open calls may take to end at a shutdown.
+const GRACE: Duration = Duration::from_secs(5);
+/// A connection that does not answer a ping for so long is closed.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// Why the control plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the configuration cannot be used")]
+    Config { #[source] source: ConfigError },
+    #[error("the data directory {path:?} cannot be made")]
+    DataDir { path: PathBuf, #[source] source: std::io::Error },
+    #[error("the certificate authority cannot be used")]
+    Ca { #[source] source: CaError },
+    #[error("the store cannot be opened")]
+    Store { #[source] source: StoreError },
+    #[error("the state cannot be loaded")]
+    Load { #[source] source: LoadError },
+    #[error("cannot listen")]
+    Listen { #[source] source: ListenError },
+    #[error("the clusters cannot be made")]
+    Clusters { #[source] source: ApiError },
+    #[error("gRPC reflection cannot be set up")]
+    Reflection { #[source] source: tonic_reflection::server::Error },
+}
+
+/// The control plane.
+#[derive(Debug, Clone, Copy)]
+pub struct Control;
+
+/// A running control plane. Dropping it does not stop it.
+pub struct ControlHandle {
+    addresses: Vec<SocketAddr>,
+    plaintext_addresses: Vec<SocketAddr>,
+    unix_sockets: Vec<PathBuf>,
+    admin_key_path: PathBuf,
+    context: Context,
+    running: JoinHandle<()>,
+}
+
+/// Where the control plane is reached.
+#[derive(Default)]
+struct Bound {
+    tls: Vec<SocketAddr>,
+    loopback: Vec<SocketAddr>,
+    unix: Vec<PathBuf>,
+}
+
+impl Control {
+    /// Starts with the system's clock and the store of the data directory.
+    pub async fn start(config: ControlConfig) -> Result<ControlHandle, StartError> {
+        Self::start_in(config, Environment::default()).await
+    }
+
+    /// Starts with another clock.
+    pub async fn start_in(
+        config: ControlConfig,
+        environment: Environment,
+    ) -> Result<ControlHandle, StartError> {
+        let dir = &config.data_dir;
+        make_private_dir(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
+        let store = RedbStore::open(&dir.join("control.redb"), &environment.random_hex())
+            .map_err(|source| StartError::Store { source })?;
+        Self::start_with(config, environment, Box::new(store)).await
+    }
+
+    /// Starts on another store, for tests.
+    pub async fn start_with(
+        config: ControlConfig,
+        environment: Environment,
+        store: Box<dyn Store>,
+    ) -> Result<ControlHandle, StartError> {
+        config.check().map_err(|source| StartError::Config { source })?;
+        let dir = &config.data_dir;
+        make_private_dir(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
+        let ca_error = |source| StartError::Ca { source };
+        let now = environment.wall_unix_ms();
+        let ca = Arc::new(Ca::open(dir, now).map_err(ca_error)?);
+        let admin_key_path = ca.ensure_admin_key(dir, now).map_err(ca_error)?;
+        let view = Arc::new(View::default());
+        let (writer, writing) =
+            writer::start(store, settings(&config), environment.clone(), view.clone())
+                .await
+                .map_err(|source| StartError::Load { source })?;
+        let context = Context {
+            view,
+            writer,
+            ca,
+            environment,
+            sessions: Arc::new(Sessions::new(config.heartbeat_interval())),
+            logs: Arc::new(LogStreams::default()),
+            heartbeat_interval: config.heartbeat_interval(),
+            stop: CancellationToken::new(),
+        };
+        make_clusters(&context, &config).await?;
+        let (acceptors, connections) = Acceptors::new(context.stop.clone());
+        // On a failure what listens already ends with the token.
+        let listening = listen(&context, &config, &acceptors).await;
+        let bound = listening.inspect_err(|_| context.stop.cancel())?;
+        let running = serve(&context, connections, writing).inspect_err(|_| context.stop.cancel())?;
+        announce(&bound, &admin_key_path);
+        Ok(ControlHandle {
+            addresses: bound.tls,
+            plaintext_addresses: bound.loopback,
+            unix_sockets: bound.unix,
+            admin_key_path,
+            context,
+            running,
+        })
+    }
+}
+
+fn announce(bound: &Bound, admin_key_path: &Path) {
+    tracing::info!(
+        tls = ?bound.tls, loopback = ?bound.loopback, unix = ?bound.unix,
+        admin_key = %admin_key_path.display(), "the control plane serves"
+    );
+}
+
+fn settings(config: &ControlConfig) -> Settings {
+    Settings {
+        reserve_cpu_units: config.placement_reserve_cpu_units,
+        reserve_memory_mib: config.placement_reserve_memory_mib,
+        events_kept: config.events_kept,
+        stopped_tasks_kept: config.stopped_tasks_kept,
+    }
+}
+
+async fn make_clusters(context: &Context, config: &ControlConfig) -> Result<(), StartError> {
+    let failed = |source| StartError::Clusters { source };
+    let mut clusters = vec![crate::api::cluster_name(DEFAULT_CLUSTER).map_err(failed)?];
+    clusters.extend(config.clusters.iter().cloned());
+    context.writer.submit(EnsureClusters { clusters }).await.map_err(failed)
+}
+
+async fn listen(context: &Context, config: &ControlConfig, acceptors: &Acceptors) -> Result<Bound, StartError> {
+    let failed = |source| StartError::Listen { source };
+    let mut bound = Bound::default();
+    let now = context.environment.wall_unix_ms();
+    let identity = context.ca.server_identity(&config.server_names, now);
+    let identity = identity.map_err(|source| StartError::Ca { source })?;
+    let tls = tls_config(identity, context.ca.der()).map_err(failed)?;
+    for address in &config.listen {
+        bound.tls.push(acceptors.tls(*address, tls.clone()).await.map_err(failed)?);
+    }
+    for plaintext in &config.listen_plaintext {
+        match plaintext {
+            PlaintextListen::Loopback(address) => {
+                bound.loopback.push(acceptors.loopback(*address).await.map_err(failed)?);
+            }
+            PlaintextListen::Unix(path) => {
+                let own_uid = own_uid();
+                acceptors.unix(path, own_uid).await.map_err(failed)?;
+                bound.unix.push(path.clone());
+            }
+        }
+    }
+    Ok(bound)
+}
+
+/// The user this process runs as: the owner of what it just made in /proc.
+fn own_uid() -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    // Without /proc only root is an administrator on the socket.
+    std::fs::metadata("/proc/self").map_or(0, |metadata| metadata.uid())
+}
+
+/// Serves until the token is cancelled, then lets the writer end.
+fn serve(
+    context: &Context,
+    connections: mpsc::Receiver<std::io::Result<Connection>>,
+    writing: JoinHandle<()>,
+) -> Result<JoinHandle<()>, StartError> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(lighter_proto::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|source| StartError::Reflection { source })?;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let stop = context.stop.clone();
+    let server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .layer(AccessLayer)
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(LighterServer::new(LighterService(context.clone())))
+        .add_service(NodeServer::new(NodeService(context.clone())))
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.clone().cancelled_owned());
+    let heartbeats = tokio::spawn(monitor::watch_heartbeats(context.clone()));
+    let sweeping = tokio::spawn(monitor::sweep(context.clone()));
+    Ok(tokio::spawn(async move {
+        health.set_serving::<LighterServer<LighterService>>().await;
+        health.set_serving::<NodeServer<NodeService>>().await;
+        let mut server = tokio::spawn(server);
+        tokio::select! {
+            () = stop.cancelled() => {
+                if tokio::time::timeout(GRACE, &mut server).await.is_err() {
+                    server.abort();
+                }
+            }
+            ended = &mut server => tracing::error!(?ended, "the server ended by itself"),
+        }
+        stop.cancel();
+        let _ = tokio::join!(heartbeats, sweeping);
+        // The writer answers what it has taken; it ends when the last handle is gone, at the latest
+        // when the caller drops its own.
+        let _ = tokio::time::timeout(GRACE, writing).await;
+    }))
+}
+
+impl ControlHandle {
+    /// Addresses served with TLS, as bound.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+    /// Loopback addresses served without TLS, as bound.
+    pub fn plaintext_addresses(&self) -> &[SocketAddr] {
+        &self.plaintext_addresses
+    }
+    /// The first Unix socket, where local root is the administrator.
+    pub fn unix_socket(&self) -> Option<&Path> {
+        self.unix_sockets.first().map(PathBuf::as_path)
+    }
+    /// The administrator's certificate, private key and CA, one PEM file of mode 0600.
+    pub fn admin_key_path(&self) -> &Path {
+        &self.admin_key_path
+    }
+
+    /// Makes a token for one node of the default cluster, good for an hour.
+    pub async fn create_join_token(&self) -> Result<String, ApiError> {
+        let request = join::TokenRequest {
+            cluster: crate::api::cluster_name(DEFAULT_CLUSTER)?,
+            time_to_live_s: 0,
+            attributes: BTreeMap::new(),
+        };
+        Ok(join::create_token(&self.context, request).await?.text)
+    }
+
+    /// Ends sessions and watchers, lets open calls finish, closes the sockets. Returns at once.
+    pub fn shutdown(&self) {
+        self.context.stop.cancel();
+    }
+
+    /// Waits until everything has ended after `shutdown`.
+    pub async fn join(self) {
+        let Self { running, context, .. } = self;
+        // The writer ends with its last handle.
+        drop(context);
+        if let Err(error) = running.await {
+            tracing::error!(%error, "the control plane ended badly");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What readers are shown: the committed state and nothing ahead of it.
+//! In: committed mutations from the writer. Out: short looks at the state, and what changed.
+//! Owns: the shown state, the sessions' and watchers' subscriptions.
+//! Never: shows what is not durable, and never waits for a reader: who falls behind is cut off.
+
+use crate::core::mutation::Mutation;
+use crate::core::record::{EventRecord, TaskRecord};
+use crate::core::state::State;
+use lighter_model::ids::ContainerInstanceId;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use tokio::sync::{broadcast, mpsc};
+
+/// Events a watcher may be behind before it is cut off: some seconds of a busy cluster; each is a
+/// pointer to a record that the state holds anyway.
+const WATCHER_DEPTH: usize = 1_024;
+/// Changes a session may have unsent before it is cut off; a node that does not read 1,024 changes
+/// is resynchronised from the manifest more cheaply than waited for.
+const SESSION_DEPTH: usize = 1_024;
+
+/// The committed state with its place in the store's history.
+#[derive(Debug, Default)]
+pub struct Shown {
+    pub state: State,
+    pub incarnation: String,
+    pub term: u64,
+    /// The last batch committed: the revision that nodes are told.
+    pub sequence: u64,
+    /// Grows with every reload; sessions of an earlier one begin anew.
+    pub epoch: u64,
+}
+
+/// An assignment that changed, in the batch of this revision.
+#[derive(Debug, Clone)]
+pub struct AssignmentChange {
+    pub revision: u64,
+    pub task: Arc<TaskRecord>,
+}
+
+/// Shared by all readers; written by the writer only.
+#[derive(Debug)]
+pub struct View {
+    shown: RwLock<Shown>,
+    events: Mutex<broadcast::Sender<Arc<EventRecord>>>,
+    sessions: Mutex<BTreeMap<ContainerInstanceId, mpsc::Sender<AssignmentChange>>>,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self {
+            shown: RwLock::default(),
+            events: Mutex::new(broadcast::channel(WATCHER_DEPTH).0),
+            sessions: Mutex::default(),
+        }
+    }
+}
+
+impl View {
+    /// Looks at the committed state; keep it short, the writer waits for it.
+    pub fn read<T>(&self, look: impl FnOnce(&Shown) -> T) -> T {
+        look(&self.shown.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Every event from now on, until the state is reloaded. Subscribe first, then read what was
+    /// before.
+    pub fn watch(&self) -> broadcast::Receiver<Arc<EventRecord>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).subscribe()
+    }
+
+    /// Every assignment of an instance that changes from now on; ends when the session is too slow,
+    /// replaced, or the state was reloaded. Subscribe first, then read the manifest.
+    pub fn follow(&self, instance: &ContainerInstanceId) -> mpsc::Receiver<AssignmentChange> {
+        let (sender, receiver) = mpsc::channel(SESSION_DEPTH);
+        self.sessions().insert(instance.clone(), sender);
+        receiver
+    }
+
+    /// Shows a loaded state; every session and watcher has to begin anew: a batch whose outcome was
+    /// unknown may be in it without ever having been published.
+    pub(crate) fn replace(&self, mut shown: Shown) {
+        let mut current = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+        shown.epoch = current.epoch + 1;
+        *current = shown;
+        drop(current);
+        *self.events.lock().unwrap_or_else(PoisonError::into_inner) = broadcast::channel(WATCHER_DEPTH).0;
+        self.sessions().clear();
+    }
+
+    /// Shows a committed batch, then tells sessions and watchers.
+    pub(crate) fn publish(&self, sequence: u64, mutations: &[Mutation]) {
+        let mut changed = Vec::new();
+        let mut events = Vec::new();
+        let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+        for mutation in mutations {
+            match mutation {
+                Mutation::Task(task) => {
+                    let before = shown.state.tasks.get(&task.id).map(|old| old.generation);
+                    if before != Some(task.generation) {
+                        changed.push(AssignmentChange { revision: sequence, task: task.clone() });
+                    }
+                }
+                Mutation::Event(event) => events.push(event.clone()),
+                _ => {}
+            }
+            shown.state.apply(mutation);
+        }
+        shown.sequence = sequence;
+        drop(shown);
+        self.tell_sessions(changed);
+        let watchers = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        for event in events {
+            // Nobody watching is no error.
+            let _ = watchers.send(event);
+        }
+    }
+
+    fn tell_sessions(&self, changed: Vec<AssignmentChange>) {
+        if changed.is_empty() {
+            return;
+        }
+        let mut sessions = self.sessions();
+        for change in changed {
+            let instance = change.task.instance.clone();
+            if let Some(session) = sessions.get(&instance)
+                && session.try_send(change).is_err()
+            {
+                sessions.remove(&instance);
+            }
+        }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<ContainerInstanceId, mpsc::Sender<AssignmentChange>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

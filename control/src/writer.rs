@@ -1,0 +1,243 @@
+//! The one writer: decides commands in the order they come, commits what has queued in groups, and
+//! only then answers, publishes and shows.
+//! In: commands through a `WriterHandle`. Out: answers. Owns: the state ahead of the store.
+//! Never: undoes anything: when a group is fenced or unknown, all memory is dropped and loaded anew.
+
+mod commit;
+mod group;
+
+use crate::core::mutation::Changes;
+use crate::core::record::RecordError;
+use crate::core::state::State;
+use crate::core::{Command, Settings};
+use crate::error::ApiError;
+use crate::environment::Environment;
+use crate::store::{CommitOutcome, Loaded, Store, StoreError};
+use crate::view::{Shown, View};
+use commit::{CommitRequest, Committer};
+use group::Group;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Commands that may wait: many groups' worth, so that the store is never idle while callers queue;
+/// beyond it callers wait for a place.
+const INBOX_DEPTH: usize = 1_024;
+/// Between two tries to load a store that failed.
+const RELOAD_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why the state cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("the store cannot be loaded")]
+    Store { #[source] source: StoreError },
+    #[error("the store's records cannot be used")]
+    Record { #[source] source: RecordError },
+    #[error("the thread of the store ended")]
+    ThreadGone,
+}
+
+/// A command on its way: decided by the writer, answered when its group is durable.
+trait Job: Send {
+    fn decide(&mut self, changes: &mut Changes<'_>);
+    fn answer(self: Box<Self>, failed: Option<ApiError>);
+}
+
+struct Pending<C: Command> {
+    command: Option<C>,
+    result: Result<C::Answer, ApiError>,
+    reply: oneshot::Sender<Result<C::Answer, ApiError>>,
+}
+
+impl<C: Command> Job for Pending<C> {
+    fn decide(&mut self, changes: &mut Changes<'_>) {
+        if let Some(command) = self.command.take() {
+            self.result = command.decide(changes);
+        }
+    }
+
+    fn answer(self: Box<Self>, failed: Option<ApiError>) {
+        // The caller may have gone away; what is decided stays decided.
+        let _ = self.reply.send(failed.map_or(self.result, Err));
+    }
+}
+
+/// Gives commands to the writer.
+#[derive(Clone)]
+pub struct WriterHandle {
+    inbox: mpsc::Sender<Box<dyn Job>>,
+}
+
+impl Debug for WriterHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriterHandle").finish_non_exhaustive()
+    }
+}
+
+impl WriterHandle {
+    /// Has a command decided and made durable; the answer comes after the commit.
+    /// Cancel safety: a command given away is carried out even when nobody waits any more.
+    pub async fn submit<C: Command>(&self, command: C) -> Result<C::Answer, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Pending { command: Some(command), result: Err(ApiError::StoreUnavailable), reply };
+        self.inbox.send(Box::new(job)).await.map_err(|_| ApiError::ShuttingDown)?;
+        answer.await.map_err(|_| ApiError::ShuttingDown)?
+    }
+}
+
+/// The writer's own side.
+struct Writer {
+    inbox: mpsc::Receiver<Box<dyn Job>>,
+    committer: Committer,
+    view: Arc<View>,
+    environment: Environment,
+    settings: Settings,
+    ahead: State,
+    term: u64,
+    /// The last sequence given to a group.
+    sequence: u64,
+    group: Group,
+    in_flight: Option<(u64, Group)>,
+}
+
+/// Loads the store, shows it, and runs the writer until every handle is gone.
+/// The task ends when the last group is answered.
+pub async fn start(
+    store: Box<dyn Store>,
+    settings: Settings,
+    environment: Environment,
+    view: Arc<View>,
+) -> Result<(WriterHandle, tokio::task::JoinHandle<()>), LoadError> {
+    let committer = Committer::start(store);
+    let (sender, inbox) = mpsc::channel(INBOX_DEPTH);
+    let mut writer = Writer {
+        inbox,
+        committer,
+        view,
+        environment,
+        settings,
+        ahead: State::default(),
+        term: 0,
+        sequence: 0,
+        group: Group::default(),
+        in_flight: None,
+    };
+    writer.load().await?;
+    Ok((WriterHandle { inbox: sender }, tokio::spawn(writer.run())))
+}
+
+impl Writer {
+    async fn load(&mut self) -> Result<(), LoadError> {
+        let loaded = self.committer.load().await.ok_or(LoadError::ThreadGone)?;
+        let Loaded { incarnation, term, sequence, records } =
+            loaded.map_err(|source| LoadError::Store { source })?;
+        let state = State::from_records(records).map_err(|source| LoadError::Record { source })?;
+        self.ahead = state.clone();
+        (self.term, self.sequence) = (term, sequence);
+        self.view.replace(Shown { state, incarnation, term, sequence, epoch: 0 });
+        Ok(())
+    }
+
+    async fn run(mut self) {
+        let mut open = true;
+        while open || self.in_flight.is_some() || !self.group.is_empty() {
+            if self.in_flight.is_none() && !self.group.is_empty() {
+                self.hand_over().await;
+            }
+            let room = open && !self.group.is_full();
+            tokio::select! {
+                biased;
+                outcome = self.committer.outcome(), if self.in_flight.is_some() => {
+                    self.settle(outcome).await;
+                }
+                job = self.inbox.recv(), if room => match job {
+                    None => open = false,
+                    Some(job) => self.decide_queued(job),
+                },
+                else => {}
+            }
+        }
+    }
+
+    /// Decides a command and whatever has queued behind it, until the group is full.
+    fn decide_queued(&mut self, first: Box<dyn Job>) {
+        self.decide(first);
+        while !self.group.is_full() {
+            match self.inbox.try_recv() {
+                Ok(job) => self.decide(job),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn decide(&mut self, mut job: Box<dyn Job>) {
+        let mut changes = Changes::new(&mut self.ahead, &self.settings, self.environment.moment());
+        job.decide(&mut changes);
+        let mutations = changes.finish();
+        self.group.push(job, mutations);
+    }
+
+    /// Gives the group to the store's thread; a group without changes only waits its turn.
+    async fn hand_over(&mut self) {
+        let mut group = std::mem::take(&mut self.group);
+        if group.has_no_changes() {
+            group.answer(None);
+            return;
+        }
+        let batch = match group.take_batch() {
+            Ok(batch) => batch,
+            Err(error) => {
+                tracing::error!(%error, "a record could not be written as JSON");
+                self.reload(group, ApiError::StoreUnavailable).await;
+                return;
+            }
+        };
+        self.sequence += 1;
+        self.committer.give(CommitRequest { term: self.term, sequence: self.sequence, batch });
+        self.in_flight = Some((self.sequence, group));
+    }
+
+    async fn settle(&mut self, outcome: CommitOutcome) {
+        let Some((sequence, group)) = self.in_flight.take() else { return };
+        match outcome {
+            CommitOutcome::Committed => {
+                self.view.publish(sequence, group.mutations());
+                group.answer(None);
+            }
+            CommitOutcome::Fenced => self.reload(group, ApiError::StoreUnavailable).await,
+            CommitOutcome::Unknown => self.reload(group, ApiError::OutcomeUnknown).await,
+        }
+    }
+
+    /// Drops all memory and loads until it works; the next group was decided on what is now in
+    /// doubt, so it was not done.
+    async fn reload(&mut self, failed: Group, why: ApiError) {
+        tracing::error!(reason = %why, "dropping all memory and loading the store again");
+        failed.answer(Some(why));
+        std::mem::take(&mut self.group).answer(Some(ApiError::StoreUnavailable));
+        while let Err(error) = self.load().await {
+            tracing::error!(error = %Chain(&error), "the store cannot be loaded; trying again");
+            if matches!(error, LoadError::ThreadGone) {
+                self.inbox.close();
+                return;
+            }
+            tokio::time::sleep(RELOAD_PAUSE).await;
+        }
+    }
+}
+
+/// Prints an error with its causes, once, where it is handled.
+pub struct Chain<'a>(pub &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

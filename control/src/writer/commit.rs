@@ -1,0 +1,63 @@
+//! The thread that waits for the disk, so that deciding never does.
+//! In: one batch or a load at a time. Out: its outcome. Owns: the store.
+//! Never: has more than one batch; the writer gives the next when this one is settled.
+
+use crate::store::{Batch, CommitOutcome, Loaded, Store, StoreError};
+use tokio::sync::{mpsc, oneshot};
+
+pub(super) struct CommitRequest {
+    pub(super) term: u64,
+    pub(super) sequence: u64,
+    pub(super) batch: Batch,
+}
+
+enum Request {
+    Load(oneshot::Sender<Result<Loaded, StoreError>>),
+    Commit(CommitRequest),
+}
+
+/// The writer's end.
+pub(super) struct Committer {
+    requests: std::sync::mpsc::Sender<Request>,
+    outcomes: mpsc::Receiver<CommitOutcome>,
+}
+
+impl Committer {
+    /// Starts the thread; it ends when the writer drops its end.
+    pub(super) fn start(mut store: Box<dyn Store>) -> Self {
+        // Both hold at most one message: the writer has one group in flight.
+        let (requests, orders) = std::sync::mpsc::channel();
+        let (done, outcomes) = mpsc::channel(1);
+        std::thread::spawn(move || {
+            while let Ok(request) = orders.recv() {
+                match request {
+                    Request::Load(reply) => drop(reply.send(store.load())),
+                    Request::Commit(CommitRequest { term, sequence, batch }) => {
+                        let outcome = store.commit(term, sequence, &batch);
+                        if done.blocking_send(outcome).is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+        Self { requests, outcomes }
+    }
+
+    /// `None` when the thread is gone.
+    pub(super) async fn load(&self) -> Option<Result<Loaded, StoreError>> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Load(reply)).ok()?;
+        answer.await.ok()
+    }
+
+    pub(super) fn give(&self, request: CommitRequest) {
+        // A thread that is gone shows as an outcome that is unknown.
+        let _ = self.requests.send(Request::Commit(request));
+    }
+
+    /// The outcome of the batch in flight. Cancel safety: nothing is lost when dropped.
+    pub(super) async fn outcome(&mut self) -> CommitOutcome {
+        self.outcomes.recv().await.unwrap_or(CommitOutcome::Unknown)
+    }
+}
