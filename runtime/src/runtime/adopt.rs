@@ -11,11 +11,15 @@ use crate::handle::{ShimHandle, TaskStatus, exit_of, status_of};
 use lighter_model::exit::ContainerExit;
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_shim_wire::{ShimRecord, WireExit};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+
+/// How long a shim that closed its socket may take to end; it has nothing left to do then.
+const ENDING_TIMEOUT_S: i64 = 2;
 
 /// A task that goes on.
 pub struct Adopted {
@@ -49,8 +53,10 @@ impl Runtime {
         // Held until connected, so that the pid cannot go to another process meanwhile.
         let pidfd = checked.map_err(|_| AdoptError::Cancelled)??;
         let task_dir = self.config.task_dir(task);
-        let connection = connection::connect(&task_dir).await.map_err(AdoptError::Connect)?;
-        drop(pidfd);
+        let connection = match connection::connect(&task_dir).await {
+            Ok(connection) => connection,
+            Err(error) => return Err(self.unreachable(task, pidfd, error).await),
+        };
         let status = status_of(&connection.status);
         let handle = ShimHandle::new(task.clone(), task_dir, self.config.cgroup.clone(), connection);
         Ok(Adopted { handle, status })
@@ -61,6 +67,30 @@ impl Runtime {
         read_exits(&self.config.task_dir(task))
     }
 
+    /// A process that ends closes its socket before it is seen to have ended: that is waited for.
+    async fn unreachable(&self, task: &TaskId, pidfd: OwnedFd, error: ConnectError) -> AdoptError {
+        let (this, id) = (self.clone(), task.clone());
+        let gone = tokio::task::spawn_blocking(move || {
+            let timeout = Timespec { tv_sec: ENDING_TIMEOUT_S, tv_nsec: 0 };
+            let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout));
+            ended.is_ok_and(|count| count > 0).then(|| this.shim_gone(&id, "it has just ended".to_owned()))
+        });
+        match gone.await {
+            Ok(Some(gone)) => gone,
+            Ok(None) => AdoptError::Connect(error),
+            Err(_) => AdoptError::Cancelled,
+        }
+    }
+
+    /// Kills what a dead shim has left and collects the exits it had recorded.
+    fn shim_gone(&self, task: &TaskId, why: String) -> AdoptError {
+        let killed = self.config.cgroup.task_processes(task);
+        match self.config.cgroup.kill_task(task) {
+            Ok(()) => AdoptError::ShimGone { why, exits: read_exits(&self.config.task_dir(task)), killed },
+            Err(error) => AdoptError::Kill(error),
+        }
+    }
+
     fn check_shim(&self, task: &TaskId) -> Result<OwnedFd, AdoptError> {
         let task_dir = self.config.task_dir(task);
         if !task_dir.exists() && self.config.cgroup.task_processes(task).is_empty() {
@@ -68,11 +98,7 @@ impl Runtime {
         }
         match live_shim(&task_dir) {
             Ok(pidfd) => Ok(pidfd),
-            Err(why) => {
-                let killed = self.config.cgroup.task_processes(task);
-                self.config.cgroup.kill_task(task).map_err(AdoptError::Kill)?;
-                Err(AdoptError::ShimGone { why, exits: read_exits(&task_dir), killed })
-            }
+            Err(why) => Err(self.shim_gone(task, why)),
         }
     }
 }
