@@ -117,7 +117,7 @@ impl Node {
 
     /// Events of one task, oldest first, as the control plane keeps them.
     pub fn task_events(&self, id: &str) -> Result<Vec<Value>> {
-        let text = self.lighter("events --all -o json")?;
+        let text = self.lighter("events -o json")?;
         let events = serde_json::Deserializer::from_str(&text).into_iter::<Value>().collect::<Result<Vec<_>, _>>()?;
         let flat = events.into_iter().flat_map(|e| e.as_array().cloned().unwrap_or_else(|| vec![e]));
         Ok(flat.filter(|e| find(e, "taskId").and_then(Value::as_str) == Some(id)).collect())

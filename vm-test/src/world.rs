@@ -86,14 +86,13 @@ impl World {
 
     /// A token made on the control machine, used on machine `n`, whose agent is then started.
     pub fn join(&self, n: usize) -> Result<()> {
-        let token = self.node().lighter("token create")?;
-        let token = token.split_whitespace().find(|w| w.starts_with("lighter1.")).context("no token in the output")?;
+        let token = self.node().lighter("token create -q")?;
         let node = &self.nodes[n - 1];
-        node.lighter(&format!("agent join --control https://{}:7443 --token {token}", wire_address(1)))?;
+        node.lighter(&format!("agent join https://{}:7443 --token {token}", wire_address(1)))?;
         node.guest.sh("systemctl enable -q --now lighter-tasks lighter-agent")?;
         self.node()
             .guest
-            .until(90, &format!("lighter node ls | grep -w {} | grep -iwE 'active|connected|true|yes'", node.guest.name()))
+            .until(90, &format!("lighter node show {} -o json | jq -e .agentConnected", node.guest.name()))
             .with_context(|| format!("node {n} did not join: {}", node.journal_tail()))
             .map(drop)
     }

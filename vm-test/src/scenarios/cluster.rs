@@ -41,11 +41,10 @@ fn two_nodes_with_a_task_on_each(world: &mut World) -> Result<()> {
 }
 
 fn used_token_is_refused(world: &World) -> Result<()> {
-    let token = world.node().lighter("token create")?;
-    let token = token.split_whitespace().find(|w| w.starts_with("lighter1.")).unwrap_or_default().to_string();
+    let token = world.node().lighter("token create -q")?;
     let join = |folder: &str| {
         format!(
-            "LIGHTER_DATA_DIR=/tmp/{folder} lighter agent join --control https://{}:7443 --token {token}",
+            "lighter agent join https://{}:7443 --token {token} --name {folder} --data-dir /tmp/{folder}",
             wire_address(1)
         )
     };
