@@ -4,13 +4,14 @@
 
 
 use anyhow::{Result, bail};
-use lighter_vm_test::{hub, image, machine, payload, scenarios, tiers};
+use lighter_vm_test::{demo, hub, image, machine, payload, scenarios, tiers};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: lighter-vm-test image | probe | scenarios [FILTER] | tiers [T0 T1 …]
   image      make the guest image now
   probe      load two machines and say how long it took
   scenarios  run the scenarios whose group::name contains FILTER
+  demo       what `make demo` shows
   shell      a machine with Lighter installed, and a shell in it (`shell bare`: without Lighter)
   tiers      build and run every tier of tests, or those named";
 
@@ -34,6 +35,7 @@ fn run() -> Result<ExitCode> {
         ["probe"] => probe()?,
         ["scenarios"] => return scenarios::run("").map(code),
         ["scenarios", filter] => return scenarios::run(filter).map(code),
+        ["demo"] => return demo::run().map(code),
         ["shell"] => scenarios::shell()?,
         ["shell", "bare"] => bare_shell()?,
         ["tiers", wanted @ ..] => return tiers::run(wanted).map(code),
