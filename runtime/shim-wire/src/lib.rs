@@ -33,6 +33,9 @@ pub fn agree(ours: HelloRange, theirs: HelloRange) -> Option<u16> {
 }
 
 #[cfg(test)]
+mod golden;
+
+#[cfg(test)]
 mod tests {
     use super::{HelloRange, agree};
 

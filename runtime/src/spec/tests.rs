@@ -1,1 +1,221 @@
-//! The spec as a pure function.
+//! The spec as a pure function: Docker's rules one by one, a golden file, and properties that hold
+//! for any definition.
+
+use super::{BindMount, HostDevice, Privileges, SpecError, SpecRequest, oci_spec};
+use crate::user::User;
+use lighter_model::image_config::ImageConfig;
+use lighter_model::task_definition::{ContainerDefinition, TaskDefinition};
+use lighter_shim_wire::{CgroupVersion, Limits};
+use oci_spec::runtime::Spec;
+use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
+use serde_json::{Value, json};
+use std::path::Path;
+
+struct Case {
+    container: Value,
+    image: ImageConfig,
+    user: User,
+    mounts: Vec<BindMount>,
+    devices: Vec<HostDevice>,
+    privileges: Privileges,
+    version: CgroupVersion,
+}
+
+fn case(container: Value) -> Case {
+    let user = User { uid: 0, gid: 0, additional_gids: Vec::new(), home: "/root".to_owned() };
+    let image = ImageConfig { cmd: vec!["serve".to_owned()], ..ImageConfig::default() };
+    let (mounts, devices) = (Vec::new(), Vec::new());
+    Case { container, image, user, mounts, devices, privileges: Privileges::default(), version: CgroupVersion::V2 }
+}
+
+impl Case {
+    fn build(&self) -> Result<(Spec, Limits), SpecError> {
+        let definition: TaskDefinition =
+            serde_json::from_value(json!({ "family": "f", "containerDefinitions": [self.container] })).unwrap();
+        let container: &ContainerDefinition = &definition.container_definitions[0];
+        oci_spec(&SpecRequest {
+            container,
+            definition: &definition,
+            image: &self.image,
+            rootfs: Path::new("/rootfs"),
+            netns: Some(Path::new("/run/lighter/netns/x")),
+            hostname: "host",
+            mounts: &self.mounts,
+            env_extra: &["EXTRA=last".to_owned()],
+            privileges: self.privileges,
+            user: &self.user,
+            host_devices: &self.devices,
+            cgroups_path: Path::new("/lighter/tasks/t/c"),
+            cgroup_version: self.version,
+            pids_max: 4096,
+            nofile: (1024, 524_288),
+        })
+    }
+
+    fn json(&self) -> Value {
+        serde_json::to_value(self.build().unwrap().0).unwrap()
+    }
+}
+
+fn words(list: &[&str]) -> Vec<String> {
+    list.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[test]
+fn entrypoint_and_command_combine_as_docker_combines_them() {
+    // image ENTRYPOINT, image CMD, entryPoint, command, what runs.
+    type Row<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a str], &'a [&'a str], &'a [&'a str]);
+    let rows: [Row<'_>; 6] = [
+        (&["e"], &["c"], &[], &[], &["e", "c"]),
+        (&["e"], &["c"], &[], &["x", "y"], &["e", "x", "y"]),
+        (&["e"], &["c"], &["n"], &[], &["n"]),
+        (&["e"], &["c"], &["n"], &["x"], &["n", "x"]),
+        (&[], &["c", "d"], &[], &[], &["c", "d"]),
+        (&[], &["c"], &[], &["x"], &["x"]),
+    ];
+    for (entrypoint, cmd, entry_point, command, expected) in rows {
+        let mut case = case(json!({ "name": "c", "image": "i", "entryPoint": entry_point, "command": command }));
+        case.image.entrypoint = words(entrypoint);
+        case.image.cmd = words(cmd);
+        assert_eq!(case.json()["process"]["args"], json!(expected));
+    }
+    let mut none = case(json!({ "name": "c", "image": "i" }));
+    none.image.cmd.clear();
+    assert!(matches!(none.build(), Err(SpecError::NoCommand { .. })));
+}
+
+#[test]
+fn environment_is_layered_and_has_what_every_program_expects() {
+    let mut case = case(json!({ "name": "c", "image": "i", "environment": [{ "name": "A", "value": "definition" }, { "name": "N", "value": "x=y" }] }));
+    case.image.env = words(&["PATH=/image", "A=image", "B=image", "EXTRA=image", "no value"]);
+    let expected = json!(["PATH=/image", "HOSTNAME=host", "HOME=/root", "A=definition", "B=image", "EXTRA=last", "N=x=y"]);
+    assert_eq!(case.json()["process"]["env"], expected);
+}
+
+#[test]
+fn a_user_other_than_root_holds_no_capability() {
+    let mut case = case(json!({ "name": "c", "image": "i" }));
+    assert_eq!(case.json()["process"]["capabilities"]["effective"].as_array().unwrap().len(), 14);
+    case.user.uid = 1000;
+    let capabilities = case.json()["process"]["capabilities"].clone();
+    assert_eq!(capabilities["effective"], json!([]));
+    assert_eq!(capabilities["permitted"], json!([]));
+    assert_eq!(capabilities["bounding"].as_array().unwrap().len(), 14);
+}
+
+#[test]
+fn limits_are_numbers_of_the_kernel() {
+    let mut case = case(json!({ "name": "c", "image": "i", "cpu": 256, "memory": 20, "memoryReservation": 10 }));
+    let (_, limits) = case.build().unwrap();
+    let expected = Limits {
+        cpu_quota_us: Some(25_000),
+        cpu_period_us: Some(100_000),
+        cpu_weight: Some(25),
+        memory_max_bytes: Some(20 << 20),
+        swap_max_bytes: Some(0),
+        pids_max: Some(4096),
+    };
+    assert_eq!(limits, expected);
+    let resources = case.json()["linux"]["resources"].clone();
+    assert_eq!(resources["cpu"], json!({ "quota": 25_000, "period": 100_000 }));
+    assert_eq!(resources["unified"], json!({ "cpu.weight": "25" }));
+    assert_eq!(resources["memory"], json!({ "limit": 20 << 20, "swap": 20 << 20, "reservation": 10 << 20 }));
+    case.version = CgroupVersion::V1;
+    assert_eq!(case.build().unwrap().1.cpu_weight, Some(256));
+}
+
+#[test]
+fn devices_begin_with_deny_all_and_end_with_what_was_asked() {
+    let mut case = case(json!({ "name": "c", "image": "i", "linuxParameters": { "devices": [{ "hostPath": "/dev/fuse" }] } }));
+    assert!(matches!(case.build(), Err(SpecError::DevicesNotAllowed { .. })));
+    case.privileges.devices = true;
+    let device = HostDevice { path: "/dev/fuse".to_owned(), block: false, major: 10, minor: 229, mode: 0o20666, access: "rw".to_owned() };
+    case.devices = vec![device.clone()];
+    let json = case.json();
+    let rules = json["linux"]["resources"]["devices"].as_array().unwrap();
+    assert_eq!((&rules[0]["allow"], &rules[0]["access"]), (&json!(false), &json!("rwm")));
+    let last = rules.last().unwrap();
+    assert_eq!((&last["major"], &last["minor"], &last["access"]), (&json!(10), &json!(229), &json!("rw")));
+    assert_eq!(json["linux"]["devices"][0]["path"], "/dev/fuse");
+    for path in ["/etc/fuse", "/dev/../etc/x"] {
+        case.devices = vec![HostDevice { path: path.to_owned(), ..device.clone() }];
+        assert!(matches!(case.build(), Err(SpecError::DevicePath { .. })));
+    }
+}
+
+#[test]
+fn a_privileged_container_is_unconfined_only_where_that_is_allowed() {
+    let mut case = case(json!({ "name": "c", "image": "i", "privileged": true }));
+    assert!(matches!(case.build(), Err(SpecError::PrivilegedNotAllowed { .. })));
+    case.privileges.privileged = true;
+    let json = case.json();
+    for absent in ["seccomp", "maskedPaths", "readonlyPaths"] {
+        assert!(json["linux"].get(absent).is_none_or(|value| value.is_null() || value == &json!([])), "{absent}");
+    }
+    assert_eq!(json["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 41);
+    assert_eq!(json["process"]["noNewPrivileges"], false);
+}
+
+#[test]
+fn mounts_come_outer_before_inner() {
+    let mut case = case(json!({ "name": "c", "image": "i", "linuxParameters": { "tmpfs": [{ "containerPath": "/a/b", "size": 1 }] } }));
+    let bind = |destination: &str| BindMount { source: "/src".into(), destination: destination.to_owned(), read_only: true };
+    case.mounts = vec![bind("/a/b/c"), bind("/a"), bind("/z/")];
+    let json = case.json();
+    let all: Vec<&str> = json["mounts"].as_array().unwrap().iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
+    assert_eq!(&all[all.len() - 4..], ["/a", "/z/", "/a/b", "/a/b/c"]);
+    case.mounts = vec![bind("relative")];
+    assert!(matches!(case.build(), Err(SpecError::NotAbsolute { .. })));
+}
+
+/// `LIGHTER_BLESS=1` writes the file anew; the change is then seen in review.
+#[test]
+fn the_default_spec_is_the_golden_file() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/spec/golden.json");
+    let mut json = case(json!({ "name": "c", "image": "i", "cpu": 512, "memory": 128 })).json();
+    // Its own data file has its own test.
+    json["linux"]["seccomp"] = json!("see seccomp.json");
+    let text = serde_json::to_string_pretty(&json).unwrap() + "\n";
+    if std::env::var_os("LIGHTER_BLESS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+fn environment() -> impl Strategy<Value = Vec<(String, String)>> {
+    prop::collection::vec(("[A-Z]{1,3}", ".{0,5}"), 0..12)
+}
+
+proptest! {
+    #[test]
+    fn any_definition_gives_a_confined_spec_or_an_error(
+        image in environment(), own in environment(), cpu in any::<u32>(), memory in prop::option::of(6_u64..1 << 40), uid in any::<u32>(),
+    ) {
+        let pairs: Vec<Value> = own.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
+        let mut case = case(json!({ "name": "c", "image": "i", "cpu": cpu, "memory": memory, "environment": pairs }));
+        case.image.env = image.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        case.user.uid = uid;
+        let Ok((spec, limits)) = case.build() else {
+            prop_assert!(image.iter().chain(&own).any(|(_, value)| value.contains('\0')));
+            return Ok(());
+        };
+        let linux = spec.linux().as_ref().unwrap();
+        prop_assert!(linux.seccomp().is_some());
+        prop_assert_eq!(linux.namespaces().as_ref().unwrap().len(), 6);
+        prop_assert_eq!(spec.process().as_ref().unwrap().no_new_privileges(), Some(true));
+        prop_assert!(limits.cpu_quota_us.is_none_or(|quota| quota >= 1000));
+        prop_assert!(limits.cpu_weight.is_some_and(|weight| (1..=10_000).contains(&weight)));
+        // Every variable once, with the last value given.
+        let list = spec.process().as_ref().unwrap().env().clone().unwrap();
+        let mut names: Vec<&str> = list.iter().map(|entry| entry.split('=').next().unwrap()).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        prop_assert_eq!(names.len(), count);
+        for (name, _) in &own {
+            let last = own.iter().rev().find(|(other, _)| other == name).unwrap();
+            let wanted = format!("{}={}", last.0, last.1);
+            prop_assert!(list.contains(&wanted) || last.0 == "EXTRA");
+        }
+    }
+}
