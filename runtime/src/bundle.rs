@@ -1,7 +1,7 @@
 //! OCI bundles: looks up what the spec needs (user, devices), makes a missing working directory,
 //! writes `<run_dir>/tasks/<task>/bundles/<container>/config.json`.
 //! In: `BundleRequest`. Out: a `Bundle`, which is all that a start needs. Writing it again with the
-//! same request gives the same file. Blocks for well under a millisecond; no tokio.
+//! same request gives an equal file. Blocks for well under a millisecond; no tokio.
 //! Never: mounts, creates cgroups.
 
 mod devices;
