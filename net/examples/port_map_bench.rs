@@ -39,6 +39,9 @@ async fn bench(runs: usize) {
             let start = Instant::now();
             network.map_ports(&one).await.unwrap();
             map.push(start.elapsed());
+        }
+        for run in 0..runs.min(50) {
+            one.ports = vec![forward(10_000 + run as u16)];
             let start = Instant::now();
             network.unmap_ports(&one).await.unwrap();
             unmap.push(start.elapsed());

@@ -7,9 +7,14 @@ use crate::config::NetworkConfig;
 use crate::link::{self, LinkError, Made, VethPair};
 use crate::netns::{self, NetnsError};
 use crate::record::{AttachmentMode, AttachmentRecord, mac_of};
+use nix::errno::Errno;
+use rtnetlink::Handle;
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
+
+/// lo is the first link of every namespace.
+const LO_INDEX: u32 = 1;
 
 /// The attachment's own end of the veth pair.
 pub(crate) const ETH0: &str = "eth0";
@@ -23,6 +28,8 @@ pub enum AttachError {
     Link(#[source] LinkError),
     #[error("the bridge {bridge} is missing; the host's side of the network must be made first")]
     NoBridge { bridge: String },
+    #[error("the bridge {bridge} has all the 1,023 ports that Linux allows; stop tasks first")]
+    BridgeFull { bridge: String },
     #[error("the record of a bridge attachment lacks {what}")]
     Incomplete { what: &'static str },
     #[error("the interface {veth} exists already and belongs to something else")]
@@ -31,80 +38,70 @@ pub enum AttachError {
     Thread(#[source] io::Error),
 }
 
-/// Makes or completes the attachment. `home` is the host's network namespace. Blocks.
+/// Makes or completes the attachment. `home` is the host's network namespace. Blocks. One thread and
+/// one runtime, with a connection in each of the two namespaces: all of it is about 2 ms.
 pub(crate) fn attach(
     home: &File,
     config: &NetworkConfig,
     record: &AttachmentRecord,
 ) -> Result<(), AttachError> {
-    netns::enter(home).map_err(AttachError::Thread)?;
+    let runtime = link::runtime().map_err(AttachError::Thread)?;
+    let _context = runtime.enter();
     let path = config.netns_dir.join(&record.netns);
-    let (netns, fresh) = netns::open_or_create(&path).map_err(AttachError::Netns)?;
-    if record.mode == AttachmentMode::Bridge {
-        let veth = record.veth.as_deref().ok_or(AttachError::Incomplete { what: "an interface" })?;
-        let address = record.address.ok_or(AttachError::Incomplete { what: "an address" })?;
-        join_bridge(config, &netns, fresh, veth, address, &record.key.to_string())?;
+    let (netns, fresh) = netns::enter_or_create(&path, sysctls).map_err(AttachError::Netns)?;
+    let inner = link::connect().map_err(AttachError::Thread)?;
+    netns::enter(home).map_err(AttachError::Thread)?;
+    if record.mode == AttachmentMode::None {
+        return runtime.block_on(link::set_up(&inner, LO_INDEX, "lo")).map_err(AttachError::Link);
     }
-    netns::inside(&netns, || {
-        if fresh {
-            sysctls();
-        }
-        let made = link::with_routes(async |handle| configure(handle, config, record).await);
-        made.map_err(AttachError::Thread)?.map_err(AttachError::Link)
+    let outer = link::connect().map_err(AttachError::Thread)?;
+    let veth = record.veth.as_deref().ok_or(AttachError::Incomplete { what: "an interface" })?;
+    let address = record.address.ok_or(AttachError::Incomplete { what: "an address" })?;
+    let peer_mac = mac_of(address);
+    let pair = VethPair { name: veth, bridge: None, netns: &netns, peer: ETH0, peer_mac };
+    runtime.block_on(async {
+        // A namespace that was not made just now may have its pair already.
+        let existing = !fresh && link::find(&inner, ETH0).await.map_err(AttachError::Link)?.is_some();
+        join_bridge(&outer, config, pair, existing, &record.key.to_string()).await?;
+        configure(&inner, config, address).await.map_err(AttachError::Link)?;
+        // The bridge too: it has no carrier before its first port has.
+        link::wait_operational(&outer, veth).await.map_err(AttachError::Link)?;
+        link::wait_operational(&outer, &config.bridge).await.map_err(AttachError::Link)
     })
-    .map_err(AttachError::Thread)??;
-    match &record.veth {
-        Some(veth) => wait_operational(config, veth),
-        None => Ok(()),
-    }
 }
 
-/// The host's end, and the bridge, which has no carrier before its first port has.
-fn wait_operational(config: &NetworkConfig, veth: &str) -> Result<(), AttachError> {
-    let waited = link::with_routes(async |handle| {
-        link::wait_operational(handle, veth).await?;
-        link::wait_operational(handle, &config.bridge).await
-    });
-    waited.map_err(AttachError::Thread)?.map_err(AttachError::Link)
-}
-
-/// Makes the veth pair, unless this very pair is there, and the host's end a port of the bridge.
-fn join_bridge(
+/// Makes the veth pair, unless it is there, and the host's end a port of the bridge.
+async fn join_bridge(
+    outer: &Handle,
     config: &NetworkConfig,
-    netns: &File,
-    fresh: bool,
-    veth: &str,
-    address: Ipv4Addr,
+    pair: VethPair<'_>,
+    existing: bool,
     alias: &str,
 ) -> Result<(), AttachError> {
-    let index = nix::net::if_::if_nametoindex(config.bridge.as_str())
+    let bridge = nix::net::if_::if_nametoindex(config.bridge.as_str())
         .map_err(|_| AttachError::NoBridge { bridge: config.bridge.clone() })?;
-    // A pair of a namespace that was not made just now may be complete already.
-    let existing = !fresh && has_eth0(netns)?;
-    let pair = VethPair {
-        name: veth,
-        bridge: Some(index),
-        netns,
-        peer: ETH0,
-        peer_mac: mac_of(address),
-    };
-    let joined = link::with_routes(async |handle| {
-        if !existing && !make_pair(handle, &pair, index).await? {
-            return Ok(false);
-        }
-        // Before the other end is up: an IPv6 address here would only send noise into the bridge.
-        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{veth}/disable_ipv6"), "1");
-        link::ensure_port(handle, veth, index, alias).await.map(|()| true)
-    });
-    match joined.map_err(AttachError::Thread)?.map_err(AttachError::Link)? {
-        true => Ok(()),
-        false => Err(AttachError::ForeignVeth { veth: veth.to_owned() }),
+    let pair = VethPair { bridge: Some(bridge), ..pair };
+    let veth = pair.name;
+    if !existing && !make_pair(outer, &pair, bridge).await.map_err(in_bridge(config))? {
+        return Err(AttachError::ForeignVeth { veth: veth.to_owned() });
+    }
+    // Before the other end is up: an IPv6 address here would only send noise into the bridge.
+    let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{veth}/disable_ipv6"), "1");
+    link::ensure_port(outer, veth, bridge, alias).await.map_err(in_bridge(config))
+}
+
+/// EXFULL is what a bridge with 1,023 ports says.
+fn in_bridge(config: &NetworkConfig) -> impl FnOnce(LinkError) -> AttachError {
+    let bridge = config.bridge.clone();
+    move |error| match error.errno() {
+        Some(Errno::EXFULL) => AttachError::BridgeFull { bridge },
+        _ => AttachError::Link(error),
     }
 }
 
 /// False when the name belongs to something else.
 async fn make_pair(
-    handle: &rtnetlink::Handle,
+    handle: &Handle,
     pair: &VethPair<'_>,
     bridge: u32,
 ) -> Result<bool, LinkError> {
@@ -120,43 +117,30 @@ async fn make_pair(
     Ok(link::add_veth(handle, pair).await? == Made::New)
 }
 
-fn has_eth0(netns: &File) -> Result<bool, AttachError> {
-    let look = || nix::net::if_::if_nametoindex(ETH0).is_ok();
-    netns::inside(netns, look).map_err(AttachError::Thread)
-}
-
 /// Inside the namespace: lo and eth0 up, the address and the default route.
 async fn configure(
-    handle: &rtnetlink::Handle,
+    inner: &Handle,
     config: &NetworkConfig,
-    record: &AttachmentRecord,
+    address: Ipv4Addr,
 ) -> Result<(), LinkError> {
-    /// lo is the first link of every namespace.
-    const LO_INDEX: u32 = 1;
-    link::set_up(handle, LO_INDEX, "lo").await?;
-    if let Some(address) = record.address {
-        let index = nix::net::if_::if_nametoindex(ETH0).map_err(|errno| LinkError {
-            step: "find",
-            link: ETH0.to_owned(),
-            source: errno.into(),
-        })?;
-        let prefix_len = config.subnet.prefix_len();
-        link::set_up(handle, index, ETH0).await?;
-        link::ensure_address(handle, index, ETH0, address, prefix_len).await?;
-        link::ensure_default_route(handle, index, config.subnet.gateway()).await?;
-    }
-    Ok(())
+    link::set_up(inner, LO_INDEX, "lo").await?;
+    let missing =
+        || LinkError { step: "find", link: ETH0.to_owned(), source: Errno::ENODEV.into() };
+    let eth0 = link::find(inner, ETH0).await?.ok_or_else(missing)?;
+    link::set_up(inner, eth0.index, ETH0).await?;
+    let prefix_len = config.subnet.prefix_len();
+    link::ensure_address(inner, eth0.index, ETH0, address, prefix_len).await?;
+    link::ensure_default_route(inner, eth0.index, config.subnet.gateway()).await
 }
 
-/// What Docker sets in every namespace too and images rely on: ports below 1024 and ping without
-/// privileges. And no IPv6 on what is not lo, as the bridge has none. Each is a convenience:
-/// a kernel that lacks one gets along without.
+/// In the new namespace, before it has a link: what Docker sets too and images rely on, ports below
+/// 1024 and ping without privileges. And no IPv6 on what is not lo, as the bridge has none. Each is a
+/// convenience: a kernel that lacks one gets along without.
 fn sysctls() {
     for (name, value) in [
         ("ipv4/ip_unprivileged_port_start", "0"),
         ("ipv4/ping_group_range", "0 2147483647"),
         ("ipv6/conf/default/disable_ipv6", "1"),
-        ("ipv6/conf/eth0/disable_ipv6", "1"),
     ] {
         let _ = fs::write(format!("/proc/sys/net/{name}"), value);
     }

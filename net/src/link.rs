@@ -35,7 +35,7 @@ impl LinkError {
         Self { step, link: link.to_owned(), source: source.into() }
     }
 
-    fn errno(&self) -> Option<Errno> {
+    pub(crate) fn errno(&self) -> Option<Errno> {
         self.source.raw_os_error().map(Errno::from_raw)
     }
 }
@@ -52,15 +52,23 @@ fn failed(step: &'static str, link: &str) -> impl FnOnce(rtnetlink::Error) -> Li
     move |error| LinkError::new(step, link, io_error(error))
 }
 
+/// A small runtime for a throw-away thread.
+pub(crate) fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_io().build()
+}
+
+/// Opens an rtnetlink connection in the network namespace where the calling thread is now; it stays
+/// there. Within a runtime, which the connection ends with.
+pub(crate) fn connect() -> io::Result<Handle> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
 /// Runs `work` with an rtnetlink connection of the calling thread's network namespace, on a runtime
 /// that ends with it. Blocks; for throw-away threads.
 pub(crate) fn with_routes<T>(work: impl AsyncFnOnce(&Handle) -> T) -> io::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        tokio::spawn(connection);
-        Ok(work(&handle).await)
-    })
+    runtime()?.block_on(async { Ok(work(&connect()?).await) })
 }
 
 /// What of a link matters here.

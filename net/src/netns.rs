@@ -75,11 +75,17 @@ pub(crate) fn anonymous() -> io::Result<File> {
     })
 }
 
-/// Opens the namespace at `path`, or makes it there. True when it was made now. A file that is no
-/// mount (left by a crash between creation and mount) is used for the new one.
-pub(crate) fn open_or_create(path: &Path) -> Result<(File, bool), NetnsError> {
+/// Moves the calling thread for good into the namespace at `path`, which is made if it is not there;
+/// `prepare` then works inside it before it has its name. True when it was made now. A file that is no
+/// mount (left by a crash between creation and mount) is used for the new one. For throw-away threads
+/// only.
+pub(crate) fn enter_or_create(
+    path: &Path,
+    prepare: impl FnOnce(),
+) -> Result<(File, bool), NetnsError> {
     if is_mounted(path) {
         let file = File::open(path).map_err(failed("open the namespace", path))?;
+        enter(&file).map_err(failed("enter the namespace", path))?;
         return Ok((file, false));
     }
     if let Some(dir) = path.parent() {
@@ -88,12 +94,14 @@ pub(crate) fn open_or_create(path: &Path) -> Result<(File, bool), NetnsError> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o444);
     options.open(path).map_err(failed("make the file", path))?;
-    let netns = anonymous().map_err(failed("make a namespace for", path))?;
+    let made = unshare(CloneFlags::CLONE_NEWNET).map_err(io::Error::from).and_then(|()| current());
+    let netns = made.map_err(failed("make a namespace for", path))?;
+    prepare();
     bind(&netns, path).map_err(failed("mount the namespace at", path))?;
     Ok((netns, true))
 }
 
-/// Binds through /proc/thread-self/fd: the descriptor was opened on a thread that is gone.
+/// By the descriptor, not by the thread's own link: what is mounted is what `netns` is.
 fn bind(netns: &File, path: &Path) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let source = format!("/proc/thread-self/fd/{}", netns.as_raw_fd());
