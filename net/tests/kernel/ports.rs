@@ -4,9 +4,12 @@
 use crate::world::{
     HOST, LOOPBACK, OUTSIDE, Server, ask_tcp, ask_udp, ask_udp_by, sh, tcp, udp, within, world,
 };
-use lighter_net::{AddError, AttachmentRecord, PortForward};
-use std::net::{Ipv4Addr, UdpSocket};
+use lighter_model::task_definition::TransportProtocol;
+use lighter_net::{AddError, AttachmentRecord, PortAllocator, PortForward, port_owner};
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 #[test]
@@ -249,5 +252,69 @@ fn connections_of_others_survive_a_del() {
         w.del(&goes);
         let left = sh("conntrack -L -f ipv4 -p udp 2>/dev/null");
         assert!(left.contains("dport=5301") && !left.contains("dport=5302"), "{left}");
+    });
+}
+
+/// Without waiting for the carrier, the first packets were lost for up to a second.
+#[test]
+fn the_first_packet_after_add_arrives() {
+    world(|w| {
+        let receiver = within(Some(&w.outside), || UdpSocket::bind("0.0.0.0:7000").unwrap());
+        receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        for round in 0..5 {
+            let (_, web) = w.add(vec![udp(7100 + round, 80)]);
+            let inner = within(Some(&web.netns_path), || UdpSocket::bind("0.0.0.0:80").unwrap());
+            inner.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            inner.send_to(b"out", (OUTSIDE, 7000)).unwrap();
+            assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 3, "outbound, round {round}");
+            receiver.send_to(b"in", (HOST, 7100 + round)).unwrap();
+            assert_eq!(inner.recv(&mut [0; 8]).unwrap(), 2, "inbound, round {round}");
+        }
+    });
+}
+
+#[test]
+fn a_dynamic_port_passes_over_what_is_taken() {
+    world(|w| {
+        sh("echo '40000 40009' > /proc/sys/net/ipv4/ip_local_port_range");
+        let mut allocator = PortAllocator::from_kernel();
+        assert_eq!(allocator.range(), 40000..=40009);
+        let _taken = [40000, 40001].map(|port| TcpListener::bind(("0.0.0.0", port)).unwrap());
+        let tcp_protocol = TransportProtocol::Tcp;
+        // As the agent and the task's monitor do: try until a port can be bound, then map it.
+        let (port, _held) = std::iter::from_fn(|| allocator.next_candidate(tcp_protocol))
+            .take(10)
+            .find_map(|port| Some((port, TcpListener::bind(("0.0.0.0", port)).ok()?)))
+            .unwrap();
+        assert_eq!(port, 40002);
+        allocator.mark_in_use(tcp_protocol, port);
+        let (_, web) = w.add(vec![tcp(port, 80)]);
+        let _server = Server::tcp(Some(&web.netns_path), 80, "web");
+        assert!(ask_tcp(Some(&w.outside), HOST, port).unwrap().starts_with("web"));
+        assert!(ask_tcp(None, LOOPBACK, port).unwrap().starts_with("web"), "also where it is bound");
+    });
+}
+
+#[test]
+fn the_process_that_has_a_port_is_named() {
+    world(|_| {
+        let script = "import socket,sys
+s = socket.socket(); s.bind(('0.0.0.0', 8080)); s.listen(); print('ready', flush=True); sys.stdin.read()";
+        let mut child = Command::new("python3")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let owner = port_owner(TransportProtocol::Tcp, 8080);
+        let free = port_owner(TransportProtocol::Udp, 8080);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        let owner = owner.unwrap();
+        assert_eq!(owner.pid, child.id());
+        assert!(owner.to_string().starts_with("python3"), "{owner}");
+        assert_eq!(free, None, "udp is another port");
     });
 }
