@@ -1,0 +1,393 @@
+//! What may be typed: every command and option, with the help that people read.
+//! In: arguments and LIGHTER_* variables. Out: `Cli`. Never: acts, or reads anything but its input.
+
+use crate::duration;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const AFTER_HELP: &str = "\
+Where the control plane is found: --endpoint, else LIGHTER_ENDPOINT, else the socket
+/run/lighter/control.sock, else https://127.0.0.1:7443. Who you are: --key, else LIGHTER_KEY, else
+~/.config/lighter/admin.pem, else /var/lib/lighter/admin.pem. The socket needs no key.
+
+Exit codes: 0 done, 1 failure, 2 wrong usage, 3 refused or invalid, 4 not found, 5 not available now,
+6 not permitted. `run --wait` ends with the exit code of the task's essential container; 125 when
+Lighter could not run it, 126 when its program could not be started, 127 when it was not found.
+
+LIGHTER_LOG=debug shows what happens inside; NO_COLOR turns colours off.";
+
+/// Containers on your own machines: ECS task definitions, no Docker.
+#[derive(Debug, Parser)]
+#[command(name = "lighter", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The control plane: https://host:port, host, or unix:///path
+    #[arg(long, env = "LIGHTER_ENDPOINT", global = true, value_name = "URL", hide_env_values = true)]
+    pub endpoint: Option<String>,
+    /// Your certificate, key and CA in one PEM file (mode 0600), as the control plane made it
+    #[arg(long, env = "LIGHTER_KEY", global = true, value_name = "FILE", hide_env_values = true)]
+    pub key: Option<PathBuf>,
+    /// How to print: a table of at most 100 columns, JSON, or a table as wide as it gets
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// Print ids only, and no progress
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+    Wide,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The daemon of a node, and joining a cluster
+    Agent(AgentArgs),
+    /// The control plane's daemon
+    Control(ControlArgs),
+    /// Control plane and agent on this machine, for trying things out (root)
+    Dev(DevArgs),
+    /// Tokens with which nodes join
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Task definitions: register, list, show
+    #[command(subcommand, visible_alias = "td")]
+    TaskDefinition(TaskDefinitionCommand),
+    /// Run a task of a task definition, or of a file with one
+    Run(RunArgs),
+    /// List tasks
+    Ps(PsArgs),
+    /// One task: address, ports, limits as the kernel has them
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// The output of a task's containers
+    Logs(LogsArgs),
+    /// Stop tasks
+    Stop(StopArgs),
+    /// Nodes (container instances)
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// What happens in the cluster
+    Events(EventsArgs),
+    /// Disk use of this node, through its agent's socket
+    #[command(subcommand)]
+    System(SystemCommand),
+    /// Print a completion script for a shell
+    Completion { shell: clap_complete::Shell },
+}
+
+impl Command {
+    /// Daemons log to standard error from the start; other commands only when asked.
+    pub fn is_daemon(&self) -> bool {
+        match self {
+            Self::Agent(args) => args.command.is_none(),
+            Self::Control(_) | Self::Dev(_) => true,
+            _ => false,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+#[command(after_help = "Every key of the file may be given as LIGHTER_<KEY> too, like LIGHTER_DATA_DIR.")]
+pub struct AgentArgs {
+    #[command(subcommand)]
+    pub command: Option<AgentCommand>,
+    /// Settings file [default: /etc/lighter/agent.toml, if it exists]
+    #[arg(long, value_name = "FILE", env = "LIGHTER_AGENT_CONFIG", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+    /// State of this node
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Sockets and what lives as long as the machine runs
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Any key of the settings file, over the file's value
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AgentCommand {
+    /// Make this machine a node of a cluster, with a token from `lighter token create`
+    Join(JoinArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// The control plane, like https://control.example:7443
+    pub control: String,
+    /// The one-use token; `-` reads it from standard input
+    #[arg(long, env = "LIGHTER_TOKEN", hide_env_values = true)]
+    pub token: String,
+    /// Name of this node [default: the host name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// State of this node
+    #[arg(long, value_name = "DIR", env = "LIGHTER_DATA_DIR", default_value = "/var/lib/lighter")]
+    pub data_dir: PathBuf,
+    /// Give up the identity this machine has
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// Settings file [default: /etc/lighter/control.toml, if it exists]
+    #[arg(long, value_name = "FILE", env = "LIGHTER_CONTROL_CONFIG", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+    /// State: store, CA, administrator key
+    #[arg(long, value_name = "DIR", env = "LIGHTER_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address served with TLS; may be repeated
+    #[arg(long, value_name = "ADDRESS", env = "LIGHTER_LISTEN", value_delimiter = ',')]
+    pub listen: Option<Vec<SocketAddr>>,
+    /// Unix socket, or loopback address, served without TLS; may be repeated
+    #[arg(long, value_name = "ADDRESS", env = "LIGHTER_LISTEN_PLAINTEXT", value_delimiter = ',')]
+    pub listen_plaintext: Option<Vec<String>>,
+    /// DNS name or address for the server's certificate; may be repeated
+    #[arg(long, value_name = "NAME", env = "LIGHTER_SERVER_NAMES", value_delimiter = ',')]
+    pub server_name: Option<Vec<String>>,
+    /// How often nodes say that they live, in milliseconds
+    #[arg(long, value_name = "MS", env = "LIGHTER_HEARTBEAT_INTERVAL_MS")]
+    pub heartbeat_interval_ms: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// State of control plane and agent
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/lighter-dev")]
+    pub data_dir: PathBuf,
+    /// Sockets and what lives as long as the machine runs
+    #[arg(long, value_name = "DIR", default_value = "/run/lighter")]
+    pub run_dir: PathBuf,
+    /// Any key of the agent's settings file
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a one-use token for `lighter agent join`
+    Create {
+        #[arg(long)]
+        cluster: Option<String>,
+        /// How long it is good for, like 30m or 1h; at most a day
+        #[arg(long, default_value = "1h", value_parser = duration::parse)]
+        ttl: Duration,
+        /// An attribute of the node that it cannot change; may be repeated
+        #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+        attribute: Vec<(String, String)>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TaskDefinitionCommand {
+    /// Register a file: the input of `aws ecs register-task-definition`, as it is
+    Register {
+        /// A JSON file, or `-` for standard input
+        file: String,
+    },
+    /// List revisions
+    Ls {
+        /// Only families that begin so
+        prefix: Option<String>,
+        /// Deregistered revisions instead
+        #[arg(long)]
+        inactive: bool,
+    },
+    /// Show one, as JSON that can be registered again
+    Show {
+        /// family, or family:revision
+        task_definition: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// family, family:revision, a JSON file, or `-` for standard input; a file is registered first
+    pub what: String,
+    /// Wait until the tasks have ended; exit with the exit code of the essential container
+    #[arg(long)]
+    pub wait: bool,
+    /// Implies --wait; Ctrl-C stops the tasks, and what the file registered is deregistered
+    #[arg(long)]
+    pub rm: bool,
+    /// How many tasks, 1 to 10
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
+    pub count: u32,
+    #[arg(long)]
+    pub cluster: Option<String>,
+    /// Task group [default: family:<family>]
+    #[arg(long)]
+    pub group: Option<String>,
+    /// Free text that `ps` can filter by
+    #[arg(long)]
+    pub started_by: Option<String>,
+    /// Makes a repeated run safe: one token, one run
+    #[arg(long, value_name = "TEXT")]
+    pub client_token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// Stopped tasks too
+    #[arg(short, long)]
+    pub all: bool,
+    #[arg(long)]
+    pub cluster: Option<String>,
+    /// Only tasks of this family
+    #[arg(long)]
+    pub family: Option<String>,
+    /// Only tasks on this node: name, id or the beginning of one
+    #[arg(long)]
+    pub node: Option<String>,
+    #[arg(long)]
+    pub started_by: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TaskCommand {
+    /// Everything about a task
+    Show(OneTask),
+}
+
+/// A task: its id, the beginning of it, or the family when one task of it runs.
+#[derive(Debug, Args)]
+pub struct OneTask {
+    /// Task id, the beginning of it, or a family with one task
+    pub task: String,
+    #[arg(long)]
+    pub cluster: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    #[command(flatten)]
+    pub task: OneTask,
+    /// Go on as lines come, until the task has ended
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last lines of each container
+    #[arg(long, value_name = "LINES")]
+    pub tail: Option<u32>,
+    /// Only lines since then: 10m, 2h, or a time like 2026-01-02T15:04:05Z
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only this container
+    #[arg(long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// The time before each line
+    #[arg(short, long)]
+    pub timestamps: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// Task ids, beginnings of them, or families with one task
+    #[arg(required = true)]
+    pub tasks: Vec<String>,
+    /// Why; kept with the task
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Wait until they have stopped
+    #[arg(long)]
+    pub wait: bool,
+    #[arg(long)]
+    pub cluster: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// List nodes
+    Ls {
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+    /// Everything about a node
+    Show {
+        /// Name, id, or the beginning of one
+        node: String,
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Go on as events come; without it, print those still kept
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only events after this sequence number
+    #[arg(long, value_name = "SEQUENCE")]
+    pub after: Option<u64>,
+    #[arg(long)]
+    pub cluster: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SystemCommand {
+    /// What takes how much room on this node
+    Df(AgentSocket),
+    /// Remove images, layers and leftovers that nothing uses
+    Prune {
+        #[command(flatten)]
+        socket: AgentSocket,
+        /// Shared volumes that no task uses, too
+        #[arg(long)]
+        volumes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct AgentSocket {
+    /// The agent's socket
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "LIGHTER_AGENT_SOCKET",
+        default_value = "/run/lighter/agent.sock"
+    )]
+    pub agent_socket: PathBuf,
+}
+
+/// `KEY=VALUE`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_agent_runs_without_a_subcommand_and_joins_with_one() {
+        let daemon = Cli::try_parse_from(["lighter", "agent", "--set", "bridge=x"]).unwrap();
+        assert!(daemon.command.is_daemon());
+        let join = Cli::try_parse_from(["lighter", "agent", "join", "https://c:1", "--token", "t"]).unwrap();
+        assert!(!join.command.is_daemon());
+    }
+}

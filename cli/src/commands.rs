@@ -1,0 +1,85 @@
+//! One file per command; here the way from the parsed arguments to it.
+//! In: `Cli`. Out: an exit code or a failure. Never: does a command's work itself.
+
+mod agent;
+mod completion;
+mod control;
+mod dev;
+mod events;
+mod logs;
+mod node;
+mod ps;
+mod run;
+mod stop;
+mod system;
+mod task;
+mod task_definition;
+mod token;
+
+use crate::args::{
+    AgentCommand, Cli, Command, Format, Global, NodeCommand, SystemCommand, TaskCommand, TokenCommand,
+};
+use crate::failure::{Exit, Failure};
+use crate::table::{Table, WIDTH_MAX};
+use crate::{client, output};
+use std::process::ExitCode;
+
+/// Runs the command.
+pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Agent(args) => match args.command {
+            Some(AgentCommand::Join(join)) => agent::join(global, join).await?,
+            None => agent::run(args).await?,
+        },
+        Command::Control(args) => control::run(args).await?,
+        Command::Dev(args) => dev::run(args).await?,
+        Command::Run(args) => return run::run(global, args).await,
+        Command::Completion { shell } => completion::run(shell)?,
+        Command::System(SystemCommand::Df(socket)) => system::df(global, &socket).await?,
+        Command::System(SystemCommand::Prune { socket, volumes }) => {
+            system::prune(global, &socket, volumes).await?
+        }
+        command => with_control_plane(global, command).await?,
+    }
+    Ok(Exit::Done.into())
+}
+
+/// The commands that are one conversation with the control plane.
+async fn with_control_plane(global: &Global, command: Command) -> Result<(), Failure> {
+    let mut client = client::connect(global).await?;
+    let client = &mut client;
+    match command {
+        Command::Token(TokenCommand::Create { cluster, ttl, attribute }) => {
+            token::create(global, client, cluster, ttl, attribute).await
+        }
+        Command::TaskDefinition(command) => task_definition::run(global, client, command).await,
+        Command::Ps(args) => ps::run(global, client, args).await,
+        Command::Task(TaskCommand::Show(args)) => task::show(global, client, args).await,
+        Command::Logs(args) => logs::run(global, client, args).await,
+        Command::Stop(args) => stop::run(global, client, args).await,
+        Command::Node(NodeCommand::Ls { cluster }) => node::ls(global, client, cluster).await,
+        Command::Node(NodeCommand::Show { node, cluster }) => {
+            node::show(global, client, &node, cluster).await
+        }
+        Command::Events(args) => events::run(global, client, args).await,
+        // `run` above has taken these.
+        Command::Agent(_)
+        | Command::Control(_)
+        | Command::Dev(_)
+        | Command::Run(_)
+        | Command::Completion { .. }
+        | Command::System(_) => Ok(()),
+    }
+}
+
+/// The API takes an empty cluster for `default`.
+fn cluster(given: Option<String>) -> String {
+    given.unwrap_or_default()
+}
+
+/// Prints a table as the person wants it.
+fn print_table(global: &Global, table: &Table) -> Result<(), Failure> {
+    let width = (global.output != Format::Wide).then_some(WIDTH_MAX);
+    output::print(&table.render(width, output::colour()))
+}

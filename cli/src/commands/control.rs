@@ -1,0 +1,43 @@
+//! `lighter control`: the control plane as a daemon.
+//! In: /etc/lighter/control.toml, LIGHTER_* variables, flags; the later wins. Out: a server.
+//! Owns: the time between start and SIGTERM. Nodes and their tasks go on without it.
+
+use crate::args::ControlArgs;
+use crate::daemon::{self, Interrupts};
+use crate::failure::Failure;
+use lighter_control::{Control, ControlConfig, ControlOverrides};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+/// Read when no other is named and it exists.
+const DEFAULT_CONFIG: &str = "/etc/lighter/control.toml";
+
+pub async fn run(args: ControlArgs) -> Result<(), Failure> {
+    let failed =
+        |source: Box<dyn Error + Send + Sync>| Failure::Daemon { what: "run the control plane", source };
+    let config = config(args).map_err(|source| failed(source.into()))?;
+    // Before the start, so that a SIGTERM during it is not lost.
+    let mut interrupts = Interrupts::new()?;
+    let handle = Control::start(config).await.map_err(|source| failed(source.into()))?;
+    tracing::info!(key = %handle.admin_key_path().display(), "the administrator's key is in this file");
+    daemon::ready();
+    interrupts.next().await;
+    tracing::info!("the control plane ends; nodes and tasks go on");
+    handle.shutdown();
+    handle.join().await;
+    Ok(())
+}
+
+fn config(args: ControlArgs) -> Result<ControlConfig, lighter_control::ConfigError> {
+    let file =
+        args.config.or_else(|| Path::new(DEFAULT_CONFIG).exists().then(|| PathBuf::from(DEFAULT_CONFIG)));
+    let plaintext = args.listen_plaintext.map(|texts| texts.iter().map(|text| text.parse()).collect());
+    let overrides = ControlOverrides {
+        data_dir: args.data_dir,
+        listen: args.listen,
+        listen_plaintext: plaintext.transpose()?,
+        server_names: args.server_name,
+        heartbeat_interval_ms: args.heartbeat_interval_ms,
+    };
+    ControlConfig::load(file.as_deref(), overrides)
+}

@@ -1,0 +1,100 @@
+//! `lighter events`: what happens in the cluster, in order and without gaps.
+//! In: where to begin. Out: a line, or a JSON object, for each event.
+
+use crate::args::{EventsArgs, Format, Global};
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::{json, output, table, time, words};
+use lighter_proto::v1::{self, event::Subject};
+use std::time::Duration;
+
+/// Without --follow: the API has no "that was the last one"; silence for so long is taken for it.
+const SILENCE: Duration = Duration::from_millis(500);
+
+pub async fn run(global: &Global, client: &mut Client, args: EventsArgs) -> Result<(), Failure> {
+    let request = v1::WatchEventsRequest {
+        cluster: super::cluster(args.cluster),
+        after_sequence: args.after.unwrap_or(0),
+        from_oldest: !args.follow && args.after.is_none(),
+    };
+    let what = "watch the events";
+    let mut stream = client.watch_events(request).await.map_err(Failure::rpc(what))?.into_inner();
+    loop {
+        let next = if args.follow {
+            stream.message().await
+        } else {
+            match tokio::time::timeout(SILENCE, stream.message()).await {
+                Ok(next) => next,
+                Err(_silent) => return Ok(()),
+            }
+        };
+        match next.map_err(Failure::rpc(what))? {
+            Some(event) if global.output == Format::Json => output::line(&json::event(&event).to_string())?,
+            Some(event) if global.quiet => output::line(&event.sequence.to_string())?,
+            Some(event) => output::line(&text(&event))?,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// One line: time, sequence, what changed.
+fn text(event: &v1::Event) -> String {
+    let time = time::rfc3339(event.time_unix_ms).unwrap_or_default();
+    let what = match &event.subject {
+        Some(Subject::TaskStateChange(change)) => of_task(&change.task.clone().unwrap_or_default()),
+        Some(Subject::ContainerInstanceStateChange(change)) => {
+            let node = change.container_instance.clone().unwrap_or_default();
+            let agent = if node.agent_connected { "connected" } else { "away" };
+            format!("node {} {}, agent {agent}", node.name, words::instance_status(node.status))
+        }
+        Some(Subject::TaskDefinitionStateChange(change)) => {
+            let definition = change.task_definition.clone().unwrap_or_default();
+            let status = words::definition_status(definition.status);
+            format!("task definition {}:{} {status}", definition.family, definition.revision)
+        }
+        None => "something this version does not know".to_owned(),
+    };
+    table::clean(&format!("{time} #{} {what}", event.sequence))
+}
+
+fn of_task(task: &v1::Task) -> String {
+    let id = task.task_id.get(..16).unwrap_or(&task.task_id);
+    let mut text = format!("task {id} {} {}", task.task_definition, words::task_status(task.last_status));
+    if words::is_stopped(task) {
+        for container in task.containers.iter().filter(|container| container.exit_code.is_some()) {
+            text.push_str(&format!(", {} {}", container.name, words::exit(container)));
+        }
+    }
+    let reason = if task.stopped_reason.is_empty() { &task.waiting_reason } else { &task.stopped_reason };
+    if !reason.is_empty() {
+        text.push_str(&format!(": {reason}"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_is_one_line_with_exit_and_reason() {
+        let task = v1::Task {
+            task_id: "a".repeat(32),
+            task_definition: "web:1".into(),
+            last_status: 8,
+            stopped_reason: "Essential container\nin task exited".into(),
+            containers: vec![v1::Container { name: "c".into(), exit_code: Some(3), ..Default::default() }],
+            ..Default::default()
+        };
+        let event = v1::Event {
+            sequence: 7,
+            time_unix_ms: 1,
+            subject: Some(Subject::TaskStateChange(v1::TaskStateChange { task: Some(task) })),
+            ..Default::default()
+        };
+        assert_eq!(
+            text(&event),
+            "1970-01-01T00:00:00.001Z #7 task aaaaaaaaaaaaaaaa web:1 STOPPED, c exit 3: Essential container in task exited"
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! `lighter run`: starts tasks of a definition, and with --wait follows them to their end.
+//! In: a family, a revision or a file. Out: task ids, or the exit code of the essential container.
+//! Owns: the tasks only with --rm: then Ctrl-C stops them.
+
+mod wait;
+
+use crate::args::{Format, Global, RunArgs};
+use crate::client::{self, Client};
+use crate::commands::task_definition;
+use crate::failure::{self, EXIT_NOT_RUN, Exit, Failure};
+use crate::{json, output};
+use lighter_proto::v1;
+use serde_json::json;
+use std::path::Path;
+use std::process::ExitCode;
+
+pub async fn run(global: &Global, args: RunArgs) -> Result<ExitCode, Failure> {
+    let wait = args.wait || args.rm;
+    match attempt(global, args).await {
+        // The exit codes below 125 are the container's.
+        Err(failure) if wait && !matches!(failure, Failure::OutputClosed) => {
+            failure::report(&failure);
+            Ok(ExitCode::from(EXIT_NOT_RUN))
+        }
+        other => other,
+    }
+}
+
+async fn attempt(global: &Global, args: RunArgs) -> Result<ExitCode, Failure> {
+    let mut client = client::connect(global).await?;
+    let client = &mut client;
+    let (name, registered) = definition(global, client, &args.what).await?;
+    let outcome = start(global, client, &args, name).await;
+    if let Some(registered) = registered.filter(|_| args.rm) {
+        let request = v1::DeregisterTaskDefinitionRequest { task_definition: registered };
+        let gone = client.deregister_task_definition(request).await;
+        if let Err(failure) = gone.map_err(Failure::rpc("deregister what the file registered")) {
+            failure::report(&failure);
+        }
+    }
+    outcome
+}
+
+/// What to run; and the revision that a file was registered as.
+async fn definition(
+    global: &Global,
+    client: &mut Client,
+    what: &str,
+) -> Result<(String, Option<String>), Failure> {
+    if !is_file(what) {
+        return Ok((what.to_owned(), None));
+    }
+    let registered = task_definition::register(client, task_definition::read(what)?).await?;
+    let name = task_definition::name(&registered);
+    if !global.quiet && global.output != Format::Json {
+        output::note(&format!("registered {name}"));
+    }
+    Ok((name.clone(), Some(name)))
+}
+
+/// A family has neither a slash nor a dot in its name.
+fn is_file(what: &str) -> bool {
+    what == "-" || what.contains(['/', '.']) || Path::new(what).is_file()
+}
+
+async fn start(
+    global: &Global,
+    client: &mut Client,
+    args: &RunArgs,
+    name: String,
+) -> Result<ExitCode, Failure> {
+    let cluster = super::cluster(args.cluster.clone());
+    let request = v1::RunTaskRequest {
+        cluster: cluster.clone(),
+        task_definition: name.clone(),
+        count: args.count,
+        group: args.group.clone().unwrap_or_default(),
+        started_by: args.started_by.clone().unwrap_or_default(),
+        client_token: args.client_token.clone().unwrap_or_default(),
+    };
+    let what = format!("run {name}");
+    if !(args.wait || args.rm) {
+        let answer = client.run_task(request).await.map_err(Failure::rpc(what.as_str()))?.into_inner();
+        return started(global, &what, &answer);
+    }
+    // The watch begins before the tasks do, so that no change is missed.
+    let mut watch = wait::Watch::begin(global, client, cluster).await?;
+    let answer = client.run_task(request).await.map_err(Failure::rpc(what.as_str()))?.into_inner();
+    if answer.tasks.is_empty() {
+        return Err(failure::of_failures(&what, &answer.failures));
+    }
+    if !answer.failures.is_empty() {
+        failure::report(&failure::of_failures("run all of them", &answer.failures));
+    }
+    let all_placed = answer.failures.is_empty();
+    let code = watch.until_the_end(client, answer.tasks, args.rm).await?;
+    Ok(ExitCode::from(if all_placed || code != 0 { code } else { EXIT_NOT_RUN }))
+}
+
+fn started(global: &Global, what: &str, answer: &v1::RunTaskResponse) -> Result<ExitCode, Failure> {
+    if global.output == Format::Json {
+        let tasks: Vec<_> = answer.tasks.iter().map(json::task).collect();
+        let failures: Vec<_> = answer.failures.iter().map(json::failure).collect();
+        output::json(&json!({"tasks": tasks, "failures": failures}))?;
+    } else {
+        for task in &answer.tasks {
+            output::line(&task.task_id)?;
+        }
+    }
+    match answer.failures.is_empty() {
+        true => Ok(Exit::Done.into()),
+        false => Err(failure::of_failures(what, &answer.failures)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_families_are_told_apart() {
+        for file in ["-", "web.json", "./web", "/tmp/x", "dir/web"] {
+            assert!(is_file(file), "{file}");
+        }
+        for family in ["web", "web:3", "web-1_x"] {
+            assert!(!is_file(family), "{family}");
+        }
+    }
+}
