@@ -286,3 +286,33 @@ fn collect_elements(
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn an_element_reads_back(
+            udp in any::<bool>(),
+            host_ip in prop_oneof![Just(0u32), any::<u32>()],
+            target in any::<u32>(),
+            host_port in any::<u16>(),
+            target_port in any::<u16>(),
+        ) {
+            let protocol = if udp { TransportProtocol::Udp } else { TransportProtocol::Tcp };
+            let (host_ip, target) = (host_ip.into(), target.into());
+            let element = PortElement { protocol, host_ip, host_port, target, target_port };
+            let mut buffer = Buffer::default();
+            element.write(&mut buffer, true);
+            let (_, bytes) = Attributes(buffer.as_bytes()).next().unwrap();
+            prop_assert_eq!(PortElement::parse(Attributes(bytes)), Some(element));
+        }
+
+        #[test]
+        fn any_bytes_are_no_element_or_one(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = PortElement::parse(Attributes(&bytes));
+        }
+    }
+}

@@ -51,6 +51,11 @@ fn iptables_policy_is_named_and_mended() {
 }
 
 #[test]
+fn legacy_iptables_policy_is_named_and_mended() {
+    trouble("iptables-legacy -P FORWARD DROP", "iptables-legacy, table filter, chain FORWARD");
+}
+
+#[test]
 fn dockers_policy_is_named_and_mended() {
     trouble(
         "iptables-nft -N DOCKER-USER
