@@ -18,6 +18,8 @@ use std::rc::Rc;
 
 pub(crate) fn create_and_start(request: &HelperRequest, shim: &mut Shim) -> Result<(), HelperFailed> {
     let traced = trace::install();
+    // The shim has no container of this name: what is here is left from a start that failed.
+    let _ = std::fs::remove_dir_all(Path::new(&request.state_root).join(&request.container_id));
     let fail = |kind, message: String| HelperFailed { kind, message };
     let (read, write) = sys::pipe().map_err(|error| fail(FailureKind::CannotCreate, format!("cannot make a pipe: {error}")))?;
     let write = Rc::new(write);

@@ -133,11 +133,18 @@ fn prepare_v2(root: &Path) -> Result<Vec<String>, CgroupError> {
     if !root.exists() {
         fs::create_dir_all(root).map_err(io_error("make cgroup", root))?;
     }
-    for ancestor in root.ancestors().skip(1).take_while(|path| path.starts_with(MOUNT)) {
-        // A delegated subtree may not be writable above our root; `enable(root)` decides.
-        let _ = enable(ancestor);
-    }
-    let controllers = enable(root)?;
+    let controllers = match enable(root) {
+        Ok(controllers) => controllers,
+        // A root of our own below a hierarchy that nobody has prepared: from the top downwards. A
+        // delegated unit has all controllers, and nothing above it is ours to change.
+        Err(CgroupError::NoController { .. }) => {
+            let mut above: Vec<&Path> = root.ancestors().skip(1).take_while(|path| path.starts_with(MOUNT)).collect();
+            above.reverse();
+            above.into_iter().try_for_each(|ancestor| enable(ancestor).map(drop))?;
+            enable(root)?
+        }
+        Err(error) => return Err(error),
+    };
     for name in ["shims", "tasks"] {
         let directory = root.join(name);
         fs::create_dir_all(&directory).map_err(io_error("make cgroup", &directory))?;

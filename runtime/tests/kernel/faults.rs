@@ -74,3 +74,18 @@ async fn a_missing_helper_is_named() {
     other.leave_nothing(&shim).await;
     drop(node);
 }
+
+#[tokio::test]
+async fn a_start_that_hangs_can_be_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::with_config(with_helper("exec sleep 9876543", directory.path()));
+    let shim = node.shim().await;
+    let (starting, other) = (shim.clone(), shim.clone());
+    let bundle = node.bundle(shell("c", "true")).unwrap();
+    let start = tokio::spawn(async move { starting.start_container(&bundle).await });
+    eventually("the start is known", async || !other.status().await.unwrap().containers.is_empty()).await;
+    shim.kill(&"c".parse().unwrap()).await.unwrap();
+    assert!(matches!(start.await.unwrap(), Err(StartError::HelperDied { .. })));
+    eventually("the helper is gone", async || processes_with("9876543").is_empty()).await;
+    node.leave_nothing(&shim).await;
+}

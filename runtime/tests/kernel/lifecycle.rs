@@ -97,6 +97,9 @@ async fn a_program_that_cannot_run_is_refused_in_words() {
     }
     // A failed start can be repeated under the same name, and nothing of it is in the status.
     assert!(shim.status().await.unwrap().containers.is_empty());
+    let mut events = shim.events();
+    node.start(&shim, shell("c4", "exit 9")).await.unwrap();
+    assert_eq!(exit_of(&mut events, "c4").await.status, ExitStatus::Exited(9));
     node.leave_nothing(&shim).await;
 }
 

@@ -205,6 +205,13 @@ impl Container {
         }
     }
 
+    /// Ends a start that hangs: its helper is killed, and what the helper has made with it.
+    pub(super) fn kill_helper(&self) {
+        if let Some(helper) = &self.helper {
+            sys::kill_group(helper.pid);
+        }
+    }
+
     /// SIGKILL to the main process and everything in the cgroup. Already gone is success.
     pub(super) fn kill(&self) {
         let _ = self.signal(libc::SIGKILL);

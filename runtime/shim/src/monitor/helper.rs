@@ -28,8 +28,9 @@ impl Helper {
             .stdout(Stdio::from(stdout))
             .stderr(Stdio::from(stderr))
             .spawn()?;
-        // The request is smaller than any socket buffer: this write does not wait.
-        ours.write_all(&encode_frame(0, request))?;
+        // The request is smaller than any socket buffer: this write does not wait. It fails when
+        // the helper has ended already; its end then is the answer.
+        let _ = ours.write_all(&encode_frame(0, request));
         ours.set_nonblocking(true)?;
         Ok(Self { pid: child.id() as i32, socket: ours, incoming: FrameBuffer::default() })
     }

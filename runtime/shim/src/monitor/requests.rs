@@ -57,6 +57,7 @@ impl Monitor {
             },
             Request::Kill(name) => match self.named(&name) {
                 Some(container) => {
+                    container.kill_helper();
                     container.kill();
                     Reply::Done
                 }
