@@ -60,3 +60,16 @@ pub struct PulledImage {
     /// Of the layers after decompression, in bytes.
     pub size_bytes: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::ImageStore;
+
+    /// Callers spawn pulls: a guard held across an await would forbid it.
+    #[test]
+    fn a_pull_can_be_spawned() {
+        fn is_send<T: Send>(_: impl FnOnce(&'static ImageStore, &'static PullOptions) -> T) {}
+        is_send(|store, options| store.resolve_and_pull("a", options, |_| {}));
+    }
+}

@@ -48,7 +48,7 @@ pub(crate) struct Staged {
     pub(crate) record: LayerRecord,
     pub(crate) implicit_dirs: Vec<Vec<u8>>,
     /// Others who want this layer wait until it is in place, or given up.
-    pub(crate) lock: OwnedMutexGuard<()>,
+    pub(crate) _lock: OwnedMutexGuard<()>,
 }
 
 /// A directory below `tmp/`, deleted when dropped.
@@ -168,7 +168,7 @@ impl LayerJob<'_> {
             unpacked_bytes: unpacked.bytes,
             entries: unpacked.entries,
         };
-        Ok(Made::Staged(Staged { dir, record, implicit_dirs: unpacked.implicit_dirs, lock }))
+        Ok(Made::Staged(Staged { dir, record, implicit_dirs: unpacked.implicit_dirs, _lock: lock }))
     }
 
     /// Downloads and unpacks; when an endpoint sent other content, the remaining ones get a chance.

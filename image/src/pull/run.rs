@@ -181,10 +181,7 @@ impl Pull<'_> {
     }
 
     async fn record(&self, resolved: Resolved) -> Result<PulledImage, PullError> {
-        let index = self.inner.index();
-        let size_bytes =
-            resolved.layers.iter().filter_map(|k| index.layer(k)).map(|l| l.record.unpacked_bytes).sum();
-        drop(index);
+        let size_bytes = self.inner.index().size_of(&resolved.layers);
         let image = PulledImage {
             reference: self.reference.to_string(),
             platform: self.options.platform.clone(),

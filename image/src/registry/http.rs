@@ -110,7 +110,15 @@ impl Clients {
         if error.is_redirect() {
             return RegistryError::Protocol { host, problem: TransportError::from(error).to_string() };
         }
-        RegistryError::Unreachable { host, source: error.into() }
+        let source = TransportError::from(error);
+        // The TLS library's errors are not reachable as types through the layers above them.
+        if source.0.contains("InvalidContentType") {
+            return RegistryError::NotTls { host };
+        }
+        if source.0.contains("invalid peer certificate") {
+            return RegistryError::Certificate { host, source };
+        }
+        RegistryError::Unreachable { host, source }
     }
 }
 

@@ -90,6 +90,11 @@ impl Index {
         self.layers.get(key)
     }
 
+    /// Bytes of the files of these layers.
+    pub(crate) fn size_of(&self, keys: &[LayerKey]) -> u64 {
+        keys.iter().filter_map(|key| self.layers.get(key)).map(|layer| layer.record.unpacked_bytes).sum()
+    }
+
     pub(crate) fn layers(&self) -> impl Iterator<Item = &Layer> {
         self.layers.values()
     }

@@ -1,0 +1,12 @@
+//! Tests of the image store against registries that fail, real registries, and the kernel.
+//! In: images made here. Out: what the store made of them, seen with plain system calls and tools.
+//! Need root and Debian's docker-registry, skopeo, umoci, util-linux, e2fsprogs and openssl; what is missing fails the test.
+//! Never: reach beyond loopback; every mount is in a mount namespace of the test's own thread.
+
+mod crash;
+mod faults;
+mod fixture;
+mod mounts;
+mod peers;
+mod pull;
+mod registry;
