@@ -14,11 +14,11 @@ ps -eww --no-headers -o cgroup:250,args | awk '
 find /sys/fs/cgroup -mindepth 1 -type d -path '*lighter*' | sed 's/^/cgroup /'
 
 # Only mount points: an overlay's options name directories that the next lines check.
-awk '{ print "mount", $5, $9 }' /proc/self/mountinfo | grep -E '/lighter|nsfs' || true
+awk '{ for (i = 7; $i != "-"; i++); print "mount", $5, $(i + 1) }' /proc/self/mountinfo | grep -E '/lighter| nsfs$' || true
 
 # Every network namespace some process or mount holds; the host's own is one of them.
 { find /proc/[0-9]*/ns/net -printf '%l\n' 2>/dev/null
-  awk '$9 == "nsfs" { print $4 }' /proc/self/mountinfo | grep '^net:'; } | sort -u | wc -l | sed 's/^/netns /'
+  awk '$4 ~ /^net:/ { print $4 }' /proc/self/mountinfo; } | sort -u | wc -l | sed 's/^/netns /'
 
 ip -o link show | awk -F': ' '{ print "link", $2 }'
 ip -o -4 addr show | awk '{ print "address", $2, $4 }'
@@ -33,9 +33,10 @@ ss -H -tuln | awk '{ print "socket", $1, $5 }'
 ss -H -xl | awk '{ print "socket", $1, $5 }' | grep lighter || true
 # Ports that are bound and do not listen are seen in no table before Linux 6.8, so by trying: bind fails.
 
-# Files and directories of tasks. The stores, pulled images and the socket of the agent are its own.
+# Files and directories of tasks. Left out by name: the stores, keys, pulled images, the sockets of the daemons,
+# and the logs of stopped tasks, which are kept for `lighter logs`.
 for top in /run/lighter /var/lib/lighter; do
     [ -d "$top" ] || continue
-    find "$top" -mindepth 1 \( -path '*/images/blobs' -o -path '*/images/layers' -o -path '*/images/tmp' \
-        -o -path '/run/lighter/tasks/*/*' \) -prune -o -print
-done 2>/dev/null | grep -vE '\.redb|/agent\.(sock|lock)|/images/(manifests|configs|index|refs)' | sed 's/^/file /'
+    find "$top" -mindepth 1 \( -path '*/images/layers' -o -path '*/images/l' -o -path '*/images/images' \
+        -o -path '*/lighter/logs' -o -path '/run/lighter/tasks/*/*' -o -path '/run/lighter/rootfs/*/*/*' \) -prune -o -print
+done 2>/dev/null | grep -vE '\.redb|/(agent|control)\.(sock|lock)$|/images/(lock|version)$' | sed 's/^/file /'

@@ -162,14 +162,14 @@ fn test_image(layout: &Path, mark: &str) -> Result<()> {
     host::sh(&format!(
         "cd {}; mkdir -p bin etc www seeded tmp; chmod 1777 tmp; cp $(command -v busybox) bin/busybox; \
          for name in $(bin/busybox --list); do [ $name = busybox ] || ln -s busybox bin/$name; done; \
-         rustc --edition 2024 -O -C strip=symbols -C target-feature=+crt-static -o bin/udp-echo {}; \
+         rustc --edition 2024 -O -C strip=symbols -C target-feature=+crt-static -o bin/deckhand {}; \
          printf 'root:x:0:0::/:/bin/sh\\nsailor:x:1000:1000::/:/bin/sh\\n' > etc/passwd; \
          printf 'root:x:0:\\nsailor:x:1000:\\n' > etc/group; \
          echo 'cargo from the image' > www/index.html; echo {} > www/mark; \
          echo 'from the image' > seeded/file; chown 1000:1000 seeded/file; chmod 640 seeded/file; \
          {} {} {} .",
         tree.path().display(),
-        host::workspace().join("vm-test/guest/udp_echo.rs").display(),
+        host::workspace().join("vm-test/guest/deckhand.rs").display(),
         mark,
         script.display(),
         layout.display(),

@@ -9,9 +9,11 @@ use crate::node::Node;
 use crate::oracle::{self, Inventory};
 use crate::registry::Registries;
 use anyhow::{Context, Result};
+use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 /// What all groups share.
 #[derive(Clone)]
@@ -97,12 +99,29 @@ impl World {
             .map(drop)
     }
 
-    /// One task on every node, so that what is made once and kept (the bridge, the pulled image) is in the baseline.
+    /// One task on every node, so that what is made once and kept (the bridge, the pulled image, empty folders)
+    /// is in the baseline.
     fn warm_up(&self) -> Result<()> {
-        let definition = crate::node::shell_task("warm-up", &self.image(), "sleep 3");
-        for _ in &self.nodes {
-            self.node().run_until_stopped(&definition)?;
+        let mut definition = crate::node::shell_task("warm-up", &self.image(), "sleep 3");
+        definition["volumes"] = json!([
+            { "name": "own" },
+            { "name": "shared", "dockerVolumeConfiguration": { "scope": "shared", "autoprovision": true } },
+        ]);
+        definition["containerDefinitions"][0]["mountPoints"] = json!([
+            { "sourceVolume": "own", "containerPath": "/own" },
+            { "sourceVolume": "shared", "containerPath": "/shared" },
+        ]);
+        definition["containerDefinitions"][0]["portMappings"] = json!([{ "containerPort": 80, "hostPort": 8079 }]);
+        self.node().register(&definition)?;
+        // At once, so that placement spreads them over the nodes.
+        let ids = self.nodes.iter().map(|_| self.node().start("warm-up")).collect::<Result<Vec<_>>>()?;
+        for id in ids {
+            self.node().wait_for(&id, "STOPPED", Duration::from_secs(90))?;
         }
+        for node in &self.nodes {
+            node.lighter("system prune --volumes")?;
+        }
+        // The test image went with the leftovers; a scenario pulls it again, and what it pulls is not compared.
         Ok(())
     }
 }

@@ -51,7 +51,7 @@ fn ports_static_and_dynamic(world: &mut World) -> Result<()> {
 /// A datagram through a mapping and its answer back, on a static and a dynamic port.
 fn ports_udp(world: &mut World) -> Result<()> {
     let node = world.node();
-    let mut definition = shell_task("echo", &world.image(), "exec udp-echo 53 54");
+    let mut definition = shell_task("echo", &world.image(), "exec deckhand udp-echo 53 54");
     definition["containerDefinitions"][0]["portMappings"] = json!([
         { "containerPort": 53, "hostPort": 5353, "protocol": "udp" },
         { "containerPort": 54, "hostPort": 0, "protocol": "udp" },
