@@ -7,8 +7,8 @@
 use lighter_model::ids::AttachmentKey;
 use lighter_model::task_definition::TransportProtocol;
 use lighter_net::{
-    AddRequest, AttachmentMode, AttachmentRecord, LeasePool, Network, NetworkConfig, PortForward,
-    Subnet, plan_attachment,
+    AddRequest, AttachmentMode, AttachmentRecord, LeasePool, Network, NetworkConfig, PortForward, Subnet,
+    plan_attachment,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};

@@ -100,11 +100,7 @@ fn in_bridge(config: &NetworkConfig) -> impl FnOnce(LinkError) -> AttachError {
 }
 
 /// False when the name belongs to something else.
-async fn make_pair(
-    handle: &Handle,
-    pair: &VethPair<'_>,
-    bridge: u32,
-) -> Result<bool, LinkError> {
+async fn make_pair(handle: &Handle, pair: &VethPair<'_>, bridge: u32) -> Result<bool, LinkError> {
     if link::add_veth(handle, pair).await? == Made::New {
         return Ok(true);
     }
@@ -118,14 +114,9 @@ async fn make_pair(
 }
 
 /// Inside the namespace: lo and eth0 up, the address and the default route.
-async fn configure(
-    inner: &Handle,
-    config: &NetworkConfig,
-    address: Ipv4Addr,
-) -> Result<(), LinkError> {
+async fn configure(inner: &Handle, config: &NetworkConfig, address: Ipv4Addr) -> Result<(), LinkError> {
     link::set_up(inner, LO_INDEX, "lo").await?;
-    let missing =
-        || LinkError { step: "find", link: ETH0.to_owned(), source: Errno::ENODEV.into() };
+    let missing = || LinkError { step: "find", link: ETH0.to_owned(), source: Errno::ENODEV.into() };
     let eth0 = link::find(inner, ETH0).await?.ok_or_else(missing)?;
     link::set_up(inner, eth0.index, ETH0).await?;
     let prefix_len = config.subnet.prefix_len();

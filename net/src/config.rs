@@ -40,7 +40,9 @@ impl Default for NetworkConfig {
 pub enum ConfigError {
     #[error("bridge: an interface name has 1 to 15 letters, digits, '-', '_' or '.', got {name:?}")]
     Bridge { name: String },
-    #[error("table: an nf_tables name has 1 to 32 letters, digits or '_' and starts with a letter, got {name:?}")]
+    #[error(
+        "table: an nf_tables name has 1 to 32 letters, digits or '_' and starts with a letter, got {name:?}"
+    )]
     Table { name: String },
     #[error("netns_dir: must be an absolute path, got {path:?}")]
     NetnsDir { path: PathBuf },

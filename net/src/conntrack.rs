@@ -97,8 +97,7 @@ impl Wanted {
             Self::OfAddress(address) => original.source == *address || reply.source == *address,
             Self::OfMappings { target, ports } => {
                 let leads = |(protocol, port): &(TransportProtocol, u16)| {
-                    (original.protocol, original.destination_port)
-                        == (protocol_number(*protocol), *port)
+                    (original.protocol, original.destination_port) == (protocol_number(*protocol), *port)
                 };
                 reply.source == *target && ports.iter().any(leads)
             }

@@ -15,11 +15,7 @@ const RESOLVED_UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 
 /// /etc/hosts: the loopback names, the attachment's own name, then extra entries in their order.
 /// Without an address (mode none) the own name is at 127.0.0.1.
-pub fn hosts_file(
-    hostname: &str,
-    address: Option<Ipv4Addr>,
-    extra: &[(IpAddr, String)],
-) -> String {
+pub fn hosts_file(hostname: &str, address: Option<Ipv4Addr>, extra: &[(IpAddr, String)]) -> String {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n\
          ::1\tlocalhost ip6-localhost ip6-loopback\n\

@@ -45,12 +45,10 @@ pub enum HostError {
 /// Makes or completes bridge, address and sysctls. The table with its guard against 127/8 must be
 /// there already when `host_loopback` is on. Blocks.
 pub(crate) async fn ensure(handle: &Handle, config: &NetworkConfig) -> Result<(), HostError> {
-    let in_bridge =
-        |source| HostError::Bridge { bridge: config.bridge.clone(), source };
+    let in_bridge = |source| HostError::Bridge { bridge: config.bridge.clone(), source };
     refuse_overlap(handle, config).await?;
     let gateway = config.subnet.gateway();
-    let index =
-        link::ensure_bridge(handle, &config.bridge, mac_of(gateway)).await.map_err(in_bridge)?;
+    let index = link::ensure_bridge(handle, &config.bridge, mac_of(gateway)).await.map_err(in_bridge)?;
     link::ensure_address(handle, index, &config.bridge, gateway, config.subnet.prefix_len())
         .await
         .map_err(in_bridge)?;
@@ -58,8 +56,7 @@ pub(crate) async fn ensure(handle: &Handle, config: &NetworkConfig) -> Result<()
 }
 
 async fn refuse_overlap(handle: &Handle, config: &NetworkConfig) -> Result<(), HostError> {
-    let in_bridge =
-        |source| HostError::Bridge { bridge: config.bridge.clone(), source };
+    let in_bridge = |source| HostError::Bridge { bridge: config.bridge.clone(), source };
     let addresses = link::addresses(handle).await.map_err(in_bridge)?;
     let subnet = config.subnet;
     for (index, address, prefix_len) in addresses {

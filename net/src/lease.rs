@@ -39,10 +39,7 @@ impl LeasePool {
 
     /// The pool as the records say it is. Addresses of a former subnet are left out: they cannot
     /// collide with new ones. Goes on after the highest recorded address.
-    pub fn from_records<'a>(
-        subnet: Subnet,
-        records: impl IntoIterator<Item = &'a AttachmentRecord>,
-    ) -> Self {
+    pub fn from_records<'a>(subnet: Subnet, records: impl IntoIterator<Item = &'a AttachmentRecord>) -> Self {
         let addresses = records.into_iter().filter_map(|record| record.address);
         let taken: BTreeSet<_> = addresses.filter(|a| subnet.is_leasable(*a)).collect();
         let next = taken.last().map_or(0, |last| subnet.index_of(*last) + 1);

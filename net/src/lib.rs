@@ -43,8 +43,6 @@ pub use nft::{NftError, PortElement};
 pub use ports::owner::{PortOwner, port_owner};
 pub use ports::{FALLBACK_RANGE, PortAllocator, RESERVED};
 pub use probe::{ForwardingVerdict, ProbeError, probe_nf_tables};
-pub use record::{
-    AddRequest, AttachmentMode, AttachmentRecord, PlanError, PortForward, plan_attachment,
-};
+pub use record::{AddRequest, AttachmentMode, AttachmentRecord, PlanError, PortForward, plan_attachment};
 pub use subnet::{Subnet, SubnetError};
 pub use teardown::{DelError, DelStepError};

@@ -6,12 +6,9 @@
 use futures_util::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{
-    InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage, State,
-};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage, State};
 use rtnetlink::{
-    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
-    RouteMessageBuilder,
+    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
 use std::fs::File;
 use std::io;
@@ -140,11 +137,7 @@ pub(crate) async fn addresses(handle: &Handle) -> Result<Vec<(u32, Ipv4Addr, u8)
 
 /// The bridge, up, with a fixed hardware address (else it would take that of a port, and change with
 /// every port). Its index.
-pub(crate) async fn ensure_bridge(
-    handle: &Handle,
-    name: &str,
-    mac: [u8; 6],
-) -> Result<u32, LinkError> {
+pub(crate) async fn ensure_bridge(handle: &Handle, name: &str, mac: [u8; 6]) -> Result<u32, LinkError> {
     if find(handle, name).await?.is_none() {
         let bridge = LinkBridge::new(name).address(mac.to_vec()).up().build();
         ignore_existing(handle.link().add(bridge).execute().await)
@@ -209,9 +202,7 @@ pub(crate) async fn ensure_default_route(
 
 fn ignore_existing(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
     match result {
-        Err(rtnetlink::Error::NetlinkError(message))
-            if message.raw_code() == -(Errno::EEXIST as i32) =>
-        {
+        Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -(Errno::EEXIST as i32) => {
             Ok(())
         }
         other => other,
@@ -247,9 +238,8 @@ pub(crate) async fn add_veth(handle: &Handle, pair: &VethPair<'_>) -> Result<Mad
         .address(pair.peer_mac.to_vec())
         .setns_by_fd(pair.netns.as_raw_fd())
         .build();
-    let mut link = LinkVeth::new(pair.name, pair.peer)
-        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-        .up();
+    let mut link =
+        LinkVeth::new(pair.name, pair.peer).set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).up();
     if let Some(bridge) = pair.bridge {
         link = link.controller(bridge);
     }

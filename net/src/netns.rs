@@ -79,10 +79,7 @@ pub(crate) fn anonymous() -> io::Result<File> {
 /// `prepare` then works inside it before it has its name. True when it was made now. A file that is no
 /// mount (left by a crash between creation and mount) is used for the new one. For throw-away threads
 /// only.
-pub(crate) fn enter_or_create(
-    path: &Path,
-    prepare: impl FnOnce(),
-) -> Result<(File, bool), NetnsError> {
+pub(crate) fn enter_or_create(path: &Path, prepare: impl FnOnce()) -> Result<(File, bool), NetnsError> {
     if is_mounted(path) {
         let file = File::open(path).map_err(failed("open the namespace", path))?;
         enter(&file).map_err(failed("enter the namespace", path))?;

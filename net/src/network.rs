@@ -166,9 +166,8 @@ impl Network {
     pub async fn add(&self, record: &AttachmentRecord) -> Result<Attachment, AddError> {
         let failed = |source| AddError::Attach { key: record.key.clone(), source };
         let (inner, copy) = (self.inner.clone(), record.clone());
-        let made = netns::on_own_thread("lighter-add", move || {
-            attach::attach(&inner.home, &inner.config, &copy)
-        });
+        let made =
+            netns::on_own_thread("lighter-add", move || attach::attach(&inner.home, &inner.config, &copy));
         made.await.map_err(AttachError::Thread).and_then(|made| made).map_err(failed)?;
         self.map_ports(record).await?;
         Ok(self.describe(record))
@@ -238,9 +237,7 @@ impl Network {
             Ok::<_, NftError>(None)
         };
         match self.inner.firewall.run(ask).await {
-            Ok(Some((index, owner))) => {
-                AddError::PortMapped { key, port: record.ports[index], owner }
-            }
+            Ok(Some((index, owner))) => AddError::PortMapped { key, port: record.ports[index], owner },
             _ => AddError::Ports { key, source: error },
         }
     }
@@ -269,9 +266,11 @@ impl Network {
             Ok::<_, NftError>(failed.collect::<Vec<_>>())
         };
         // The closure itself never fails; only the thread behind it can be gone.
-        self.inner.firewall.run(delete).await.unwrap_or_else(|error| {
-            vec![DelStepError::Thread(io::Error::other(error.to_string()))]
-        })
+        self.inner
+            .firewall
+            .run(delete)
+            .await
+            .unwrap_or_else(|error| vec![DelStepError::Thread(io::Error::other(error.to_string()))])
     }
 
     /// Compares the kernel with the record.
@@ -318,9 +317,7 @@ impl Network {
     /// Everything of ours in the kernel.
     pub async fn list_kernel(&self) -> Result<KernelState, ListError> {
         let inner = self.inner.clone();
-        let listed = netns::on_own_thread("lighter-list", move || {
-            kernel::list(&inner.home, &inner.config)
-        });
+        let listed = netns::on_own_thread("lighter-list", move || kernel::list(&inner.home, &inner.config));
         let state = listed.await.map_err(ListError::Thread)??;
         let inner = self.inner.clone();
         let list = move |socket: &mut _| nft::list_elements(socket, &inner.config.table);
@@ -334,9 +331,8 @@ impl Network {
         let (inner, names) = (self.inner.clone(), found.clone());
         let detached = netns::on_own_thread("lighter-del", move || {
             let netns = names.netns.iter();
-            let mut failures: Vec<_> = netns
-                .flat_map(|name| teardown::detach(&inner.home, &inner.config, name, None))
-                .collect();
+            let mut failures: Vec<_> =
+                netns.flat_map(|name| teardown::detach(&inner.home, &inner.config, name, None)).collect();
             failures.extend(names.veths.iter().filter_map(|v| teardown::end_of_link(v).err()));
             failures
         });

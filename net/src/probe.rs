@@ -95,9 +95,8 @@ impl Network {
     /// the verdict is wrong, and the suspect right.
     pub async fn probe_forwarding(&self) -> Result<ForwardingVerdict, ProbeError> {
         let inner = self.inner();
-        let probe = netns::on_own_thread("lighter-probe", move || {
-            path::Path::make(&inner.home, &inner.config)
-        });
+        let probe =
+            netns::on_own_thread("lighter-probe", move || path::Path::make(&inner.home, &inner.config));
         let path = probe.await.map_err(ProbeError::Namespace)??;
         let element = path.element();
         let table = self.config().table.clone();

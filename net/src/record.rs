@@ -84,10 +84,7 @@ pub enum PlanError {
 
 /// Decides names and address. On success the address is leased in `pool`; release it there when the
 /// record cannot be stored. Nothing is leased on failure.
-pub fn plan_attachment(
-    pool: &mut LeasePool,
-    request: AddRequest,
-) -> Result<AttachmentRecord, PlanError> {
+pub fn plan_attachment(pool: &mut LeasePool, request: AddRequest) -> Result<AttachmentRecord, PlanError> {
     let AddRequest { key, mode, address, mut ports } = request;
     check_ports(&key, mode, &ports)?;
     ports.sort();
@@ -102,11 +99,7 @@ pub fn plan_attachment(
     Ok(AttachmentRecord { key, mode, netns, veth, address, ports })
 }
 
-fn check_ports(
-    key: &AttachmentKey,
-    mode: AttachmentMode,
-    ports: &[PortForward],
-) -> Result<(), PlanError> {
+fn check_ports(key: &AttachmentKey, mode: AttachmentMode, ports: &[PortForward]) -> Result<(), PlanError> {
     if mode == AttachmentMode::None && !ports.is_empty() {
         return Err(PlanError::PortsWithoutBridge { key: key.clone() });
     }

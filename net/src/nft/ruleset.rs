@@ -34,8 +34,7 @@ const SRCNAT: i32 = 100;
 
 /// The instance metadata service of clouds.
 const IMDS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-const LOOPBACK: (Ipv4Addr, Ipv4Addr) =
-    (Ipv4Addr::new(127, 0, 0, 0), Ipv4Addr::new(255, 0, 0, 0));
+const LOOPBACK: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(127, 0, 0, 0), Ipv4Addr::new(255, 0, 0, 0));
 
 /// The whole table without elements; what was there under its name goes in the same transaction.
 pub(super) fn push_table(batch: &mut Batch, config: &NetworkConfig) {

@@ -35,8 +35,7 @@ pub fn port_owner(protocol: TransportProtocol, port: u16) -> Option<PortOwner> {
     };
     // thread-self: /proc/net follows the main thread, which may be in another namespace.
     let tables = names.map(|name| fs::read_to_string(format!("/proc/thread-self/net/{name}")));
-    let inodes: BTreeSet<u64> =
-        tables.iter().flatten().flat_map(|text| inodes_of_port(text, port)).collect();
+    let inodes: BTreeSet<u64> = tables.iter().flatten().flat_map(|text| inodes_of_port(text, port)).collect();
     if inodes.is_empty() { None } else { find_process(&inodes) }
 }
 

@@ -57,8 +57,8 @@ impl Path {
     fn make_path(config: &NetworkConfig) -> Result<Self, ProbeError> {
         let inner = netns::anonymous().map_err(ProbeError::Namespace)?;
         let outer = netns::anonymous().map_err(ProbeError::Namespace)?;
-        let bridge = nix::net::if_::if_nametoindex(config.bridge.as_str())
-            .map_err(|_| ProbeError::NoBridge)?;
+        let bridge =
+            nix::net::if_::if_nametoindex(config.bridge.as_str()).map_err(|_| ProbeError::NoBridge)?;
         let inner_address = config.subnet.probe_address();
         make_link(INNER_LINK, Some(bridge), &inner, inner_address)?;
         make_link(OUTER_LINK, None, &outer, OUTSIDE)?;
@@ -116,12 +116,7 @@ fn remove_links() -> Result<(), ProbeError> {
     Ok(())
 }
 
-fn make_link(
-    name: &str,
-    bridge: Option<u32>,
-    netns: &File,
-    address: Ipv4Addr,
-) -> Result<(), ProbeError> {
+fn make_link(name: &str, bridge: Option<u32>, netns: &File, address: Ipv4Addr) -> Result<(), ProbeError> {
     let pair = VethPair { name, bridge, netns, peer: ETH0, peer_mac: mac_of(address) };
     let made = link::with_routes(async |handle| link::add_veth(handle, &pair).await);
     match made.map_err(ProbeError::Namespace)?.map_err(ProbeError::Link)? {
@@ -136,8 +131,8 @@ fn make_link(
 
 /// The host's address on the outer link.
 fn host_end() -> Result<(), ProbeError> {
-    let index = nix::net::if_::if_nametoindex(OUTER_LINK)
-        .map_err(|errno| ProbeError::Namespace(errno.into()))?;
+    let index =
+        nix::net::if_::if_nametoindex(OUTER_LINK).map_err(|errno| ProbeError::Namespace(errno.into()))?;
     let addressed = link::with_routes(async |handle| {
         link::ensure_address(handle, index, OUTER_LINK, OUTER_HOST, OUTER_PREFIX_LEN).await
     });
@@ -162,8 +157,8 @@ fn configure(
     gateway: Option<Ipv4Addr>,
 ) -> Result<UdpSocket, ProbeError> {
     let work = || -> Result<UdpSocket, ProbeError> {
-        let index = nix::net::if_::if_nametoindex(ETH0)
-            .map_err(|errno| ProbeError::Namespace(errno.into()))?;
+        let index =
+            nix::net::if_::if_nametoindex(ETH0).map_err(|errno| ProbeError::Namespace(errno.into()))?;
         let configured = link::with_routes(async |handle| {
             link::set_up(handle, index, ETH0).await?;
             link::ensure_address(handle, index, ETH0, address, prefix_len).await?;
@@ -179,11 +174,7 @@ fn configure(
 }
 
 /// Sends until it arrives: the first packet waits for ARP. From where it seemed to come, or None.
-fn transmit(
-    from: &UdpSocket,
-    to: SocketAddrV4,
-    receiver: &UdpSocket,
-) -> io::Result<Option<SocketAddrV4>> {
+fn transmit(from: &UdpSocket, to: SocketAddrV4, receiver: &UdpSocket) -> io::Result<Option<SocketAddrV4>> {
     receiver.set_read_timeout(Some(AGAIN))?;
     let deadline = Instant::now() + PATIENCE;
     // A number per packet, so that a late one of an earlier question is not taken for this one's.

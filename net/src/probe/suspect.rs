@@ -51,8 +51,7 @@ pub(super) fn name(facts: &Facts, config: &NetworkConfig) -> (String, String) {
         suspects = at(PREROUTING, false);
     }
     let mut names: Vec<String> = suspects.iter().map(|chain| describe(chain)).collect();
-    let mut mends: Vec<String> =
-        suspects.iter().map(|chain| mend(chain, facts, &config.bridge)).collect();
+    let mut mends: Vec<String> = suspects.iter().map(|chain| mend(chain, facts, &config.bridge)).collect();
     if legacy {
         names.push("iptables-legacy, table filter, chain FORWARD".to_owned());
         mends.push(iptables("iptables-legacy", "FORWARD", &config.bridge));
@@ -147,8 +146,7 @@ mod tests {
 
     #[test]
     fn legacy_tables_and_a_kernel_that_does_not_forward_are_named() {
-        let facts =
-            Facts { chains: vec![], legacy_tables: vec!["filter".to_owned()], forwards: true };
+        let facts = Facts { chains: vec![], legacy_tables: vec!["filter".to_owned()], forwards: true };
         let (suspect, mend) = name(&facts, &NetworkConfig::default());
         assert!(suspect.contains("iptables-legacy") && mend.starts_with("iptables-legacy -I"));
         let facts = Facts { forwards: false, ..facts };

@@ -58,12 +58,8 @@ fn del_gets_rid_of_a_namespace_that_is_still_held() {
 #[test]
 fn mode_none_has_loopback_only() {
     world(|w| {
-        let request = AddRequest {
-            key: key(9, "batch"),
-            mode: AttachmentMode::None,
-            address: None,
-            ports: vec![],
-        };
+        let request =
+            AddRequest { key: key(9, "batch"), mode: AttachmentMode::None, address: None, ports: vec![] };
         let record = plan_attachment(&mut w.pool, request).unwrap();
         let attachment = w.runtime.block_on(w.network.add(&record)).unwrap();
         assert_eq!((attachment.address, attachment.veth), (None, None));
@@ -82,8 +78,10 @@ fn check_says_what_is_missing_and_add_mends_it() {
     world(|w| {
         let (record, web) = w.add(vec![tcp(8080, 80)]);
         let path = web.netns_path.display();
-        sh(&format!("nsenter --net={path} ip addr flush dev eth0
-            nft delete element ip lighter ports '{{ tcp . 8080 }}'"));
+        sh(&format!(
+            "nsenter --net={path} ip addr flush dev eth0
+            nft delete element ip lighter ports '{{ tcp . 8080 }}'"
+        ));
         let error = w.runtime.block_on(w.network.check(&record)).unwrap_err().to_string();
         assert!(error.contains("address on eth0") && error.contains("host port 8080"), "{error}");
         w.runtime.block_on(w.network.add(&record)).unwrap();
@@ -121,12 +119,8 @@ fn a_restart_goes_on_where_the_last_process_ended() {
         assert!(ask_tcp(Some(&w.outside), HOST, 8080).is_some());
 
         let mut pool = LeasePool::from_records(w.pool.subnet(), &records);
-        let request = AddRequest {
-            key: key(99, "next"),
-            mode: AttachmentMode::Bridge,
-            address: None,
-            ports: vec![],
-        };
+        let request =
+            AddRequest { key: key(99, "next"), mode: AttachmentMode::Bridge, address: None, ports: vec![] };
         let third = plan_attachment(&mut pool, request).unwrap();
         assert!(!records.iter().any(|record| record.address == third.address));
     });
@@ -173,12 +167,8 @@ fn an_empty_pool_stops_one_task_and_no_other() {
         for _ in 0..4 {
             let _ = w.plan(vec![]);
         }
-        let request = AddRequest {
-            key: key(77, "late"),
-            mode: AttachmentMode::Bridge,
-            address: None,
-            ports: vec![],
-        };
+        let request =
+            AddRequest { key: key(77, "late"), mode: AttachmentMode::Bridge, address: None, ports: vec![] };
         let error = plan_attachment(&mut w.pool, request).unwrap_err();
         let PlanError::Lease { source, .. } = &error else { panic!("{error:?}") };
         assert!(matches!(source, LeaseError::Exhausted { taken: 4, capacity: 4, .. }));

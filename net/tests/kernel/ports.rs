@@ -43,10 +43,8 @@ fn hairpins_work_with_and_without_br_netfilter() {
     world(|w| {
         let (_, web) = w.add(vec![tcp(8080, 80), udp(8080, 80)]);
         let (_, other) = w.add(vec![]);
-        let _servers = [
-            Server::tcp(Some(&web.netns_path), 80, "web"),
-            Server::udp(Some(&web.netns_path), 80, "web"),
-        ];
+        let _servers =
+            [Server::tcp(Some(&web.netns_path), 80, "web"), Server::udp(Some(&web.netns_path), 80, "web")];
         for call_iptables in ["0", "1"] {
             let switch = "/proc/sys/net/bridge/bridge-nf-call-iptables";
             sh(&format!("test ! -e {switch} || echo {call_iptables} > {switch}"));
@@ -78,10 +76,8 @@ fn two_attachments_use_one_target_port() {
     world(|w| {
         let (_, one) = w.add(vec![tcp(8081, 80)]);
         let (_, two) = w.add(vec![tcp(8082, 80)]);
-        let _servers = [
-            Server::tcp(Some(&one.netns_path), 80, "one"),
-            Server::tcp(Some(&two.netns_path), 80, "two"),
-        ];
+        let _servers =
+            [Server::tcp(Some(&one.netns_path), 80, "one"), Server::tcp(Some(&two.netns_path), 80, "two")];
         assert!(ask_tcp(Some(&w.outside), HOST, 8081).unwrap().starts_with("one"));
         assert!(ask_tcp(Some(&w.outside), HOST, 8082).unwrap().starts_with("two"));
     });
@@ -95,10 +91,8 @@ fn a_port_of_one_host_address_is_not_that_of_another() {
         let second = PortForward { host_ip: Ipv4Addr::new(203, 0, 113, 3), ..tcp(80, 80) };
         let (_, one) = w.add(vec![first]);
         let (_, two) = w.add(vec![second]);
-        let _servers = [
-            Server::tcp(Some(&one.netns_path), 80, "one"),
-            Server::tcp(Some(&two.netns_path), 80, "two"),
-        ];
+        let _servers =
+            [Server::tcp(Some(&one.netns_path), 80, "one"), Server::tcp(Some(&two.netns_path), 80, "two")];
         assert!(ask_tcp(Some(&w.outside), first.host_ip, 80).unwrap().starts_with("one"));
         assert!(ask_tcp(Some(&w.outside), second.host_ip, 80).unwrap().starts_with("two"));
         assert_eq!(ask_tcp(None, LOOPBACK, 80), None);
@@ -109,10 +103,8 @@ fn a_port_of_one_host_address_is_not_that_of_another() {
 fn what_is_not_mapped_is_not_reached_from_outside() {
     world(|w| {
         let (_, web) = w.add(vec![tcp(8080, 80)]);
-        let _servers = [
-            Server::tcp(Some(&web.netns_path), 80, "web"),
-            Server::tcp(Some(&web.netns_path), 81, "secret"),
-        ];
+        let _servers =
+            [Server::tcp(Some(&web.netns_path), 80, "web"), Server::tcp(Some(&web.netns_path), 81, "secret")];
         sh("ip -n outside route add 172.29.0.0/16 via 203.0.113.1");
         let address = web.address.unwrap();
         assert_eq!(ask_tcp(Some(&w.outside), address, 81), None, "by a route to our subnet");

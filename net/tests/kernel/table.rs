@@ -18,8 +18,7 @@ fn the_table_is_what_we_mean() {
 #[test]
 fn options_change_the_table() {
     bare_world(|w| {
-        let config =
-            NetworkConfig { block_imds: false, host_loopback: false, ..NetworkConfig::default() };
+        let config = NetworkConfig { block_imds: false, host_loopback: false, ..NetworkConfig::default() };
         let network = Network::open(config).unwrap();
         w.runtime.block_on(network.ensure_host()).unwrap();
         let table = sh("nft list table ip lighter");

@@ -5,8 +5,8 @@
 use lighter_model::ids::AttachmentKey;
 use lighter_model::task_definition::TransportProtocol;
 use lighter_net::{
-    AddRequest, Attachment, AttachmentMode, AttachmentRecord, LeasePool, Network, NetworkConfig,
-    PortForward, Subnet, plan_attachment,
+    AddRequest, Attachment, AttachmentMode, AttachmentRecord, LeasePool, Network, NetworkConfig, PortForward,
+    Subnet, plan_attachment,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -77,12 +77,8 @@ impl World {
 
     pub(crate) fn plan(&mut self, ports: Vec<PortForward>) -> AttachmentRecord {
         self.tasks += 1;
-        let request = AddRequest {
-            key: key(self.tasks, "web"),
-            mode: AttachmentMode::Bridge,
-            address: None,
-            ports,
-        };
+        let request =
+            AddRequest { key: key(self.tasks, "web"), mode: AttachmentMode::Bridge, address: None, ports };
         plan_attachment(&mut self.pool, request).unwrap()
     }
 
