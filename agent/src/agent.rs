@@ -1,38 +1,272 @@
-//! Puts the agent together: facilities, store, recovery, session, local socket, in this order.
-//! In: `AgentConfig`. Out: `AgentHandle`. Owns: the tasks it spawns, all of which end when the
-//! handle's `shutdown` is called. "The agent leaves" is that and nothing else: no task is touched.
+//! Puts the agent together, in this order: store, facilities, recovery, reconciler, local socket,
+//! session. In: `AgentConfig`. Out: `AgentHandle`.
+//! Owns: the tokio tasks of the long-lived parts, all of which end when the agent leaves; and that
+//! is all that leaving does: no task of the node is touched.
 //! Never: decides anything about a task.
 
-use crate::config::AgentConfig;
+use crate::adapters;
+use crate::config::{AgentConfig, ConfigError};
+use crate::errors::Cause;
+use crate::facilities::Facilities;
+use crate::join::{Credentials, Identity, identity};
+use crate::leases::Leases;
+use crate::local_api::{self, LocalApi, pulls::PullBoard};
+use crate::log_retention;
+use crate::reconcile::{self, CoreInput, Reconciler};
+use crate::recover::{Recovered, recover};
+use crate::resources::{Ledger, offered};
+use crate::self_test::SelfTest;
+use crate::session::{ControlEndpoint, NodeFacts, Session, SessionStatus};
+use crate::store::{Loaded, OpenStoreError, Store};
+use crate::task::TaskContext;
+use crate::time;
+use lighter_net::{AttachmentRecord, LeasePool, PortAllocator, Subnet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 /// Why the agent does not run. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("lighter agent must run as root, for namespaces, mounts and cgroups; it runs as uid {uid}")]
     NotRoot { uid: u32 },
+    #[error("this node has not joined a cluster; run `lighter agent join --endpoint https://HOST:PORT --token TOKEN`")]
+    NotJoined,
+    #[error("the node's credentials {path:?} cannot be used; join again with `lighter agent join --force`")]
+    Credentials {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the configuration cannot be used")]
+    Config(#[source] ConfigError),
+    #[error("bridge_subnet {text:?} is not a subnet")]
+    Subnet {
+        text: String,
+        #[source]
+        source: Cause,
+    },
+    #[error("the agent has no store")]
+    Store(#[source] OpenStoreError),
+    #[error("{what} cannot be opened")]
+    Facility {
+        what: &'static str,
+        #[source]
+        source: Cause,
+    },
+    #[error("this machine cannot run containers safely: {0}")]
+    SelfTest(String),
+    #[error("the local socket {path:?} cannot be opened")]
+    Socket {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("a part of the agent ended by itself")]
+    Ended,
 }
 
 /// Starts agents.
 #[derive(Debug)]
 pub struct Agent;
 
-/// A running agent.
+/// A running agent. Dropping it does not end it; `shutdown` does.
 #[derive(Debug)]
-pub struct AgentHandle {}
+pub struct AgentHandle {
+    leaving: CancellationToken,
+    parts: JoinSet<()>,
+}
+
+/// What the agent is made of besides its configuration; tests bring their own.
+pub(crate) struct Parts {
+    pub facilities: Facilities,
+    pub store: Store,
+    pub loaded: Loaded,
+    pub endpoint: ControlEndpoint,
+    pub node: NodeFacts,
+    pub container_instance_id: String,
+    pub cluster: String,
+}
 
 impl Agent {
     /// Starts everything; returns when the surviving tasks are adopted and the session is under way.
-    pub async fn start(_config: AgentConfig) -> Result<AgentHandle, StartError> {
-        Ok(AgentHandle {})
+    pub async fn start(config: AgentConfig) -> Result<AgentHandle, StartError> {
+        let uid = rustix::process::geteuid().as_raw();
+        if uid != 0 {
+            return Err(StartError::NotRoot { uid });
+        }
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (identity, endpoint) = who_and_where(&config)?;
+        let path = config.data_dir.join("agent.redb");
+        let opened = tokio::task::spawn_blocking(move || Store::open(&path)).await;
+        let (store, loaded) = opened.map_err(|_| StartError::Ended)?.map_err(StartError::Store)?;
+        let facilities = adapters::open(&config).await?;
+        let node = facts(&config);
+        let parts = Parts {
+            facilities,
+            store,
+            loaded,
+            endpoint,
+            node,
+            container_instance_id: identity.container_instance_id.to_string(),
+            cluster: identity.cluster.to_string(),
+        };
+        Self::run(config, parts).await
+    }
+
+    /// `start` from its parts on.
+    pub(crate) async fn run(config: AgentConfig, parts: Parts) -> Result<AgentHandle, StartError> {
+        let socket = config.socket();
+        let listener = local_api::listen(&socket).map_err(|source| StartError::Socket { path: socket, source })?;
+        let subnet = subnet(&config)?;
+        let config = Arc::new(config);
+        let (reconciler, inputs) = mpsc::channel(reconcile::QUEUE_DEPTH);
+        let recorded: Vec<AttachmentRecord> =
+            parts.loaded.tasks.iter().flat_map(|record| record.attachments()).cloned().collect();
+        let leases = Leases::start(LeasePool::from_records(subnet, &recorded), ports(&config), &recorded);
+        let leaving = CancellationToken::new();
+        let context = Arc::new(TaskContext {
+            config: config.clone(),
+            facilities: parts.facilities,
+            store: parts.store,
+            leases,
+            reconciler,
+            pulls: PullBoard::default(),
+            boot_id: parts.node.boot_id.clone(),
+            leaving: leaving.clone(),
+        });
+        // Sequences of a store that was lost were counted from one; the clock is above them all.
+        let fresh_store = parts.loaded.set_aside.is_some() || parts.loaded.is_empty();
+        let first_sequence = if fresh_store { time::unix_ms() } else { 0 };
+        let recovered = recover(&context, parts.loaded).await;
+        let self_test = SelfTest::run(&context.facilities).await;
+        if let Some(refusal) = self_test.refusal() {
+            return Err(StartError::SelfTest(refusal));
+        }
+        let rest = Rest {
+            endpoint: parts.endpoint,
+            node: parts.node,
+            container_instance_id: parts.container_instance_id,
+            cluster: parts.cluster,
+            self_test,
+            first_sequence,
+        };
+        Ok(spawn(context, recovered, inputs, listener, rest))
     }
 }
 
-impl AgentHandle {
-    /// The agent leaves: it stops accepting, persists and ends. Tasks go on.
-    pub async fn shutdown(&self) {}
+/// What the long-lived parts need besides the context.
+struct Rest {
+    endpoint: ControlEndpoint,
+    node: NodeFacts,
+    container_instance_id: String,
+    cluster: String,
+    self_test: SelfTest,
+    first_sequence: u64,
+}
 
-    /// Waits until the agent has ended, by `shutdown` or by a fault it cannot survive.
-    pub async fn join(self) -> Result<(), StartError> {
-        Ok(())
+/// Takes `Recovered`: there is no session before the surviving shims are adopted.
+fn spawn(
+    context: Arc<TaskContext>,
+    recovered: Recovered,
+    inputs: mpsc::Receiver<CoreInput>,
+    listener: UnixListener,
+    rest: Rest,
+) -> AgentHandle {
+    let leaving = context.leaving.clone();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let offered = offered(cores, &meminfo, &context.config);
+    let ledger = Ledger::new(offered.clone());
+    let Recovered { book, definitions, tasks } = recovered;
+    let mut reconciler = Reconciler::new(context.clone(), book, definitions, ledger, rest.first_sequence);
+    tasks.into_iter().for_each(|task| reconciler.take_up(task));
+    let status = watch::channel(SessionStatus::default());
+    let session = Session {
+        endpoint: rest.endpoint.clone(),
+        node: rest.node,
+        reconciler: context.reconciler.clone(),
+        runtime: context.facilities.runtime.clone(),
+        status: status.0,
+        leaving: leaving.clone(),
+    };
+    let api = LocalApi {
+        context: context.clone(),
+        container_instance_id: rest.container_instance_id,
+        cluster: rest.cluster,
+        control_endpoint: rest.endpoint.uri,
+        offered,
+        self_test: rest.self_test,
+        session: status.1,
+    };
+    let logs = (context.config.log_dir(), context.config.logs.clone());
+    let mut parts = JoinSet::new();
+    parts.spawn(reconciler.run(inputs));
+    parts.spawn(session.run());
+    parts.spawn(local_api::serve(api, listener));
+    parts.spawn(log_retention::run(logs.0, logs.1, context.reconciler.clone(), leaving.clone()));
+    AgentHandle { leaving, parts }
+}
+
+impl AgentHandle {
+    /// The agent leaves: it stops accepting and ends; what counts is in the store already. Tasks go on.
+    pub fn shutdown(&self) {
+        self.leaving.cancel();
     }
+
+    /// Waits until the agent has ended: after `shutdown`, or because a part of it ended by itself,
+    /// which is a fault.
+    pub async fn join(mut self) -> Result<(), StartError> {
+        let first = self.parts.join_next().await;
+        let fault = !self.leaving.is_cancelled() || matches!(first, Some(Err(_)));
+        self.leaving.cancel();
+        while self.parts.join_next().await.is_some() {}
+        if fault { Err(StartError::Ended) } else { Ok(()) }
+    }
+}
+
+fn who_and_where(config: &AgentConfig) -> Result<(Identity, ControlEndpoint), StartError> {
+    let path = Identity::path(&config.data_dir);
+    let identity = Identity::load(&config.data_dir)
+        .map_err(|source| StartError::Credentials { path, source })?
+        .ok_or(StartError::NotJoined)?;
+    let uri = if config.control_endpoint.is_empty() { &identity.control_endpoint } else { &config.control_endpoint };
+    crate::config::check_endpoint(uri).map_err(StartError::Config)?;
+    let path = config.credentials();
+    let credentials = match uri.starts_with("https://") {
+        true => Some(Credentials::load(&path).map_err(|source| StartError::Credentials { path, source })?),
+        false => None,
+    };
+    let endpoint = ControlEndpoint { uri: uri.clone(), credentials };
+    Ok((identity, endpoint))
+}
+
+fn facts(config: &AgentConfig) -> NodeFacts {
+    let name = if config.name.is_empty() { identity::host_name() } else { config.name.clone() };
+    let mut run_id = [0u8; 16];
+    // Two agents of one identity at a time are told apart by it; the clock would nearly do.
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut run_id);
+    let attributes = config.attributes.iter().map(|(name, value)| (name.clone(), value.clone()));
+    NodeFacts {
+        name,
+        boot_id: time::boot_id(),
+        run_id: run_id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        attributes: attributes.collect(),
+    }
+}
+
+pub(crate) fn subnet(config: &AgentConfig) -> Result<Subnet, StartError> {
+    if config.bridge_subnet.is_empty() {
+        return Ok(Subnet::DEFAULT);
+    }
+    let parsed = config.bridge_subnet.parse::<Subnet>();
+    parsed.map_err(|source| StartError::Subnet { text: config.bridge_subnet.clone(), source: source.into() })
+}
+
+fn ports(config: &AgentConfig) -> PortAllocator {
+    let range = PortAllocator::from_kernel().range();
+    PortAllocator::new(range, config.reserved_ports.iter().chain(&config.reserved_ports_udp).copied())
 }

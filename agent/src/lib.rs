@@ -1,15 +1,32 @@
 //! The node agent: takes assignments from the control plane and makes this machine agree with them.
 //! In: `AgentConfig`, the session stream, local questions. Out: reports, and containers that run.
 //! Owns: the store `agent.redb`, one tokio task a container task (`task`), one for the whole picture
-//! (`reconcile`), one each for leases, reports, the session and the local socket; see docs of each.
+//! (`reconcile`), one each for leases, the session, the local socket and old logs.
 //! Entry points: `AgentConfig::load`, `join`, `Agent::start`.
 //! Never: calls libcontainer, netlink or mount; that is the work of the crates behind `facilities`.
 
-pub mod config;
+mod adapters;
 mod agent;
+mod assignment;
+pub mod config;
 mod errors;
+mod facilities;
 mod join;
+mod leases;
+mod local_api;
+mod log_retention;
+mod policy;
+mod reconcile;
+mod recover;
+mod report;
+mod resources;
+mod self_test;
+mod session;
+mod store;
+mod task;
+mod time;
 
 pub use agent::{Agent, AgentHandle, StartError};
-pub use join::{JoinError, JoinOptions, JoinToken, Joined, TokenError, join};
 pub use config::{AgentConfig, ConfigError, ConfigOverrides};
+pub use join::{JoinError, JoinOptions, JoinToken, Joined, TokenError, join};
+pub use store::OpenStoreError;

@@ -1,0 +1,302 @@
+//! What the agent needs of the crates for images, network and runtime, said by the agent: narrow
+//! traits that the adapters implement for real and `fakes` for tests.
+//! In: values of the model. Out: values, or an error whose text is for people.
+//! Every method is idempotent by its key unless it says otherwise; deleting what is not there
+//! succeeds. Never: a decision; that is made before one of these is called.
+
+#[cfg(test)]
+pub(crate) mod fakes;
+
+use crate::errors::Cause;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use lighter_model::exit::ContainerExit;
+use lighter_model::ids::{AttachmentKey, ContainerName, TaskId};
+use lighter_model::image_config::ImageConfig;
+use lighter_model::report::KernelLimits;
+use lighter_model::resources::HostPort;
+use lighter_model::task_definition::TaskDefinition;
+use lighter_net::AttachmentRecord;
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// The facilities of one node.
+#[derive(Clone)]
+pub(crate) struct Facilities {
+    pub image: Arc<dyn ImageFacility>,
+    pub network: Arc<dyn NetworkFacility>,
+    pub runtime: Arc<dyn RuntimeFacility>,
+}
+
+/// Answer of a facility.
+pub(crate) type Answer<'a, T, E = Cause> = BoxFuture<'a, Result<T, E>>;
+
+/// An image that is whole on this machine.
+#[derive(Clone)]
+pub(crate) struct Image {
+    /// `sha256:…` of the manifest.
+    pub manifest_digest: String,
+    pub config: ImageConfig,
+    /// What the facility itself needs of it.
+    pub own: Arc<dyn Any + Send + Sync>,
+}
+
+/// Why an image could not be pulled.
+#[derive(Debug, thiserror::Error)]
+#[error("pull image {reference}")]
+pub(crate) struct PullFailure {
+    pub reference: String,
+    /// Trying again may help.
+    pub retriable: bool,
+    #[source]
+    pub source: Cause,
+}
+
+/// How far a pull is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct PullStep {
+    pub bytes_done: u64,
+    pub bytes_total: u64,
+    pub layers_done: u32,
+    pub layers_total: u32,
+    pub finished: bool,
+}
+
+/// Takes the steps of a pull; must not block.
+pub(crate) type PullWatcher = Arc<dyn Fn(PullStep) + Send + Sync>;
+
+/// One row of `system df`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct UsageRow {
+    pub kind: &'static str,
+    pub count: u64,
+    pub in_use: u64,
+    pub bytes: u64,
+    pub reclaimable_bytes: u64,
+}
+
+/// What a prune removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PrunedImages {
+    pub images: u64,
+    pub layers: u64,
+    pub bytes: u64,
+}
+
+/// Images and root file systems.
+pub(crate) trait ImageFacility: Send + Sync + 'static {
+    /// May be dropped at any await; what was fetched is kept. `cached`: do not ask the registry when
+    /// the image is here.
+    fn pull<'a>(&'a self, reference: &'a str, cached: bool, watch: PullWatcher) -> Answer<'a, Image, PullFailure>;
+    /// Mounts a writable root file system at `dir`.
+    fn prepare_rootfs<'a>(&'a self, key: &'a AttachmentKey, image: &'a Image, dir: &'a Path) -> Answer<'a, ()>;
+    fn remove_rootfs<'a>(&'a self, key: &'a AttachmentKey) -> Answer<'a, ()>;
+    fn list_snapshots(&self) -> Answer<'_, Vec<AttachmentKey>>;
+    /// Copies what the image has at `container_path`, with owner and mode, into the fresh `dest`.
+    fn seed_volume<'a>(&'a self, rootfs: &'a Path, container_path: &'a str, dest: &'a Path) -> Answer<'a, ()>;
+    fn usage(&self) -> Answer<'_, Vec<UsageRow>>;
+    /// Removes images but those of `references` and of mounted root file systems.
+    fn prune<'a>(&'a self, references: &'a [String]) -> Answer<'a, PrunedImages>;
+}
+
+/// What a made attachment looks like from inside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Attached {
+    /// Path of the network namespace.
+    pub netns: PathBuf,
+}
+
+/// One result of the self-test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Probe {
+    pub name: &'static str,
+    pub ok: bool,
+    pub detail: String,
+    /// The command that mends it; empty when there is none.
+    pub mend: String,
+    /// The agent must not run without it.
+    pub vital: bool,
+}
+
+/// The node's network. Records come from `lighter_net::plan_attachment` and are stored first.
+pub(crate) trait NetworkFacility: Send + Sync + 'static {
+    /// Bridge and tables, and exactly the port maps of these records.
+    fn restore<'a>(&'a self, records: &'a [AttachmentRecord]) -> Answer<'a, ()>;
+    fn add<'a>(&'a self, record: &'a AttachmentRecord) -> Answer<'a, Attached>;
+    fn del<'a>(&'a self, record: &'a AttachmentRecord) -> Answer<'a, ()>;
+    /// Removes what the kernel has and no record knows; says what it was.
+    fn remove_leftovers<'a>(&'a self, records: &'a [AttachmentRecord]) -> Answer<'a, Vec<String>>;
+    /// `nginx (pid 12)`; asked only after a port could not be bound.
+    fn port_owner(&self, port: HostPort) -> Option<String>;
+    fn self_test(&self) -> BoxFuture<'_, Vec<Probe>>;
+}
+
+/// A directory or file of the host to be shown in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mount {
+    pub source: PathBuf,
+    pub destination: String,
+    pub read_only: bool,
+}
+
+/// Everything a bundle is made of.
+#[derive(Clone)]
+pub(crate) struct BundleOrder {
+    pub task: TaskId,
+    pub container: ContainerName,
+    pub definition: Arc<TaskDefinition>,
+    pub image: ImageConfig,
+    pub rootfs: PathBuf,
+    /// `None`: the host's network.
+    pub netns: Option<PathBuf>,
+    pub hostname: String,
+    /// Texts of /etc/hosts, /etc/hostname, /etc/resolv.conf.
+    pub hosts: String,
+    pub hostname_file: String,
+    pub resolv_conf: String,
+    pub mounts: Vec<Mount>,
+    pub allow_privileged: bool,
+    pub allow_devices: bool,
+}
+
+/// A bundle on disk.
+#[derive(Clone)]
+pub(crate) struct Bundle {
+    pub own: Arc<dyn Any + Send + Sync>,
+}
+
+/// A started container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Started {
+    pub pid: i32,
+    pub limits: KernelLimits,
+}
+
+/// Which of ECS's errors a failed start is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StartFault {
+    CannotStart,
+    CannotCreate,
+    Limits,
+}
+
+/// A container did not start; nothing of it runs.
+#[derive(Debug, thiserror::Error)]
+#[error("start container {container}")]
+pub(crate) struct StartFailure {
+    pub container: ContainerName,
+    pub fault: StartFault,
+    #[source]
+    pub source: Cause,
+}
+
+/// Host ports could not be bound; none of them is.
+#[derive(Debug, thiserror::Error)]
+#[error("bind host port {}/{}", port.port, port.protocol.as_str())]
+pub(crate) struct BindFailure {
+    pub port: HostPort,
+    /// EADDRINUSE.
+    pub in_use: bool,
+    #[source]
+    pub source: Cause,
+}
+
+/// What a container is doing, as its shim knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ContainerPhase {
+    Starting,
+    Running(Started),
+    Exited(ContainerExit),
+}
+
+/// All that a shim knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ShimStatus {
+    pub containers: Vec<(ContainerName, ContainerPhase)>,
+    /// Ports it holds.
+    pub ports: Vec<HostPort>,
+}
+
+/// What a shim says unasked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ShimEvent {
+    Exited { container: ContainerName, exit: ContainerExit },
+    /// The connection is gone; adopt again to see why.
+    Disconnected,
+}
+
+/// The monitor of one task.
+pub(crate) trait Shim: Send + Sync + 'static {
+    /// All or none. Not idempotent: a port already held is in use.
+    fn bind_ports<'a>(&'a self, ports: &'a [HostPort]) -> Answer<'a, (), BindFailure>;
+    /// Not idempotent: a second start of the same name fails.
+    fn start<'a>(&'a self, container: &'a ContainerName, bundle: &'a Bundle) -> Answer<'a, Started, StartFailure>;
+    fn signal<'a>(&'a self, container: &'a ContainerName, signal: i32) -> Answer<'a, ()>;
+    /// SIGKILL to every process of the container.
+    fn kill<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ()>;
+    /// Forgets an ended container.
+    fn remove_container<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ()>;
+    /// Ends the shim, which gives its ports back; nothing may run.
+    fn shutdown(&self) -> Answer<'_, ()>;
+}
+
+/// A shim and what it says.
+pub(crate) struct ShimLink {
+    pub shim: Arc<dyn Shim>,
+    pub events: mpsc::Receiver<ShimEvent>,
+}
+
+/// What is left of a task on this node.
+pub(crate) enum Found {
+    Alive { link: ShimLink, status: ShimStatus },
+    /// The shim is gone; these exits it wrote down.
+    Ended { exits: Vec<(ContainerName, ContainerExit)> },
+    Nothing,
+}
+
+/// Where a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogOrigin {
+    Stdout,
+    Stderr,
+    Marker,
+}
+
+/// One line of container output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogLine {
+    pub container: String,
+    pub time_unix_ns: i64,
+    pub origin: LogOrigin,
+    pub line: Vec<u8>,
+    pub partial: bool,
+}
+
+/// What of a log is wanted.
+#[derive(Debug, Clone)]
+pub(crate) struct LogQuery {
+    pub task: TaskId,
+    pub container: ContainerName,
+    /// Go on with what comes until this becomes true: the container has ended.
+    pub follow_until: Option<watch::Receiver<bool>>,
+    pub tail_lines: Option<u32>,
+    pub since_unix_ms: u64,
+}
+
+/// Shims, bundles, cgroups, logs.
+pub(crate) trait RuntimeFacility: Send + Sync + 'static {
+    /// Starts the monitor and makes the task's cgroup. Not idempotent: `adopt` first.
+    fn start_shim<'a>(&'a self, task: &'a TaskId, definition: &'a TaskDefinition) -> Answer<'a, ShimLink>;
+    fn adopt<'a>(&'a self, task: &'a TaskId) -> Answer<'a, Found>;
+    /// Tasks with a directory below /run/lighter/tasks.
+    fn list_tasks(&self) -> Answer<'_, Vec<TaskId>>;
+    /// Kills what runs, by cgroup, and removes everything of the task but its logs.
+    fn remove_task<'a>(&'a self, task: &'a TaskId) -> Answer<'a, ()>;
+    fn write_bundle<'a>(&'a self, order: &'a BundleOrder) -> Answer<'a, Bundle>;
+    /// The signal number that asks a container of this image to stop.
+    fn stop_signal(&self, image: &ImageConfig) -> Result<i32, Cause>;
+    fn read_logs(&self, query: LogQuery) -> BoxStream<'static, Result<LogLine, Cause>>;
+    fn self_test(&self) -> BoxFuture<'_, Vec<Probe>>;
+}

@@ -1,0 +1,212 @@
+//! A machine that exists only in memory: shims, root file systems, attachments, ports, images.
+//! It outlives the agents that are tested on it, as a real one does. In: the facilities' calls.
+//! Out: effects on `World`, failures on demand, and a halt at any call: the agent is then killed
+//! there. Owns: `World`, behind a lock that is held for one change at a time.
+//! Never: forgiving: a port bound twice, a container started twice, a mount left over are recorded.
+
+mod image;
+mod network;
+mod runtime;
+
+use super::{Facilities, ShimEvent};
+use lighter_model::exit::{ContainerExit, ExitStatus};
+use lighter_model::ids::{AttachmentKey, ContainerName, TaskId};
+use lighter_model::image_config::ImageConfig;
+use lighter_model::resources::HostPort;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, watch};
+
+/// How a container's program behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// Until it is told to stop; then it ends with this code.
+    Runs { on_stop: i32 },
+    /// Only SIGKILL ends it.
+    IgnoresStop,
+    /// Ends by itself at once.
+    Exits { code: i32, oom: bool },
+    CannotStart,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ContainerState {
+    Running { pid: i32 },
+    Exited(ContainerExit),
+}
+
+#[derive(Default)]
+pub(crate) struct ShimState {
+    pub containers: BTreeMap<ContainerName, ContainerState>,
+    pub ports: BTreeSet<HostPort>,
+    pub alive: bool,
+    listeners: Vec<mpsc::Sender<ShimEvent>>,
+}
+
+/// Everything on the machine.
+#[derive(Default)]
+pub(crate) struct World {
+    pub images: BTreeMap<String, ImageConfig>,
+    pub programs: BTreeMap<ContainerName, Program>,
+    pub shims: BTreeMap<TaskId, ShimState>,
+    pub rootfs: BTreeMap<AttachmentKey, PathBuf>,
+    pub attachments: BTreeSet<String>,
+    pub foreign_ports: BTreeSet<HostPort>,
+    /// How often each container's program was started.
+    pub starts: BTreeMap<(TaskId, ContainerName), u32>,
+    /// Signals sent, in order.
+    pub signals: Vec<(TaskId, ContainerName, i32)>,
+    /// Every call, in order.
+    pub calls: Vec<String>,
+    /// Calls of these names fail so many times more.
+    pub failing: BTreeMap<&'static str, u32>,
+    pub retriable_pulls_failing: u32,
+    /// Things that must not happen on a real machine.
+    pub offences: Vec<String>,
+    next_pid: i32,
+}
+
+/// A handle to the machine.
+#[derive(Clone)]
+pub(crate) struct Machine {
+    world: Arc<Mutex<World>>,
+    points: Arc<Mutex<Points>>,
+    halted: Arc<watch::Sender<bool>>,
+}
+
+#[derive(Default)]
+struct Points {
+    passed: usize,
+    halt_at: Option<usize>,
+    names: Vec<String>,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Self {
+        let world = World { next_pid: 100, ..World::default() };
+        Self { world: Arc::new(Mutex::new(world)), points: Arc::default(), halted: Arc::new(watch::channel(false).0) }
+    }
+
+    pub(crate) fn facilities(&self) -> Facilities {
+        Facilities { image: Arc::new(self.clone()), network: Arc::new(self.clone()), runtime: Arc::new(self.clone()) }
+    }
+
+    /// Looks at or changes the machine, as nobody's agent.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&mut World) -> T) -> T {
+        look(&mut self.world.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The agent stops dead when it has passed so many points.
+    pub(crate) fn halt_at(&self, point: Option<usize>) {
+        let mut points = self.points.lock().unwrap();
+        (points.passed, points.halt_at) = (0, point);
+        points.names.clear();
+        self.halted.send_replace(false);
+    }
+
+    /// True when the agent stands still at the point.
+    pub(crate) fn halted(&self) -> watch::Receiver<bool> {
+        self.halted.subscribe()
+    }
+
+    /// Names of the points passed since `halt_at`.
+    pub(crate) fn points(&self) -> Vec<String> {
+        self.points.lock().unwrap().names.clone()
+    }
+
+    /// A place where the agent may be killed: before and after each effect.
+    async fn point(&self, name: String) {
+        let halt = {
+            let mut points = self.points.lock().unwrap_or_else(PoisonError::into_inner);
+            points.passed += 1;
+            points.names.push(name);
+            points.halt_at.is_some_and(|at| points.passed > at)
+        };
+        if halt {
+            // Whatever else the agent does concurrently stands still at its own next point.
+            self.halted.send_replace(true);
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// One call: points around its effect, and a failure if one is due.
+    async fn call<T>(&self, name: &'static str, of: String, effect: impl FnOnce(&mut World) -> Result<T, String>) -> Result<T, String> {
+        self.point(format!("before {name} {of}")).await;
+        let result = self.with(|world| {
+            world.calls.push(format!("{name} {of}"));
+            if let Some(left) = world.failing.get_mut(name).filter(|left| **left > 0) {
+                *left -= 1;
+                return Err(format!("{name} was made to fail"));
+            }
+            effect(world)
+        });
+        self.point(format!("after {name} {of}")).await;
+        result
+    }
+
+    /// A container ends by itself, whether an agent looks or not.
+    pub(crate) fn exit(&self, task: &TaskId, container: &str, status: ExitStatus) {
+        let container: ContainerName = container.parse().unwrap();
+        self.with(|world| world.exit(task, &container, status, false));
+    }
+
+    /// The shim dies, and its containers with it when somebody notices.
+    pub(crate) fn kill_shim(&self, task: &TaskId) {
+        self.with(|world| {
+            let Some(shim) = world.shims.get_mut(task) else { return };
+            shim.alive = false;
+            shim.ports.clear();
+            shim.listeners.clear();
+        });
+    }
+
+    /// Everything but the disk is gone.
+    pub(crate) fn reboot(&self) {
+        self.with(|world| {
+            world.shims.clear();
+            world.attachments.clear();
+        });
+    }
+
+    /// What is left of any task.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        self.with(|world| {
+            let shims = world.shims.keys().map(|task| format!("shim {task}"));
+            let rootfs = world.rootfs.keys().map(|key| format!("rootfs {key}"));
+            let networks = world.attachments.iter().map(|name| format!("attachment {name}"));
+            shims.chain(rootfs).chain(networks).collect()
+        })
+    }
+}
+
+impl World {
+    pub(super) fn exit(&mut self, task: &TaskId, container: &ContainerName, status: ExitStatus, oom: bool) {
+        let Some(shim) = self.shims.get_mut(task) else { return };
+        let Some(state) = shim.containers.get_mut(container) else { return };
+        if matches!(state, ContainerState::Exited(_)) {
+            return;
+        }
+        let exit = ContainerExit { status, oom_killed: oom, finished_at_unix_ms: 1 };
+        *state = ContainerState::Exited(exit.clone());
+        let event = ShimEvent::Exited { container: container.clone(), exit };
+        shim.listeners.retain(|listener| listener.try_send(event.clone()).is_ok());
+    }
+
+    pub(super) fn program(&self, container: &ContainerName) -> Program {
+        self.programs.get(container).copied().unwrap_or(Program::Runs { on_stop: 0 })
+    }
+
+    pub(super) fn listen(&mut self, task: &TaskId) -> mpsc::Receiver<ShimEvent> {
+        let (sender, receiver) = mpsc::channel(64);
+        if let Some(shim) = self.shims.get_mut(task) {
+            shim.listeners.push(sender);
+        }
+        receiver
+    }
+
+    pub(super) fn new_pid(&mut self) -> i32 {
+        self.next_pid += 1;
+        self.next_pid
+    }
+}

@@ -1,0 +1,228 @@
+//! Shims of the fake machine. In: tasks, bundles, signals. Out: containers that behave as
+//! `World::programs` says. Owns nothing. Never: a process.
+
+use super::{ContainerState, Machine, Program, ShimState};
+use crate::errors::Cause;
+use crate::facilities::{
+    Answer, BindFailure, Bundle, BundleOrder, ContainerPhase, Found, LogLine, LogOrigin, LogQuery, Probe, RuntimeFacility, Shim,
+    ShimLink, ShimStatus, StartFailure, StartFault, Started,
+};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::StreamExt;
+use lighter_model::exit::ExitStatus;
+use lighter_model::ids::{ContainerName, TaskId};
+use lighter_model::image_config::ImageConfig;
+use lighter_model::report::KernelLimits;
+use lighter_model::resources::HostPort;
+use lighter_model::task_definition::TaskDefinition;
+use std::sync::Arc;
+
+struct FakeShim {
+    machine: Machine,
+    task: TaskId,
+}
+
+impl Machine {
+    fn link(&self, task: &TaskId) -> ShimLink {
+        let events = self.with(|world| world.listen(task));
+        ShimLink { shim: Arc::new(FakeShim { machine: self.clone(), task: task.clone() }), events }
+    }
+}
+
+fn status(shim: &ShimState) -> ShimStatus {
+    let containers = shim.containers.iter().map(|(name, state)| {
+        let phase = match state {
+            ContainerState::Running { pid } => ContainerPhase::Running(Started { pid: *pid, limits: KernelLimits::default() }),
+            ContainerState::Exited(exit) => ContainerPhase::Exited(exit.clone()),
+        };
+        (name.clone(), phase)
+    });
+    ShimStatus { containers: containers.collect(), ports: shim.ports.iter().copied().collect() }
+}
+
+impl RuntimeFacility for Machine {
+    fn start_shim<'a>(&'a self, task: &'a TaskId, _definition: &'a TaskDefinition) -> Answer<'a, ShimLink> {
+        Box::pin(async move {
+            // The shim lives from the effect on, whether or not the agent hears of it.
+            let started = self.call("start_shim", task.to_string(), |world| {
+                if world.shims.contains_key(task) {
+                    world.offences.push(format!("a second shim for {task}"));
+                }
+                world.shims.insert(task.clone(), ShimState { alive: true, ..ShimState::default() });
+                Ok(())
+            });
+            started.await?;
+            Ok(self.link(task))
+        })
+    }
+
+    fn adopt<'a>(&'a self, task: &'a TaskId) -> Answer<'a, Found> {
+        Box::pin(async move {
+            let link = self.link(task);
+            let found = self.call("adopt", task.to_string(), |world| {
+                Ok(match world.shims.get_mut(task) {
+                    None => Found::Nothing,
+                    Some(shim) if shim.alive => Found::Alive { link, status: status(shim) },
+                    Some(shim) => {
+                        // Killed by cgroup: what ran has no exit on record.
+                        let exits = shim.containers.iter().filter_map(|(name, state)| match state {
+                            ContainerState::Exited(exit) => Some((name.clone(), exit.clone())),
+                            ContainerState::Running { .. } => None,
+                        });
+                        Found::Ended { exits: exits.collect() }
+                    }
+                })
+            });
+            Ok(found.await?)
+        })
+    }
+
+    fn list_tasks(&self) -> Answer<'_, Vec<TaskId>> {
+        Box::pin(async move { Ok(self.with(|world| world.shims.keys().cloned().collect())) })
+    }
+
+    fn remove_task<'a>(&'a self, task: &'a TaskId) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let removed = self.call("remove_task", task.to_string(), |world| {
+                world.shims.remove(task);
+                Ok(())
+            });
+            Ok(removed.await?)
+        })
+    }
+
+    fn write_bundle<'a>(&'a self, order: &'a BundleOrder) -> Answer<'a, Bundle> {
+        Box::pin(async move {
+            let written = self.call("write_bundle", format!("{}/{}", order.task, order.container), |_| Ok(()));
+            written.await?;
+            Ok(Bundle { own: Arc::new(()) })
+        })
+    }
+
+    fn stop_signal(&self, image: &ImageConfig) -> Result<i32, Cause> {
+        Ok(if image.stop_signal.as_deref() == Some("SIGQUIT") { 3 } else { 15 })
+    }
+
+    fn read_logs(&self, query: LogQuery) -> BoxStream<'static, Result<LogLine, Cause>> {
+        let container = query.container.to_string();
+        let lines = (0..3).map(move |number| {
+            let line = format!("line {number}").into_bytes();
+            Ok(LogLine { container: container.clone(), time_unix_ns: number, origin: LogOrigin::Stdout, line, partial: false })
+        });
+        stream::iter(lines).boxed()
+    }
+
+    fn self_test(&self) -> BoxFuture<'_, Vec<Probe>> {
+        Box::pin(async { Vec::new() })
+    }
+}
+
+impl FakeShim {
+    fn of(&self, container: &ContainerName) -> String {
+        format!("{}/{container}", self.task)
+    }
+
+    fn gone() -> String {
+        "the connection to the task's shim is lost".to_owned()
+    }
+}
+
+impl Shim for FakeShim {
+    fn bind_ports<'a>(&'a self, ports: &'a [HostPort]) -> Answer<'a, (), BindFailure> {
+        Box::pin(async move {
+            let mut taken = ports.first().copied();
+            let bound = self.machine.call("bind_ports", self.task.to_string(), |world| {
+                for port in ports {
+                    let ours = world.shims.values().any(|shim| shim.ports.contains(port));
+                    if ours || world.foreign_ports.contains(port) {
+                        taken = Some(*port);
+                        return Err("Address already in use".to_owned());
+                    }
+                }
+                let shim = world.shims.get_mut(&self.task).ok_or_else(Self::gone)?;
+                shim.ports.extend(ports);
+                Ok(())
+            });
+            let result = bound.await;
+            result.map_err(|text| BindFailure { port: taken.unwrap(), in_use: text.contains("already in use"), source: text.into() })
+        })
+    }
+
+    fn start<'a>(&'a self, container: &'a ContainerName, _bundle: &'a Bundle) -> Answer<'a, Started, StartFailure> {
+        Box::pin(async move {
+            let started = self.machine.call("start", self.of(container), |world| {
+                let program = world.program(container);
+                if program == Program::CannotStart {
+                    return Err("exec /bin/nothing: no such file or directory".to_owned());
+                }
+                let pid = world.new_pid();
+                *world.starts.entry((self.task.clone(), container.clone())).or_default() += 1;
+                let shim = world.shims.get_mut(&self.task).filter(|shim| shim.alive).ok_or_else(Self::gone)?;
+                if shim.containers.insert(container.clone(), ContainerState::Running { pid }).is_some() {
+                    world.offences.push(format!("{container} was started twice"));
+                }
+                if let Program::Exits { code, oom } = program {
+                    let status = if oom { ExitStatus::Signaled(9) } else { ExitStatus::Exited(code) };
+                    world.exit(&self.task, container, status, oom);
+                }
+                Ok(Started { pid, limits: KernelLimits::default() })
+            });
+            let failed = |text: String| StartFailure { container: container.clone(), fault: StartFault::CannotStart, source: text.into() };
+            started.await.map_err(failed)
+        })
+    }
+
+    fn signal<'a>(&'a self, container: &'a ContainerName, signal: i32) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let signalled = self.machine.call("signal", self.of(container), |world| {
+                world.signals.push((self.task.clone(), container.clone(), signal));
+                if let Program::Runs { on_stop } = world.program(container) {
+                    world.exit(&self.task, container, ExitStatus::Exited(on_stop), false);
+                }
+                Ok(())
+            });
+            Ok(signalled.await?)
+        })
+    }
+
+    fn kill<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let killed = self.machine.call("kill", self.of(container), |world| {
+                world.signals.push((self.task.clone(), container.clone(), 9));
+                world.exit(&self.task, container, ExitStatus::Signaled(9), false);
+                Ok(())
+            });
+            Ok(killed.await?)
+        })
+    }
+
+    fn remove_container<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let removed = self.machine.call("remove_container", self.of(container), |world| {
+                let Some(shim) = world.shims.get_mut(&self.task) else { return Ok(()) };
+                match shim.containers.get(container) {
+                    Some(ContainerState::Running { .. }) => Err("it runs".to_owned()),
+                    _ => {
+                        shim.containers.remove(container);
+                        Ok(())
+                    }
+                }
+            });
+            Ok(removed.await?)
+        })
+    }
+
+    fn shutdown(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let ended = self.machine.call("shutdown", self.task.to_string(), |world| {
+                if let Some(shim) = world.shims.get_mut(&self.task) {
+                    (shim.alive, shim.ports) = (false, Default::default());
+                    shim.listeners.clear();
+                }
+                Ok(())
+            });
+            Ok(ended.await?)
+        })
+    }
+}

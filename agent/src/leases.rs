@@ -1,0 +1,106 @@
+//! Addresses and dynamic host ports: one tokio task owns both pools, because every container task
+//! takes from them at once. In: requests by handle. Out: attachment records, port numbers.
+//! The pools are rebuilt from the task records at start; the records are the truth.
+//! Never: binds a port or touches the kernel; the shim's bind decides whether a port is free.
+
+use lighter_model::task_definition::TransportProtocol;
+use lighter_net::{AddRequest, AttachmentRecord, LeasePool, PlanError, PortAllocator, plan_attachment};
+use tokio::sync::{mpsc, oneshot};
+
+/// One request a task at a time; 64 tasks starting at once do not wait for each other's turn.
+const QUEUE_DEPTH: usize = 64;
+
+enum Request {
+    Plan { requests: Vec<AddRequest>, answer: oneshot::Sender<Result<Vec<AttachmentRecord>, PlanError>> },
+    Release { records: Vec<AttachmentRecord> },
+    NextPort { protocol: TransportProtocol, answer: oneshot::Sender<Option<u16>> },
+    ReleasePort { protocol: TransportProtocol, port: u16 },
+}
+
+/// A handle to the pools.
+#[derive(Debug, Clone)]
+pub(crate) struct Leases {
+    queue: mpsc::Sender<Request>,
+}
+
+impl Leases {
+    /// Starts the owner, which ends with the last handle.
+    pub(crate) fn start(mut pool: LeasePool, mut ports: PortAllocator, recorded: &[AttachmentRecord]) -> Self {
+        for port in recorded.iter().flat_map(|record| &record.ports) {
+            ports.mark_in_use(port.protocol, port.host_port);
+        }
+        let (queue, mut requests) = mpsc::channel(QUEUE_DEPTH);
+        tokio::spawn(async move {
+            while let Some(request) = requests.recv().await {
+                serve(&mut pool, &mut ports, request);
+            }
+        });
+        Self { queue }
+    }
+
+    /// Leases what all requests need, or nothing.
+    pub(crate) async fn plan(&self, requests: Vec<AddRequest>) -> Result<Vec<AttachmentRecord>, PlanError> {
+        let (answer, got) = oneshot::channel();
+        let _ = self.queue.send(Request::Plan { requests, answer }).await;
+        // The owner lives as long as this handle.
+        got.await.unwrap_or_else(|_| Ok(Vec::new()))
+    }
+
+    /// Gives addresses and ports back; harmless to repeat as long as nobody else has them.
+    pub(crate) async fn release(&self, records: Vec<AttachmentRecord>) {
+        let _ = self.queue.send(Request::Release { records }).await;
+    }
+
+    /// A port to try for a mapping with hostPort 0; it is the caller's until released.
+    pub(crate) async fn next_port(&self, protocol: TransportProtocol) -> Option<u16> {
+        let (answer, got) = oneshot::channel();
+        let _ = self.queue.send(Request::NextPort { protocol, answer }).await;
+        got.await.ok().flatten()
+    }
+
+    /// The port was somebody else's, or the task does not go on.
+    pub(crate) async fn release_port(&self, protocol: TransportProtocol, port: u16) {
+        let _ = self.queue.send(Request::ReleasePort { protocol, port }).await;
+    }
+}
+
+fn serve(pool: &mut LeasePool, ports: &mut PortAllocator, request: Request) {
+    match request {
+        Request::Plan { requests, answer } => {
+            let planned = plan_all(pool, requests);
+            if let Err(Ok(unclaimed)) = answer.send(planned) {
+                unclaimed.iter().filter_map(|record| record.address).for_each(|address| pool.release(address));
+            }
+        }
+        Request::Release { records } => {
+            for record in records {
+                record.address.into_iter().for_each(|address| pool.release(address));
+                record.ports.iter().for_each(|port| ports.release(port.protocol, port.host_port));
+            }
+        }
+        Request::NextPort { protocol, answer } => {
+            let port = ports.next_candidate(protocol);
+            if let Some(port) = port {
+                ports.mark_in_use(protocol, port);
+            }
+            if let Err(Some(port)) = answer.send(port) {
+                ports.release(protocol, port);
+            }
+        }
+        Request::ReleasePort { protocol, port } => ports.release(protocol, port),
+    }
+}
+
+fn plan_all(pool: &mut LeasePool, requests: Vec<AddRequest>) -> Result<Vec<AttachmentRecord>, PlanError> {
+    let mut planned: Vec<AttachmentRecord> = Vec::new();
+    for request in requests {
+        match plan_attachment(pool, request) {
+            Ok(record) => planned.push(record),
+            Err(error) => {
+                planned.iter().filter_map(|record| record.address).for_each(|address| pool.release(address));
+                return Err(error);
+            }
+        }
+    }
+    Ok(planned)
+}

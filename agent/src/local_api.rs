@@ -1,0 +1,157 @@
+//! Local questions, on the Unix socket `<run_dir>/agent.sock` (0600) and nowhere else.
+//! In: gRPC calls of lighter.v1.Agent. Out: what this node knows, whatever the control plane knows.
+//! Owns: the socket, one tokio task that serves it.
+//! Never: changes what a task is to do; that is the control plane's.
+
+pub(crate) mod pulls;
+mod usage;
+
+use crate::reconcile::{CoreInput, LocalTask};
+use crate::self_test::SelfTest;
+use crate::session::{SessionStatus, convert};
+use crate::task::TaskContext;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+use lighter_proto::v1;
+use lighter_proto::v1::agent_server::{Agent, AgentServer};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::UnixListener;
+use tokio::sync::{oneshot, watch};
+use tokio_stream::wrappers::{UnixListenerStream, WatchStream};
+use tonic::{Request, Response, Status};
+
+/// What answers need besides the reconciler.
+pub(crate) struct LocalApi {
+    pub context: Arc<TaskContext>,
+    pub container_instance_id: String,
+    pub cluster: String,
+    pub control_endpoint: String,
+    pub offered: lighter_model::resources::Resources,
+    pub self_test: SelfTest,
+    pub session: watch::Receiver<SessionStatus>,
+}
+
+/// Binds the socket, for root only. A socket file that an earlier agent left is replaced; that there
+/// is no living one is known from the store's lock.
+pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until the agent leaves.
+pub(crate) async fn serve(api: LocalApi, listener: UnixListener) {
+    let leaving = api.context.leaving.clone();
+    let server = tonic::transport::Server::builder().add_service(AgentServer::new(api));
+    let served = server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), leaving.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(cause = %crate::errors::chain(&error), "the local socket is closed");
+    }
+}
+
+impl LocalApi {
+    async fn tasks(&self) -> Result<Vec<LocalTask>, Status> {
+        let (answer, got) = oneshot::channel();
+        let leaving = || Status::unavailable("the agent leaves");
+        self.context.reconciler.send(CoreInput::LocalTasks { answer }).await.map_err(|_| leaving())?;
+        got.await.map_err(|_| leaving())
+    }
+}
+
+fn failed(what: &str) -> impl FnOnce(crate::errors::Cause) -> Status + '_ {
+    move |error| Status::internal(format!("{what}: {}", crate::errors::chain(error.as_ref())))
+}
+
+#[tonic::async_trait]
+impl Agent for LocalApi {
+    async fn get_agent_status(&self, _: Request<v1::GetAgentStatusRequest>) -> Result<Response<v1::GetAgentStatusResponse>, Status> {
+        let session = self.session.borrow().clone();
+        let probes = self.self_test.probes.clone();
+        let self_test = probes.into_iter().map(|probe| v1::SelfTestResult {
+            name: probe.name.to_owned(),
+            ok: probe.ok,
+            detail: probe.detail,
+            mend: probe.mend,
+        });
+        Ok(Response::new(v1::GetAgentStatusResponse {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            container_instance_id: self.container_instance_id.clone(),
+            cluster: self.cluster.clone(),
+            control_endpoint: self.control_endpoint.clone(),
+            session_connected: session.connected,
+            session_error: session.error,
+            // The socket is served only after recovery.
+            reconciled: true,
+            resources: Some(convert::resources(&self.offered)),
+            self_test: self_test.collect(),
+        }))
+    }
+
+    async fn list_local_tasks(&self, _: Request<v1::ListLocalTasksRequest>) -> Result<Response<v1::ListLocalTasksResponse>, Status> {
+        let tasks = self.tasks().await?.into_iter();
+        let tasks = tasks.map(|task| convert::local_task(task, &self.cluster, &self.container_instance_id)).collect();
+        Ok(Response::new(v1::ListLocalTasksResponse { tasks }))
+    }
+
+    async fn get_disk_usage(&self, _: Request<v1::GetDiskUsageRequest>) -> Result<Response<v1::GetDiskUsageResponse>, Status> {
+        let tasks = self.tasks().await?;
+        let rows = usage::rows(&self.context, &tasks).await.map_err(failed("count what is on the disk"))?;
+        let rows = rows.into_iter().map(|row| v1::DiskUsageRow {
+            kind: row.kind.to_owned(),
+            count: row.count,
+            in_use: row.in_use,
+            bytes: row.bytes,
+            reclaimable_bytes: row.reclaimable_bytes,
+        });
+        Ok(Response::new(v1::GetDiskUsageResponse { rows: rows.collect() }))
+    }
+
+    async fn prune(&self, request: Request<v1::PruneRequest>) -> Result<Response<v1::PruneResponse>, Status> {
+        let tasks = self.tasks().await?;
+        let pruned = usage::prune(&self.context, &tasks, request.into_inner().volumes).await.map_err(failed("prune"))?;
+        Ok(Response::new(v1::PruneResponse {
+            images: pruned.images.images,
+            layers: pruned.images.layers,
+            volumes: pruned.volumes,
+            bytes: pruned.images.bytes + pruned.volume_bytes,
+        }))
+    }
+
+    type StreamPullProgressStream = BoxStream<'static, Result<v1::PullProgress, Status>>;
+
+    async fn stream_pull_progress(
+        &self,
+        request: Request<v1::StreamPullProgressRequest>,
+    ) -> Result<Response<Self::StreamPullProgressStream>, Status> {
+        let text = request.into_inner().task_id;
+        let task = convert::task_id(&text).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let Some(changes) = self.context.pulls.watch(&task) else {
+            return Err(Status::not_found(format!("no image of task {text} is being pulled")));
+        };
+        // Ends when the task forgets its pulls: the watch's sender is dropped then.
+        let steps = WatchStream::new(changes).flat_map(|images| {
+            stream::iter(images.into_iter().map(|(image, step)| {
+                Ok(v1::PullProgress {
+                    container: String::new(),
+                    image,
+                    bytes_done: step.bytes_done,
+                    bytes_total: step.bytes_total,
+                    layers_done: step.layers_done,
+                    layers_total: step.layers_total,
+                    finished: step.finished,
+                })
+            }))
+        });
+        Ok(Response::new(steps.boxed()))
+    }
+}

@@ -1,0 +1,80 @@
+//! Keeps the logs of stopped tasks for a while, so that `lighter logs` works after the stop:
+//! `<log_dir>/<task>`, for `logs.keep_stopped_hours` hours and the newest `logs.keep_stopped_tasks`.
+//! In: directories with their last change, the tasks this node still holds. Out: removed directories.
+//! Owns: one tokio task that looks every ten minutes. Never: removes the log of a task it holds.
+
+use crate::config::LogConfig;
+use crate::reconcile::CoreInput;
+use crate::time::{sleep, unix_ms};
+use lighter_model::ids::TaskId;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+const EVERY: Duration = Duration::from_secs(600);
+
+/// Removes what is over, now and then, until the agent leaves.
+pub(crate) async fn run(log_dir: PathBuf, config: LogConfig, reconciler: mpsc::Sender<CoreInput>, leaving: CancellationToken) {
+    loop {
+        let (answer, got) = oneshot::channel();
+        let _ = reconciler.send(CoreInput::LocalTasks { answer }).await;
+        let Ok(tasks) = got.await else { return };
+        let held = tasks.into_iter().map(|task| task.assignment.task).collect();
+        let (dir, keep) = (log_dir.clone(), config.clone());
+        let _ = tokio::task::spawn_blocking(move || remove_old(&dir, &keep, &held)).await;
+        tokio::select! {
+            () = leaving.cancelled() => return,
+            () = sleep(EVERY) => {}
+        }
+    }
+}
+
+fn remove_old(log_dir: &Path, config: &LogConfig, held: &BTreeSet<TaskId>) {
+    let found = logs_on_disk(log_dir);
+    for task in over(found, config, held, unix_ms()) {
+        if let Err(error) = std::fs::remove_dir_all(log_dir.join(task.as_str())) {
+            tracing::warn!(%task, cause = %error, "its old logs are not removed");
+        }
+    }
+}
+
+/// Tasks with logs and when those were last changed, in milliseconds since the Unix epoch.
+fn logs_on_disk(log_dir: &Path) -> Vec<(TaskId, u64)> {
+    let entries = std::fs::read_dir(log_dir).into_iter().flatten().flatten();
+    let each = entries.filter_map(|entry| {
+        let task = entry.file_name().to_str()?.parse().ok()?;
+        let files = std::fs::read_dir(entry.path()).ok()?.flatten();
+        let times = files.filter_map(|file| file.metadata().ok()?.modified().ok());
+        let last = times.chain(entry.metadata().ok()?.modified().ok()).max()?;
+        Some((task, last.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)))
+    });
+    each.collect()
+}
+
+/// Whose logs are to go: too old, or beyond the newest so many. Pure.
+fn over(mut found: Vec<(TaskId, u64)>, config: &LogConfig, held: &BTreeSet<TaskId>, now_unix_ms: u64) -> Vec<TaskId> {
+    found.retain(|(task, _)| !held.contains(task));
+    found.sort_by_key(|(_, changed)| std::cmp::Reverse(*changed));
+    let oldest = now_unix_ms.saturating_sub(config.keep_stopped_hours.saturating_mul(3_600_000));
+    let too_many = config.keep_stopped_tasks;
+    let each = found.into_iter().enumerate();
+    each.filter(|(place, (_, changed))| *place >= too_many || *changed < oldest).map(|(_, (task, _))| task).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_and_surplus_logs_go_and_those_of_held_tasks_stay() {
+        let hour = 3_600_000;
+        let task = |number| TaskId::from_parts(number, 0);
+        let found = (1..=5).map(|number| (task(number), number * hour)).collect();
+        let config = LogConfig { keep_stopped_hours: 3, keep_stopped_tasks: 2, ..LogConfig::default() };
+        let held = [task(1)].into();
+        // Held: 1. Kept: 5 and 4 by number. 3 is surplus, 2 is too old and surplus.
+        assert_eq!(over(found, &config, &held, 6 * hour), [task(3), task(2)]);
+    }
+}

@@ -1,0 +1,274 @@
+//! Takes a group of inputs: stages what is to be recorded, commits it as one, then lets it count.
+//! In: inputs in their order. Out: changed state; acknowledgements, only after the commit.
+//! When the commit fails nothing of the group's assignments counts: the session is closed and the
+//! control plane sends them again. Never: acknowledges what is not durable.
+
+use super::plan::Known;
+use super::{CoreInput, HeldTask, HelloFacts, Inbound, LocalTask, LowerTerm, OpenSession, Outbound, Reconciler};
+use crate::assignment::{Assignment, Book};
+use crate::errors::chain;
+use crate::store::StoreOp;
+use crate::store::records::{AssignmentRecord, FORMAT_VERSION, SessionRecord};
+use crate::time::unix_ms;
+use lighter_model::ids::{ContainerName, TaskDefinitionId, TaskId};
+use lighter_model::report::TaskReport;
+use lighter_model::status::{ContainerStatus, DesiredStatus, TaskStatus};
+use lighter_model::task_definition::TaskDefinition;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::{oneshot, watch};
+
+/// What a group changes, until it is durable.
+struct Staged {
+    /// The book as it will be.
+    book: Book,
+    ops: Vec<StoreOp>,
+    definitions: Vec<(TaskDefinitionId, String)>,
+    acknowledge: Option<u64>,
+    confirm: Vec<TaskId>,
+    hellos: Vec<oneshot::Sender<Result<(), LowerTerm>>>,
+}
+
+impl Staged {
+    fn put(&mut self, record: AssignmentRecord) {
+        self.ops.push(StoreOp::PutAssignment(record.clone()));
+        self.book.assignments.insert(record.task.clone(), record);
+    }
+
+    fn put_session(&mut self, session: SessionRecord) {
+        if self.book.session != session {
+            self.ops.push(StoreOp::PutSession(session.clone()));
+            self.book.session = session;
+        }
+    }
+
+    fn accept(&mut self, assignments: Vec<Assignment>, incarnation: &str) {
+        for assignment in assignments {
+            if let Some(record) = self.book.accept(assignment, incarnation) {
+                self.put(record);
+            }
+        }
+    }
+}
+
+impl Reconciler {
+    pub(super) async fn take(&mut self, group: Vec<CoreInput>) {
+        let mut staged: Option<Staged> = None;
+        for input in group {
+            match input {
+                CoreInput::Task { task, news } => self.take_news(&task, news),
+                CoreInput::TaskGone { task } => {
+                    staged.get_or_insert_with(|| self.stage());
+                    self.ended.insert(task);
+                }
+                CoreInput::LocalTasks { answer } => {
+                    let _ = answer.send(self.local_tasks());
+                }
+                CoreInput::ContainerEnded { task, container, answer } => {
+                    let _ = answer.send(self.container_ended(&task, container));
+                }
+                CoreInput::SessionOpened { session, outbound, facts } => {
+                    let (incarnation, asked) = (String::new(), BTreeSet::new());
+                    self.session = Some(OpenSession { number: session, outbound, incarnation, asked, ready: false });
+                    self.outbox.session_began();
+                    let _ = facts.send(self.hello_facts());
+                }
+                CoreInput::SessionClosed { session } => {
+                    self.session.take_if(|open| open.number == session);
+                }
+                CoreInput::ControlHello { session, term, incarnation, answer } => {
+                    let staged = staged.get_or_insert_with(|| self.stage());
+                    self.control_hello(session, term, incarnation, answer, staged);
+                }
+                CoreInput::FromControl { session, sequence, message } => {
+                    if self.session.as_ref().is_some_and(|open| open.number == session) {
+                        let staged = staged.get_or_insert_with(|| self.stage());
+                        self.from_control(sequence, message, staged);
+                    }
+                }
+            }
+        }
+        if let Some(mut staged) = staged {
+            // Last, so that nothing of this group brings a task back.
+            for task in &self.ended {
+                staged.book.assignments.remove(task);
+                staged.ops.push(StoreOp::Forget(task.clone()));
+            }
+            self.commit(staged).await;
+        }
+    }
+
+    fn stage(&self) -> Staged {
+        Staged {
+            book: self.book.clone(),
+            ops: Vec::new(),
+            definitions: Vec::new(),
+            acknowledge: None,
+            confirm: Vec::new(),
+            hellos: Vec::new(),
+        }
+    }
+
+    fn control_hello(
+        &mut self,
+        session: u64,
+        term: u64,
+        incarnation: String,
+        answer: oneshot::Sender<Result<(), LowerTerm>>,
+        staged: &mut Staged,
+    ) {
+        let seen = staged.book.session.term;
+        if term < seen {
+            let _ = answer.send(Err(LowerTerm { offered: term, seen }));
+            return;
+        }
+        let Some(open) = self.session.as_mut().filter(|open| open.number == session) else { return };
+        open.incarnation = incarnation;
+        open.ready = true;
+        staged.put_session(SessionRecord { version: FORMAT_VERSION, term, ..staged.book.session.clone() });
+        staged.hellos.push(answer);
+    }
+
+    fn from_control(&mut self, sequence: u64, message: Inbound, staged: &mut Staged) {
+        staged.acknowledge = Some(sequence);
+        let Some(open) = &mut self.session else { return };
+        let incarnation = open.incarnation.clone();
+        match message {
+            Inbound::Manifest { revision, assignments } => {
+                let listed: BTreeSet<TaskId> = assignments.iter().map(|assignment| assignment.task.clone()).collect();
+                staged.accept(assignments, &incarnation);
+                let verdict = staged.book.manifest(&listed, &incarnation, revision);
+                verdict.keep.into_iter().for_each(|record| staged.put(record));
+                open.asked.extend(verdict.ask.iter().cloned());
+                staged.confirm.extend(verdict.ask);
+                staged.put_session(SessionRecord { incarnation, revision, version: FORMAT_VERSION, ..staged.book.session.clone() });
+            }
+            Inbound::Assignments { revision, assignments } => {
+                staged.accept(assignments, &incarnation);
+                let revision = revision.max(staged.book.session.revision);
+                staged.put_session(SessionRecord { revision, version: FORMAT_VERSION, ..staged.book.session.clone() });
+            }
+            Inbound::Definitions(definitions) => {
+                for (id, json) in definitions {
+                    if !self.definitions.contains_key(&id) {
+                        staged.ops.push(StoreOp::PutDefinition { id: id.clone(), json: json.clone() });
+                        staged.definitions.push((id, json));
+                    }
+                }
+            }
+            Inbound::Applied(applied) => applied.iter().for_each(|(task, sequence)| self.applied(task, *sequence)),
+            Inbound::StopConfirmed(tasks) => {
+                for task in tasks {
+                    // Only what was asked in this session, and what no delta has listed since.
+                    let record = open.asked.remove(&task).then(|| staged.book.disown(&task)).flatten();
+                    record.into_iter().for_each(|record| staged.put(record));
+                }
+            }
+            Inbound::Nothing => {}
+        }
+    }
+
+    async fn commit(&mut self, staged: Staged) {
+        if !staged.ops.is_empty() {
+            if let Err(error) = self.context.store.commit(staged.ops).await {
+                tracing::error!(cause = %chain(&error), "assignments cannot be recorded and are not acknowledged; the session starts anew");
+                self.session = None;
+                return;
+            }
+        }
+        self.book = staged.book;
+        std::mem::take(&mut self.ended).iter().for_each(|task| self.forget(task));
+        for (id, json) in staged.definitions {
+            self.definitions.insert(id, parse_definition(&json));
+        }
+        for task in self.book.assignments.keys().filter(|task| !self.tasks.contains_key(*task)).cloned().collect::<Vec<_>>() {
+            let stopped = self.book.assignments.get(&task).is_some_and(|record| record.desired == DesiredStatus::Stopped);
+            // Reports of a task that ended before this node's store began must still be newer.
+            let first = if stopped { unix_ms() } else { self.first_sequence };
+            self.begin(&task, first);
+        }
+        staged.hellos.into_iter().for_each(|answer| {
+            let _ = answer.send(Ok(()));
+        });
+        if let Some(sequence) = staged.acknowledge {
+            self.send(Outbound::Acknowledge(sequence));
+        }
+        if !staged.confirm.is_empty() {
+            self.send(Outbound::ConfirmStop(staged.confirm));
+        }
+    }
+
+    fn take_news(&mut self, task: &TaskId, news: super::News) {
+        let Some(entry) = self.tasks.get_mut(task) else { return };
+        // An order under way is not undone by older news.
+        if entry.known != Known::Ending || news.known == Known::Stopped {
+            entry.known = news.known;
+        }
+        if news.known == Known::Stopped {
+            self.ledger.release(task);
+        }
+        if let Some(report) = news.report {
+            for (name, ended) in &entry.ended {
+                ended.send_if_modified(|ended| !std::mem::replace(ended, has_ended(&report, name)) && *ended);
+            }
+            entry.report = Some((*report).clone());
+            self.outbox.put(*report);
+        }
+    }
+
+    fn container_ended(&mut self, task: &TaskId, container: ContainerName) -> watch::Receiver<bool> {
+        let Some(entry) = self.tasks.get_mut(task) else { return watch::channel(true).1 };
+        let already = entry.report.as_ref().is_some_and(|report| has_ended(report, &container));
+        entry.ended.entry(container).or_insert_with(|| watch::channel(already).0).subscribe()
+    }
+
+    fn applied(&mut self, task: &TaskId, sequence: u64) {
+        self.outbox.applied(task, sequence);
+        if let Some(entry) = self.tasks.get(task) {
+            entry.orders.send_modify(|orders| orders.applied = orders.applied.max(sequence));
+        }
+    }
+
+    fn forget(&mut self, task: &TaskId) {
+        self.ledger.release(task);
+        self.outbox.forget(task);
+        self.tasks.remove(task);
+    }
+
+    fn hello_facts(&self) -> HelloFacts {
+        let held = self.book.assignments.values().map(|record| HeldTask {
+            task: record.task.clone(),
+            generation: record.generation,
+            status: self.tasks.get(&record.task).and_then(|e| e.report.as_ref()).map_or(TaskStatus::Pending, |report| report.status),
+        });
+        HelloFacts {
+            term: self.book.session.term,
+            incarnation: self.book.session.incarnation.clone(),
+            revision: self.book.session.revision,
+            tasks: held.collect(),
+            offered: self.ledger.offered().clone(),
+        }
+    }
+
+    fn local_tasks(&self) -> Vec<LocalTask> {
+        let records = self.book.assignments.values();
+        records
+            .map(|record| LocalTask {
+                assignment: record.clone(),
+                report: self.tasks.get(&record.task).and_then(|entry| entry.report.clone()),
+                needs: self.needs(&record.definition),
+                definition: self.definitions.get(&record.definition).and_then(|definition| definition.clone().ok()),
+            })
+            .collect()
+    }
+}
+
+fn has_ended(report: &TaskReport, container: &ContainerName) -> bool {
+    report.containers.iter().any(|c| c.name == *container && c.status == ContainerStatus::Stopped)
+}
+
+/// A definition as the control plane sends it: validated there, read strictly here.
+pub(crate) fn parse_definition(json: &str) -> Result<Arc<TaskDefinition>, String> {
+    let definition = serde_json::from_str(json).map(Arc::new);
+    definition.map_err(|error| format!("ResourceInitializationError: this node cannot read the task definition: {error}"))
+}

@@ -1,0 +1,288 @@
+//! Takes up what an earlier agent left (row "agent dies here" of every step): joins the store's
+//! records, the shims on disk, the network's objects and the snapshots, and says of each task where
+//! it goes on. In: `Loaded`, the facilities. Out: `Recovered`, without which no session is opened.
+//! Adopts first, and clears away only what no task of ours has. Owns nothing.
+//! Never: starts a container; kills one whose shim lives.
+
+mod classify;
+
+use crate::assignment::Book;
+use crate::errors::chain;
+use crate::facilities::{ContainerPhase, Found, ShimLink, ShimStatus};
+use crate::reconcile::plan::Known;
+use crate::reconcile::{Definitions, RecoveredTask};
+use crate::store::records::{AssignmentRecord, FORMAT_VERSION, TaskRecord};
+use crate::store::{Loaded, StoreOp};
+use crate::task::journal::new_record;
+use crate::task::watch::monitor_gone;
+use crate::task::{Begun, Held, TaskContext, TaskPhase, copy};
+use crate::time::{sleep, unix_ms};
+use classify::{Situation, Verdict, classify};
+use futures_util::future::join_all;
+use lighter_model::ids::{AttachmentKey, Generation, TaskDefinitionId, TaskId};
+use lighter_model::resources::required_resources;
+use lighter_model::status::{DesiredStatus, StopCode, TaskStatus};
+use lighter_model::task_definition::TaskDefinition;
+use lighter_net::AttachmentRecord;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+const REBOOTED: &str = "The container instance was rebooted while the task was on it";
+/// Between questions to a shim whose helper is at work.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Everything is adopted; the only way to a reconciler.
+pub(crate) struct Recovered {
+    pub book: Book,
+    pub definitions: Definitions,
+    pub tasks: Vec<RecoveredTask>,
+}
+
+/// What is known of one task before anybody is asked.
+struct Candidate {
+    task: TaskId,
+    assignment: Option<AssignmentRecord>,
+    record: Option<TaskRecord>,
+    definition: Option<Arc<TaskDefinition>>,
+}
+
+pub(crate) async fn recover(context: &TaskContext, loaded: Loaded) -> Recovered {
+    let definitions: Definitions =
+        loaded.definitions.iter().map(|(id, json)| (id.clone(), crate::reconcile::parse_definition(json))).collect();
+    let on_disk = match context.facilities.runtime.list_tasks().await {
+        Ok(tasks) => tasks,
+        Err(error) => {
+            tracing::error!(cause = %chain(error.as_ref()), "the tasks on disk cannot be listed");
+            Vec::new()
+        }
+    };
+    let mut book = Book { session: loaded.session.clone(), ..Book::default() };
+    let candidates = candidates(context, loaded, &definitions, on_disk);
+    let found = join_all(candidates.into_iter().map(|candidate| take_up(context, candidate))).await;
+    let mut tasks = Vec::new();
+    for (assignment, recovered) in found.into_iter().flatten() {
+        book.assignments.insert(assignment.task.clone(), assignment);
+        tasks.extend(recovered);
+    }
+    restore_network(context, &tasks).await;
+    remove_stray_snapshots(context, &book).await;
+    Recovered { book, definitions, tasks }
+}
+
+fn candidates(context: &TaskContext, loaded: Loaded, definitions: &Definitions, on_disk: Vec<TaskId>) -> Vec<Candidate> {
+    let mut assignments: BTreeMap<TaskId, AssignmentRecord> =
+        loaded.assignments.into_iter().map(|record| (record.task.clone(), record)).collect();
+    let mut records: BTreeMap<TaskId, TaskRecord> =
+        loaded.tasks.into_iter().map(|record| (record.task.clone(), record)).collect();
+    let all: BTreeSet<TaskId> = assignments.keys().chain(records.keys()).chain(&on_disk).cloned().collect();
+    let each = all.into_iter().map(|task| {
+        let assignment = assignments.remove(&task);
+        let mut record = records.remove(&task);
+        let named = assignment.as_ref().and_then(|assignment| definitions.get(&assignment.definition)?.clone().ok());
+        let mut definition = named;
+        if record.is_none() && assignment.is_none() {
+            // The store was lost: the copy in /run says what the record said.
+            if let Some(copy) = copy::read(&context.config.run_dir, &task) {
+                definition = Some(Arc::new(copy.definition));
+                record = Some(copy.record);
+            }
+        }
+        if definition.is_none() {
+            definition = record.as_ref().filter(|record| !record.containers.is_empty()).map(|record| Arc::new(stand_in(record)));
+        }
+        Candidate { task, assignment, record, definition }
+    });
+    each.collect()
+}
+
+/// Enough of a definition to end a task whose own is lost.
+fn stand_in(record: &TaskRecord) -> TaskDefinition {
+    let containers = record.containers.iter();
+    let containers: Vec<_> = containers
+        .map(|c| serde_json::json!({ "name": c.name, "image": c.image, "essential": c.essential }))
+        .collect();
+    let json = serde_json::json!({ "family": "unknown", "containerDefinitions": containers });
+    // Made of valid names only.
+    serde_json::from_value(json).unwrap_or_else(|_| unreachable!("a definition of valid names is valid"))
+}
+
+/// What is known of a task none of whose records is left, from its shim.
+fn record_of_shim(context: &TaskContext, task: &TaskId, status: &ShimStatus) -> TaskRecord {
+    let mut record = new_record(task.clone(), &context.boot_id, unix_ms());
+    let names: Vec<_> = status.containers.iter().map(|(name, _)| serde_json::json!({ "name": name, "image": "unknown" })).collect();
+    let json = serde_json::json!({ "family": "unknown", "containerDefinitions": names });
+    if let Ok(definition) = serde_json::from_value::<TaskDefinition>(json) {
+        record.containers = crate::task::journal::new_containers(&definition);
+    }
+    record
+}
+
+/// A task without an assignment is the control plane's until that says otherwise.
+fn orphan(task: &TaskId) -> Option<AssignmentRecord> {
+    let definition: TaskDefinitionId = "unknown:1".parse().ok()?;
+    Some(AssignmentRecord {
+        version: FORMAT_VERSION,
+        task: task.clone(),
+        generation: Generation(0),
+        desired: DesiredStatus::Running,
+        definition,
+        stop_code: None,
+        stop_reason: String::new(),
+        forget: false,
+        group: String::new(),
+        listed_by: String::new(),
+        disowned: false,
+    })
+}
+
+/// `None`: nothing of it is worth keeping, and nothing is left of it.
+async fn take_up(context: &TaskContext, candidate: Candidate) -> Option<(AssignmentRecord, Option<RecoveredTask>)> {
+    let (link, status, exits) = match ask_shim(context, &candidate.task).await {
+        Found::Alive { link, status } => (Some(link), status, Vec::new()),
+        Found::Ended { exits } => (None, ShimStatus::default(), exits),
+        Found::Nothing => (None, ShimStatus::default(), Vec::new()),
+    };
+    let mut record = candidate.record.clone();
+    if record.is_none() && !status.containers.is_empty() {
+        record = Some(record_of_shim(context, &candidate.task, &status));
+    }
+    let situation = Situation {
+        step: candidate.record.as_ref().map(|record| record.step),
+        same_boot: record.as_ref().is_none_or(|record| record.boot_id == context.boot_id),
+        shim_alive: link.is_some(),
+        begun: status.containers.len(),
+        containers: record.as_ref().map_or(0, |record| record.containers.len()),
+    };
+    let verdict = classify(&situation);
+    tracing::info!(task = %candidate.task, ?situation, ?verdict, "taken up");
+    if let Some(record) = &mut record {
+        exits.into_iter().for_each(|(name, exit)| record.exited(&name, exit));
+        record.take_status(&status);
+    }
+    let assignment = match candidate.assignment.clone() {
+        Some(assignment) => assignment,
+        None if matches!(verdict, Verdict::Fresh) => {
+            clear(context, &candidate.task, record.as_ref(), link).await;
+            return None;
+        }
+        None => adopt_orphan(context, &candidate.task).await?,
+    };
+    Some((assignment, Some(go_on(context, candidate, record, verdict, link).await)))
+}
+
+async fn adopt_orphan(context: &TaskContext, task: &TaskId) -> Option<AssignmentRecord> {
+    let assignment = orphan(task)?;
+    if let Err(error) = context.store.commit(vec![StoreOp::PutAssignment(assignment.clone())]).await {
+        tracing::error!(%task, cause = %chain(&error), "an adopted task is not recorded");
+    }
+    Some(assignment)
+}
+
+async fn go_on(
+    context: &TaskContext,
+    candidate: Candidate,
+    record: Option<TaskRecord>,
+    verdict: Verdict,
+    link: Option<ShimLink>,
+) -> RecoveredTask {
+    let Candidate { task, definition, .. } = candidate;
+    let mut record = match (record, verdict) {
+        (Some(record), Verdict::Fresh) => {
+            clear(context, &task, Some(&record), link).await;
+            let mut fresh = new_record(task, &context.boot_id, record.sequence);
+            fresh.status = record.status;
+            return RecoveredTask { record: fresh, known: Known::Waiting, phase: TaskPhase::Waiting, needs: None };
+        }
+        (None, _) => {
+            clear(context, &task, None, link).await;
+            let record = new_record(task, &context.boot_id, 0);
+            return RecoveredTask { record, known: Known::Waiting, phase: TaskPhase::Waiting, needs: None };
+        }
+        (Some(record), _) => record,
+    };
+    let definition = definition.unwrap_or_else(|| Arc::new(stand_in(&record)));
+    let needs = Some(required_resources(&definition));
+    let mut known = Known::Active;
+    let phase = match (verdict, link) {
+        (Verdict::Resume, Some(link)) => TaskPhase::Admitted { definition, begun: Some(Begun { link }) },
+        (Verdict::Running, link) => {
+            record.status = record.status.max(TaskStatus::Running);
+            record.started_at_unix_ms.get_or_insert_with(unix_ms);
+            TaskPhase::Running { held: Held { definition, link } }
+        }
+        (Verdict::Stopping, link) => TaskPhase::Stopping { held: Held { definition, link } },
+        (Verdict::Stopped, _) => {
+            known = Known::Stopped;
+            return RecoveredTask { record, known, phase: TaskPhase::Stopped, needs: None };
+        }
+        (Verdict::TearDown | Verdict::Resume | Verdict::Fresh, link) => {
+            known = Known::Ending;
+            if situation_is_reboot(context, &record) {
+                record.stopping(Some(StopCode::InfrastructureHealth), REBOOTED);
+            } else {
+                monitor_gone(&mut record);
+            }
+            TaskPhase::TearingDown { left: Held { definition, link } }
+        }
+    };
+    RecoveredTask { record, known, phase, needs }
+}
+
+fn situation_is_reboot(context: &TaskContext, record: &TaskRecord) -> bool {
+    record.boot_id != context.boot_id
+}
+
+/// The shim's answer; a helper that is at work is waited for, because what it starts must be known.
+async fn ask_shim(context: &TaskContext, task: &TaskId) -> Found {
+    loop {
+        match context.facilities.runtime.adopt(task).await {
+            Ok(Found::Alive { status, .. }) if status.containers.iter().any(|(_, phase)| *phase == ContainerPhase::Starting) => {}
+            Ok(found) => return found,
+            Err(error) => {
+                tracing::warn!(%task, cause = %chain(error.as_ref()), "the task's monitor does not answer; asking again");
+            }
+        }
+        sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Undoes what was begun of a task that never started a container. Errors are left to the teardown
+/// of the task's own end, which does all this again.
+async fn clear(context: &TaskContext, task: &TaskId, record: Option<&TaskRecord>, link: Option<ShimLink>) {
+    let warn = |what: &str, result: Result<(), crate::errors::Cause>| {
+        if let Err(error) = result {
+            tracing::warn!(%task, what, cause = %chain(error.as_ref()), "what an earlier agent had begun is not cleared");
+        }
+    };
+    let attachments: Vec<AttachmentRecord> = record.into_iter().flat_map(TaskRecord::attachments).cloned().collect();
+    for attachment in &attachments {
+        warn("network", context.facilities.network.del(attachment).await);
+    }
+    drop(link);
+    warn("monitor", context.facilities.runtime.remove_task(task).await);
+    context.leases.release(attachments).await;
+}
+
+/// Port maps exactly of the tasks that live; then everything no record knows is removed.
+async fn restore_network(context: &TaskContext, tasks: &[RecoveredTask]) {
+    let living = |task: &&RecoveredTask| task.record.boot_id == context.boot_id && !matches!(task.phase, TaskPhase::Stopped);
+    let records: Vec<AttachmentRecord> = tasks.iter().filter(living).flat_map(|task| task.record.attachments()).cloned().collect();
+    if let Err(error) = context.facilities.network.restore(&records).await {
+        tracing::error!(cause = %chain(error.as_ref()), "the network of this node cannot be made; tasks that need it will fail");
+    }
+    match context.facilities.network.remove_leftovers(&records).await {
+        Ok(removed) => removed.iter().for_each(|what| tracing::warn!(%what, "removed; no task of this node has it")),
+        Err(error) => tracing::warn!(cause = %chain(error.as_ref()), "what no task has is not removed from the network"),
+    }
+}
+
+async fn remove_stray_snapshots(context: &TaskContext, book: &Book) {
+    let snapshots: Vec<AttachmentKey> = context.facilities.image.list_snapshots().await.unwrap_or_default();
+    for key in snapshots.into_iter().filter(|key| !book.assignments.contains_key(&key.task)) {
+        tracing::warn!(%key, "removing a root file system that no task has");
+        if let Err(error) = context.facilities.image.remove_rootfs(&key).await {
+            tracing::warn!(%key, cause = %chain(error.as_ref()), "it is not removed");
+        }
+    }
+}

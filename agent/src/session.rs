@@ -1,0 +1,84 @@
+//! The session with the control plane: one bidirectional stream, kept open for ever (decision 7).
+//! In: what the control plane sends. Out: acknowledgements, reports, heartbeats, logs on request.
+//! Owns: one tokio task that connects and reconnects, one for each open log stream.
+//! On connect: hello, the manifest in chunks, then deltas. Never: applies an assignment itself; keeps
+//! a message for a later session (the reconciler's outbox does).
+
+pub(crate) mod connect;
+pub(crate) mod convert;
+mod link;
+mod logs;
+
+pub(crate) use connect::ControlEndpoint;
+
+use crate::errors::chain;
+use crate::facilities::RuntimeFacility;
+use crate::reconcile::CoreInput;
+use crate::time::sleep;
+use connect::Backoff;
+use link::{Link, LinkError};
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// What the node says of itself in every hello.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeFacts {
+    pub name: String,
+    pub boot_id: String,
+    /// Random for each start of the agent.
+    pub run_id: String,
+    pub attributes: Vec<(String, String)>,
+}
+
+/// How the session stands, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SessionStatus {
+    pub connected: bool,
+    /// Why not, since when it is not.
+    pub error: String,
+}
+
+/// What a session works with.
+pub(crate) struct Session {
+    pub endpoint: ControlEndpoint,
+    pub node: NodeFacts,
+    pub reconciler: mpsc::Sender<CoreInput>,
+    pub runtime: Arc<dyn RuntimeFacility>,
+    pub status: watch::Sender<SessionStatus>,
+    pub leaving: CancellationToken,
+}
+
+impl Session {
+    /// Runs until the agent leaves; every failure leads to another try.
+    pub(crate) async fn run(self) {
+        let mut backoff = Backoff::SESSION.start();
+        for number in 1.. {
+            let ended = tokio::select! {
+                () = self.leaving.cancelled() => return,
+                ended = self.one(number, &mut backoff) => ended,
+            };
+            let error = chain(&ended);
+            tracing::warn!(cause = %error, "no session with the control plane; trying again");
+            self.status.send_replace(SessionStatus { connected: false, error });
+            tokio::select! {
+                () = self.leaving.cancelled() => return,
+                () = sleep(backoff.next_pause()) => {}
+            }
+        }
+    }
+
+    /// One session; returns why it ended.
+    async fn one(&self, number: u64, backoff: &mut connect::Pauses) -> LinkError {
+        let ended = match Link::open(self, number).await {
+            Ok(link) => {
+                backoff.reset();
+                self.status.send_replace(SessionStatus { connected: true, error: String::new() });
+                link.run().await
+            }
+            Err(error) => error,
+        };
+        let _ = self.reconciler.send(CoreInput::SessionClosed { session: number }).await;
+        ended
+    }
+}

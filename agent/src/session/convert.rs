@@ -1,0 +1,370 @@
+//! The one place where the model meets the wire: both directions, field by field, no wildcard.
+//! In: messages, or values of the model. Out: the other. Pure.
+//! A message that does not make sense is an error that names the field.
+//! Never: lets a type of `lighter_proto` that stands beside a model type out to another file.
+
+use super::NodeFacts;
+use crate::assignment::Assignment;
+use crate::facilities::{LogLine, LogOrigin};
+use crate::reconcile::{HelloFacts, Inbound, LocalTask, Outbound};
+use lighter_model::exit::{ContainerExit, ExitStatus};
+use lighter_model::ids::{ContainerName, Generation, TaskId};
+use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
+use lighter_model::resources::Resources;
+use lighter_model::status::{ContainerStatus, DesiredStatus, StopCode, TaskStatus};
+use lighter_model::task_definition::TransportProtocol;
+use lighter_proto::v1;
+use lighter_proto::v1::control_message::Message as Control;
+use lighter_proto::v1::node_message::Message as Node;
+use std::time::Duration;
+
+/// The one version of the protocol this agent speaks.
+const PROTOCOL: u32 = 1;
+const HEARTBEAT_MS_DEFAULT: u64 = 5_000;
+
+/// Which field of a message makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {value:?} is not valid")]
+pub(crate) struct ConvertError {
+    field: &'static str,
+    value: String,
+}
+
+/// The control plane's first message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ControlHello {
+    pub term: u64,
+    pub incarnation: String,
+    pub heartbeat: Duration,
+}
+
+/// What is wanted of a log, and the stream that waits for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LogRequest {
+    pub stream_id: String,
+    pub task: TaskId,
+    pub container: ContainerName,
+    pub follow: bool,
+    pub tail_lines: Option<u32>,
+    pub since_unix_ms: u64,
+}
+
+/// A message of the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Received {
+    Hello(ControlHello),
+    HeartbeatAnswer,
+    ManifestChunk { revision: u64, assignments: Vec<Assignment>, last: bool },
+    OpenLogStream(LogRequest),
+    Message(Inbound),
+}
+
+fn wrong(field: &'static str, value: impl ToString) -> ConvertError {
+    ConvertError { field, value: value.to_string() }
+}
+
+fn parse<T: std::str::FromStr>(field: &'static str, text: &str) -> Result<T, ConvertError> {
+    text.parse().map_err(|_| wrong(field, text))
+}
+
+pub(super) fn received(message: v1::ControlMessage) -> Result<Received, ConvertError> {
+    let message = message.message.ok_or_else(|| wrong("message", "nothing"))?;
+    Ok(match message {
+        Control::Hello(hello) => Received::Hello(control_hello(hello)?),
+        Control::HeartbeatAnswer(_) => Received::HeartbeatAnswer,
+        Control::Manifest(chunk) => Received::ManifestChunk {
+            revision: chunk.revision,
+            assignments: assignments(chunk.assignments)?,
+            last: chunk.last_chunk,
+        },
+        Control::Assignments(delta) => {
+            let (revision, assignments) = (delta.revision, assignments(delta.assignments)?);
+            Received::Message(Inbound::Assignments { revision, assignments })
+        }
+        Control::Definitions(list) => {
+            let each = list.definitions.into_iter();
+            let each = each.map(|d| Ok((parse("task_definition", &d.task_definition)?, d.json)));
+            Received::Message(Inbound::Definitions(each.collect::<Result<_, _>>()?))
+        }
+        Control::ReportsApplied(list) => {
+            let each = list.applied.iter().map(|a| Ok((parse("task_id", &a.task_id)?, a.sequence)));
+            Received::Message(Inbound::Applied(each.collect::<Result<_, _>>()?))
+        }
+        Control::StopConfirmed(list) => {
+            let each = list.task_ids.iter().map(|id| parse("task_id", id));
+            Received::Message(Inbound::StopConfirmed(each.collect::<Result<_, _>>()?))
+        }
+        Control::OpenLogStream(open) => Received::OpenLogStream(log_request(open)?),
+    })
+}
+
+fn control_hello(hello: v1::ControlHello) -> Result<ControlHello, ConvertError> {
+    if hello.protocol != PROTOCOL {
+        return Err(wrong("protocol", hello.protocol));
+    }
+    let ms = if hello.heartbeat_interval_ms == 0 { HEARTBEAT_MS_DEFAULT } else { hello.heartbeat_interval_ms.into() };
+    Ok(ControlHello { term: hello.term, incarnation: hello.incarnation, heartbeat: Duration::from_millis(ms) })
+}
+
+fn assignments(list: Vec<v1::Assignment>) -> Result<Vec<Assignment>, ConvertError> {
+    list.into_iter().map(assignment).collect()
+}
+
+fn assignment(message: v1::Assignment) -> Result<Assignment, ConvertError> {
+    let desired = match message.desired_status() {
+        v1::DesiredStatus::Running => DesiredStatus::Running,
+        v1::DesiredStatus::Stopped => DesiredStatus::Stopped,
+        v1::DesiredStatus::Unspecified => return Err(wrong("desired_status", message.desired_status)),
+    };
+    Ok(Assignment {
+        task: parse("task_id", &message.task_id)?,
+        generation: Generation(message.generation),
+        desired,
+        definition: parse("task_definition", &message.task_definition)?,
+        stop_code: stop_code_of(message.stop_code()),
+        stop_reason: message.stop_reason,
+        forget: message.forget,
+        group: message.group,
+    })
+}
+
+fn log_request(open: v1::OpenLogStream) -> Result<LogRequest, ConvertError> {
+    Ok(LogRequest {
+        stream_id: open.stream_id,
+        task: parse("task_id", &open.task_id)?,
+        container: parse("container", &open.container)?,
+        follow: open.follow,
+        tail_lines: open.tail_lines,
+        since_unix_ms: u64::try_from(open.since_unix_ms).unwrap_or(0),
+    })
+}
+
+fn node(message: Node) -> v1::NodeMessage {
+    v1::NodeMessage { message: Some(message) }
+}
+
+pub(super) fn hello(facts: &NodeFacts, core: &HelloFacts) -> v1::NodeMessage {
+    let attributes = facts.attributes.iter().map(|(name, value)| v1::Attribute { name: name.clone(), value: value.clone() });
+    let tasks = core.tasks.iter().map(|held| v1::HeldTask {
+        task_id: held.task.to_string(),
+        generation: held.generation.0,
+        last_status: task_status(held.status).into(),
+    });
+    node(Node::Hello(v1::NodeHello {
+        protocol: Some(v1::ProtocolRange { min: PROTOCOL, max: PROTOCOL }),
+        features: Vec::new(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        boot_id: facts.boot_id.clone(),
+        agent_run_id: facts.run_id.clone(),
+        term: core.term,
+        incarnation: core.incarnation.clone(),
+        revision: core.revision,
+        state: Some(v1::NodeState {
+            resources: Some(resources(&core.offered)),
+            attributes: attributes.collect(),
+            name: facts.name.clone(),
+        }),
+        tasks: tasks.collect(),
+    }))
+}
+
+pub(super) fn heartbeat(number: u64) -> v1::NodeMessage {
+    node(Node::Heartbeat(v1::Heartbeat { number }))
+}
+
+pub(super) fn outbound(message: Outbound) -> v1::NodeMessage {
+    node(match message {
+        Outbound::Acknowledge(sequence) => Node::Acknowledge(v1::Acknowledge { sequence }),
+        Outbound::Reports(reports) => Node::TaskReports(v1::TaskReports { reports: reports.into_iter().map(report).collect() }),
+        Outbound::ConfirmStop(tasks) => {
+            Node::ConfirmStop(v1::ConfirmStop { task_ids: tasks.into_iter().map(String::from).collect() })
+        }
+    })
+}
+
+pub(crate) fn resources(resources: &Resources) -> v1::Resources {
+    let ports = |protocol| {
+        let ports = resources.host_ports.iter().filter(move |port| port.protocol == protocol);
+        ports.map(|port| port.port.into()).collect()
+    };
+    v1::Resources {
+        cpu_units: resources.cpu_units,
+        memory_mib: resources.memory_mib,
+        ports_tcp: ports(TransportProtocol::Tcp),
+        ports_udp: ports(TransportProtocol::Udp),
+    }
+}
+
+fn time(at: Option<u64>) -> i64 {
+    at.and_then(|at| i64::try_from(at).ok()).unwrap_or(0)
+}
+
+fn report(report: TaskReport) -> v1::TaskReport {
+    v1::TaskReport {
+        task_id: report.task.to_string(),
+        sequence: report.sequence,
+        last_status: task_status(report.status).into(),
+        stop_code: report.stop_code.map_or(v1::StopCode::Unspecified, stop_code).into(),
+        stopped_reason: report.stopped_reason.unwrap_or_default(),
+        waiting_reason: report.waiting_reason.unwrap_or_default(),
+        containers: report.containers.into_iter().map(container).collect(),
+        pull_started_at_unix_ms: time(report.pull_started_at_unix_ms),
+        pull_stopped_at_unix_ms: time(report.pull_stopped_at_unix_ms),
+        started_at_unix_ms: time(report.started_at_unix_ms),
+        stopping_at_unix_ms: time(report.stopping_at_unix_ms),
+        execution_stopped_at_unix_ms: time(report.execution_stopped_at_unix_ms),
+        stopped_at_unix_ms: time(report.stopped_at_unix_ms),
+    }
+}
+
+fn container(container: ContainerReport) -> v1::Container {
+    v1::Container {
+        name: container.name.to_string(),
+        // The control plane knows both from the definition.
+        image: String::new(),
+        essential: false,
+        last_status: container_status(container.status).into(),
+        exit_code: container.exit.as_ref().map(|exit| exit.status.exit_code()),
+        exit: container.exit.map(exit),
+        reason: container.reason.unwrap_or_default(),
+        pid: container.pid.unwrap_or(0),
+        image_digest: container.image_digest.unwrap_or_default(),
+        address: container.address.unwrap_or_default(),
+        network_bindings: container.network_bindings.into_iter().map(binding).collect(),
+        limits: Some(limits(&container.limits)),
+    }
+}
+
+fn exit(exit: ContainerExit) -> v1::ContainerExit {
+    let status = match exit.status {
+        ExitStatus::Exited(code) => v1::container_exit::Status::Exited(code),
+        ExitStatus::Signaled(signal) => v1::container_exit::Status::Signaled(signal),
+    };
+    v1::ContainerExit { status: Some(status), oom_killed: exit.oom_killed, finished_at_unix_ms: time(Some(exit.finished_at_unix_ms)) }
+}
+
+fn binding(binding: NetworkBinding) -> v1::NetworkBinding {
+    let protocol = match binding.protocol {
+        TransportProtocol::Tcp => v1::TransportProtocol::Tcp,
+        TransportProtocol::Udp => v1::TransportProtocol::Udp,
+    };
+    v1::NetworkBinding {
+        bind_ip: binding.bind_ip,
+        container_port: binding.container_port.into(),
+        host_port: binding.host_port.into(),
+        protocol: protocol.into(),
+    }
+}
+
+fn limits(limits: &KernelLimits) -> v1::KernelLimits {
+    v1::KernelLimits {
+        cpu_quota_us: limits.cpu_quota_us,
+        cpu_period_us: limits.cpu_period_us,
+        cpu_weight: limits.cpu_weight,
+        memory_max_bytes: limits.memory_max_bytes,
+        pids_max: limits.pids_max,
+    }
+}
+
+fn task_status(status: TaskStatus) -> v1::TaskStatus {
+    match status {
+        TaskStatus::Provisioning => v1::TaskStatus::Provisioning,
+        TaskStatus::Pending => v1::TaskStatus::Pending,
+        TaskStatus::Activating => v1::TaskStatus::Activating,
+        TaskStatus::Running => v1::TaskStatus::Running,
+        TaskStatus::Deactivating => v1::TaskStatus::Deactivating,
+        TaskStatus::Stopping => v1::TaskStatus::Stopping,
+        TaskStatus::Deprovisioning => v1::TaskStatus::Deprovisioning,
+        TaskStatus::Stopped => v1::TaskStatus::Stopped,
+    }
+}
+
+fn container_status(status: ContainerStatus) -> v1::ContainerStatus {
+    match status {
+        ContainerStatus::Pending => v1::ContainerStatus::Pending,
+        ContainerStatus::Running => v1::ContainerStatus::Running,
+        ContainerStatus::Stopped => v1::ContainerStatus::Stopped,
+    }
+}
+
+fn stop_code(code: StopCode) -> v1::StopCode {
+    match code {
+        StopCode::TaskFailedToStart => v1::StopCode::TaskFailedToStart,
+        StopCode::EssentialContainerExited => v1::StopCode::EssentialContainerExited,
+        StopCode::UserInitiated => v1::StopCode::UserInitiated,
+        StopCode::ServiceSchedulerInitiated => v1::StopCode::ServiceSchedulerInitiated,
+        StopCode::SpotInterruption => v1::StopCode::SpotInterruption,
+        StopCode::TerminationNotice => v1::StopCode::TerminationNotice,
+        StopCode::InfrastructureHealth => v1::StopCode::InfrastructureHealth,
+    }
+}
+
+fn stop_code_of(code: v1::StopCode) -> Option<StopCode> {
+    match code {
+        v1::StopCode::Unspecified => None,
+        v1::StopCode::TaskFailedToStart => Some(StopCode::TaskFailedToStart),
+        v1::StopCode::EssentialContainerExited => Some(StopCode::EssentialContainerExited),
+        v1::StopCode::UserInitiated => Some(StopCode::UserInitiated),
+        v1::StopCode::ServiceSchedulerInitiated => Some(StopCode::ServiceSchedulerInitiated),
+        v1::StopCode::SpotInterruption => Some(StopCode::SpotInterruption),
+        v1::StopCode::TerminationNotice => Some(StopCode::TerminationNotice),
+        v1::StopCode::InfrastructureHealth => Some(StopCode::InfrastructureHealth),
+    }
+}
+
+pub(super) fn log_batch(stream_id: &str, lines: Vec<LogLine>) -> v1::SendLogsRequest {
+    let lines = lines.into_iter().map(|line| {
+        let source = match line.origin {
+            LogOrigin::Stdout => v1::LogSource::Stdout,
+            LogOrigin::Stderr => v1::LogSource::Stderr,
+            LogOrigin::Marker => v1::LogSource::Marker,
+        };
+        v1::LogLine {
+            container: line.container,
+            time_unix_ns: line.time_unix_ns,
+            source: source.into(),
+            line: line.line,
+            partial: line.partial,
+        }
+    });
+    v1::SendLogsRequest { stream_id: stream_id.to_owned(), lines: lines.collect(), error: String::new() }
+}
+
+/// A task as the local socket shows it.
+pub(crate) fn local_task(task: LocalTask, cluster: &str, container_instance: &str) -> v1::Task {
+    let LocalTask { assignment, report: known, needs, .. } = task;
+    let desired = match assignment.desired {
+        DesiredStatus::Running => v1::DesiredStatus::Running,
+        DesiredStatus::Stopped => v1::DesiredStatus::Stopped,
+    };
+    let known = known.map(report).unwrap_or_default();
+    let needs = needs.unwrap_or_default();
+    v1::Task {
+        task_id: assignment.task.to_string(),
+        cluster: cluster.to_owned(),
+        task_definition: assignment.definition.to_string(),
+        container_instance_id: container_instance.to_owned(),
+        desired_status: desired.into(),
+        last_status: known.last_status,
+        stop_code: known.stop_code,
+        stopped_reason: known.stopped_reason,
+        waiting_reason: known.waiting_reason,
+        group: assignment.group,
+        containers: known.containers,
+        version: known.sequence,
+        cpu_units: needs.cpu_units,
+        memory_mib: needs.memory_mib,
+        pull_started_at_unix_ms: known.pull_started_at_unix_ms,
+        pull_stopped_at_unix_ms: known.pull_stopped_at_unix_ms,
+        started_at_unix_ms: known.started_at_unix_ms,
+        stopping_at_unix_ms: known.stopping_at_unix_ms,
+        execution_stopped_at_unix_ms: known.execution_stopped_at_unix_ms,
+        stopped_at_unix_ms: known.stopped_at_unix_ms,
+        ..v1::Task::default()
+    }
+}
+
+/// The id of a task in a local question.
+pub(crate) fn task_id(text: &str) -> Result<TaskId, ConvertError> {
+    parse("task_id", text)
+}

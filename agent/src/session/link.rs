@@ -1,0 +1,153 @@
+//! One session on one connection: hello both ways, then messages until something breaks.
+//! In: messages of the control plane, `Outbound` of the reconciler, the heartbeat's timer. Out: the
+//! other's messages. Owns: the stream, the chunks of a manifest that is not whole yet.
+//! Never: waits for the reconciler with the stream unread for long; a peer that sends nonsense is
+//! left, because what it says next means nothing.
+
+use super::convert::{self, ControlHello, ConvertError, Received};
+use super::{Session, logs};
+use crate::errors::chain;
+use crate::reconcile::{CoreInput, Inbound, LowerTerm, Outbound};
+use crate::time::{BootInstant, sleep_until};
+use lighter_proto::v1;
+use lighter_proto::v1::node_client::NodeClient;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+/// A group of the reconciler ends in at most three messages plus its reports by 128; 64 hold what
+/// 8,000 tasks report at once. A peer that lets it fill up is cut off.
+const OUTBOUND_DEPTH: usize = 64;
+
+/// Heartbeats without an answer before the session counts as dead.
+const SILENT_BEATS_MAX: u32 = 3;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error(transparent)]
+    Connect(#[from] super::connect::ConnectError),
+    #[error("the session with the control plane failed")]
+    Status(#[source] Box<tonic::Status>),
+    #[error("the control plane closed the session")]
+    Closed,
+    #[error("the control plane's first message was not its hello")]
+    NoHello,
+    #[error("the control plane sent a message this agent cannot read")]
+    Convert(#[from] ConvertError),
+    #[error(transparent)]
+    LowerTerm(#[from] LowerTerm),
+    #[error("the control plane has not answered {SILENT_BEATS_MAX} heartbeats")]
+    Silent,
+    #[error("the agent leaves")]
+    Leaving,
+}
+
+/// An open session.
+pub(super) struct Link<'a> {
+    session: &'a Session,
+    number: u64,
+    send: mpsc::Sender<v1::NodeMessage>,
+    receive: Streaming<v1::ControlMessage>,
+    outbound: mpsc::Receiver<Outbound>,
+    heartbeat: Duration,
+    manifest: Vec<crate::assignment::Assignment>,
+}
+
+impl<'a> Link<'a> {
+    pub(super) async fn open(session: &'a Session, number: u64) -> Result<Self, LinkError> {
+        let channel = session.endpoint.connect().await?;
+        let mut client = NodeClient::new(channel);
+        let (outbound_sender, outbound) = mpsc::channel(OUTBOUND_DEPTH);
+        let (facts, got) = oneshot::channel();
+        let opened = CoreInput::SessionOpened { session: number, outbound: outbound_sender, facts };
+        session.reconciler.send(opened).await.map_err(|_| LinkError::Leaving)?;
+        let facts = got.await.map_err(|_| LinkError::Leaving)?;
+        let (send, messages) = mpsc::channel(OUTBOUND_DEPTH);
+        send.send(convert::hello(&session.node, &facts)).await.map_err(|_| LinkError::Closed)?;
+        let status = |status| LinkError::Status(Box::new(status));
+        let mut receive = client.session(ReceiverStream::new(messages)).await.map_err(status)?.into_inner();
+        let first = receive.message().await.map_err(status)?.ok_or(LinkError::Closed)?;
+        let Received::Hello(hello) = convert::received(first)? else { return Err(LinkError::NoHello) };
+        Self::greet(session, number, &hello).await?;
+        let heartbeat = hello.heartbeat;
+        Ok(Self { session, number, send, receive, outbound, heartbeat, manifest: Vec::new() })
+    }
+
+    async fn greet(session: &Session, number: u64, hello: &ControlHello) -> Result<(), LinkError> {
+        let (answer, got) = oneshot::channel();
+        let input = CoreInput::ControlHello { session: number, term: hello.term, incarnation: hello.incarnation.clone(), answer };
+        session.reconciler.send(input).await.map_err(|_| LinkError::Leaving)?;
+        got.await.map_err(|_| LinkError::Leaving)?.map_err(LinkError::from)
+    }
+
+    pub(super) async fn run(mut self) -> LinkError {
+        let mut beat = BootInstant::now().after(self.heartbeat);
+        let mut beats: u64 = 0;
+        let mut silent: u32 = 0;
+        loop {
+            let step = tokio::select! {
+                // All may be dropped: tonic's stream keeps a half-read message, a channel what was
+                // not taken, and the timer is absolute.
+                message = self.receive.message() => match message {
+                    Ok(Some(message)) => self.take(message, &mut silent).await,
+                    Ok(None) => Err(LinkError::Closed),
+                    Err(status) => Err(LinkError::Status(Box::new(status))),
+                },
+                message = self.outbound.recv() => match message {
+                    Some(message) => self.give(convert::outbound(message)).await,
+                    None => Err(LinkError::Closed),
+                },
+                () = sleep_until(beat) => {
+                    beat = BootInstant::now().after(self.heartbeat);
+                    beats += 1;
+                    silent += 1;
+                    if silent > SILENT_BEATS_MAX { Err(LinkError::Silent) } else { self.give(convert::heartbeat(beats)).await }
+                }
+            };
+            if let Err(error) = step {
+                return error;
+            }
+        }
+    }
+
+    async fn give(&self, message: v1::NodeMessage) -> Result<(), LinkError> {
+        self.send.send(message).await.map_err(|_| LinkError::Closed)
+    }
+
+    async fn take(&mut self, message: v1::ControlMessage, silent: &mut u32) -> Result<(), LinkError> {
+        *silent = 0;
+        let sequence = message.sequence;
+        let inbound = match convert::received(message)? {
+            Received::Hello(_) => return Err(LinkError::NoHello),
+            Received::HeartbeatAnswer => return Ok(()),
+            Received::ManifestChunk { revision, assignments, last } => {
+                self.manifest.extend(assignments);
+                if !last {
+                    return Ok(());
+                }
+                Inbound::Manifest { revision, assignments: std::mem::take(&mut self.manifest) }
+            }
+            Received::OpenLogStream(request) => {
+                let source = logs::LogSource {
+                    endpoint: self.session.endpoint.clone(),
+                    runtime: self.session.runtime.clone(),
+                    reconciler: self.session.reconciler.clone(),
+                    leaving: self.session.leaving.clone(),
+                };
+                // Ends with its log, or when the control plane or the agent leaves.
+                tokio::spawn(logs::send(source, request));
+                Inbound::Nothing
+            }
+            Received::Message(inbound) => inbound,
+        };
+        let input = CoreInput::FromControl { session: self.number, sequence, message: inbound };
+        self.session.reconciler.send(input).await.map_err(|_| LinkError::Leaving)
+    }
+}
+
+/// A status of gRPC in words, for the log.
+pub(super) fn words(status: &tonic::Status) -> String {
+    chain(status)
+}

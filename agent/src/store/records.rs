@@ -1,0 +1,176 @@
+//! What the agent writes down: one assignment and one progress record a task, the definitions, the
+//! session's high-water marks. In: values. Out: JSON with a format version, and back.
+//! The assignment belongs to the reconciler, the task record to the task's actor: two writers never
+//! share a record. A golden test holds the format.
+//! Never: a field whose meaning depends on the code's version without the version being raised.
+
+use lighter_model::exit::ContainerExit;
+use lighter_model::ids::{ContainerName, Generation, TaskDefinitionId, TaskId};
+use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
+use lighter_model::status::{ContainerStatus, DesiredStatus, StopCode, TaskStatus};
+use lighter_net::AttachmentRecord;
+use serde::{Deserialize, Serialize};
+
+/// The format this build writes; a store with a newer one is set aside.
+pub(crate) const FORMAT_VERSION: u16 = 1;
+
+/// What the control plane wants of a task, as last recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AssignmentRecord {
+    pub version: u16,
+    pub task: TaskId,
+    pub generation: Generation,
+    pub desired: DesiredStatus,
+    pub definition: TaskDefinitionId,
+    pub stop_code: Option<StopCode>,
+    pub stop_reason: String,
+    /// The control plane has applied the STOPPED report.
+    pub forget: bool,
+    pub group: String,
+    /// Incarnation of the control plane's store that listed it; empty when that store may not know
+    /// of it (it was set back, or is another one), and then its silence means nothing.
+    pub listed_by: String,
+    /// The control plane confirmed that it does not know the task.
+    pub disowned: bool,
+}
+
+/// How far a task is; each step is written before it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Step {
+    /// Leases are recorded; root file systems and attachments may exist. Nothing was started.
+    Preparing,
+    /// Containers may have been started.
+    Launching,
+    /// Every container was started.
+    Running,
+    /// Containers are being stopped.
+    Stopping,
+    /// Every exit that can be known is recorded; things are being given back.
+    TearingDown,
+    /// Nothing is left but this record, which is the outbox entry of the STOPPED report.
+    Stopped,
+}
+
+/// A container of a task record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ContainerRecord {
+    pub name: ContainerName,
+    pub image: String,
+    pub essential: bool,
+    pub status: ContainerStatus,
+    pub exit: Option<ContainerExit>,
+    pub reason: Option<String>,
+    pub pid: Option<i32>,
+    pub image_digest: Option<String>,
+    pub stop_signal: i32,
+    pub stop_timeout_s: u32,
+    pub attachment: Option<AttachmentRecord>,
+    pub bindings: Vec<NetworkBinding>,
+    pub limits: KernelLimits,
+}
+
+/// How far a task is on this node, and all that its reports say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TaskRecord {
+    pub version: u16,
+    pub task: TaskId,
+    pub step: Step,
+    /// Boot in which `step` was written.
+    pub boot_id: String,
+    /// Of the last report.
+    pub sequence: u64,
+    pub status: TaskStatus,
+    pub stop_code: Option<StopCode>,
+    pub stopped_reason: Option<String>,
+    pub waiting_reason: Option<String>,
+    pub containers: Vec<ContainerRecord>,
+    pub pull_started_at_unix_ms: Option<u64>,
+    pub pull_stopped_at_unix_ms: Option<u64>,
+    pub started_at_unix_ms: Option<u64>,
+    pub stopping_at_unix_ms: Option<u64>,
+    pub execution_stopped_at_unix_ms: Option<u64>,
+    pub stopped_at_unix_ms: Option<u64>,
+}
+
+/// The highest the node has seen of its control plane.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SessionRecord {
+    pub version: u16,
+    pub term: u64,
+    pub incarnation: String,
+    pub revision: u64,
+}
+
+impl TaskRecord {
+    /// The report this record amounts to.
+    pub(crate) fn report(&self) -> TaskReport {
+        TaskReport {
+            task: self.task.clone(),
+            sequence: self.sequence,
+            status: self.status,
+            stop_code: self.stop_code,
+            stopped_reason: self.stopped_reason.clone(),
+            waiting_reason: self.waiting_reason.clone(),
+            containers: self.containers.iter().map(ContainerRecord::report).collect(),
+            pull_started_at_unix_ms: self.pull_started_at_unix_ms,
+            pull_stopped_at_unix_ms: self.pull_stopped_at_unix_ms,
+            started_at_unix_ms: self.started_at_unix_ms,
+            stopping_at_unix_ms: self.stopping_at_unix_ms,
+            execution_stopped_at_unix_ms: self.execution_stopped_at_unix_ms,
+            stopped_at_unix_ms: self.stopped_at_unix_ms,
+        }
+    }
+
+    pub(crate) fn container_mut(&mut self, name: &ContainerName) -> Option<&mut ContainerRecord> {
+        self.containers.iter_mut().find(|container| container.name == *name)
+    }
+
+    pub(crate) fn attachments(&self) -> impl Iterator<Item = &AttachmentRecord> {
+        self.containers.iter().filter_map(|container| container.attachment.as_ref())
+    }
+}
+
+impl ContainerRecord {
+    fn report(&self) -> ContainerReport {
+        ContainerReport {
+            name: self.name.clone(),
+            status: self.status,
+            exit: self.exit.clone(),
+            reason: self.reason.clone(),
+            pid: self.pid,
+            image_digest: self.image_digest.clone(),
+            address: self.attachment.as_ref().and_then(|a| a.address).map(|address| address.to_string()),
+            network_bindings: self.bindings.clone(),
+            limits: self.limits.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_is_the_one_on_peoples_disks() {
+        let golden = include_str!("golden/task-record-1.json");
+        let record: TaskRecord = serde_json::from_str(golden).unwrap();
+        assert_eq!(record.version, FORMAT_VERSION);
+        assert_eq!(record.step, Step::Launching);
+        let again: serde_json::Value = serde_json::to_value(&record).unwrap();
+        assert_eq!(again, serde_json::from_str::<serde_json::Value>(golden).unwrap());
+        let golden = include_str!("golden/assignment-1.json");
+        let record: AssignmentRecord = serde_json::from_str(golden).unwrap();
+        let again: serde_json::Value = serde_json::to_value(&record).unwrap();
+        assert_eq!(again, serde_json::from_str::<serde_json::Value>(golden).unwrap());
+    }
+
+    #[test]
+    fn a_report_says_what_the_record_says() {
+        let record: TaskRecord = serde_json::from_str(include_str!("golden/task-record-1.json")).unwrap();
+        let report = record.report();
+        assert_eq!(report.sequence, 7);
+        assert_eq!(report.containers[0].address.as_deref(), Some("172.29.0.2"));
+        assert_eq!(record.attachments().count(), 1);
+    }
+}

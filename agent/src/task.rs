@@ -1,0 +1,189 @@
+//! The life of one task on this node: one tokio task owns it from its assignment to its end.
+//!
+//! ```text
+//!            admit           prepare              launch            watch
+//!  Waiting ────────► Admitted ──────► Prepared ──────────► Running ───────► Stopping
+//!     │                  │  a step fails │  a start fails:     the essential    │ stop
+//!     │ stop, refusal    ▼               └─ Stopping           container ended, ▼
+//!     │            TearingDown ◄──────────────────────────── or told to stop ───┘
+//!     ▼                  │ every step gave back what it had (else: again, later)
+//!  Stopped ◄─────────────┘
+//!     │ the STOPPED report is applied
+//!     ▼
+//!  Forgotten
+//! ```
+//! Each arrow is a file in `task/`. In: `Orders` (level-triggered, from the reconciler), events of
+//! the shim. Out: reports and a `Known` for the reconciler. Owns what the variant of `TaskPhase`
+//! lists, and the task's record. Dropped anywhere (the agent leaves or is killed), it is taken up
+//! again by `recover`. Never: decides whether there is room for it.
+
+mod admit;
+mod attach;
+mod bundle;
+pub(crate) mod copy;
+mod forget;
+pub(crate) mod journal;
+mod launch;
+mod prepare;
+mod pull;
+pub(crate) mod rootfs;
+mod stop;
+mod teardown;
+pub(crate) mod volumes;
+pub(crate) mod watch;
+
+use crate::config::AgentConfig;
+use crate::facilities::{Bundle, Facilities, ShimLink};
+use crate::leases::Leases;
+use crate::local_api::pulls::PullBoard;
+use crate::reconcile::CoreInput;
+use crate::store::Store;
+use journal::Journal;
+use lighter_model::ids::{ContainerName, TaskId};
+use lighter_model::status::StopCode;
+use lighter_model::task_definition::TaskDefinition;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::sync::watch::Receiver;
+use tokio_util::sync::CancellationToken;
+
+/// What every task of this node uses.
+pub(crate) struct TaskContext {
+    pub config: Arc<AgentConfig>,
+    pub facilities: Facilities,
+    pub store: Store,
+    pub leases: Leases,
+    pub reconciler: mpsc::Sender<CoreInput>,
+    pub pulls: PullBoard,
+    pub boot_id: String,
+    /// "The agent leaves." Nothing is stopped by it; see `StopOrder` for that.
+    pub leaving: CancellationToken,
+}
+
+/// Whether the task may begin.
+#[derive(Clone, Default)]
+pub(crate) enum Start {
+    #[default]
+    NotYet,
+    /// Why it must wait, in words.
+    Wait(String),
+    /// It never will.
+    Refused(String),
+    Admitted(Arc<TaskDefinition>),
+}
+
+/// "The task must die."
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StopOrder {
+    pub code: Option<StopCode>,
+    pub reason: String,
+}
+
+/// What the reconciler wants of a task: the newest state of it, never a queue.
+#[derive(Clone, Default)]
+pub(crate) struct Orders {
+    pub start: Start,
+    pub stop: Option<StopOrder>,
+    /// Highest sequence the control plane has applied.
+    pub applied: u64,
+    pub forget: bool,
+}
+
+/// What a task holds of the node. Attachments are in the task's record; root file systems, volumes
+/// and bundles are found by the definition's names.
+pub(crate) struct Held {
+    pub definition: Arc<TaskDefinition>,
+    /// `None`: the monitor is gone or was not started.
+    pub link: Option<ShimLink>,
+}
+
+/// What an earlier agent left of a task that it had begun and not launched.
+pub(crate) struct Begun {
+    pub link: ShimLink,
+}
+
+/// Where a task is, and what it holds there.
+pub(crate) enum TaskPhase {
+    /// Holds nothing.
+    Waiting,
+    /// Holds its needs in the ledger, and what an earlier agent had begun.
+    Admitted { definition: Arc<TaskDefinition>, begun: Option<Begun> },
+    /// Holds everything, and a bundle for each container that has yet to start.
+    Prepared { held: Held, bundles: Vec<(ContainerName, Bundle)> },
+    /// Containers run.
+    Running { held: Held },
+    /// Containers are told to end. Why is in the record.
+    Stopping { held: Held },
+    /// No container runs; `left` is what is still to be given back.
+    TearingDown { left: Held },
+    /// Nothing is left but the record.
+    Stopped,
+    Forgotten,
+}
+
+/// The owner of one task.
+pub(crate) struct TaskActor {
+    pub(crate) context: Arc<TaskContext>,
+    pub(crate) journal: Journal,
+    pub(crate) orders: Receiver<Orders>,
+}
+
+impl TaskActor {
+    /// Goes on with a task of an earlier agent: what is known may not have been sent.
+    pub(crate) async fn resume(mut self, phase: TaskPhase) {
+        if !matches!(phase, TaskPhase::Stopped) {
+            self.journal.tell().await;
+        }
+        self.run(phase).await;
+    }
+
+    /// Runs the task from `phase` to its end, or until the agent leaves.
+    pub(crate) async fn run(mut self, mut phase: TaskPhase) {
+        let leaving = self.context.leaving.clone();
+        loop {
+            phase = tokio::select! {
+                // Dropping a step half-way is what a killed agent does; recovery knows every place.
+                () = leaving.cancelled() => return,
+                next = self.advance(phase) => next,
+            };
+            if matches!(phase, TaskPhase::Forgotten) {
+                return;
+            }
+        }
+    }
+
+    async fn advance(&mut self, phase: TaskPhase) -> TaskPhase {
+        match phase {
+            TaskPhase::Waiting => self.admit().await,
+            TaskPhase::Admitted { definition, begun } => self.prepare(definition, begun).await,
+            TaskPhase::Prepared { held, bundles } => self.launch(held, bundles).await,
+            TaskPhase::Running { held } => self.watch(held).await,
+            TaskPhase::Stopping { held } => self.stop(held).await,
+            TaskPhase::TearingDown { left } => self.teardown(left).await,
+            TaskPhase::Stopped => self.forget().await,
+            TaskPhase::Forgotten => TaskPhase::Forgotten,
+        }
+    }
+
+    pub(crate) fn task(&self) -> &TaskId {
+        &self.journal.record.task
+    }
+
+    /// The order to stop, if there is one.
+    fn stop_order(&self) -> Option<StopOrder> {
+        self.orders.borrow().stop.clone()
+    }
+}
+
+/// Waits for an order to stop; for ever if none comes. May be dropped at any time.
+async fn told_to_stop(orders: &mut Receiver<Orders>) -> StopOrder {
+    let order = match orders.wait_for(|orders| orders.stop.is_some()).await {
+        Ok(orders) => orders.stop.clone(),
+        // The reconciler has ended: the agent leaves.
+        Err(_) => None,
+    };
+    match order {
+        Some(order) => order,
+        None => std::future::pending().await,
+    }
+}

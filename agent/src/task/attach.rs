@@ -1,0 +1,199 @@
+//! Row 7, and the part of row 9 that can be done early: shim, host ports, leases, attachments.
+//! In: the definition, what an earlier agent had begun. Out: a network namespace a container.
+//! The shim binds the ports first, then leases and ports are recorded, then the network is made: a
+//! mapping never leads a port that is not ours. Owns nothing; `teardown` undoes it.
+//! Never: maps a port it has not bound; touches the kernel itself.
+
+use super::journal::Journal;
+use super::prepare::Failure;
+use super::{Begun, Held, TaskContext};
+use crate::errors::chain;
+use crate::facilities::{Attached, BindFailure, Shim};
+use crate::store::records::Step;
+use futures_util::future::join_all;
+use lighter_model::ids::{AttachmentKey, ContainerName};
+use lighter_model::report::NetworkBinding;
+use lighter_model::resources::HostPort;
+use lighter_model::task_definition::{ContainerDefinition, NetworkMode, TaskDefinition, TransportProtocol};
+use lighter_net::{AddRequest, AttachmentMode, PortForward};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use tokio_util::sync::CancellationToken;
+
+/// By container; empty in host mode.
+pub(super) type AttachedAll = BTreeMap<ContainerName, Attached>;
+
+/// Candidates tried for the dynamic ports of one task before it is given up.
+const BIND_ATTEMPTS: usize = 500;
+
+/// One mapping with the host port it has got.
+#[derive(Debug, Clone)]
+struct Mapping {
+    container: ContainerName,
+    container_port: u16,
+    protocol: TransportProtocol,
+    host_port: u16,
+    dynamic: bool,
+}
+
+pub(super) async fn place(
+    context: &TaskContext,
+    journal: &mut Journal,
+    held: &mut Held,
+    begun: Option<Begun>,
+    give_up: &CancellationToken,
+) -> Result<AttachedAll, Failure> {
+    let definition = held.definition.clone();
+    let resumed = begun.is_some();
+    held.link = Some(match begun {
+        Some(begun) => begun.link,
+        None => context.facilities.runtime.start_shim(&journal.record.task, &definition).await.map_err(|error| {
+            Failure::words("ResourceInitializationError", format!("start the task's monitor: {}", chain(error.as_ref())))
+        })?,
+    });
+    if give_up.is_cancelled() {
+        return Err(Failure::GaveUp);
+    }
+    // An earlier agent had bound and recorded everything; ADD again gives the same answer.
+    if !resumed {
+        if let Some(link) = &held.link {
+            lease(context, journal, &definition, link.shim.as_ref()).await?;
+        }
+    }
+    add_all(context, journal).await
+}
+
+/// Binds ports, leases addresses, and writes both down in one commit.
+async fn lease(context: &TaskContext, journal: &mut Journal, definition: &TaskDefinition, shim: &dyn Shim) -> Result<(), Failure> {
+    let mappings = match definition.network_mode {
+        NetworkMode::Bridge => bind(context, definition, shim).await?,
+        NetworkMode::Host => host_mappings(definition),
+        NetworkMode::None => Vec::new(),
+    };
+    for container in &mut journal.record.containers {
+        let own = mappings.iter().filter(|mapping| mapping.container == container.name);
+        container.bindings = own.map(binding).collect();
+    }
+    if definition.network_mode != NetworkMode::Host {
+        let requests = definition.container_definitions.iter().map(|c| request(journal, definition, c, &mappings)).collect();
+        let planned = context.leases.plan(requests).await;
+        let records = planned.map_err(|error| Failure::words("ResourceInitializationError", chain(&error)))?;
+        for record in records {
+            if let Some(container) = journal.record.container_mut(&record.key.container) {
+                container.attachment = Some(record.clone());
+            }
+        }
+    }
+    journal.commit(Step::Preparing).await.map_err(|error| Failure::store(&error))
+}
+
+fn binding(mapping: &Mapping) -> NetworkBinding {
+    NetworkBinding {
+        bind_ip: Ipv4Addr::UNSPECIFIED.to_string(),
+        container_port: mapping.container_port,
+        host_port: mapping.host_port,
+        protocol: mapping.protocol,
+    }
+}
+
+fn request(journal: &Journal, definition: &TaskDefinition, container: &ContainerDefinition, mappings: &[Mapping]) -> AddRequest {
+    let bridge = definition.network_mode == NetworkMode::Bridge;
+    let own = mappings.iter().filter(|mapping| mapping.container == container.name);
+    AddRequest {
+        key: AttachmentKey::new(journal.record.task.clone(), container.name.clone()),
+        mode: if bridge { AttachmentMode::Bridge } else { AttachmentMode::None },
+        address: None,
+        ports: own
+            .map(|mapping| PortForward {
+                protocol: mapping.protocol,
+                host_ip: Ipv4Addr::UNSPECIFIED,
+                host_port: mapping.host_port,
+                target_port: mapping.container_port,
+            })
+            .collect(),
+    }
+}
+
+/// The containers use the host's ports themselves; nothing is bound for them.
+fn host_mappings(definition: &TaskDefinition) -> Vec<Mapping> {
+    let mut mappings = wanted(definition);
+    for mapping in &mut mappings {
+        if mapping.host_port == 0 {
+            mapping.host_port = mapping.container_port;
+        }
+        mapping.dynamic = false;
+    }
+    mappings
+}
+
+fn wanted(definition: &TaskDefinition) -> Vec<Mapping> {
+    let containers = definition.container_definitions.iter();
+    let all = containers.flat_map(|container| container.port_mappings.iter().map(move |port| (container, port)));
+    all.map(|(container, port)| Mapping {
+        container: container.name.clone(),
+        container_port: port.container_port,
+        protocol: port.protocol,
+        host_port: port.host_port,
+        dynamic: port.host_port == 0,
+    })
+    .collect()
+}
+
+async fn bind(context: &TaskContext, definition: &TaskDefinition, shim: &dyn Shim) -> Result<Vec<Mapping>, Failure> {
+    let mut mappings = wanted(definition);
+    if mappings.is_empty() {
+        return Ok(mappings);
+    }
+    let bound = bind_candidates(context, &mut mappings, shim).await;
+    if bound.is_err() {
+        for mapping in mappings.iter().filter(|mapping| mapping.dynamic && mapping.host_port != 0) {
+            context.leases.release_port(mapping.protocol, mapping.host_port).await;
+        }
+    }
+    bound.map(|()| mappings)
+}
+
+/// Tries candidates for the dynamic ports until the shim could bind all; only its bind decides.
+async fn bind_candidates(context: &TaskContext, mappings: &mut [Mapping], shim: &dyn Shim) -> Result<(), Failure> {
+    for _ in 0..BIND_ATTEMPTS {
+        for mapping in mappings.iter_mut().filter(|mapping| mapping.host_port == 0) {
+            mapping.host_port = context.leases.next_port(mapping.protocol).await.ok_or_else(|| {
+                Failure::words("ResourceInitializationError", "no dynamic host port is free on this node (ip_local_port_range)")
+            })?;
+        }
+        let ports: Vec<HostPort> = mappings.iter().map(|m| HostPort { protocol: m.protocol, port: m.host_port }).collect();
+        let Err(failure) = shim.bind_ports(&ports).await else { return Ok(()) };
+        let taken = mappings.iter_mut().find(|mapping| {
+            failure.in_use && mapping.dynamic && mapping.host_port == failure.port.port && mapping.protocol == failure.port.protocol
+        });
+        let Some(taken) = taken else { return Err(cannot_bind(context, &failure)) };
+        context.leases.release_port(taken.protocol, taken.host_port).await;
+        taken.host_port = 0;
+    }
+    Err(Failure::words("ResourceInitializationError", format!("no dynamic host port could be bound in {BIND_ATTEMPTS} attempts")))
+}
+
+fn cannot_bind(context: &TaskContext, failure: &BindFailure) -> Failure {
+    let owner = failure.in_use.then(|| context.facilities.network.port_owner(failure.port)).flatten();
+    let text = match owner {
+        Some(owner) => format!(
+            "host port {}/{} is in use by {owner}; stop it or choose another hostPort",
+            failure.port.port,
+            failure.port.protocol.as_str()
+        ),
+        None => chain(failure),
+    };
+    Failure::words("CannotStartContainerError", text)
+}
+
+async fn add_all(context: &TaskContext, journal: &Journal) -> Result<AttachedAll, Failure> {
+    let adds = journal.record.attachments().map(|record| async move {
+        let attached = context.facilities.network.add(record).await.map_err(|error| {
+            let text = format!("network of container {}: {}", record.key.container, chain(error.as_ref()));
+            Failure::words("ResourceInitializationError", text)
+        })?;
+        Ok((record.key.container.clone(), attached))
+    });
+    // Every one is awaited, also when another fails: teardown must find nothing under way.
+    join_all(adds).await.into_iter().collect()
+}

@@ -1,0 +1,195 @@
+//! A task's record: what is written down of it, and what is told of it.
+//! In: changes. Out: commits to the store, reports to the reconciler. Owns: the `TaskRecord`.
+//! A step is committed before it begins; a report needs no commit of its own, because after a
+//! restart the sequence goes on far above any that may have been sent.
+//! Never: performs a step.
+
+use crate::facilities::{ContainerPhase, ShimStatus, Started};
+use crate::reconcile::{CoreInput, News};
+use crate::reconcile::plan::Known;
+use crate::store::records::{ContainerRecord, FORMAT_VERSION, Step, TaskRecord};
+use crate::store::{Store, StoreError, StoreOp};
+use crate::time::unix_ms;
+use lighter_model::exit::ContainerExit;
+use lighter_model::ids::{ContainerName, TaskId};
+use lighter_model::report::KernelLimits;
+use lighter_model::status::{ContainerStatus, StopCode, TaskStatus};
+use lighter_model::task_definition::{DEFAULT_STOP_TIMEOUT_S, TaskDefinition};
+use tokio::sync::mpsc;
+
+/// More reports than an agent can send between two commits of a task.
+const SEQUENCE_GAP: u64 = 1000;
+
+/// ECS's words for a container ended by the kernel for want of memory.
+pub(crate) const OUT_OF_MEMORY: &str = "OutOfMemoryError: container killed due to memory usage";
+
+/// The record and where it goes.
+pub(crate) struct Journal {
+    pub(crate) record: TaskRecord,
+    pub(crate) known: Known,
+    store: Store,
+    reconciler: mpsc::Sender<CoreInput>,
+}
+
+/// A record of a task that has not begun. `sequence` is 0 for a task this node has never seen.
+pub(crate) fn new_record(task: TaskId, boot_id: &str, sequence: u64) -> TaskRecord {
+    TaskRecord {
+        version: FORMAT_VERSION,
+        task,
+        step: Step::Preparing,
+        boot_id: boot_id.to_owned(),
+        sequence,
+        status: TaskStatus::Pending,
+        stop_code: None,
+        stopped_reason: None,
+        waiting_reason: None,
+        containers: Vec::new(),
+        pull_started_at_unix_ms: None,
+        pull_stopped_at_unix_ms: None,
+        started_at_unix_ms: None,
+        stopping_at_unix_ms: None,
+        execution_stopped_at_unix_ms: None,
+        stopped_at_unix_ms: None,
+    }
+}
+
+/// The containers of a task that has not begun.
+pub(crate) fn new_containers(definition: &TaskDefinition) -> Vec<ContainerRecord> {
+    let containers = definition.container_definitions.iter();
+    containers
+        .map(|container| ContainerRecord {
+            name: container.name.clone(),
+            image: container.image.clone(),
+            essential: container.essential,
+            status: ContainerStatus::Pending,
+            exit: None,
+            reason: None,
+            pid: None,
+            image_digest: None,
+            stop_signal: 15,
+            stop_timeout_s: container.stop_timeout_s.unwrap_or(DEFAULT_STOP_TIMEOUT_S),
+            attachment: None,
+            bindings: Vec::new(),
+            limits: KernelLimits::default(),
+        })
+        .collect()
+}
+
+impl Journal {
+    pub(crate) fn new(record: TaskRecord, known: Known, store: Store, reconciler: mpsc::Sender<CoreInput>) -> Self {
+        Self { record, known, store, reconciler }
+    }
+
+    /// A journal taken up again after a restart: reports go on above all that were sent.
+    pub(crate) fn resumed(mut record: TaskRecord, known: Known, store: Store, reconciler: mpsc::Sender<CoreInput>) -> Self {
+        // The STOPPED report is in the store itself, under the very number it is sent with.
+        if record.step != Step::Stopped {
+            record.sequence += SEQUENCE_GAP;
+        }
+        Self { record, known, store, reconciler }
+    }
+
+    /// Tells the reconciler, and through it the control plane, how the task stands.
+    pub(crate) async fn tell(&mut self) {
+        self.record.sequence += 1;
+        self.tell_again().await;
+    }
+
+    /// Tells what was told before, with the same number.
+    pub(crate) async fn tell_again(&self) {
+        let news = News { report: Some(Box::new(self.record.report())), known: self.known };
+        let _ = self.reconciler.send(CoreInput::Task { task: self.record.task.clone(), news }).await;
+    }
+
+    /// The task has ended, and its records may be deleted.
+    pub(crate) async fn gone(&self) {
+        let _ = self.reconciler.send(CoreInput::TaskGone { task: self.record.task.clone() }).await;
+    }
+
+    /// Writes the record as it is, as `step`.
+    pub(crate) async fn commit(&mut self, step: Step) -> Result<(), StoreError> {
+        self.record.step = step;
+        self.store.commit(vec![StoreOp::PutTask(Box::new(self.record.clone()))]).await
+    }
+
+    /// The commit of the record as it is now, to be awaited beside other work.
+    pub(crate) fn commit_beside(&mut self, step: Step) -> impl Future<Output = Result<(), StoreError>> + use<> {
+        self.record.step = step;
+        let (store, record) = (self.store.clone(), self.record.clone());
+        async move { store.commit(vec![StoreOp::PutTask(Box::new(record))]).await }
+    }
+
+    /// For steps on the way out: a full disk must not keep a container from being stopped.
+    pub(crate) async fn commit_or_warn(&mut self, step: Step) {
+        if let Err(error) = self.commit(step).await {
+            tracing::warn!(task = %self.record.task, cause = %crate::errors::chain(&error), "the step is not recorded; going on");
+        }
+    }
+
+    pub(crate) fn stopping(&mut self, code: Option<StopCode>, reason: impl Into<String>) {
+        self.record.stopping(code, reason);
+    }
+
+    pub(crate) fn status(&mut self, status: TaskStatus) {
+        self.record.status = self.record.status.max(status);
+    }
+
+    pub(crate) fn exited(&mut self, name: &ContainerName, exit: ContainerExit) {
+        self.record.exited(name, exit);
+    }
+
+    /// Names of the containers that run, in the definition's order.
+    pub(crate) fn live(&self) -> Vec<ContainerName> {
+        let running = self.record.containers.iter().filter(|c| c.status == ContainerStatus::Running);
+        running.map(|container| container.name.clone()).collect()
+    }
+}
+
+impl TaskRecord {
+    /// Notes an exit; the first one of a container stays.
+    pub(crate) fn exited(&mut self, name: &ContainerName, exit: ContainerExit) {
+        let Some(container) = self.container_mut(name) else { return };
+        if container.exit.is_some() {
+            return;
+        }
+        if exit.oom_killed {
+            container.reason = Some(OUT_OF_MEMORY.to_owned());
+        }
+        container.status = ContainerStatus::Stopped;
+        container.exit = Some(exit);
+    }
+
+    /// Notes that a container runs; one that has ended stays so.
+    pub(crate) fn started(&mut self, name: &ContainerName, started: Started) {
+        let Some(container) = self.container_mut(name).filter(|container| container.exit.is_none()) else { return };
+        container.status = ContainerStatus::Running;
+        container.pid = Some(started.pid);
+        container.limits = started.limits;
+    }
+
+    /// Takes over what a shim knows and the record does not.
+    pub(crate) fn take_status(&mut self, status: &ShimStatus) {
+        for (name, phase) in &status.containers {
+            match phase {
+                ContainerPhase::Exited(exit) => self.exited(name, exit.clone()),
+                ContainerPhase::Running(started) => self.started(name, started.clone()),
+                ContainerPhase::Starting => {}
+            }
+        }
+    }
+
+    /// Why the task stops; the first reason stays.
+    pub(crate) fn stopping(&mut self, code: Option<StopCode>, reason: impl Into<String>) {
+        if self.stopped_reason.is_none() {
+            self.stop_code = code;
+            self.stopped_reason = Some(reason.into());
+        }
+        self.waiting_reason = None;
+        self.stopping_at_unix_ms.get_or_insert_with(unix_ms);
+    }
+
+    /// The essential container that ended, if one has.
+    pub(crate) fn essential_ended(&self) -> bool {
+        self.containers.iter().any(|c| c.essential && c.status == ContainerStatus::Stopped)
+    }
+}

@@ -1,0 +1,167 @@
+//! The order of everything that is made before a container starts. Two strands run side by side:
+//! images (pull, root file systems) and place (shim, host ports, leases, attachments); then volumes
+//! and bundles, while "launching" is being recorded.
+//! In: the definition. Out: Prepared, or TearingDown with the reason in the record.
+//! Owns nothing but the futures of the two strands; an order to stop ends a pull at once and lets
+//! the short steps of the other strand finish. Never: leaves out a clean-up; `teardown` does all.
+
+use super::{Begun, Held, TaskActor, TaskContext, TaskPhase, attach, bundle, journal, pull, rootfs, told_to_stop, volumes};
+use crate::facilities::Image;
+use crate::policy;
+use crate::store::StoreError;
+use crate::store::records::Step;
+use crate::time::unix_ms;
+use lighter_model::ids::{ContainerName, TaskId};
+use lighter_model::status::{StopCode, TaskStatus};
+use lighter_model::task_definition::TaskDefinition;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Why a task does not start, in ECS's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// `CannotPullContainerError: …`
+    Words(String),
+    /// The other strand failed, or there is an order to stop.
+    GaveUp,
+}
+
+impl Failure {
+    pub(super) fn words(ecs_error: &str, text: impl std::fmt::Display) -> Self {
+        Self::Words(format!("{ecs_error}: {text}"))
+    }
+
+    pub(super) fn store(error: &StoreError) -> Self {
+        Self::words("ResourceInitializationError", crate::errors::chain(error))
+    }
+}
+
+/// What the strand of images made.
+struct Images {
+    images: BTreeMap<ContainerName, Image>,
+    rootfs: BTreeMap<ContainerName, PathBuf>,
+    started_at_unix_ms: u64,
+    stopped_at_unix_ms: u64,
+}
+
+impl TaskActor {
+    pub(super) async fn prepare(&mut self, definition: Arc<TaskDefinition>, begun: Option<Begun>) -> TaskPhase {
+        let mut held = Held { definition: definition.clone(), link: None };
+        match self.try_prepare(&mut held, begun).await {
+            Ok(bundles) => TaskPhase::Prepared { held, bundles },
+            Err(Failure::Words(reason)) => {
+                self.journal.stopping(Some(StopCode::TaskFailedToStart), reason);
+                TaskPhase::TearingDown { left: held }
+            }
+            Err(Failure::GaveUp) => {
+                if let Some(order) = self.stop_order() {
+                    self.journal.stopping(order.code, order.reason);
+                }
+                TaskPhase::TearingDown { left: held }
+            }
+        }
+    }
+
+    async fn try_prepare(
+        &mut self,
+        held: &mut Held,
+        begun: Option<Begun>,
+    ) -> Result<Vec<(ContainerName, crate::facilities::Bundle)>, Failure> {
+        let definition = held.definition.clone();
+        let context = self.context.clone();
+        policy::check(&definition, &context.config).map_err(|refusal| Failure::words("ResourceInitializationError", refusal))?;
+        if self.journal.record.containers.is_empty() {
+            self.journal.record.containers = journal::new_containers(&definition);
+        }
+        self.journal.status(TaskStatus::Pending);
+        self.journal.tell().await;
+        let (images, attached) = self.two_strands(held, begun).await?;
+        self.note_images(&images)?;
+        let mounts = volumes::prepare(&context, self.task(), &definition, &images.images, &images.rootfs).await?;
+        if self.stop_order().is_some() {
+            return Err(Failure::GaveUp);
+        }
+        self.journal.status(TaskStatus::Activating);
+        // The record that says "launching" becomes durable while the bundles are written.
+        let recorded = self.journal.commit_beside(Step::Launching);
+        let parts = bundle::Parts { images: &images.images, rootfs: &images.rootfs, attached: &attached, mounts: &mounts };
+        let written = bundle::write_all(&context, &self.journal.record, &definition, &parts);
+        let (recorded, written) = tokio::join!(recorded, written);
+        recorded.map_err(|error| Failure::store(&error))?;
+        written
+    }
+
+    async fn two_strands(
+        &mut self,
+        held: &mut Held,
+        begun: Option<Begun>,
+    ) -> Result<(Images, attach::AttachedAll), Failure> {
+        let context = self.context.clone();
+        let definition = held.definition.clone();
+        let task = self.task().clone();
+        let give_up = CancellationToken::new();
+        let cached = begun.is_some();
+        let images = async {
+            let made = make_images(&context, &task, &definition, cached, &give_up).await;
+            made.inspect_err(|_| give_up.cancel())
+        };
+        let journal = &mut self.journal;
+        let place = async {
+            let placed = attach::place(&context, journal, held, begun, &give_up).await;
+            placed.inspect_err(|_| give_up.cancel())
+        };
+        let mut orders = self.orders.clone();
+        let stopped = async {
+            tokio::select! {
+                _ = told_to_stop(&mut orders) => give_up.cancel(),
+                // The strands have ended, or fail on their own.
+                () = give_up.cancelled() => {}
+            }
+            std::future::pending::<()>().await
+        };
+        let (images, attached) = tokio::select! {
+            both = async { tokio::join!(images, place) } => both,
+            () = stopped => return Err(Failure::GaveUp),
+        };
+        // A strand that gave up did so for the other's sake: the other's words are the reason.
+        match (images, attached) {
+            (Ok(images), Ok(attached)) => Ok((images, attached)),
+            (Err(Failure::Words(words)), _) | (_, Err(Failure::Words(words))) => Err(Failure::Words(words)),
+            _ => Err(Failure::GaveUp),
+        }
+    }
+
+    fn note_images(&mut self, images: &Images) -> Result<(), Failure> {
+        self.journal.record.pull_started_at_unix_ms = Some(images.started_at_unix_ms);
+        self.journal.record.pull_stopped_at_unix_ms = Some(images.stopped_at_unix_ms);
+        for container in &mut self.journal.record.containers {
+            let Some(image) = images.images.get(&container.name) else { continue };
+            container.image_digest = Some(image.manifest_digest.clone());
+            container.stop_signal = self.context.facilities.runtime.stop_signal(&image.config).map_err(|error| {
+                let text = format!("container {}: {}", container.name, crate::errors::chain(error.as_ref()));
+                Failure::words("CannotCreateContainerError", text)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+async fn make_images(
+    context: &TaskContext,
+    task: &TaskId,
+    definition: &TaskDefinition,
+    cached: bool,
+    give_up: &CancellationToken,
+) -> Result<Images, Failure> {
+    let started_at_unix_ms = unix_ms();
+    let images = tokio::select! {
+        // Only a pull may take long, and only a pull may be dropped; what it has fetched is kept.
+        () = give_up.cancelled() => return Err(Failure::GaveUp),
+        images = pull::pull_all(context, task, definition, cached) => images?,
+    };
+    let stopped_at_unix_ms = unix_ms();
+    let rootfs = rootfs::prepare_all(context, task, &images).await?;
+    Ok(Images { images, rootfs, started_at_unix_ms, stopped_at_unix_ms })
+}

@@ -1,0 +1,86 @@
+//! Clocks: the wall clock for what people read, the boot-time clock for every timer (decision 13),
+//! because a timer must also count while the machine sleeps; tokio's do not.
+//! In: durations. Out: instants, sleeps. Owns nothing.
+//! Never: lets a wall clock decide when something happens.
+
+use rustix::time::{ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::io::unix::AsyncFd;
+
+/// Milliseconds since the Unix epoch.
+#[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// A moment of CLOCK_BOOTTIME.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BootInstant(Duration);
+
+impl BootInstant {
+    pub(crate) fn now() -> Self {
+        let now = rustix::time::clock_gettime(ClockId::Boottime);
+        Self(Duration::new(now.tv_sec as u64, now.tv_nsec as u32))
+    }
+
+    pub(crate) fn after(self, time: Duration) -> Self {
+        Self(self.0 + time)
+    }
+
+    pub(crate) fn until(self) -> Duration {
+        self.0.saturating_sub(Self::now().0)
+    }
+}
+
+/// Sleeps until a moment of the boot-time clock.
+pub(crate) async fn sleep_until(deadline: BootInstant) {
+    match timer_at(deadline) {
+        Ok(timer) => {
+            // Readable once it has expired; dropping this future only closes the timer.
+            let _ = timer.readable().await;
+        }
+        // No descriptor is free: the monotonic clock differs only when the machine sleeps.
+        Err(_) => tokio::time::sleep(deadline.until()).await,
+    }
+}
+
+/// Sleeps for a time of the boot-time clock.
+pub(crate) async fn sleep(time: Duration) {
+    sleep_until(BootInstant::now().after(time)).await;
+}
+
+#[allow(deprecated, reason = "the replacement is unsafe for the sake of descriptors that are not owned; this one is")]
+fn timer_at(deadline: BootInstant) -> std::io::Result<AsyncFd<std::os::fd::OwnedFd>> {
+    let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+    let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
+    // A zero value would disarm the timer.
+    let at = deadline.0.max(Duration::from_nanos(1));
+    let value = Itimerspec {
+        it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+        it_value: Timespec { tv_sec: at.as_secs() as i64, tv_nsec: i64::from(at.subsec_nanos()) },
+    };
+    rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME, &value)?;
+    AsyncFd::with_interest(timer, tokio::io::Interest::READABLE)
+}
+
+/// The kernel's id of this boot.
+pub(crate) fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sleep_lasts_as_long_as_asked() {
+        let start = BootInstant::now();
+        sleep(Duration::from_millis(20)).await;
+        let end = BootInstant::now();
+        assert!(end >= start.after(Duration::from_millis(20)));
+        sleep_until(start).await;
+        assert_eq!(boot_id().len(), 36);
+        assert!(unix_ms() > 1_700_000_000_000);
+    }
+}
