@@ -237,8 +237,9 @@ fn text(failure: &Failure, colour: bool) -> String {
     let mut cause = failure.source();
     while let Some(error) = cause {
         let words = words_of(error);
-        // Libraries that repeat their source in their own words would make a stutter.
-        if !words.is_empty() && !said.contains(&words) {
+        // Libraries that repeat their source in their own words would make a stutter; tonic's first
+        // word on any connection says nothing.
+        if !words.is_empty() && words != "transport error" && !said.contains(&words) {
             let _ = writeln!(text, "  because: {words}");
             said = words;
         }

@@ -21,7 +21,7 @@ pub async fn run(args: AgentArgs) -> Result<(), Failure> {
     daemon::ready();
     interrupts.next().await;
     tracing::info!("the agent leaves; tasks go on");
-    handle.shutdown().await;
+    handle.shutdown();
     handle.join().await.map_err(|source| failed(source.into()))
 }
 

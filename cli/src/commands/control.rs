@@ -19,7 +19,6 @@ pub async fn run(args: ControlArgs) -> Result<(), Failure> {
     // Before the start, so that a SIGTERM during it is not lost.
     let mut interrupts = Interrupts::new()?;
     let handle = Control::start(config).await.map_err(|source| failed(source.into()))?;
-    tracing::info!(key = %handle.admin_key_path().display(), "the administrator's key is in this file");
     daemon::ready();
     interrupts.next().await;
     tracing::info!("the control plane ends; nodes and tasks go on");

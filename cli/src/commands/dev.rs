@@ -29,7 +29,7 @@ pub async fn run(args: DevArgs) -> Result<(), Failure> {
     how_to_go_on(&control);
     interrupts.next().await;
     output::note("leaving; tasks go on until they are stopped (start `lighter dev` again to see them)");
-    agent.shutdown().await;
+    agent.shutdown();
     let ended = agent.join().await;
     control.shutdown();
     control.join().await;
