@@ -24,6 +24,8 @@ mod self_test;
 mod session;
 mod store;
 mod task;
+#[cfg(test)]
+mod tests;
 mod time;
 
 pub use agent::{Agent, AgentHandle, StartError};

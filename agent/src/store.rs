@@ -86,10 +86,13 @@ impl Loaded {
 }
 
 /// A handle to the writer; clones are cheap. The file is closed when the last one is gone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Store {
     queue: mpsc::Sender<writer::Batch>,
     path: Arc<PathBuf>,
+    /// Where tests stop the agent before and after a commit.
+    #[cfg(test)]
+    pub(crate) machine: Option<crate::facilities::fakes::Machine>,
 }
 
 impl Store {
@@ -103,11 +106,21 @@ impl Store {
             .name("agent-store".into())
             .spawn(move || writer::run(thread_path, database, batches))
             .map_err(|error| OpenStoreError::Open { path: path.to_path_buf(), source: Box::new(redb::Error::Io(error)) })?;
-        Ok((Self { queue, path: Arc::new(path.to_path_buf()) }, loaded))
+        let store = Self {
+            queue,
+            path: Arc::new(path.to_path_buf()),
+            #[cfg(test)]
+            machine: None,
+        };
+        Ok((store, loaded))
     }
 
     /// Returns when everything of the batch is durable. Batches are committed in the order given.
     pub(crate) async fn commit(&self, ops: Vec<StoreOp>) -> Result<(), StoreError> {
+        #[cfg(test)]
+        if let Some(machine) = &self.machine {
+            machine.point("before commit".to_owned()).await;
+        }
         let (answer, done) = oneshot::channel();
         // The thread ends only with the last handle.
         let gone = || StoreError {
@@ -115,7 +128,12 @@ impl Store {
             source: Arc::new(redb::Error::Io(std::io::Error::other("the writer has ended"))),
         };
         self.queue.send(writer::Batch { ops, answer }).await.map_err(|_| gone())?;
-        done.await.map_err(|_| gone())?
+        let committed = done.await.map_err(|_| gone())?;
+        #[cfg(test)]
+        if let Some(machine) = &self.machine {
+            machine.point("after commit".to_owned()).await;
+        }
+        committed
     }
 }
 

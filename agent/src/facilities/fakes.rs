@@ -116,7 +116,7 @@ impl Machine {
     }
 
     /// A place where the agent may be killed: before and after each effect.
-    async fn point(&self, name: String) {
+    pub(crate) async fn point(&self, name: String) {
         let halt = {
             let mut points = self.points.lock().unwrap_or_else(PoisonError::into_inner);
             points.passed += 1;

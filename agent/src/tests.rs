@@ -1,0 +1,11 @@
+//! T1: the whole agent on a fake machine, against a fake control plane over real gRPC on a Unix
+//! socket. In: scenarios. Out: assertions on what the control plane was told and what the machine
+//! has. The agent runs on a tokio runtime of its own, which is dropped to kill it.
+//! Never: sleeps to wait for something; conditions have deadlines.
+
+mod bench;
+mod control;
+mod crash;
+mod failures;
+mod life;
+mod session;

@@ -1,0 +1,283 @@
+//! A control plane that fits in a test: keeps assignments, applies each report once by its sequence,
+//! and tells what it was told. In: `assign`, `stop`. Out: messages as the real one sends them.
+//! Owns: the server's socket and its state, behind a lock held for one change at a time.
+//! Never: decides; it does what the test says.
+
+use lighter_proto::v1;
+use lighter_proto::v1::control_message::Message;
+use lighter_proto::v1::node_message::Message as FromNode;
+use lighter_proto::v1::node_server::{Node, NodeServer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// One live session.
+struct Live {
+    send: mpsc::Sender<Result<v1::ControlMessage, Status>>,
+    sequence: u64,
+    definitions: BTreeSet<String>,
+}
+
+impl Live {
+    fn push(&mut self, message: Message) {
+        let counted = !matches!(message, Message::Hello(_) | Message::HeartbeatAnswer(_));
+        self.sequence += u64::from(counted);
+        let sequence = if counted { self.sequence } else { 0 };
+        let _ = self.send.try_send(Ok(v1::ControlMessage { sequence, message: Some(message) }));
+    }
+}
+
+pub(super) struct State {
+    pub term: u64,
+    pub incarnation: String,
+    pub revision: u64,
+    pub heartbeat_ms: u32,
+    pub definitions: BTreeMap<String, String>,
+    pub assignments: BTreeMap<String, v1::Assignment>,
+    /// Reports applied, in order; repeats are not in it.
+    pub applied: BTreeMap<String, Vec<v1::TaskReport>>,
+    /// Reports received, repeats included.
+    pub received: Vec<(String, u64)>,
+    pub acknowledge_reports: bool,
+    pub acknowledged: Vec<u64>,
+    pub hellos: Vec<v1::NodeHello>,
+    pub confirm_asked: Vec<String>,
+    pub confirm: bool,
+    pub heartbeats: u64,
+    pub log_lines: Vec<v1::LogLine>,
+    pub log_streams_ended: u32,
+    live: Option<Live>,
+}
+
+#[derive(Clone)]
+pub(super) struct Control {
+    state: Arc<Mutex<State>>,
+    pub socket: PathBuf,
+}
+
+impl Control {
+    /// Serves on `<dir>/control.sock` for as long as the current runtime lives.
+    pub(super) fn start(dir: &Path) -> Self {
+        let state = State {
+            term: 1,
+            incarnation: "first".into(),
+            revision: 1,
+            heartbeat_ms: 1000,
+            definitions: BTreeMap::new(),
+            assignments: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            received: Vec::new(),
+            acknowledge_reports: true,
+            acknowledged: Vec::new(),
+            hellos: Vec::new(),
+            confirm_asked: Vec::new(),
+            confirm: true,
+            heartbeats: 0,
+            log_lines: Vec::new(),
+            log_streams_ended: 0,
+            live: None,
+        };
+        let socket = dir.join("control.sock");
+        let control = Self { state: Arc::new(Mutex::new(state)), socket: socket.clone() };
+        let listener = tokio::net::UnixListener::bind(socket).unwrap();
+        let server = tonic::transport::Server::builder().add_service(NodeServer::new(control.clone()));
+        tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+        control
+    }
+
+    pub(super) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut self.state.lock().unwrap())
+    }
+
+    pub(super) fn define(&self, name: &str, json: &str) {
+        self.with(|state| state.definitions.insert(name.to_owned(), json.to_owned()));
+    }
+
+    /// The task shall run.
+    pub(super) fn assign(&self, task: &str, definition: &str) {
+        self.change(task, |assignment| {
+            assignment.task_definition = definition.to_owned();
+            assignment.desired_status = v1::DesiredStatus::Running.into();
+        });
+    }
+
+    pub(super) fn stop(&self, task: &str, reason: &str) {
+        self.change(task, |assignment| {
+            assignment.desired_status = v1::DesiredStatus::Stopped.into();
+            assignment.stop_code = v1::StopCode::UserInitiated.into();
+            assignment.stop_reason = reason.to_owned();
+        });
+    }
+
+    pub(super) fn change(&self, task: &str, change: impl FnOnce(&mut v1::Assignment)) {
+        self.with(|state| {
+            state.revision += 1;
+            let assignment = state.assignments.entry(task.to_owned()).or_default();
+            assignment.task_id = task.to_owned();
+            assignment.generation += 1;
+            change(assignment);
+            let assignment = assignment.clone();
+            state.send_assignments(vec![assignment]);
+        });
+    }
+
+    /// Ends the session there is; the agent comes back.
+    pub(super) fn cut(&self) {
+        self.with(|state| state.live = None);
+    }
+
+    pub(super) fn push(&self, message: Message) {
+        self.with(|state| {
+            if let Some(live) = &mut state.live {
+                live.push(message);
+            }
+        });
+    }
+
+    pub(super) fn wait<T>(&self, what: &str, look: impl Fn(&State) -> Option<T>) -> T {
+        wait(what, || self.with(|state| look(state)), || self.with(|state| format!("{:#?}", state.applied)))
+    }
+
+    /// The last report applied of a task with this status.
+    pub(super) fn wait_status(&self, task: &str, status: v1::TaskStatus) -> v1::TaskReport {
+        self.wait(&format!("{task} {status:?}"), |state| {
+            let reports = state.applied.get(task)?;
+            reports.iter().rev().find(|report| report.last_status() == status).cloned()
+        })
+    }
+
+    pub(super) fn stopped_reports(&self, task: &str) -> usize {
+        self.with(|state| {
+            let reports = state.applied.get(task).into_iter().flatten();
+            reports.filter(|report| report.last_status() == v1::TaskStatus::Stopped).count()
+        })
+    }
+}
+
+/// Polls a condition until its deadline.
+pub(super) fn wait<T>(what: &str, look: impl Fn() -> Option<T>, explain: impl Fn() -> String) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what} did not come: {}", explain());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+impl State {
+    fn send_assignments(&mut self, assignments: Vec<v1::Assignment>) {
+        let Some(live) = &mut self.live else { return };
+        send_definitions(live, &self.definitions, &assignments);
+        live.push(Message::Assignments(v1::Assignments { revision: self.revision, assignments }));
+    }
+
+    fn greet(&mut self, mut live: Live, hello: v1::NodeHello) {
+        self.hellos.push(hello);
+        live.push(Message::Hello(v1::ControlHello {
+            protocol: 1,
+            term: self.term,
+            incarnation: self.incarnation.clone(),
+            heartbeat_interval_ms: self.heartbeat_ms,
+            ..v1::ControlHello::default()
+        }));
+        let assignments: Vec<v1::Assignment> = self.assignments.values().cloned().collect();
+        send_definitions(&mut live, &self.definitions, &assignments);
+        // Two chunks, always.
+        let half = assignments.len() / 2;
+        let chunk = |part: &[v1::Assignment], last_chunk| {
+            Message::Manifest(v1::Manifest { revision: self.revision, assignments: part.to_vec(), last_chunk })
+        };
+        live.push(chunk(&assignments[..half], false));
+        live.push(chunk(&assignments[half..], true));
+        self.live = Some(live);
+    }
+
+    fn take(&mut self, message: FromNode) {
+        match message {
+            FromNode::Hello(_) => panic!("a second hello"),
+            FromNode::Heartbeat(beat) => {
+                self.heartbeats += 1;
+                let answer = v1::HeartbeatAnswer { number: beat.number, term: self.term };
+                self.live.iter_mut().for_each(|live| live.push(Message::HeartbeatAnswer(answer)));
+            }
+            FromNode::Acknowledge(acknowledge) => self.acknowledged.push(acknowledge.sequence),
+            FromNode::TaskReports(reports) => reports.reports.into_iter().for_each(|report| self.apply(report)),
+            FromNode::ConfirmStop(ask) => {
+                self.confirm_asked.extend(ask.task_ids.clone());
+                if self.confirm {
+                    let task_ids = ask.task_ids.into_iter().filter(|task| !self.assignments.contains_key(task)).collect();
+                    self.live.iter_mut().for_each(|live| live.push(Message::StopConfirmed(v1::StopConfirmed { task_ids: Clone::clone(&task_ids) })));
+                }
+            }
+            FromNode::NodeState(_) => {}
+        }
+    }
+
+    fn apply(&mut self, report: v1::TaskReport) {
+        self.received.push((report.task_id.clone(), report.sequence));
+        let applied = v1::AppliedReport { task_id: report.task_id.clone(), sequence: report.sequence };
+        let known = self.applied.entry(report.task_id.clone()).or_default();
+        if known.last().is_none_or(|last| last.sequence < report.sequence) {
+            known.push(report);
+        }
+        if self.acknowledge_reports {
+            let message = Message::ReportsApplied(v1::ReportsApplied { applied: vec![applied] });
+            self.live.iter_mut().for_each(|live| live.push(message.clone()));
+        }
+    }
+}
+
+fn send_definitions(live: &mut Live, definitions: &BTreeMap<String, String>, assignments: &[v1::Assignment]) {
+    let mut fresh = Vec::new();
+    for assignment in assignments {
+        let Some(json) = definitions.get(&assignment.task_definition) else { continue };
+        if live.definitions.insert(assignment.task_definition.clone()) {
+            fresh.push(v1::Definition { task_definition: assignment.task_definition.clone(), json: json.clone() });
+        }
+    }
+    if !fresh.is_empty() {
+        live.push(Message::Definitions(v1::Definitions { definitions: fresh }));
+    }
+}
+
+#[tonic::async_trait]
+impl Node for Control {
+    async fn join(&self, _: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
+    type SessionStream = ReceiverStream<Result<v1::ControlMessage, Status>>;
+
+    async fn session(&self, request: Request<Streaming<v1::NodeMessage>>) -> Result<Response<Self::SessionStream>, Status> {
+        let mut messages = request.into_inner();
+        let (send, receive) = mpsc::channel(1024);
+        let control = self.clone();
+        tokio::spawn(async move {
+            let Ok(Some(v1::NodeMessage { message: Some(FromNode::Hello(hello)) })) = messages.message().await else { return };
+            let live = Live { send, sequence: 0, definitions: BTreeSet::new() };
+            control.with(|state| state.greet(live, hello));
+            while let Ok(Some(message)) = messages.message().await {
+                control.with(|state| state.take(message.message.unwrap()));
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receive)))
+    }
+
+    async fn send_logs(&self, request: Request<Streaming<v1::SendLogsRequest>>) -> Result<Response<v1::SendLogsResponse>, Status> {
+        let mut messages = request.into_inner();
+        while let Some(message) = messages.message().await? {
+            assert_eq!(message.stream_id, "stream-1");
+            self.with(|state| state.log_lines.extend(message.lines));
+        }
+        self.with(|state| state.log_streams_ended += 1);
+        Ok(Response::new(v1::SendLogsResponse {}))
+    }
+}

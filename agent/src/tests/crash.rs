@@ -1,0 +1,272 @@
+//! kill -9 of the agent at every point of a task's life: before and after each call of a facility and
+//! each commit. In: the number of points passed before the halt. Out: the promises of the design: a
+//! bystander is undisturbed, no container starts twice, there is exactly one STOPPED with the true
+//! exit code, and nothing is left. Never: a point left out; the points are counted, not listed.
+
+use super::bench::{Bench, task};
+use super::control::wait;
+use crate::facilities::fakes::{ContainerState, Program};
+use lighter_model::exit::ExitStatus;
+use lighter_model::ids::TaskId;
+use lighter_proto::v1::{StopCode, TaskStatus};
+
+/// How the task under test ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The control plane stops it.
+    Stopped,
+    /// Its essential container ends by itself, if it runs at the halt, while no agent is there.
+    ExitsMeanwhile,
+}
+
+const WEB_CODE: i32 = 7;
+const MEANWHILE_CODE: i32 = 42;
+
+struct Case {
+    bench: Bench,
+    bystander: TaskId,
+    subject: TaskId,
+    bystander_state: Option<ContainerState>,
+}
+
+fn bystander_state(bench: &Bench, bystander: &TaskId) -> Option<ContainerState> {
+    bench.machine.with(|world| world.shims.get(bystander)?.containers.values().next().cloned())
+}
+
+impl Case {
+    fn new() -> Self {
+        let mut bench = Bench::new();
+        bench.start();
+        let (bystander, subject) = (task(1), task(2));
+        bench.control.assign(bystander.as_str(), "small:1");
+        bench.control.wait_status(bystander.as_str(), TaskStatus::Running);
+        let bystander_state = bystander_state(&bench, &bystander);
+        assert!(matches!(bystander_state, Some(ContainerState::Running { .. })));
+        Self { bench, bystander, subject, bystander_state }
+    }
+
+    /// The given status is reported, or the agent stands still.
+    fn until(&self, status: TaskStatus) -> bool {
+        let halted = self.bench.machine.halted();
+        let subject = self.subject.to_string();
+        wait(
+            &format!("{status:?} or a halt"),
+            || {
+                let reported = self.bench.control.with(|state| {
+                    state.applied.get(&subject).is_some_and(|reports| reports.iter().any(|report| report.last_status() == status))
+                });
+                if *halted.borrow() { Some(true) } else { reported.then_some(false) }
+            },
+            || format!("{:?}", self.bench.control.with(|state| state.applied.get(&subject).cloned())),
+        )
+    }
+
+    /// One life with a halt after so many points; true if it was reached.
+    fn live(&mut self, halt: usize, end: End) -> bool {
+        self.bench.machine.halt_at(Some(halt));
+        self.bench.control.assign(self.subject.as_str(), "web:1");
+        let mut halted = self.until(TaskStatus::Running);
+        if !halted {
+            self.finish(end);
+            halted = self.until(TaskStatus::Stopped) || self.halted_while_forgetting();
+        }
+        if halted {
+            self.bench.kill();
+            if end == End::ExitsMeanwhile {
+                self.bench.machine.exit(&self.subject, "web", ExitStatus::Exited(MEANWHILE_CODE));
+            }
+            self.bench.machine.halt_at(None);
+            self.bench.start();
+            self.until_over(end);
+        }
+        halted
+    }
+
+    /// The last points are passed after the report.
+    fn halted_while_forgetting(&self) -> bool {
+        let halted = self.bench.machine.halted();
+        let id = self.subject.to_string();
+        let socket = self.bench.config.socket();
+        wait(
+            "forgotten or a halt",
+            || {
+                if *halted.borrow() {
+                    return Some(true);
+                }
+                let held = self.bench.runtime().block_on(async {
+                    // A halted reconciler does not answer.
+                    let ask = super::bench::local_tasks(&socket);
+                    tokio::time::timeout(std::time::Duration::from_millis(200), ask).await.ok()
+                });
+                held.is_some_and(|held| !held.contains(&id)).then_some(false)
+            },
+            String::new,
+        )
+    }
+
+    fn finish(&self, end: End) {
+        match end {
+            End::Stopped => self.bench.control.stop(self.subject.as_str(), "enough"),
+            End::ExitsMeanwhile => self.bench.machine.exit(&self.subject, "web", ExitStatus::Exited(MEANWHILE_CODE)),
+        }
+    }
+
+    fn until_over(&self, end: End) {
+        if end == End::ExitsMeanwhile {
+            // Started by the new agent only, it has yet to end.
+            let subject = self.subject.to_string();
+            let stopped = wait(
+                "running or stopped",
+                || self.bench.control.with(|state| {
+                    let last = state.applied.get(&subject)?.last()?.clone();
+                    let runs = last.last_status() == TaskStatus::Running && last.containers.iter().all(|c| c.exit.is_none());
+                    let over = last.last_status() == TaskStatus::Stopped;
+                    let fresh = last.sequence > 1000;
+                    (over || (runs && fresh)).then_some(over)
+                }),
+                || format!("{:?} {:?}", self.bench.control.with(|state| state.applied.get(&subject).cloned()), self.bench.machine.points()),
+            );
+            if stopped {
+                return;
+            }
+        }
+        self.finish(end);
+        self.bench.control.wait_status(self.subject.as_str(), TaskStatus::Stopped);
+    }
+
+    fn check(&mut self, halt: usize, end: End) {
+        let context = format!("halted after point {halt}, {end:?}, {:?}", self.bench.machine.points());
+        self.bench.control.wait_status(self.subject.as_str(), TaskStatus::Stopped);
+        let subject = self.subject.clone();
+        self.bench.wait_forgotten(&[subject]);
+        let stopped = self.bench.control.wait_status(self.subject.as_str(), TaskStatus::Stopped);
+        let (code, stop_code) = match end {
+            End::Stopped => (WEB_CODE, StopCode::UserInitiated),
+            End::ExitsMeanwhile => (MEANWHILE_CODE, StopCode::EssentialContainerExited),
+        };
+        assert_eq!(stopped.containers[0].exit_code, Some(code), "{context} {stopped:?}");
+        assert_eq!(stopped.stop_code(), stop_code, "{context}");
+        assert_eq!(self.bench.control.stopped_reports(self.subject.as_str()), 1, "{context}");
+        let (starts, offences, signals) = self.bench.machine.with(|w| (w.starts.clone(), w.offences.clone(), w.signals.clone()));
+        assert!(starts.values().all(|times| *times == 1) && starts.len() == 3, "{context} {starts:?}");
+        assert_eq!(offences, Vec::<String>::new(), "{context}");
+        assert!(signals.iter().all(|(task, ..)| *task == self.subject), "{context} {signals:?}");
+        assert_eq!(bystander_state(&self.bench, &self.bystander), self.bystander_state, "{context}");
+        assert_eq!(self.bench.control.stopped_reports(self.bystander.as_str()), 0, "{context}");
+    }
+}
+
+/// Every point, each with a machine of its own; `part` of `parts` for a test, so that they run side
+/// by side.
+fn every_point(end: End, part: usize, parts: usize) {
+    let mut halt = part;
+    loop {
+        let mut case = Case::new();
+        let halted = case.live(halt, end);
+        case.check(halt, end);
+        if !halted {
+            assert!(halt > 40, "a life has more points than {halt}");
+            return;
+        }
+        halt += parts;
+    }
+}
+
+#[test]
+fn killed_anywhere_a_stopped_task_ends_once_1() {
+    every_point(End::Stopped, 0, 2);
+}
+
+#[test]
+fn killed_anywhere_a_stopped_task_ends_once_2() {
+    every_point(End::Stopped, 1, 2);
+}
+
+#[test]
+fn killed_anywhere_an_exit_meanwhile_is_known_1() {
+    every_point(End::ExitsMeanwhile, 0, 2);
+}
+
+#[test]
+fn killed_anywhere_an_exit_meanwhile_is_known_2() {
+    every_point(End::ExitsMeanwhile, 1, 2);
+}
+
+#[test]
+fn killed_during_recovery_it_recovers_again() {
+    for halt in 0.. {
+        let mut case = Case::new();
+        case.bench.control.assign(case.subject.as_str(), "web:1");
+        case.bench.control.wait_status(case.subject.as_str(), TaskStatus::Running);
+        case.bench.kill();
+        case.bench.machine.halt_at(Some(halt));
+        case.bench.start();
+        let halted = *case.bench.machine.halted().borrow();
+        case.bench.kill();
+        case.bench.machine.halt_at(None);
+        case.bench.start();
+        case.bench.control.stop(case.subject.as_str(), "enough");
+        case.check(halt, End::Stopped);
+        if !halted {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_reboot_stops_every_task_once_with_a_reason() {
+    let mut bench = Bench::new();
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "web:1");
+    bench.control.wait_status(&id, TaskStatus::Running);
+    bench.kill();
+    bench.machine.reboot();
+    bench.boot_id = "boot-2".into();
+    bench.start();
+    let stopped = bench.control.wait_status(&id, TaskStatus::Stopped);
+    assert_eq!(stopped.stop_code(), StopCode::InfrastructureHealth);
+    assert!(stopped.stopped_reason.contains("rebooted"), "{}", stopped.stopped_reason);
+    bench.wait_forgotten(&[task(1)]);
+    assert_eq!(bench.control.stopped_reports(&id), 1);
+}
+
+#[test]
+fn a_lost_store_costs_no_task() {
+    let mut bench = Bench::new();
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "web:1");
+    let before = bench.control.wait_status(&id, TaskStatus::Running);
+    bench.kill();
+    wait("the store to close", || crate::store::Store::open(&bench.store_path()).ok().map(drop), String::new);
+    std::fs::write(bench.store_path(), b"damaged").unwrap();
+    bench.start();
+    let after = bench.control.wait("a report of the new agent", |state| {
+        state.applied.get(&id)?.last().filter(|report| report.sequence > before.sequence).cloned()
+    });
+    assert_eq!((after.last_status(), &after.containers), (TaskStatus::Running, &before.containers));
+    bench.control.stop(&id, "enough");
+    let stopped = bench.control.wait_status(&id, TaskStatus::Stopped);
+    assert_eq!(stopped.containers[0].exit_code, Some(WEB_CODE));
+    bench.wait_forgotten(&[task(1)]);
+    assert!(bench.machine.with(|world| world.starts.values().all(|times| *times == 1)));
+}
+
+#[test]
+fn a_shim_that_died_meanwhile_ends_its_task_with_what_is_known() {
+    let mut bench = Bench::new();
+    bench.machine.with(|world| world.programs.insert("side".parse().unwrap(), Program::IgnoresStop));
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "web:1");
+    bench.control.wait_status(&id, TaskStatus::Running);
+    bench.kill();
+    bench.machine.exit(&task(1), "web", ExitStatus::Exited(MEANWHILE_CODE));
+    bench.machine.kill_shim(&task(1));
+    bench.start();
+    let stopped = bench.control.wait_status(&id, TaskStatus::Stopped);
+    assert_eq!(stopped.stop_code(), StopCode::EssentialContainerExited);
+    assert_eq!((stopped.containers[0].exit_code, stopped.containers[1].exit_code), (Some(MEANWHILE_CODE), None));
+    bench.wait_forgotten(&[task(1)]);
+}

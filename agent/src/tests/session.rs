@@ -1,0 +1,199 @@
+//! The session's rules: acknowledge after recording, resend, terms, unlisted tasks, heartbeats, logs,
+//! and the local socket. In: a control plane that misbehaves on demand. Out: what the agent did.
+//! Never: a real network.
+
+use super::bench::{Bench, local_client, task};
+use super::control::wait;
+use lighter_proto::v1;
+use lighter_proto::v1::TaskStatus;
+use lighter_proto::v1::control_message::Message;
+
+#[test]
+fn what_is_acknowledged_is_recorded_and_acknowledgements_are_cumulative() {
+    let mut bench = Bench::new();
+    bench.start();
+    bench.control.assign(&task(1).to_string(), "small:1");
+    bench.control.wait_status(&task(1).to_string(), TaskStatus::Running);
+    let acknowledged = bench.control.wait("acknowledgements", |state| (state.acknowledged.len() > 1).then(|| state.acknowledged.clone()));
+    assert!(acknowledged.is_sorted());
+    let hello = bench.control.with(|state| state.hellos[0].clone());
+    assert_eq!((hello.boot_id.as_str(), hello.term, hello.tasks.len()), ("boot-1", 0, 0));
+    let state = hello.state.unwrap();
+    assert!(state.resources.as_ref().unwrap().memory_mib > 0 && state.name == "node");
+    assert!(state.resources.unwrap().ports_tcp.contains(&22));
+    bench.kill();
+    bench.start();
+    let hello = bench.control.wait("the second hello", |state| state.hellos.get(1).cloned());
+    assert_eq!((hello.term, hello.incarnation.as_str(), hello.tasks.len()), (1, "first", 1));
+    assert!(hello.revision > 0 && hello.tasks[0].generation == 1);
+}
+
+#[test]
+fn a_stopped_report_is_sent_until_it_is_applied_and_then_forgotten() {
+    let mut bench = Bench::new();
+    bench.control.with(|state| state.acknowledge_reports = false);
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "small:1");
+    bench.control.wait_status(&id, TaskStatus::Running);
+    bench.control.stop(&id, "");
+    let stopped = bench.control.wait_status(&id, TaskStatus::Stopped);
+    let times = |bench: &Bench| bench.control.with(|state| state.received.iter().filter(|(t, s)| *t == id && *s == stopped.sequence).count());
+    assert_eq!(times(&bench), 1);
+    bench.control.cut();
+    bench.control.wait("the report again", |state| (state.received.iter().filter(|(_, s)| *s == stopped.sequence).count() >= 2).then_some(()));
+    bench.kill();
+    bench.start();
+    bench.control.wait("the report after a restart", |state| (state.received.iter().filter(|(_, s)| *s == stopped.sequence).count() >= 3).then_some(()));
+    assert_eq!(bench.control.stopped_reports(&id), 1);
+    // The control plane says so in an assignment instead.
+    bench.control.change(&id, |assignment| assignment.forget = true);
+    bench.wait_forgotten(&[task(1)]);
+    bench.control.with(|state| state.assignments.clear());
+    bench.kill();
+    bench.start();
+    let hello = bench.control.wait("the last hello", |state| state.hellos.get(3).cloned());
+    assert!(hello.tasks.is_empty());
+    assert_eq!(bench.control.stopped_reports(&id), 1);
+}
+
+#[test]
+fn an_unlisted_task_is_stopped_only_when_that_is_confirmed() {
+    let mut bench = Bench::new();
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "small:1");
+    bench.control.wait_status(&id, TaskStatus::Running);
+    bench.control.with(|state| {
+        state.confirm = false;
+        state.assignments.clear();
+        state.revision += 1;
+    });
+    bench.control.cut();
+    bench.control.wait("the question", |state| state.confirm_asked.contains(&id).then_some(()));
+    // Not confirmed: it goes on. A confirmation nobody asked for changes nothing either.
+    assert!(bench.machine.with(|world| world.signals.is_empty()));
+    bench.control.push(Message::StopConfirmed(v1::StopConfirmed { task_ids: vec![task(9).to_string()] }));
+    bench.control.push(Message::StopConfirmed(v1::StopConfirmed { task_ids: vec![id.clone()] }));
+    bench.wait_forgotten(&[task(1)]);
+}
+
+#[test]
+fn a_restored_backup_stops_nothing() {
+    for incarnation in ["first", "second"] {
+        let mut bench = Bench::new();
+        bench.start();
+        let id = task(1).to_string();
+        bench.control.with(|state| state.revision = 100);
+        bench.control.assign(&id, "small:1");
+        bench.control.wait_status(&id, TaskStatus::Running);
+        // The store went back to before the task, or is another one.
+        bench.control.with(|state| {
+            state.assignments.clear();
+            state.incarnation = incarnation.into();
+            state.revision = if incarnation == "first" { 50 } else { 200 };
+        });
+        for hellos in 2..=4 {
+            bench.control.cut();
+            bench.control.wait("another session", |state| (state.hellos.len() >= hellos).then_some(()));
+            bench.control.with(|state| state.revision += 100);
+        }
+        bench.control.assign(&task(2).to_string(), "small:1");
+        bench.control.wait_status(&task(2).to_string(), TaskStatus::Running);
+        assert!(bench.control.with(|state| state.confirm_asked.is_empty()));
+        assert!(bench.machine.with(|world| world.signals.is_empty()));
+        // The new store takes it over.
+        bench.control.change(&id, |assignment| {
+            assignment.task_definition = "small:1".into();
+            assignment.generation = 7;
+            assignment.desired_status = v1::DesiredStatus::Stopped.into();
+        });
+        bench.control.wait_status(&id, TaskStatus::Stopped);
+    }
+}
+
+#[test]
+fn a_lower_term_is_refused() {
+    let mut bench = Bench::new();
+    bench.control.with(|state| state.term = 5);
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "small:1");
+    bench.control.wait_status(&id, TaskStatus::Running);
+    bench.control.with(|state| state.term = 4);
+    bench.control.cut();
+    bench.control.wait("tries", |state| (state.hellos.len() >= 3).then_some(()));
+    bench.control.stop(&id, "");
+    let socket = bench.config.socket();
+    let status = bench.runtime().block_on(async { local_client(&socket).await.get_agent_status(v1::GetAgentStatusRequest {}).await.unwrap().into_inner() });
+    assert!(!status.session_connected && status.session_error.contains("term 4"), "{status:?}");
+    assert!(bench.machine.with(|world| world.signals.is_empty()));
+    bench.control.with(|state| state.term = 6);
+    bench.control.cut();
+    bench.control.wait_status(&id, TaskStatus::Stopped);
+}
+
+#[test]
+fn heartbeats_go_out_and_logs_come_on_their_own_connection() {
+    let mut bench = Bench::new();
+    bench.control.with(|state| state.heartbeat_ms = 10);
+    bench.start();
+    bench.control.wait("heartbeats", |state| (state.heartbeats > 3).then_some(()));
+    let open = v1::OpenLogStream { stream_id: "stream-1".into(), task_id: task(1).to_string(), container: "web".into(), follow: true, ..Default::default() };
+    bench.control.push(Message::OpenLogStream(open));
+    bench.control.wait("the log", |state| (state.log_streams_ended == 1).then_some(()));
+    let lines = bench.control.with(|state| state.log_lines.clone());
+    assert_eq!(lines.len(), 3);
+    assert_eq!(lines[2].line, b"line 2");
+}
+
+#[test]
+fn the_local_socket_answers_and_is_roots_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut bench = Bench::new();
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "web:1");
+    bench.control.wait_status(&id, TaskStatus::Running);
+    let socket = bench.config.socket();
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let shared = bench.config.data_dir.join("volumes/shared/unused");
+    std::fs::create_dir_all(&shared).unwrap();
+    std::fs::write(shared.join("file"), b"12345").unwrap();
+    bench.machine.with(|world| world.images.insert("unused".into(), Default::default()));
+    bench.runtime().block_on(async {
+        let mut client = local_client(&socket).await;
+        let status = client.get_agent_status(v1::GetAgentStatusRequest {}).await.unwrap().into_inner();
+        assert!(status.session_connected && status.reconciled && status.cluster == "default");
+        let tasks = client.list_local_tasks(v1::ListLocalTasksRequest {}).await.unwrap().into_inner().tasks;
+        assert_eq!((tasks[0].task_id.as_str(), tasks[0].task_definition.as_str(), tasks[0].memory_mib), (id.as_str(), "web:1", 128));
+        let rows = client.get_disk_usage(v1::GetDiskUsageRequest {}).await.unwrap().into_inner().rows;
+        let volumes = rows.iter().find(|row| row.kind == "volumes").unwrap();
+        assert_eq!((volumes.count, volumes.in_use, volumes.reclaimable_bytes), (3, 2, 5));
+        let pruned = client.prune(v1::PruneRequest { volumes: true }).await.unwrap().into_inner();
+        assert_eq!((pruned.images, pruned.volumes, pruned.bytes), (1, 1, 5));
+        let unknown = v1::StreamPullProgressRequest { task_id: task(9).to_string() };
+        assert_eq!(client.stream_pull_progress(unknown).await.unwrap_err().code(), tonic::Code::NotFound);
+    });
+    assert!(!shared.exists());
+}
+
+#[test]
+fn the_agent_comes_up_before_its_control_plane() {
+    let mut bench = Bench::new();
+    bench.control.cut();
+    let away = bench.control.socket.with_extension("away");
+    std::fs::rename(&bench.control.socket, &away).unwrap();
+    bench.start();
+    let socket = bench.config.socket();
+    wait(
+        "the reason",
+        || {
+            let status = bench.runtime().block_on(async { local_client(&socket).await.get_agent_status(v1::GetAgentStatusRequest {}).await.unwrap().into_inner() });
+            status.session_error.contains("connect to the control plane").then_some(())
+        },
+        String::new,
+    );
+    std::fs::rename(&away, &bench.control.socket).unwrap();
+    bench.control.wait("the hello", |state| state.hellos.first().map(drop));
+}
