@@ -29,7 +29,8 @@ const LIBRARY_DIR: &str = "/usr/lib/lighter";
 
 pub(super) struct RuntimeAdapter {
     runtime: Runtime,
-    run_dir: PathBuf,
+    /// Not in the run directory: Debian mounts /run with noexec, and a program is started from here.
+    self_test_dir: PathBuf,
 }
 
 impl RuntimeAdapter {
@@ -44,7 +45,7 @@ impl RuntimeAdapter {
             log: LogConfig { file_bytes_max: config.logs.file_mib_max << 20, files_max: config.logs.files_max },
             ..RuntimeConfig::new(Path::new(LIBRARY_DIR), CgroupRoot::detect("lighter"))
         };
-        Ok(Self { runtime: Runtime::open(settings)?, run_dir: config.run_dir.clone() })
+        Ok(Self { runtime: Runtime::open(settings)?, self_test_dir: config.data_dir.join("self-test") })
     }
 }
 
@@ -136,7 +137,7 @@ impl RuntimeFacility for RuntimeAdapter {
         Box::pin(async move {
             let task = TaskId::from_parts(crate::time::unix_ms(), u128::from(std::process::id()));
             let probe = |ok, detail, mend: &str| Probe { name: "containers", ok, detail, mend: mend.to_owned(), vital: true };
-            match self.runtime.self_test(&task, &self.run_dir.join("self-test")).await {
+            match self.runtime.self_test(&task, &self.self_test_dir).await {
                 Err(error) => vec![probe(false, chain(&error), "")],
                 Ok(report) => {
                     let problems = report.problems();
