@@ -40,7 +40,9 @@ impl Command for CreateJoinToken {
         if !(1..=MAX_TTL_S).contains(&self.time_to_live_s) {
             return Err(ApiError::invalid("timeToLive", format!("must be 1 to {MAX_TTL_S} seconds")));
         }
-        let id = ContainerInstanceId::from_parts(changes.now_ms(), changes.random_for(0));
+        let last = changes.state().join_tokens.last_key_value().map(|(id, _)| id.as_str());
+        let (id_ms, digits) = changes.next_id(last);
+        let id = ContainerInstanceId::from_parts(id_ms, digits);
         let record = Arc::new(JoinTokenRecord {
             id: id.to_string(),
             secret_sha256: self.secret_sha256,
@@ -77,7 +79,9 @@ impl Command for Join {
         if changes.moment().wall_unix_ms > token.expires_at_unix_ms + CLOCK_TOLERANCE_MS {
             return Err(ApiError::JoinTokenExpired);
         }
-        let id = ContainerInstanceId::from_parts(changes.now_ms(), changes.random_for(0));
+        let last = changes.state().instances.last_key_value().map(|(id, _)| id.as_str());
+        let (id_ms, digits) = changes.next_id(last);
+        let id = ContainerInstanceId::from_parts(id_ms, digits);
         let name = if self.name.is_empty() { id.to_string() } else { self.name };
         check_name(&name)?;
         free_name(changes, &token.cluster, &name)?;

@@ -57,10 +57,10 @@ impl Command for RunTask {
         }
         let need = required_resources(&definition.definition);
         let (mut tasks, mut failures) = (Vec::new(), Vec::new());
-        for index in 0..self.count {
+        for _ in 0..self.count {
             match choose(changes.state(), changes.settings(), &self.cluster, &need) {
                 Some(instance) => {
-                    let task = self.new_task(changes, index as u8, &definition, instance, need.clone());
+                    let task = self.new_task(changes, &definition, instance, need.clone());
                     tasks.push(changes.put_task(task));
                 }
                 None => {
@@ -130,14 +130,15 @@ impl RunTask {
     fn new_task(
         &self,
         changes: &Changes<'_>,
-        index: u8,
         definition: &DefinitionRecord,
         instance: ContainerInstanceId,
         resources: Resources,
     ) -> TaskRecord {
         let now = changes.now_ms();
+        let last = changes.state().tasks.last_key_value().map(|(id, _)| id.as_str());
+        let (id_ms, digits) = changes.next_id(last);
         TaskRecord {
-            id: TaskId::from_parts(now, changes.random_for(index)),
+            id: TaskId::from_parts(id_ms, digits),
             cluster: self.cluster.clone(),
             definition: definition.id.clone(),
             instance,

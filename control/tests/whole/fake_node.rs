@@ -1,0 +1,211 @@
+//! A node that speaks the session protocol and runs nothing.
+
+use crate::support::{PATIENCE, Running};
+use lighter_proto::v1;
+use lighter_proto::v1::control_message::Message as FromControl;
+use lighter_proto::v1::node_client::NodeClient;
+use lighter_proto::v1::node_message::Message as FromNode;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+/// A joined node.
+#[derive(Clone)]
+pub struct FakeNode {
+    pub id: String,
+    pub certificate: String,
+    pub key: String,
+    pub run_id: String,
+    pub incarnation: String,
+    pub revision: u64,
+    pub held: Vec<v1::HeldTask>,
+    pub resources: v1::Resources,
+}
+
+/// A certificate request for a fresh key.
+pub fn certificate_request() -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    // What a request says of itself must not matter.
+    let params = rcgen::CertificateParams::new(vec!["control.lighter.internal".to_owned()]).unwrap();
+    let request = params.serialize_request(&key).unwrap();
+    (request.pem().unwrap(), key.serialize_pem())
+}
+
+/// Spends a token.
+pub async fn join(running: &Running, token: &str, name: &str) -> Result<FakeNode, Status> {
+    let (certificate_request_pem, key) = certificate_request();
+    let request =
+        v1::JoinRequest { token: token.to_owned(), certificate_request_pem, name: name.to_owned() };
+    let joined = running.anonymous_node().await.join(request).await?.into_inner();
+    Ok(FakeNode {
+        id: joined.container_instance_id,
+        certificate: joined.certificate_pem,
+        key,
+        run_id: format!("run of {name}"),
+        incarnation: String::new(),
+        revision: 0,
+        held: Vec::new(),
+        resources: v1::Resources { cpu_units: 2048, memory_mib: 4096, ..Default::default() },
+    })
+}
+
+/// Joins with a token of its own.
+pub async fn joined(running: &Running, name: &str) -> FakeNode {
+    let token = running.handle.create_join_token().await.unwrap();
+    join(running, &token, name).await.unwrap()
+}
+
+/// A live session.
+pub struct FakeSession {
+    pub hello: v1::ControlHello,
+    /// What the manifest said.
+    pub manifest: Vec<v1::Assignment>,
+    pub manifest_chunks: usize,
+    pub revision: u64,
+    /// `family:revision` of the definitions got, in order.
+    pub definitions: Vec<String>,
+    pub last_sequence: u64,
+    out: mpsc::Sender<v1::NodeMessage>,
+    incoming: Streaming<v1::ControlMessage>,
+}
+
+impl FakeNode {
+    pub async fn client(&self, running: &Running) -> NodeClient<Channel> {
+        NodeClient::new(running.tls(Some((&self.certificate, &self.key))).await)
+    }
+
+    pub fn hello(&self) -> v1::NodeHello {
+        v1::NodeHello {
+            protocol: Some(v1::ProtocolRange { min: 1, max: 1 }),
+            agent_version: "0.0.1".to_owned(),
+            boot_id: "boot".to_owned(),
+            agent_run_id: self.run_id.clone(),
+            incarnation: self.incarnation.clone(),
+            revision: self.revision,
+            state: Some(v1::NodeState { resources: Some(self.resources.clone()), ..Default::default() }),
+            tasks: self.held.clone(),
+            ..Default::default()
+        }
+    }
+
+    /// Begins a session and reads up to the end of the manifest.
+    pub async fn connect(&self, running: &Running) -> Result<FakeSession, Status> {
+        self.connect_saying(running, self.hello()).await
+    }
+
+    pub async fn connect_saying(&self, running: &Running, hello: v1::NodeHello) -> Result<FakeSession, Status> {
+        let (out, messages) = mpsc::channel(64);
+        let mut client = self.client(running).await;
+        let incoming = client.session(ReceiverStream::new(messages)).await?.into_inner();
+        let mut session = FakeSession {
+            hello: v1::ControlHello::default(),
+            manifest: Vec::new(),
+            manifest_chunks: 0,
+            revision: 0,
+            definitions: Vec::new(),
+            last_sequence: 0,
+            out,
+            incoming,
+        };
+        session.say(FromNode::Hello(hello)).await;
+        match session.receive().await? {
+            FromControl::Hello(hello) => session.hello = hello,
+            other => panic!("the first message is {other:?}"),
+        }
+        loop {
+            if let FromControl::Manifest(manifest) = session.receive().await? {
+                session.revision = manifest.revision;
+                session.manifest_chunks += 1;
+                session.manifest.extend(manifest.assignments);
+                if manifest.last_chunk {
+                    return Ok(session);
+                }
+            }
+        }
+    }
+}
+
+impl FakeSession {
+    pub async fn say(&self, message: FromNode) {
+        self.out.send(v1::NodeMessage { message: Some(message) }).await.unwrap();
+    }
+
+    /// The next message; sequences are checked, definitions remembered.
+    pub async fn receive(&mut self) -> Result<FromControl, Status> {
+        let next = tokio::time::timeout(PATIENCE, self.incoming.message()).await.expect("nothing came");
+        let message = next?.ok_or_else(|| Status::ok("the stream ended"))?;
+        let body = message.message.unwrap();
+        match &body {
+            FromControl::Hello(_) | FromControl::HeartbeatAnswer(_) => assert_eq!(message.sequence, 0),
+            _ => {
+                assert_eq!(message.sequence, self.last_sequence + 1, "sequences grow by one");
+                self.last_sequence = message.sequence;
+            }
+        }
+        if let FromControl::Definitions(definitions) = &body {
+            self.definitions.extend(definitions.definitions.iter().map(|d| d.task_definition.clone()));
+        }
+        Ok(body)
+    }
+
+    /// Reads until assignments come.
+    pub async fn assignments(&mut self) -> Vec<v1::Assignment> {
+        loop {
+            if let FromControl::Assignments(assignments) = self.receive().await.unwrap() {
+                self.revision = assignments.revision;
+                return assignments.assignments;
+            }
+        }
+    }
+
+    /// Reports and waits until all of it is applied.
+    pub async fn report(&mut self, reports: Vec<v1::TaskReport>) {
+        let mut missing = reports.len();
+        self.say(FromNode::TaskReports(v1::TaskReports { reports })).await;
+        while missing > 0 {
+            if let FromControl::ReportsApplied(applied) = self.receive().await.unwrap() {
+                missing -= applied.applied.len();
+            }
+        }
+    }
+
+    /// Reads until the session ends; why it did.
+    pub async fn end(&mut self) -> Status {
+        loop {
+            if let Err(status) = self.receive().await {
+                return status;
+            }
+        }
+    }
+}
+
+/// A report with a status.
+pub fn report(task: &str, sequence: u64, status: v1::TaskStatus) -> v1::TaskReport {
+    v1::TaskReport {
+        task_id: task.to_owned(),
+        sequence,
+        last_status: status.into(),
+        ..Default::default()
+    }
+}
+
+/// A report of a task whose only container exited.
+pub fn stopped_report(task: &str, sequence: u64, exit_code: i32) -> v1::TaskReport {
+    let exit = v1::ContainerExit {
+        status: Some(v1::container_exit::Status::Exited(exit_code)),
+        oom_killed: false,
+        finished_at_unix_ms: 1,
+    };
+    v1::TaskReport {
+        stop_code: v1::StopCode::EssentialContainerExited.into(),
+        stopped_reason: "Essential container in task exited".to_owned(),
+        containers: vec![v1::Container {
+            name: "web".to_owned(),
+            last_status: v1::ContainerStatus::Stopped.into(),
+            exit: Some(exit),
+            ..Default::default()
+        }],
+        ..report(task, sequence, v1::TaskStatus::Stopped)
+    }
+}

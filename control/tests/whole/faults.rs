@@ -1,0 +1,84 @@
+//! The writer over a store that fails: what was acknowledged is stored, what was refused is not.
+
+use lighter_control::core::definition::RegisterDefinition;
+use lighter_control::core::state::State;
+use lighter_control::core::Settings;
+use lighter_control::environment::Environment;
+use lighter_control::error::ApiError;
+use lighter_control::store::memory::{Fault, MemoryStore};
+use lighter_control::view::View;
+use lighter_control::writer::{self, WriterHandle};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+async fn start(store: &MemoryStore) -> (WriterHandle, Arc<View>) {
+    let view = Arc::new(View::default());
+    let started = writer::start(Box::new(store.clone()), Settings::default(), Environment::default(), view.clone());
+    (started.await.unwrap().0, view)
+}
+
+fn register() -> RegisterDefinition {
+    let json = crate::support::definition_json("f", 0, 6, None);
+    let definition = lighter_model::task_definition::input::parse(&json).unwrap();
+    RegisterDefinition { definition, registered_by: "test".to_owned() }
+}
+
+#[tokio::test]
+async fn what_has_queued_is_committed_together() {
+    let store = MemoryStore::new("one");
+    let (writer, view) = start(&store).await;
+    let all = (0..500).map(|_| {
+        let writer = writer.clone();
+        async move { writer.submit(register()).await.unwrap().id.revision }
+    });
+    let revisions: BTreeSet<u32> = futures_util::future::join_all(all).await.into_iter().collect();
+    assert_eq!(revisions.len(), 500);
+    // Each takes a definition and an event; a group holds 128 mutations.
+    assert!((8..=100).contains(&store.commits()), "{} commits", store.commits());
+    let stored = State::from_records(store.records()).unwrap();
+    view.read(|shown| assert_eq!(shown.state, stored));
+}
+
+fn faults() -> impl Strategy<Value = Vec<Option<Fault>>> {
+    let fault = prop_oneof![
+        4 => Just(None),
+        1 => Just(Some(Fault::Fenced)),
+        1 => Just(Some(Fault::UnknownApplied)),
+        1 => Just(Some(Fault::UnknownLost)),
+    ];
+    proptest::collection::vec(fault, 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn acknowledged_is_stored_and_refused_is_not(plan in faults(), waves in 1usize..6, width in 1usize..9) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = MemoryStore::new("one");
+            store.plan(plan);
+            let (writer, view) = start(&store).await;
+            let (mut acknowledged, mut unknown) = (BTreeSet::new(), 0);
+            for _ in 0..waves {
+                let wave = (0..width).map(|_| writer.submit(register()));
+                for answer in futures_util::future::join_all(wave).await {
+                    match answer {
+                        Ok(record) => assert!(acknowledged.insert(record.id.revision), "given twice"),
+                        Err(ApiError::OutcomeUnknown) => unknown += 1,
+                        Err(ApiError::StoreUnavailable) => {}
+                        Err(other) => panic!("{other:?}"),
+                    }
+                }
+            }
+            // Settles whatever a fault at the end has left behind.
+            while writer.submit(register()).await.map(|record| acknowledged.insert(record.id.revision)).is_err() {}
+            let stored = State::from_records(store.records()).unwrap();
+            let revisions: BTreeSet<u32> = stored.definitions.keys().map(|id| id.revision).collect();
+            assert!(acknowledged.is_subset(&revisions));
+            assert!(revisions.len() <= acknowledged.len() + unknown, "something refused is stored");
+            assert_eq!(stored.events.len(), revisions.len(), "one event each");
+            view.read(|shown| assert_eq!(shown.state, stored, "shown is stored"));
+        });
+    }
+}

@@ -1,0 +1,102 @@
+//! Log streams: asked for over the session, answered on a second connection.
+
+use crate::fake_node::{FakeNode, FakeSession, joined};
+use crate::support::{Running, definition_json, reason, register, run_request, start};
+use lighter_proto::v1;
+use lighter_proto::v1::control_message::Message as FromControl;
+use lighter_proto::v1::lighter_client::LighterClient;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+use tonic::transport::Channel;
+
+async fn world() -> (Running, LighterClient<Channel>, FakeNode, FakeSession, v1::StreamTaskLogsRequest) {
+    let running = start().await;
+    let mut admin = running.admin().await;
+    register(&mut admin, &definition_json("web", 0, 6, None)).await;
+    let node = joined(&running, "node").await;
+    let session = node.connect(&running).await.unwrap();
+    let ran = admin.run_task(run_request("web", 1)).await.unwrap().into_inner();
+    let task = ran.tasks[0].task_id.clone();
+    let request = v1::StreamTaskLogsRequest { task, follow: true, tail_lines: Some(0), ..Default::default() };
+    (running, admin, node, session, request)
+}
+
+async fn asked(session: &mut FakeSession) -> v1::OpenLogStream {
+    loop {
+        if let FromControl::OpenLogStream(open) = session.receive().await.unwrap() {
+            return open;
+        }
+    }
+}
+
+fn batch(stream_id: &str, text: &str) -> v1::SendLogsRequest {
+    let line = v1::LogLine { container: "web".to_owned(), line: text.as_bytes().to_vec(), ..Default::default() };
+    v1::SendLogsRequest { stream_id: stream_id.to_owned(), lines: vec![line], error: String::new() }
+}
+
+#[tokio::test]
+async fn lines_travel_from_the_node_that_was_asked_to_the_reader() {
+    let (running, mut admin, node, mut session, request) = world().await;
+    let other = joined(&running, "other").await;
+    let (sender, messages) = mpsc::channel(4);
+    let node_side = async {
+        let open = asked(&mut session).await;
+        assert_eq!((open.follow, open.tail_lines), (true, Some(0)));
+        let intruder = other.client(&running).await.send_logs(tokio_stream::once(batch(&open.stream_id, "lie"))).await;
+        assert_eq!(intruder.unwrap_err().code(), Code::PermissionDenied);
+        sender.send(batch(&open.stream_id, "one")).await.unwrap();
+        sender.send(batch("", "two")).await.unwrap();
+        let mut client = node.client(&running).await;
+        tokio::spawn(async move { client.send_logs(ReceiverStream::new(messages)).await })
+    };
+    let (answer, sending) = tokio::join!(admin.stream_task_logs(request), node_side);
+    let mut lines = answer.unwrap().into_inner();
+    for expected in ["one", "two"] {
+        let response = lines.message().await.unwrap().unwrap();
+        assert_eq!(response.lines[0].line, expected.as_bytes());
+    }
+    // The reader leaves: the node's call ends although it has more to send.
+    drop(lines);
+    sending.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_error_of_the_node_and_the_end_of_the_log_reach_the_reader() {
+    let (running, mut admin, node, mut session, request) = world().await;
+    let node_side = async {
+        let open = asked(&mut session).await;
+        let mut failed = batch(&open.stream_id, "");
+        failed.error = "the log was removed".to_owned();
+        node.client(&running).await.send_logs(tokio_stream::once(failed)).await.unwrap();
+        let open = asked(&mut session).await;
+        node.client(&running).await.send_logs(tokio_stream::once(batch(&open.stream_id, "all"))).await.unwrap();
+    };
+    let reader = async {
+        let refused = admin.stream_task_logs(request.clone()).await.unwrap_err();
+        assert_eq!(reason(&refused), "LOGS_UNREADABLE");
+        assert!(refused.message().contains("the log was removed"));
+        let mut lines = admin.stream_task_logs(request).await.unwrap().into_inner();
+        assert!(lines.message().await.unwrap().is_some());
+        assert!(lines.message().await.unwrap().is_none());
+    };
+    tokio::join!(node_side, reader);
+}
+
+#[tokio::test]
+async fn without_a_session_or_a_container_of_that_name_the_answer_says_so() {
+    let (_running, mut admin, _node, session, request) = world().await;
+    let wrong = v1::StreamTaskLogsRequest { container: "db".to_owned(), ..request.clone() };
+    assert_eq!(reason(&admin.stream_task_logs(wrong).await.unwrap_err()), "CONTAINER_NOT_FOUND");
+    drop(session);
+    crate::support::until("the session has ended", async || {
+        let mut admin = admin.clone();
+        let answer = admin.stream_task_logs(request.clone());
+        // Until the session's end is seen the request may still be passed on, and is not answered.
+        match tokio::time::timeout(std::time::Duration::from_millis(200), answer).await {
+            Ok(answer) => reason(&answer.unwrap_err()) == "NODE_NOT_CONNECTED",
+            Err(_) => false,
+        }
+    })
+    .await;
+}

@@ -1,0 +1,16 @@
+//! The whole control plane over real connections (T1) and its core under random commands (T0).
+//! In: nothing but a temporary directory and loopback. Out: verdicts. Leaves nothing behind.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod fake_node;
+mod faults;
+mod join;
+mod logs;
+mod permission;
+mod restart;
+mod session;
+mod simulation;
+mod support;
+mod tasks;
+mod watch;

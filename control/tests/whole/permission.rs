@@ -1,0 +1,231 @@
+//! Every method × {anonymous, user, own node, other node}, over real connections. A method that is
+//! added to the contract has to get a row in `expected`, which does not compile without.
+
+use crate::fake_node::{FakeNode, certificate_request, joined, report};
+use crate::support::{Running, definition_json, reason, register, run_request, start};
+use lighter_proto::Method;
+use lighter_proto::v1;
+use lighter_proto::v1::lighter_client::LighterClient;
+use lighter_proto::v1::node_client::NodeClient;
+use tonic::Code::{self, NotFound, Ok as Fine, PermissionDenied, Unauthenticated, Unimplemented};
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+/// Codes for anonymous, user, the node that the request is about, another node.
+fn expected(method: Method) -> [Code; 4] {
+    const PEOPLE: [Code; 4] = [Unauthenticated, Fine, PermissionDenied, PermissionDenied];
+    const OWN_NODE: [Code; 4] = [Unauthenticated, PermissionDenied, Fine, PermissionDenied];
+    const ELSEWHERE: [Code; 4] = [Unimplemented; 4];
+    match method {
+        Method::LighterRegisterTaskDefinition
+        | Method::LighterDescribeTaskDefinition
+        | Method::LighterListTaskDefinitions
+        | Method::LighterDeregisterTaskDefinition
+        | Method::LighterRunTask
+        | Method::LighterStopTask
+        | Method::LighterListTasks
+        | Method::LighterDescribeTasks
+        | Method::LighterListContainerInstances
+        | Method::LighterDescribeContainerInstances
+        | Method::LighterCreateJoinToken
+        | Method::LighterWatchEvents => PEOPLE,
+        // The node is not connected here, so nobody gets lines; only people get as far as that.
+        Method::LighterStreamTaskLogs => [Unauthenticated, Code::Unavailable, PermissionDenied, PermissionDenied],
+        Method::NodeJoin => [Fine; 4],
+        Method::NodeSession => OWN_NODE,
+        // The stream that the own node names is not open.
+        Method::NodeSendLogs => [Unauthenticated, PermissionDenied, NotFound, NotFound],
+        Method::AgentGetAgentStatus
+        | Method::AgentListLocalTasks
+        | Method::AgentGetDiskUsage
+        | Method::AgentPrune
+        | Method::AgentStreamPullProgress => ELSEWHERE,
+    }
+}
+
+struct World {
+    running: Running,
+    own: FakeNode,
+    /// A task of `own`.
+    task: String,
+}
+
+fn code<T>(answer: Result<Response<T>, Status>) -> Code {
+    answer.map_or_else(|status| status.code(), |_| Fine)
+}
+
+/// A call that needs no arguments to be refused.
+async fn bare(channel: Channel, method: Method) -> Code {
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.unwrap();
+    let path = http::uri::PathAndQuery::from_static(method.path());
+    let codec: tonic_prost::ProstCodec<v1::PruneRequest, v1::PruneResponse> = Default::default();
+    code(grpc.unary(tonic::Request::new(v1::PruneRequest::default()), path, codec).await)
+}
+
+/// One call, the same for every caller, about the node `own` and its task.
+async fn call(world: &World, channel: Channel, method: Method) -> Code {
+    let mut people = LighterClient::new(channel.clone());
+    let mut node = NodeClient::new(channel.clone());
+    let (task, own) = (world.task.clone(), world.own.id.clone());
+    match method {
+        Method::LighterRegisterTaskDefinition => {
+            let json = definition_json("spare", 1, 6, None);
+            code(people.register_task_definition(v1::RegisterTaskDefinitionRequest { json }).await)
+        }
+        Method::LighterDescribeTaskDefinition => {
+            let task_definition = "web:1".to_owned();
+            code(people.describe_task_definition(v1::DescribeTaskDefinitionRequest { task_definition }).await)
+        }
+        Method::LighterListTaskDefinitions => code(people.list_task_definitions(v1::ListTaskDefinitionsRequest::default()).await),
+        Method::LighterDeregisterTaskDefinition => {
+            let task_definition = "old:1".to_owned();
+            code(people.deregister_task_definition(v1::DeregisterTaskDefinitionRequest { task_definition }).await)
+        }
+        Method::LighterRunTask => code(people.run_task(run_request("web:1", 1)).await),
+        Method::LighterStopTask => code(people.stop_task(v1::StopTaskRequest { task, ..Default::default() }).await),
+        Method::LighterListTasks => code(people.list_tasks(v1::ListTasksRequest::default()).await),
+        Method::LighterDescribeTasks => {
+            code(people.describe_tasks(v1::DescribeTasksRequest { tasks: vec![task], ..Default::default() }).await)
+        }
+        Method::LighterListContainerInstances => {
+            code(people.list_container_instances(v1::ListContainerInstancesRequest::default()).await)
+        }
+        Method::LighterDescribeContainerInstances => {
+            let container_instances = vec![own];
+            let request = v1::DescribeContainerInstancesRequest { container_instances, ..Default::default() };
+            code(people.describe_container_instances(request).await)
+        }
+        Method::LighterCreateJoinToken => code(people.create_join_token(v1::CreateJoinTokenRequest::default()).await),
+        Method::LighterStreamTaskLogs => {
+            code(people.stream_task_logs(v1::StreamTaskLogsRequest { task, ..Default::default() }).await)
+        }
+        Method::LighterWatchEvents => code(people.watch_events(v1::WatchEventsRequest::default()).await),
+        Method::NodeJoin => {
+            let token = world.running.handle.create_join_token().await.unwrap();
+            let (certificate_request_pem, _) = certificate_request();
+            code(node.join(v1::JoinRequest { token, certificate_request_pem, ..Default::default() }).await)
+        }
+        Method::NodeSession => session_about(world, &mut node).await,
+        Method::NodeSendLogs => {
+            let batch = v1::SendLogsRequest { stream_id: "none".to_owned(), ..Default::default() };
+            code(node.send_logs(tokio_stream::once(batch)).await)
+        }
+        Method::AgentGetAgentStatus
+        | Method::AgentListLocalTasks
+        | Method::AgentGetDiskUsage
+        | Method::AgentPrune
+        | Method::AgentStreamPullProgress => bare(channel, method).await,
+    }
+}
+
+/// A session that reports on the task of `own`.
+async fn session_about(world: &World, client: &mut NodeClient<Channel>) -> Code {
+    use v1::control_message::Message as FromControl;
+    use v1::node_message::Message as FromNode;
+    let task_reports = v1::TaskReports { reports: vec![report(&world.task, 1, v1::TaskStatus::Running)] };
+    let said = [FromNode::Hello(world.own.hello()), FromNode::TaskReports(task_reports)];
+    let (out, messages) = tokio::sync::mpsc::channel(4);
+    for message in said {
+        out.send(v1::NodeMessage { message: Some(message) }).await.unwrap();
+    }
+    let stream = client.session(tokio_stream::wrappers::ReceiverStream::new(messages)).await;
+    let mut answers = match stream {
+        Ok(answers) => answers.into_inner(),
+        Err(status) => return status.code(),
+    };
+    loop {
+        match answers.message().await {
+            Err(status) => return status.code(),
+            Ok(None) => panic!("the session ended without a word"),
+            Ok(Some(message)) if matches!(message.message, Some(FromControl::ReportsApplied(_))) => return Fine,
+            Ok(Some(_)) => {}
+        }
+    }
+}
+
+/// Two nodes, of which only the first has room for tasks, and one task there.
+async fn world() -> (World, FakeNode) {
+    let running = start().await;
+    let mut admin = running.admin().await;
+    let own = joined(&running, "own").await;
+    let mut other = joined(&running, "other").await;
+    other.resources = v1::Resources::default();
+    drop(own.connect(&running).await.unwrap());
+    drop(other.connect(&running).await.unwrap());
+    register(&mut admin, &definition_json("web", 1, 6, None)).await;
+    register(&mut admin, &definition_json("old", 1, 6, None)).await;
+    let ran = admin.run_task(run_request("web", 1)).await.unwrap().into_inner();
+    assert_eq!(ran.tasks[0].container_instance_id, own.id);
+    let task = ran.tasks[0].task_id.clone();
+    // The first sessions are to be gone, so that the log row finds no session.
+    let logs = v1::StreamTaskLogsRequest { task: task.clone(), ..Default::default() };
+    crate::support::until("the session has ended", async || {
+        let answer = admin.clone().stream_task_logs(logs.clone()).await;
+        answer.err().is_some_and(|status| reason(&status) == "NODE_NOT_CONNECTED")
+    })
+    .await;
+    (World { running, own, task }, other)
+}
+
+#[tokio::test]
+async fn every_method_answers_every_kind_of_caller_as_the_table_says() {
+    let (world, other) = world().await;
+    let running = &world.running;
+    let callers = [
+        ("anonymous", running.tls(None).await),
+        ("user", running.admin_tls().await),
+        ("own node", running.tls(Some((&world.own.certificate, &world.own.key))).await),
+        ("other node", running.tls(Some((&other.certificate, &other.key))).await),
+    ];
+    let mut wrong = Vec::new();
+    // Sessions come last: with one open, the log row would wait for the node.
+    let (sessions, others): (Vec<Method>, Vec<Method>) =
+        Method::ALL.iter().partition(|method| **method == Method::NodeSession);
+    for method in others.into_iter().chain(sessions) {
+        for ((who, channel), expected) in callers.iter().zip(expected(method)) {
+            let found = call(&world, channel.clone(), method).await;
+            if found != expected {
+                wrong.push(format!("{method:?} by {who}: {found:?} instead of {expected:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn plaintext_loopback_is_anonymous_and_the_unix_socket_knows_root() {
+    let running = start().await;
+    let mut plain = LighterClient::new(running.plaintext().await);
+    let refused = plain.list_tasks(v1::ListTasksRequest::default()).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Unauthenticated, "UNAUTHENTICATED"));
+    running.admin().await.list_tasks(v1::ListTasksRequest::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn health_and_reflection_answer() {
+    let running = start().await;
+    let channel = running.tls(None).await;
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
+    for service in ["", "lighter.v1.Lighter", "lighter.v1.Node"] {
+        let request = tonic_health::pb::HealthCheckRequest { service: service.to_owned() };
+        let answer = health.check(request).await.unwrap().into_inner();
+        assert_eq!(answer.status, tonic_health::pb::health_check_response::ServingStatus::Serving as i32);
+    }
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_response::MessageResponse};
+    let ask = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::new(channel);
+    let mut answers = reflection.server_reflection_info(tokio_stream::once(ask)).await.unwrap().into_inner();
+    let Some(MessageResponse::ListServicesResponse(list)) =
+        answers.message().await.unwrap().unwrap().message_response
+    else {
+        panic!("no list of services");
+    };
+    let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
+    assert!(names.contains(&"lighter.v1.Lighter") && names.contains(&"lighter.v1.Node"), "{names:?}");
+}
