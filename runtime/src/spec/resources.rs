@@ -46,6 +46,8 @@ pub(super) fn resources(request: &SpecRequest<'_>) -> (Value, Limits) {
         memory["swap"] = json!(bytes);
         limits.memory_max_bytes = Some(bytes);
         if request.cgroup_version == CgroupVersion::V2 {
+            // libcgroups takes a difference of 0 for "not given" and leaves swap without a limit.
+            value["unified"]["memory.swap.max"] = json!("0");
             limits.swap_max_bytes = Some(0);
         }
     }
