@@ -57,7 +57,9 @@ demo: ## builds, starts a one-node cluster with real images, shows it at work an
 bench: ## the figures of the design, next to Docker and podman where they are installed
 	@$(DEPS) build test
 	@$(MAKE) --no-print-directory release
-	LIGHTER_BIN_DIR=$(abspath $(TARGET))/release-bin cargo bench -p lighter-cli
+	cargo build --release -p lighter-image --example unpack_bench
+	LIGHTER_BIN_DIR=$(abspath $(TARGET))/release-bin LIGHTER_UNPACK_BENCH=$(abspath $(TARGET))/release/examples/unpack_bench \
+		LIGHTER_BENCH_TARGET=$(abspath $(TARGET)) cargo bench -p lighter-cli --bench bench
 
 lint: ## formatting and clippy, warnings as errors
 	cargo fmt --all --check

@@ -1,0 +1,71 @@
+//! `make bench`: the figures of ARCHITECTURE.md's table, ours beside Docker and podman in one run.
+//! In: release binaries (LIGHTER_BIN_DIR), cc, skopeo, docker-registry; dockerd and podman if installed.
+//! Out: a table on stdout and target/bench/results.json, [{name, unit, ours, peer, peer_name, ratio, runs}].
+//! Owns: everything under one temporary directory, started inside network and mount namespaces of
+//! its own. Never: asserts a time; a benchmark that judged would be a timed test.
+
+mod images;
+mod latency;
+mod memory;
+mod ours;
+mod peers;
+mod processes;
+mod report;
+mod statistics;
+mod throughput;
+mod unpack;
+
+use anyhow::{Context, Result};
+use report::Report;
+
+/// How often each figure is measured; LIGHTER_BENCH_QUICK=1 makes a smoke run of it.
+struct Plan {
+    warm_up: usize,
+    runs: usize,
+    clients: usize,
+    starts: usize,
+    tasks: usize,
+}
+
+impl Plan {
+    fn from_environment() -> Self {
+        if std::env::var_os("LIGHTER_BENCH_QUICK").is_some() {
+            Self { warm_up: 2, runs: 10, clients: 8, starts: 16, tasks: 10 }
+        } else {
+            Self { warm_up: 20, runs: 200, clients: 8, starts: 160, tasks: 100 }
+        }
+    }
+}
+
+fn main() -> Result<()> {
+    processes::enter_own_namespaces()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(run())
+}
+
+async fn run() -> Result<()> {
+    let plan = Plan::from_environment();
+    let scratch = tempfile::Builder::new().prefix("lighter-bench").tempdir()?;
+    let mut report = Report::new(&plan);
+
+    println!("images: a static program of one layer, in an OCI layout");
+    let image = images::build(scratch.path()).context("make the benchmark image")?;
+    let registry = images::Registry::start(scratch.path()).await?;
+    registry.push(&image)?;
+
+    {
+        let ours = ours::Cluster::start(scratch.path(), &registry).await.context("start Lighter")?;
+        report.describe(ours.describe()?);
+        report.ours_memory("pss_idle", memory::idle(&ours)?);
+        report.ours_latency(latency::ours(&ours, &plan).await?);
+        report.ours_rate(throughput::ours(&ours, &plan).await?);
+        report.ours_memory_loaded(memory::loaded(&ours, &plan).await?);
+        ours.stop().await?;
+    }
+    for peer in peers::installed(scratch.path(), &image).await {
+        println!("peer: {}", peer.name());
+        report.peer(peers::measure(peer, &plan).await?);
+    }
+    report.unpack(unpack::measure(scratch.path())?);
+    report.finish()
+}

@@ -1,0 +1,257 @@
+//! Lighter as it is shipped: `lighter control` and `lighter agent`, release binaries, joined by token.
+//! In: LIGHTER_BIN_DIR. Out: tasks started and stopped over the Unix socket's gRPC.
+//! Owns: both daemons, their data under the scratch directory. Never: calls into our own crates
+//! but the generated client.
+
+use crate::images::Registry;
+use crate::processes::{Daemon, command_ok, memory_kib, pids_named};
+use anyhow::{Context, Result, bail};
+use lighter_proto::v1;
+use lighter_proto::v1::lighter_client::LighterClient;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Tasks by id as the event stream last told them.
+type Seen = watch::Receiver<HashMap<String, v1::TaskStatus>>;
+
+/// A control plane and one node; clones share them.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    client: LighterClient<Channel>,
+    seen: Seen,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    scratch: PathBuf,
+    agent: Daemon,
+    control: Daemon,
+}
+
+impl Cluster {
+    pub(crate) async fn start(scratch: &Path, _registry: &Registry) -> Result<Self> {
+        let files = Files::write(scratch)?;
+        let control = Daemon::start(
+            files.lighter().arg("control").arg("--config").arg(&files.control),
+            &scratch.join("control.log"),
+        )?;
+        wait_for(&files.socket).await?;
+        let token = command_ok(
+            files.lighter().arg("--endpoint").arg(files.endpoint()).args(["-q", "token", "create"]),
+        )?;
+        command_ok(
+            files
+                .lighter()
+                .args(["agent", "join", "https://127.0.0.1:7443", "--token", token.trim()])
+                .arg("--data-dir")
+                .arg(&files.agent_data),
+        )?;
+        let agent = Daemon::start(
+            files.lighter().arg("agent").arg("--config").arg(&files.agent),
+            &scratch.join("agent.log"),
+        )?;
+        let client = connect(&files.socket).await?;
+        let shared = Arc::new(Shared { scratch: scratch.to_owned(), agent, control });
+        let cluster = Self { seen: follow(client.clone()).await?, client, shared };
+        cluster.wait_node().await.with_context(|| format!("see {}", scratch.join("agent.log").display()))?;
+        cluster.register().await?;
+        // The image is present before anything is measured.
+        let first = crate::latency::FirstInstruction::listen(&cluster.socket_dir())?;
+        let task = cluster.run_one().await?;
+        drop(first.next().await?);
+        cluster.wait_stopped(&task).await?;
+        Ok(cluster)
+    }
+
+    /// The directory that tasks see as /bench.
+    pub(crate) fn socket_dir(&self) -> PathBuf {
+        self.shared.scratch.join("share")
+    }
+    pub(crate) fn agent_pid(&self) -> u32 {
+        self.shared.agent.pid()
+    }
+    pub(crate) fn shim_pids(&self) -> Result<Vec<u32>> {
+        pids_named(&["lighter-shim"])
+    }
+    pub(crate) fn describe(&self) -> Result<String> {
+        let control = memory_kib(self.shared.control.pid())?.0 as f64 / 1024.0;
+        Ok(format!(
+            "lighter {}: storage overlay, cgroup v1 hybrid where the machine has no v2, redb with fsync on both sides; control plane {control:.1} MiB PSS",
+            env!("CARGO_PKG_VERSION")
+        ))
+    }
+
+    pub(crate) async fn run_one(&self) -> Result<String> {
+        let request = v1::RunTaskRequest { task_definition: "bench".into(), ..Default::default() };
+        let answer = self.client.clone().run_task(request).await?.into_inner();
+        if let Some(failure) = answer.failures.first() {
+            bail!("run: {} {}", failure.reason, failure.detail);
+        }
+        Ok(answer.tasks.into_iter().next().context("no task")?.task_id)
+    }
+
+    pub(crate) async fn wait_running(&self, task: &str) -> Result<()> {
+        self.wait(task, v1::TaskStatus::Running).await
+    }
+    pub(crate) async fn wait_stopped(&self, task: &str) -> Result<()> {
+        self.wait(task, v1::TaskStatus::Stopped).await
+    }
+
+    async fn wait(&self, task: &str, wanted: v1::TaskStatus) -> Result<()> {
+        let mut seen = self.seen.clone();
+        let reached =
+            seen.wait_for(|tasks| tasks.get(task).is_some_and(|status| *status as i32 >= wanted as i32));
+        tokio::time::timeout(PATIENCE, reached)
+            .await
+            .with_context(|| format!("task {task} is not {wanted:?}"))??;
+        Ok(())
+    }
+
+    async fn wait_node(&self) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let list = self
+                .client
+                .clone()
+                .list_container_instances(v1::ListContainerInstancesRequest::default())
+                .await?
+                .into_inner();
+            let request = v1::DescribeContainerInstancesRequest {
+                container_instances: list.container_instance_ids.clone(),
+                ..Default::default()
+            };
+            if !list.container_instance_ids.is_empty() {
+                let nodes = self
+                    .client
+                    .clone()
+                    .describe_container_instances(request)
+                    .await?
+                    .into_inner()
+                    .container_instances;
+                if nodes.iter().any(|node| node.agent_connected) {
+                    return Ok(());
+                }
+            }
+            anyhow::ensure!(began.elapsed() < PATIENCE, "the node does not connect");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn register(&self) -> Result<()> {
+        let json = serde_json::json!({
+            "family": "bench",
+            "containerDefinitions": [{
+                "name": "first", "image": Registry::REFERENCE, "cpu": 2, "memory": 64,
+                "portMappings": [{"containerPort": 8080}],
+                "mountPoints": [{"sourceVolume": "share", "containerPath": "/bench"}],
+            }],
+            "volumes": [{"name": "share", "host": {"sourcePath": self.socket_dir()}}],
+        });
+        let request = v1::RegisterTaskDefinitionRequest { json: json.to_string() };
+        self.client.clone().register_task_definition(request).await?;
+        Ok(())
+    }
+
+    /// Ends both daemons; every task has been waited for.
+    pub(crate) async fn stop(self) -> Result<()> {
+        drop(self);
+        Ok(())
+    }
+}
+
+/// The files both daemons read.
+struct Files {
+    control: PathBuf,
+    agent: PathBuf,
+    agent_data: PathBuf,
+    socket: PathBuf,
+}
+
+impl Files {
+    fn write(scratch: &Path) -> Result<Self> {
+        let share = scratch.join("share");
+        std::fs::create_dir_all(&share)?;
+        let files = Self {
+            control: scratch.join("control.toml"),
+            agent: scratch.join("agent.toml"),
+            agent_data: scratch.join("agent"),
+            socket: scratch.join("control.sock"),
+        };
+        std::fs::write(
+            &files.control,
+            format!(
+                "data_dir = {:?}\nlisten = [\"127.0.0.1:7443\"]\nlisten_plaintext = [{:?}]\n",
+                scratch.join("control"),
+                files.socket
+            ),
+        )?;
+        std::fs::write(
+            &files.agent,
+            format!(
+                "data_dir = {:?}\nrun_dir = {:?}\nallow_host_paths = [{share:?}]\nallow_cgroup_v1_hybrid = true\n\
+             reserve_cpu_units = 0\nreserve_memory_mib = 256\n[registries.\"{}\"]\nhttp = true\n",
+                files.agent_data,
+                scratch.join("run"),
+                Registry::ADDRESS
+            ),
+        )?;
+        Ok(files)
+    }
+
+    fn lighter(&self) -> Command {
+        let dir = std::env::var_os("LIGHTER_BIN_DIR").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release-bin"),
+            PathBuf::from,
+        );
+        Command::new(dir.join("lighter"))
+    }
+
+    fn endpoint(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+}
+
+async fn wait_for(socket: &Path) -> Result<()> {
+    let began = Instant::now();
+    while tokio::net::UnixStream::connect(socket).await.is_err() {
+        anyhow::ensure!(began.elapsed() < PATIENCE, "the control plane does not open {}", socket.display());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+async fn connect(socket: &Path) -> Result<LighterClient<Channel>> {
+    let socket = socket.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { tokio::net::UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
+    });
+    let channel =
+        Endpoint::from_static("http://control.lighter.internal").connect_with_connector(connector).await?;
+    Ok(LighterClient::new(channel))
+}
+
+/// Follows the events of the cluster; the map holds the newest status of each task.
+async fn follow(mut client: LighterClient<Channel>) -> Result<Seen> {
+    let mut events = client.watch_events(v1::WatchEventsRequest::default()).await?.into_inner();
+    let (sender, receiver) = watch::channel(HashMap::new());
+    tokio::spawn(async move {
+        while let Ok(Some(event)) = events.message().await {
+            if let Some(v1::event::Subject::TaskStateChange(change)) = event.subject
+                && let Some(task) = change.task
+            {
+                sender.send_modify(|tasks| {
+                    tasks.insert(task.task_id.clone(), task.last_status());
+                });
+            }
+        }
+    });
+    Ok(receiver)
+}

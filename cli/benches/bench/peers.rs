@@ -1,0 +1,293 @@
+//! Docker and podman, driven through their API socket and, as a second row, through their CLI.
+//! In: what is installed. Out: the same figures as ours. Owns: the daemons it starts, with their
+//! data under the scratch directory. Never: uses a daemon that was already running.
+
+use crate::Plan;
+use crate::images::Image;
+use crate::latency::{FirstInstruction, monotonic_ns};
+use crate::processes::{Daemon, command_ok, memory_kib, pids_named};
+use crate::statistics::Series;
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+/// What one peer measured, by the name of the figure.
+pub(crate) struct Figures {
+    pub(crate) name: String,
+    pub(crate) condition: String,
+    pub(crate) values: BTreeMap<&'static str, f64>,
+}
+
+/// A running peer.
+pub(crate) struct Peer {
+    kind: Kind,
+    socket: PathBuf,
+    share: PathBuf,
+    image: String,
+    _daemon: Daemon,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Docker,
+    Podman,
+}
+
+/// Every peer that is installed and starts; one that does not start is named with its error.
+pub(crate) async fn installed(scratch: &Path, image: &Image) -> Vec<Peer> {
+    let mut peers = Vec::new();
+    for (kind, program) in [(Kind::Docker, "dockerd"), (Kind::Podman, "podman")] {
+        if command_ok(Command::new(program).arg("--version")).is_err() {
+            println!("peer: {program} is not installed");
+            continue;
+        }
+        match Peer::start(kind, scratch, image).await {
+            Ok(peer) => peers.push(peer),
+            Err(error) => println!("peer: {program} does not start: {error:#}"),
+        }
+    }
+    peers
+}
+
+pub(crate) async fn measure(peer: Peer, plan: &Plan) -> Result<Figures> {
+    let peer = Arc::new(peer);
+    let mut values = BTreeMap::new();
+    values.insert("pss_idle", peer.memory_mib()?);
+    let api = peer.latency(plan, false).await?;
+    values.insert("start_latency_p50", api.percentile(50.0));
+    values.insert("start_latency_p90", api.percentile(90.0));
+    values.insert("start_latency_p99", api.percentile(99.0));
+    let cli = peer.latency(plan, true).await?;
+    values.insert("starts_per_second", peer.rate(plan).await?);
+    values.insert("pss_100_tasks", peer.loaded(plan).await?);
+    let condition = format!(
+        "{}: {}; through its CLI p50 {:.1} ms, p99 {:.1} ms",
+        peer.name(),
+        peer.describe()?,
+        cli.percentile(50.0),
+        cli.percentile(99.0)
+    );
+    Ok(Figures { name: peer.name().to_owned(), condition, values })
+}
+
+impl Peer {
+    pub(crate) fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Docker => "docker",
+            Kind::Podman => "podman",
+        }
+    }
+
+    async fn start(kind: Kind, scratch: &Path, image: &Image) -> Result<Self> {
+        let name = if kind == Kind::Docker { "docker" } else { "podman" };
+        let home = scratch.join(name);
+        std::fs::create_dir_all(&home)?;
+        let (socket, share, log) =
+            (home.join("api.sock"), scratch.join(format!("{name}-share")), home.join("log"));
+        let mut command = match kind {
+            Kind::Docker => {
+                let mut command = Command::new("dockerd");
+                command.arg("--data-root").arg(home.join("data")).arg("--exec-root").arg(home.join("exec"));
+                command
+                    .arg("--pidfile")
+                    .arg(home.join("pid"))
+                    .arg("-H")
+                    .arg(format!("unix://{}", socket.display()));
+                command
+            }
+            Kind::Podman => {
+                let mut command = podman(&home);
+                command.args(["system", "service", "--time=0"]).arg(format!("unix://{}", socket.display()));
+                command
+            }
+        };
+        let daemon = Daemon::start(&mut command, &log)?;
+        let archive = home.join("image.tar");
+        let _ = std::fs::remove_file(&archive);
+        let source = format!("oci:{}:bench", image.layout.display());
+        let target = format!("docker-archive:{}:localhost/bench:1", archive.display());
+        command_ok(Command::new("skopeo").args(["copy", "--quiet", &source, &target]))?;
+        let peer = Self { kind, socket, share, image: "localhost/bench:1".into(), _daemon: daemon };
+        peer.wait_ready().await.with_context(|| format!("see {}", log.display()))?;
+        command_ok(peer.cli().arg("load").arg("-i").arg(&archive))?;
+        Ok(peer)
+    }
+
+    async fn wait_ready(&self) -> Result<()> {
+        let began = Instant::now();
+        while self.call("GET", "/_ping", "").await.is_err() {
+            if began.elapsed() > Duration::from_secs(30) {
+                bail!("{} does not answer", self.name());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    fn cli(&self) -> Command {
+        match self.kind {
+            Kind::Docker => {
+                let mut command = Command::new("docker");
+                command.arg("-H").arg(format!("unix://{}", self.socket.display()));
+                command
+            }
+            Kind::Podman => podman(self.socket.parent().unwrap_or(Path::new("/"))),
+        }
+    }
+
+    fn describe(&self) -> Result<String> {
+        let format = match self.kind {
+            Kind::Docker => "{{.ServerVersion}}, storage {{.Driver}}, cgroup v{{.CgroupVersion}}",
+            Kind::Podman => {
+                "{{.Version.Version}}, storage {{.Store.GraphDriverName}}, cgroup {{.Host.CgroupsVersion}}"
+            }
+        };
+        Ok(command_ok(self.cli().args(["info", "--format", format]))?.trim().to_owned())
+    }
+
+    /// One HTTP/1.1 request on a connection of its own; the body of a 2xx answer.
+    async fn call(&self, method: &str, path: &str, body: &str) -> Result<String> {
+        let mut stream = UnixStream::connect(&self.socket).await?;
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: peer\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        if !text.starts_with("HTTP/1.1 2") {
+            bail!("{method} {path}: {}", text.chars().take(300).collect::<String>());
+        }
+        Ok(text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+    }
+
+    fn create_body(&self) -> String {
+        serde_json::json!({
+            "Image": self.image, "ExposedPorts": {"8080/tcp": {}},
+            "HostConfig": {
+                "Binds": [format!("{}:/bench", self.share.display())],
+                "PortBindings": {"8080/tcp": [{"HostPort": ""}]},
+                "Memory": 64 << 20, "NanoCpus": 500_000_000u64,
+            },
+        })
+        .to_string()
+    }
+
+    async fn start_one(&self, by_cli: bool) -> Result<String> {
+        if by_cli {
+            let share = format!("{}:/bench", self.share.display());
+            let mut command = self.cli();
+            command.args([
+                "run",
+                "-d",
+                "-p",
+                "8080",
+                "-m",
+                "64m",
+                "--cpus",
+                "0.5",
+                "-v",
+                &share,
+                &self.image,
+            ]);
+            let id = tokio::task::spawn_blocking(move || command_ok(&mut command)).await??;
+            return Ok(id.trim().to_owned());
+        }
+        let answer = self.call("POST", "/v1.40/containers/create", &self.create_body()).await?;
+        let (begin, end) = (answer.find('{').context("no JSON")?, answer.rfind('}').context("no JSON")?);
+        let id = serde_json::from_str::<serde_json::Value>(&answer[begin..=end])?["Id"]
+            .as_str()
+            .context("no Id")?
+            .to_owned();
+        self.call("POST", &format!("/v1.40/containers/{id}/start"), "").await?;
+        Ok(id)
+    }
+
+    async fn remove(&self, id: &str) -> Result<()> {
+        self.call("DELETE", &format!("/v1.40/containers/{id}?force=1"), "").await.map(drop)
+    }
+
+    async fn latency(&self, plan: &Plan, by_cli: bool) -> Result<Series> {
+        let first = FirstInstruction::listen(&self.share)?;
+        let mut samples = Vec::new();
+        for run in 0..plan.warm_up + plan.runs {
+            let called = monotonic_ns();
+            let id = self.start_one(by_cli).await?;
+            let (began, stream) = first.next().await?;
+            if run >= plan.warm_up {
+                samples.push(began.saturating_sub(called) as f64 / 1e6);
+            }
+            drop(stream);
+            self.remove(&id).await?;
+        }
+        Ok(Series::new(samples))
+    }
+
+    async fn rate(self: &Arc<Self>, plan: &Plan) -> Result<f64> {
+        let first = FirstInstruction::listen(&self.share)?;
+        let each = plan.starts / plan.clients;
+        let began = Instant::now();
+        let mut clients = Vec::new();
+        for _ in 0..plan.clients {
+            let peer = self.clone();
+            clients.push(tokio::spawn(async move {
+                let mut ids = Vec::new();
+                for _ in 0..each {
+                    ids.push(peer.start_one(false).await?);
+                }
+                anyhow::Ok(ids)
+            }));
+        }
+        let mut held = Vec::new();
+        for _ in 0..each * plan.clients {
+            held.push(first.next().await?.1);
+        }
+        let rate = (each * plan.clients) as f64 / began.elapsed().as_secs_f64();
+        for client in clients {
+            for id in client.await?? {
+                self.remove(&id).await?;
+            }
+        }
+        Ok(rate)
+    }
+
+    async fn loaded(&self, plan: &Plan) -> Result<f64> {
+        let first = FirstInstruction::listen(&self.share)?;
+        let (mut ids, mut held) = (Vec::new(), Vec::new());
+        for _ in 0..plan.tasks {
+            ids.push(self.start_one(false).await?);
+            held.push(first.next().await?.1);
+        }
+        let memory = self.memory_mib()?;
+        for id in ids {
+            self.remove(&id).await?;
+        }
+        Ok(memory)
+    }
+
+    /// PSS of every process the peer keeps for its work.
+    fn memory_mib(&self) -> Result<f64> {
+        let names: &[&str] = match self.kind {
+            Kind::Docker => &["dockerd", "containerd", "containerd-shim", "docker-proxy"],
+            Kind::Podman => &["podman", "conmon", "rootlessport", "netavark", "aardvark-dns"],
+        };
+        let mut kib = 0;
+        for pid in pids_named(names)? {
+            kib += memory_kib(pid).map(|(pss, _)| pss).unwrap_or(0);
+        }
+        Ok(kib as f64 / 1024.0)
+    }
+}
+
+fn podman(home: &Path) -> Command {
+    let mut command = Command::new("podman");
+    command.arg("--root").arg(home.join("data")).arg("--runroot").arg(home.join("run"));
+    command.args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"]);
+    command
+}

@@ -1,0 +1,83 @@
+//! Processes of the benchmark: own namespaces, children that end with us, memory by PSS.
+//! Never: signals a process by name; every child is held by its handle.
+
+use anyhow::{Context, Result, bail};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command};
+
+/// Runs this program again inside a network and a mount namespace of its own, once.
+pub(crate) fn enter_own_namespaces() -> Result<()> {
+    const MARK: &str = "LIGHTER_BENCH_NAMESPACES";
+    if std::env::var_os(MARK).is_some() {
+        command_ok(Command::new("ip").args(["link", "set", "lo", "up"]))?;
+        return Ok(());
+    }
+    let error = Command::new("unshare")
+        .args(["--net", "--mount", "--propagation", "private", "--"])
+        .arg(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .env(MARK, "1")
+        .exec();
+    Err(error).context("run unshare(1), as root")
+}
+
+/// Runs a command to its end; its error output becomes the error.
+pub(crate) fn command_ok(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("run {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A daemon that is ended (SIGTERM, then waited for) when the value goes.
+pub(crate) struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self> {
+        let file = std::fs::File::create(log)?;
+        command.stdout(file.try_clone()?).stderr(file);
+        let child = command.spawn().with_context(|| format!("start {command:?}"))?;
+        Ok(Self { child })
+    }
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let _ = self.child.wait();
+    }
+}
+
+/// Proportional and private memory of a process in KiB (proc(5), smaps_rollup).
+pub(crate) fn memory_kib(pid: u32) -> Result<(u64, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let field = |name: &str| -> u64 {
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+    };
+    Ok((field("Pss:"), field("Private_Clean:") + field("Private_Dirty:")))
+}
+
+/// The pids whose executable has this file name, among the processes in our network namespace and
+/// started since: `wanted` decides by command name.
+pub(crate) fn pids_named(wanted: &[&str]) -> Result<Vec<u32>> {
+    let ours = std::fs::read_link("/proc/self/ns/mnt")?;
+    let mut pids = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|text| text.parse::<u32>().ok()) else { continue };
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let namespace = std::fs::read_link(format!("/proc/{pid}/ns/mnt"));
+        if wanted.contains(&comm.trim()) && namespace.is_ok_and(|theirs| theirs == ours) {
+            pids.push(pid);
+        }
+    }
+    Ok(pids)
+}
