@@ -158,6 +158,7 @@ impl Writer {
                 else => {}
             }
         }
+        self.committer.close().await;
     }
 
     /// Decides a command and whatever has queued behind it, until the group is full.

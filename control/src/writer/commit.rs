@@ -40,8 +40,18 @@ impl Committer {
                     }
                 }
             }
+            // The writer's end of the channel tells it that the store is closed.
+            drop(store);
+            drop(done);
         });
         Self { requests, outcomes }
+    }
+
+    /// Ends the thread and waits until the store is closed, so that it can be opened again.
+    pub(super) async fn close(self) {
+        let Self { requests, mut outcomes } = self;
+        drop(requests);
+        while outcomes.recv().await.is_some() {}
     }
 
     /// `None` when the thread is gone.

@@ -5,6 +5,7 @@ use lighter_proto::v1;
 use lighter_proto::v1::control_message::Message as FromControl;
 use lighter_proto::v1::node_client::NodeClient;
 use lighter_proto::v1::node_message::Message as FromNode;
+use std::collections::VecDeque;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -12,19 +13,19 @@ use tonic::{Status, Streaming};
 
 /// A joined node.
 #[derive(Clone)]
-pub struct FakeNode {
-    pub id: String,
-    pub certificate: String,
-    pub key: String,
-    pub run_id: String,
-    pub incarnation: String,
-    pub revision: u64,
-    pub held: Vec<v1::HeldTask>,
-    pub resources: v1::Resources,
+pub(crate) struct FakeNode {
+    pub(crate) id: String,
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+    pub(crate) run_id: String,
+    pub(crate) incarnation: String,
+    pub(crate) revision: u64,
+    pub(crate) held: Vec<v1::HeldTask>,
+    pub(crate) resources: v1::Resources,
 }
 
 /// A certificate request for a fresh key.
-pub fn certificate_request() -> (String, String) {
+pub(crate) fn certificate_request() -> (String, String) {
     let key = rcgen::KeyPair::generate().unwrap();
     // What a request says of itself must not matter.
     let params = rcgen::CertificateParams::new(vec!["control.lighter.internal".to_owned()]).unwrap();
@@ -33,7 +34,7 @@ pub fn certificate_request() -> (String, String) {
 }
 
 /// Spends a token.
-pub async fn join(running: &Running, token: &str, name: &str) -> Result<FakeNode, Status> {
+pub(crate) async fn join(running: &Running, token: &str, name: &str) -> Result<FakeNode, Status> {
     let (certificate_request_pem, key) = certificate_request();
     let request =
         v1::JoinRequest { token: token.to_owned(), certificate_request_pem, name: name.to_owned() };
@@ -51,31 +52,33 @@ pub async fn join(running: &Running, token: &str, name: &str) -> Result<FakeNode
 }
 
 /// Joins with a token of its own.
-pub async fn joined(running: &Running, name: &str) -> FakeNode {
+pub(crate) async fn joined(running: &Running, name: &str) -> FakeNode {
     let token = running.handle.create_join_token().await.unwrap();
     join(running, &token, name).await.unwrap()
 }
 
 /// A live session.
-pub struct FakeSession {
-    pub hello: v1::ControlHello,
+pub(crate) struct FakeSession {
+    pub(crate) hello: v1::ControlHello,
     /// What the manifest said.
-    pub manifest: Vec<v1::Assignment>,
-    pub manifest_chunks: usize,
-    pub revision: u64,
+    pub(crate) manifest: Vec<v1::Assignment>,
+    pub(crate) manifest_chunks: usize,
+    pub(crate) revision: u64,
     /// `family:revision` of the definitions got, in order.
-    pub definitions: Vec<String>,
-    pub last_sequence: u64,
+    pub(crate) definitions: Vec<String>,
+    pub(crate) last_sequence: u64,
+    /// Assignments that came while something else was waited for.
+    early: VecDeque<v1::Assignments>,
     out: mpsc::Sender<v1::NodeMessage>,
     incoming: Streaming<v1::ControlMessage>,
 }
 
 impl FakeNode {
-    pub async fn client(&self, running: &Running) -> NodeClient<Channel> {
+    pub(crate) async fn client(&self, running: &Running) -> NodeClient<Channel> {
         NodeClient::new(running.tls(Some((&self.certificate, &self.key))).await)
     }
 
-    pub fn hello(&self) -> v1::NodeHello {
+    pub(crate) fn hello(&self) -> v1::NodeHello {
         v1::NodeHello {
             protocol: Some(v1::ProtocolRange { min: 1, max: 1 }),
             agent_version: "0.0.1".to_owned(),
@@ -90,11 +93,11 @@ impl FakeNode {
     }
 
     /// Begins a session and reads up to the end of the manifest.
-    pub async fn connect(&self, running: &Running) -> Result<FakeSession, Status> {
+    pub(crate) async fn connect(&self, running: &Running) -> Result<FakeSession, Status> {
         self.connect_saying(running, self.hello()).await
     }
 
-    pub async fn connect_saying(&self, running: &Running, hello: v1::NodeHello) -> Result<FakeSession, Status> {
+    pub(crate) async fn connect_saying(&self, running: &Running, hello: v1::NodeHello) -> Result<FakeSession, Status> {
         let (out, messages) = mpsc::channel(64);
         let mut client = self.client(running).await;
         let incoming = client.session(ReceiverStream::new(messages)).await?.into_inner();
@@ -105,6 +108,7 @@ impl FakeNode {
             revision: 0,
             definitions: Vec::new(),
             last_sequence: 0,
+            early: VecDeque::new(),
             out,
             incoming,
         };
@@ -127,12 +131,12 @@ impl FakeNode {
 }
 
 impl FakeSession {
-    pub async fn say(&self, message: FromNode) {
+    pub(crate) async fn say(&self, message: FromNode) {
         self.out.send(v1::NodeMessage { message: Some(message) }).await.unwrap();
     }
 
     /// The next message; sequences are checked, definitions remembered.
-    pub async fn receive(&mut self) -> Result<FromControl, Status> {
+    pub(crate) async fn receive(&mut self) -> Result<FromControl, Status> {
         let next = tokio::time::timeout(PATIENCE, self.incoming.message()).await.expect("nothing came");
         let message = next?.ok_or_else(|| Status::ok("the stream ended"))?;
         let body = message.message.unwrap();
@@ -150,28 +154,32 @@ impl FakeSession {
     }
 
     /// Reads until assignments come.
-    pub async fn assignments(&mut self) -> Vec<v1::Assignment> {
-        loop {
+    pub(crate) async fn assignments(&mut self) -> Vec<v1::Assignment> {
+        while self.early.is_empty() {
             if let FromControl::Assignments(assignments) = self.receive().await.unwrap() {
-                self.revision = assignments.revision;
-                return assignments.assignments;
+                self.early.push_back(assignments);
             }
         }
+        let assignments = self.early.pop_front().unwrap();
+        self.revision = assignments.revision;
+        assignments.assignments
     }
 
     /// Reports and waits until all of it is applied.
-    pub async fn report(&mut self, reports: Vec<v1::TaskReport>) {
+    pub(crate) async fn report(&mut self, reports: Vec<v1::TaskReport>) {
         let mut missing = reports.len();
         self.say(FromNode::TaskReports(v1::TaskReports { reports })).await;
         while missing > 0 {
-            if let FromControl::ReportsApplied(applied) = self.receive().await.unwrap() {
-                missing -= applied.applied.len();
+            match self.receive().await.unwrap() {
+                FromControl::ReportsApplied(applied) => missing -= applied.applied.len(),
+                FromControl::Assignments(assignments) => self.early.push_back(assignments),
+                _ => {}
             }
         }
     }
 
     /// Reads until the session ends; why it did.
-    pub async fn end(&mut self) -> Status {
+    pub(crate) async fn end(&mut self) -> Status {
         loop {
             if let Err(status) = self.receive().await {
                 return status;
@@ -181,7 +189,7 @@ impl FakeSession {
 }
 
 /// A report with a status.
-pub fn report(task: &str, sequence: u64, status: v1::TaskStatus) -> v1::TaskReport {
+pub(crate) fn report(task: &str, sequence: u64, status: v1::TaskStatus) -> v1::TaskReport {
     v1::TaskReport {
         task_id: task.to_owned(),
         sequence,
@@ -191,7 +199,7 @@ pub fn report(task: &str, sequence: u64, status: v1::TaskStatus) -> v1::TaskRepo
 }
 
 /// A report of a task whose only container exited.
-pub fn stopped_report(task: &str, sequence: u64, exit_code: i32) -> v1::TaskReport {
+pub(crate) fn stopped_report(task: &str, sequence: u64, exit_code: i32) -> v1::TaskReport {
     let exit = v1::ContainerExit {
         status: Some(v1::container_exit::Status::Exited(exit_code)),
         oom_killed: false,

@@ -72,7 +72,12 @@ proptest! {
                 }
             }
             // Settles whatever a fault at the end has left behind.
-            while writer.submit(register()).await.map(|record| acknowledged.insert(record.id.revision)).is_err() {}
+            loop {
+                match writer.submit(register()).await {
+                    Ok(record) => break assert!(acknowledged.insert(record.id.revision)),
+                    Err(error) => unknown += usize::from(error == ApiError::OutcomeUnknown),
+                }
+            }
             let stored = State::from_records(store.records()).unwrap();
             let revisions: BTreeSet<u32> = stored.definitions.keys().map(|id| id.revision).collect();
             assert!(acknowledged.is_subset(&revisions));

@@ -250,7 +250,7 @@ async fn a_large_manifest_comes_in_chunks() {
     // Long groups, so that a few hundred tasks fill more than 256 KiB.
     let request = v1::RunTaskRequest { group: "g".repeat(255), ..run_request("web", 10) };
     let mut tasks = 0;
-    while tasks < 800 {
+    while tasks < 1000 {
         tasks += admin.run_task(request.clone()).await.unwrap().into_inner().tasks.len();
     }
     let session = node.connect(&running).await.unwrap();

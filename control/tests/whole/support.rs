@@ -14,17 +14,17 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic_types::StatusExt;
 
 /// How long anything may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running control plane with its directory.
-pub struct Running {
-    pub handle: ControlHandle,
-    pub dir: Arc<TempDir>,
-    pub clock_ahead_ms: Arc<AtomicU64>,
+pub(crate) struct Running {
+    pub(crate) handle: ControlHandle,
+    pub(crate) dir: Arc<TempDir>,
+    pub(crate) clock_ahead_ms: Arc<AtomicU64>,
 }
 
 /// Settings for a test: free ports on loopback, a socket in the directory, quick heartbeats.
-pub fn config(dir: &TempDir) -> ControlConfig {
+pub(crate) fn config(dir: &TempDir) -> ControlConfig {
     ControlConfig {
         data_dir: dir.path().join("data"),
         listen: vec!["127.0.0.1:0".parse().unwrap()],
@@ -37,11 +37,11 @@ pub fn config(dir: &TempDir) -> ControlConfig {
     }
 }
 
-pub async fn start() -> Running {
+pub(crate) async fn start() -> Running {
     start_with(|_| {}).await
 }
 
-pub async fn start_with(change: impl FnOnce(&mut ControlConfig)) -> Running {
+pub(crate) async fn start_with(change: impl FnOnce(&mut ControlConfig)) -> Running {
     let dir = Arc::new(TempDir::new().unwrap());
     let mut config = config(&dir);
     change(&mut config);
@@ -52,7 +52,7 @@ pub async fn start_with(change: impl FnOnce(&mut ControlConfig)) -> Running {
 }
 
 /// The system's clock, moved ahead as the test wants.
-pub fn clock(ahead_ms: Arc<AtomicU64>) -> Environment {
+pub(crate) fn clock(ahead_ms: Arc<AtomicU64>) -> Environment {
     Environment::with_clock(move || {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         since.as_millis() as u64 + ahead_ms.load(Ordering::Relaxed)
@@ -61,7 +61,7 @@ pub fn clock(ahead_ms: Arc<AtomicU64>) -> Environment {
 
 impl Running {
     /// Stops, and starts again on the same directory.
-    pub async fn restart(self) -> Running {
+    pub(crate) async fn restart(self) -> Running {
         self.handle.shutdown();
         self.handle.join().await;
         let environment = clock(self.clock_ahead_ms.clone());
@@ -70,13 +70,13 @@ impl Running {
     }
 
     /// The certificate of the CA as PEM, from the administrator's file.
-    pub fn ca_pem(&self) -> String {
+    pub(crate) fn ca_pem(&self) -> String {
         let (_, _, ca) = split_admin(&std::fs::read_to_string(self.handle.admin_key_path()).unwrap());
         ca
     }
 
     /// Over TLS, with a client certificate or without.
-    pub async fn tls(&self, identity: Option<(&str, &str)>) -> Channel {
+    pub(crate) async fn tls(&self, identity: Option<(&str, &str)>) -> Channel {
         let mut tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(self.ca_pem()))
             .domain_name("control.lighter.internal");
@@ -88,48 +88,48 @@ impl Running {
     }
 
     /// Over TLS with the administrator's key.
-    pub async fn admin_tls(&self) -> Channel {
+    pub(crate) async fn admin_tls(&self) -> Channel {
         let pem = std::fs::read_to_string(self.handle.admin_key_path()).unwrap();
         let (certificate, key, _) = split_admin(&pem);
         self.tls(Some((&certificate, &key))).await
     }
 
     /// Over the Unix socket, where this process is the administrator.
-    pub async fn unix(&self) -> Channel {
+    pub(crate) async fn unix(&self) -> Channel {
         let url = format!("unix:{}", self.handle.unix_socket().unwrap().display());
         Endpoint::from_shared(url).unwrap().connect().await.unwrap()
     }
 
     /// Over loopback without TLS, anonymous.
-    pub async fn plaintext(&self) -> Channel {
+    pub(crate) async fn plaintext(&self) -> Channel {
         let url = format!("http://{}", self.handle.plaintext_addresses()[0]);
         Endpoint::from_shared(url).unwrap().connect().await.unwrap()
     }
 
-    pub async fn admin(&self) -> LighterClient<Channel> {
+    pub(crate) async fn admin(&self) -> LighterClient<Channel> {
         LighterClient::new(self.unix().await)
     }
 
     /// A client of the node service without an identity, over TLS.
-    pub async fn anonymous_node(&self) -> NodeClient<Channel> {
+    pub(crate) async fn anonymous_node(&self) -> NodeClient<Channel> {
         NodeClient::new(self.tls(None).await)
     }
 }
 
 /// Certificate, key and CA of an admin.pem.
-pub fn split_admin(pem: &str) -> (String, String, String) {
+pub(crate) fn split_admin(pem: &str) -> (String, String, String) {
     let ends: Vec<usize> = pem.match_indices("-----BEGIN").map(|(at, _)| at).collect();
     assert_eq!(ends.len(), 3, "admin.pem holds a certificate, a key and the CA");
     (pem[..ends[1]].to_owned(), pem[ends[1]..ends[2]].to_owned(), pem[ends[2]..].to_owned())
 }
 
 /// The machine-readable reason of a refusal.
-pub fn reason(status: &Status) -> String {
+pub(crate) fn reason(status: &Status) -> String {
     status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
 /// A definition with one container.
-pub fn definition_json(family: &str, cpu: u32, memory: u64, host_port: Option<u16>) -> String {
+pub(crate) fn definition_json(family: &str, cpu: u32, memory: u64, host_port: Option<u16>) -> String {
     let ports = host_port.map_or(String::new(), |port| {
         format!(r#","portMappings":[{{"containerPort":80,"hostPort":{port}}}]"#)
     });
@@ -139,23 +139,23 @@ pub fn definition_json(family: &str, cpu: u32, memory: u64, host_port: Option<u1
     )
 }
 
-pub async fn register(client: &mut LighterClient<Channel>, json: &str) -> v1::TaskDefinition {
+pub(crate) async fn register(client: &mut LighterClient<Channel>, json: &str) -> v1::TaskDefinition {
     let request = v1::RegisterTaskDefinitionRequest { json: json.to_owned() };
     client.register_task_definition(request).await.unwrap().into_inner().task_definition.unwrap()
 }
 
-pub fn run_request(task_definition: &str, count: u32) -> v1::RunTaskRequest {
+pub(crate) fn run_request(task_definition: &str, count: u32) -> v1::RunTaskRequest {
     v1::RunTaskRequest { task_definition: task_definition.to_owned(), count, ..Default::default() }
 }
 
-pub async fn describe_task(client: &mut LighterClient<Channel>, id: &str) -> v1::Task {
+pub(crate) async fn describe_task(client: &mut LighterClient<Channel>, id: &str) -> v1::Task {
     let request = v1::DescribeTasksRequest { tasks: vec![id.to_owned()], ..Default::default() };
     let mut response = client.describe_tasks(request).await.unwrap().into_inner();
     assert!(response.failures.is_empty(), "{:?}", response.failures);
     response.tasks.remove(0)
 }
 
-pub async fn describe_instance(client: &mut LighterClient<Channel>, name: &str) -> v1::ContainerInstance {
+pub(crate) async fn describe_instance(client: &mut LighterClient<Channel>, name: &str) -> v1::ContainerInstance {
     let container_instances = vec![name.to_owned()];
     let request = v1::DescribeContainerInstancesRequest { container_instances, ..Default::default() };
     let mut response = client.describe_container_instances(request).await.unwrap().into_inner();
@@ -164,7 +164,7 @@ pub async fn describe_instance(client: &mut LighterClient<Channel>, name: &str) 
 }
 
 /// Polls until the condition holds.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let deadline = Instant::now() + PATIENCE;
     while !condition().await {
         assert!(Instant::now() < deadline, "waited in vain for: {what}");

@@ -2,6 +2,8 @@
 
 use crate::support::{definition_json, reason, register, start, start_with};
 use lighter_proto::v1;
+use lighter_proto::v1::lighter_client::LighterClient;
+use tonic::transport::Endpoint;
 use tonic::{Code, Streaming};
 
 async fn next(events: &mut Streaming<v1::Event>) -> v1::Event {
@@ -60,8 +62,13 @@ async fn what_is_too_old_is_out_of_range() {
 async fn a_watcher_that_does_not_read_is_cut_off_and_nobody_waits_for_it() {
     let running = start().await;
     let mut admin = running.admin().await;
-    let mut lazy = admin.watch_events(v1::WatchEventsRequest::default()).await.unwrap().into_inner();
-    // More than the transport's window and the watcher's depth hold.
+    // A connection of its own with a small window: what is not read is soon not sent.
+    let url = format!("unix:{}", running.handle.unix_socket().unwrap().display());
+    let endpoint = Endpoint::from_shared(url).unwrap();
+    let endpoint = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
+    let mut other = LighterClient::new(endpoint.connect().await.unwrap());
+    let mut lazy = other.watch_events(v1::WatchEventsRequest::default()).await.unwrap().into_inner();
+    // More than the windows, the buffers and the watcher's depth hold.
     let image = "x".repeat(200);
     let json = format!(r#"{{"family":"a","containerDefinitions":[{{"name":"web","image":"{image}","memory":6}}]}}"#);
     let mut written = 0;
