@@ -78,6 +78,8 @@ pub(crate) fn prepare(
             Some(layer) => inner.layout.layer(layer).join("diff"),
             None => inner.layout.root().join("empty"),
         };
+        // Left by a mount that a reboot took away; overlayfs refuses a volatile one's work directory.
+        discard(inner, &snapshot.join("work"))?;
         make_upper(&snapshot, &top)?;
         let options = mount_options(key, &links);
         mount::overlay(&inner.layout.links(), &options, &dir).map_err(|source| {
@@ -150,13 +152,16 @@ fn make_upper(snapshot: &Path, top: &Path) -> Result<(), RootfsError> {
 }
 
 /// Paths are relative to `l/`, so that 127 layers fit into the one page mount(2) takes.
+/// `volatile`: without it every unmount syncs the whole file system the store is on, and a container's
+/// fsync waits for a disk that keeps the file for no one: a snapshot does not outlive its container,
+/// and no container outlives a power cut. What has to last is in volumes, which overlayfs is not under.
 fn mount_options(key: &AttachmentKey, links_bottom_first: &[String]) -> String {
     let mut lower: Vec<&str> = links_bottom_first.iter().rev().map(String::as_str).collect();
     if lower.is_empty() {
         lower.push("../empty");
     }
     let snapshot = format!("../snapshots/{}/{}", key.task, key.container);
-    format!("lowerdir={},upperdir={snapshot}/upper,workdir={snapshot}/work", lower.join(":"))
+    format!("lowerdir={},upperdir={snapshot}/upper,workdir={snapshot}/work,volatile", lower.join(":"))
 }
 
 pub(crate) fn remove(inner: &Inner, key: &AttachmentKey) -> Result<(), RootfsError> {
@@ -179,20 +184,21 @@ pub(crate) fn remove(inner: &Inner, key: &AttachmentKey) -> Result<(), RootfsErr
             _ => {}
         }
     }
-    discard(inner, &snapshot)
+    discard(inner, &snapshot)?;
+    if let Some(task) = snapshot.parent() {
+        // Fails while other containers of the task have snapshots, which is right.
+        let _ = fs::remove_dir(task);
+    }
+    Ok(())
 }
 
-/// One rename takes the snapshot out of sight; deleting it may then be cut short by a crash.
+/// One rename takes a directory out of sight; deleting it may then be cut short by a crash.
 fn discard(inner: &Inner, snapshot: &Path) -> Result<(), RootfsError> {
     let name = inner.layout.unique();
     let trash = inner.layout.trash();
     match fs::rename(snapshot, trash.join(&name)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(failed("deleting", snapshot))?,
-    }
-    if let Some(task) = snapshot.parent() {
-        // Fails while other containers of the task have snapshots, which is right.
-        let _ = fs::remove_dir(task);
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd: OwnedFd = rustix::fs::open(&trash, flags, Mode::empty())

@@ -4,7 +4,6 @@
 
 use crate::digest::Digest;
 use crate::manifest::ManifestError;
-use crate::platform::Platform;
 use crate::reference::InvalidReference;
 use crate::registry::error::RegistryError;
 use crate::unpack::UnpackError;
@@ -17,13 +16,13 @@ pub enum PullError {
     #[error("the image name is not valid")]
     Reference(#[source] InvalidReference),
     #[error("asking the registry for {reference} failed")]
-    Resolve { reference: String, #[source] source: RegistryError },
+    Resolve { reference: String, #[source] source: Box<RegistryError> },
     #[error("the registry's answer for {reference} cannot be used")]
     Manifest { reference: String, #[source] source: ManifestError },
     #[error("{reference} has no image for {wanted} (it has {offered})")]
-    WrongPlatform { reference: String, wanted: Platform, offered: String },
+    WrongPlatform { reference: String, wanted: String, offered: String },
     #[error("downloading layer {digest} of {reference} failed")]
-    Layer { reference: String, digest: Digest, #[source] source: RegistryError },
+    Layer { reference: String, digest: Digest, #[source] source: Box<RegistryError> },
     #[error("unpacking layer {digest} of {reference} failed")]
     Unpack { reference: String, digest: Digest, #[source] source: UnpackError },
     #[error("layer {digest} of {reference} unpacks to {actual}, its image says {expected}")]

@@ -183,16 +183,17 @@ impl LayerJob<'_> {
         loop {
             let narrowed = source.with_endpoints(endpoints.clone());
             let mut download = Download::new(&narrowed, self.descriptor);
-            match self.attempt(inner, &mut download, reference, reporter).await {
-                Err(PullError::Layer { source: RegistryError::WrongDigest { host, digest, actual }, .. })
-                    if endpoints.len() > 1 =>
-                {
-                    tracing::warn!(%host, %digest, %actual, "wrong content; the other endpoints are asked");
-                    let wrong = download.endpoint().clone();
-                    endpoints.retain(|e| *e != wrong);
-                }
-                other => return other,
+            let result = self.attempt(inner, &mut download, reference, reporter).await;
+            let wrong = match &result {
+                Err(PullError::Layer { source, .. }) if endpoints.len() > 1 => source,
+                _ => return result,
+            };
+            if !matches!(**wrong, RegistryError::WrongDigest { .. }) {
+                return result;
             }
+            tracing::warn!(error = %wrong, "the other endpoints are asked");
+            let endpoint = download.endpoint().clone();
+            endpoints.retain(|e| *e != endpoint);
         }
     }
 
@@ -212,7 +213,7 @@ impl LayerJob<'_> {
         let layer_failed = |source| PullError::Layer {
             reference: reference.to_owned(),
             digest: self.descriptor.digest.clone(),
-            source,
+            source: Box::new(source),
         };
         let ended = downloaded.map_err(layer_failed)?;
         match unpacked {

@@ -36,7 +36,7 @@ pub(crate) struct Question<'a> {
 
 impl Question<'_> {
     fn failed(&self, source: RegistryError) -> PullError {
-        PullError::Resolve { reference: self.reference.to_string(), source }
+        PullError::Resolve { reference: self.reference.to_string(), source: Box::new(source) }
     }
 
     fn unusable(&self, source: ManifestError) -> PullError {
@@ -46,7 +46,7 @@ impl Question<'_> {
     fn wrong_platform(&self, offered: String) -> PullError {
         PullError::WrongPlatform {
             reference: self.reference.to_string(),
-            wanted: self.platform.clone(),
+            wanted: self.platform.to_string(),
             offered,
         }
     }

@@ -125,7 +125,7 @@ impl Pull<'_> {
         match source.ask("the tag", |ask| registries.head_manifest(ask, name)).await {
             Ok(digest) => Ok(digest.as_ref() == Some(&image.resolved_digest)),
             Err(error) if error.unreachable() => {
-                Err(PullError::Resolve { reference: self.reference.to_string(), source: error })
+                Err(PullError::Resolve { reference: self.reference.to_string(), source: Box::new(error) })
             }
             // Some registries know no HEAD; what a refusal means, the GET that follows will say.
             Err(_) => Ok(false),

@@ -225,7 +225,8 @@ fn symlinked_directories_are_followed_inside_the_layer() {
 #[test]
 fn hostile_layers_are_refused_or_stay_inside() {
     let outside = |arena: &Arena| arena.base.path().join("outside").display().to_string();
-    let attacks: Vec<(&str, Box<dyn Fn(&str) -> Archive>)> = vec![
+    type Attack = Box<dyn Fn(&str) -> Archive>;
+    let attacks: Vec<(&str, Attack)> = vec![
         ("dots", Box::new(|_| Archive::default().file("../outside/secret", b"x"))),
         ("absolute", Box::new(|o| Archive::default().file(&format!("{o}/secret"), b"x"))),
         ("through a symlink", Box::new(|o| Archive::default().symlink("s", o).file("s/secret", b"x"))),

@@ -122,7 +122,8 @@ async fn wrong_credentials() {
 async fn content_that_is_not_what_the_manifest_says() {
     let scene = Scene::new().await;
     let digest = Digest::of(&scene.served.blobs[1]);
-    let faults: [(&str, fn(&mut Behaviour)); 3] = [
+    type Fault = fn(&mut Behaviour);
+    let faults: [(&str, Fault); 3] = [
         ("with other content", |b| b.corrupt = true),
         ("announced", |b| b.short_by = 10),
         ("sent more than", |b| b.extra = 5000),

@@ -156,6 +156,25 @@ fn a_snapshot_that_lost_its_record_is_still_removed() {
 }
 
 #[test]
+fn a_snapshot_whose_mount_a_reboot_took_away_is_mounted_again() {
+    in_own_namespace(async {
+        let registry = FakeRegistry::start().await;
+        let fixture = Fixture::new(&[&registry]);
+        let store = fixture.open();
+        let image = pull(&store, &registry.put("1", &Image::of(vec![Layer::new().file("f", b"x").tar()]).serve())).await.unwrap();
+        let dir = fixture.dir.path().join("rootfs");
+        store.prepare_rootfs(&key("a"), &image, &dir).await.unwrap();
+        fs::write(dir.join("f"), b"changed").unwrap();
+        assert!(Command::new("umount").arg(&dir).status().unwrap().success());
+        assert!(!store.list_snapshots().await.unwrap()[0].mounted);
+        store.prepare_rootfs(&key("a"), &image, &dir).await.unwrap();
+        assert_eq!(fs::read(dir.join("f")).unwrap(), b"changed");
+        store.remove_rootfs(&key("a")).await.unwrap();
+        assert_nothing_half_made(&fixture.root());
+    });
+}
+
+#[test]
 fn a_fresh_volume_gets_the_images_files() {
     in_own_namespace(async {
         let registry = FakeRegistry::start().await;
