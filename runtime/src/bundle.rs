@@ -47,6 +47,7 @@ pub struct Bundle {
     pub(crate) state_root: PathBuf,
     pub(crate) cgroup: CgroupPaths,
     pub(crate) expected: Limits,
+    pub(crate) seccomp_filter: Option<PathBuf>,
     pub(crate) log_path: PathBuf,
     pub(crate) log: LogPolicy,
 }
@@ -118,6 +119,7 @@ pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Resu
         state_root: config.state_root(request.task),
         cgroup,
         expected,
+        seccomp_filter: (!request.container.privileged).then(|| config.seccomp_filter()),
         log_path: config.task_log_dir(request.task).join(format!("{name}.log")),
         log: LogPolicy { file_bytes_max: config.log.file_bytes_max, files_max: config.log.files_max },
         directory,
@@ -133,6 +135,7 @@ impl Bundle {
             state_root: text(&self.state_root),
             cgroup: self.cgroup.clone(),
             expected: self.expected,
+            seccomp_filter: self.seccomp_filter.as_deref().map(text),
             log_path: text(&self.log_path),
             log: self.log,
         }

@@ -69,6 +69,11 @@ impl RuntimeConfig {
         self.task_dir(task).join("bundles").join(container.as_str())
     }
 
+    /// The compiled default profile; made by `Runtime::open`.
+    pub(crate) fn seccomp_filter(&self) -> PathBuf {
+        self.run_dir.join("seccomp").join("default.bpf")
+    }
+
     /// libcontainer's state directories of a task.
     pub(crate) fn state_root(&self, task: &TaskId) -> PathBuf {
         self.task_dir(task).join("oci")

@@ -14,6 +14,7 @@ pub use teardown::RemoveError;
 use crate::bundle::{self, Bundle, BundleError, BundleRequest};
 use crate::cgroup::{CgroupError, TaskUsage};
 use crate::config::{RuntimeConfig, attainable_nofile};
+use crate::spec;
 use lighter_model::ids::TaskId;
 use std::io;
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub enum OpenError {
     NoProgram { path: PathBuf },
     #[error("cannot make {path}")]
     Directory { path: PathBuf, source: io::Error },
+    #[error("the seccomp profile cannot be compiled: {message}")]
+    Seccomp { message: String },
     #[error("cgroups are not usable")]
     Cgroup(#[source] CgroupError),
 }
@@ -35,6 +38,21 @@ pub enum OpenError {
 pub struct Runtime {
     config: Arc<RuntimeConfig>,
     controllers: Vec<String>,
+}
+
+/// Has lighter-oci compile the default profile; containers that start meanwhile keep the file
+/// they have opened.
+fn compile_seccomp(config: &RuntimeConfig) -> Result<(), OpenError> {
+    let filter = config.seccomp_filter();
+    let profile = filter.with_extension("json");
+    let failed = |message: String| OpenError::Seccomp { message };
+    if let Some(directory) = filter.parent() {
+        launch::private_directory(directory).map_err(|error| failed(error.to_string()))?;
+    }
+    std::fs::write(&profile, spec::default_seccomp().to_string()).map_err(|error| failed(error.to_string()))?;
+    let mut command = std::process::Command::new(&config.oci_path);
+    let output = command.arg("compile-seccomp").arg(&profile).arg(&filter).output().map_err(|error| failed(error.to_string()))?;
+    if output.status.success() { Ok(()) } else { Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())) }
 }
 
 impl Runtime {
@@ -50,6 +68,7 @@ impl Runtime {
         }
         config.nofile_default = attainable_nofile(config.nofile_default);
         let controllers = config.cgroup.prepare().map_err(OpenError::Cgroup)?;
+        compile_seccomp(&config)?;
         Ok(Self { config: Arc::new(config), controllers })
     }
 

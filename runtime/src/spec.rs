@@ -4,6 +4,9 @@
 //! Defaults are Docker's, so that an image behaves as its author saw it: capabilities, seccomp
 //! profile, device rules, masked paths, mounts, environment. no-new-privileges is ours.
 //! Source: OCI runtime spec 1.2, config.md and config-linux.md.
+//! The seccomp profile is not in it: libcontainer would compile it anew for every start, which took
+//! 10 of a start's 17 ms of processor time. `Runtime::open` has it compiled once and the helper
+//! installs the result right before the program.
 //! Never: reads a file.
 
 mod devices;
@@ -94,6 +97,11 @@ pub enum SpecError {
     NotOci { container: String, source: serde_json::Error },
 }
 
+/// The profile every container but a privileged one gets.
+pub fn default_seccomp() -> Value {
+    seccomp::default_profile(process::DEFAULT_CAPABILITIES)
+}
+
 /// The spec and the limits that it asks for.
 pub fn oci_spec(request: &SpecRequest<'_>) -> Result<(Spec, Limits), SpecError> {
     let container = request.container.name.to_string();
@@ -114,7 +122,6 @@ pub fn oci_spec(request: &SpecRequest<'_>) -> Result<(Spec, Limits), SpecError> 
     if !request.container.privileged {
         linux["maskedPaths"] = json!(MASKED_PATHS);
         linux["readonlyPaths"] = json!(READONLY_PATHS);
-        linux["seccomp"] = json!(seccomp::default_profile(process::DEFAULT_CAPABILITIES));
     }
     let value = json!({
         "ociVersion": "1.0.2",

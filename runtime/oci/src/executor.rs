@@ -1,9 +1,10 @@
 //! How the container's program replaces libcontainer's code: found in PATH as execvp(3) does,
-//! refused in Docker's words, its signals as a fresh process has them, and a failed exec told to
+//! refused in Docker's words, its signals as a fresh process has them, its seccomp filter in force, and a failed exec told to
 //! the helper over a pipe that closes by itself when exec works.
 //! In: the OCI spec. Out: the program, or the reason. Runs inside the container.
 //! Never: libcontainer's own check, which wants the file to be executable for everyone.
 
+use crate::seccomp::Filter;
 use crate::sys;
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
@@ -20,11 +21,12 @@ pub(crate) const MARK: &str = "exec: ";
 pub(crate) struct ContainerProgram {
     /// Hears of an exec that failed; closes when it works.
     failure: Rc<File>,
+    filter: Option<Rc<Filter>>,
 }
 
 impl ContainerProgram {
-    pub(crate) fn new(failure: Rc<File>) -> Self {
-        Self { failure }
+    pub(crate) fn new(failure: Rc<File>, filter: Option<Rc<Filter>>) -> Self {
+        Self { failure, filter }
     }
 }
 
@@ -39,16 +41,31 @@ impl Executor for ContainerProgram {
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        self.prepare(spec).map_err(|message| {
+            let _ = (&*self.failure).write_all(message.as_bytes());
+            ExecutorError::Other(message)
+        })?;
         let program = find_program(spec).map_err(ExecutorError::Other)?;
         let texts = |list: &[String]| -> Vec<CString> { list.iter().filter_map(|text| CString::new(text.as_str()).ok()).collect() };
         let arguments = texts(arguments(spec));
         let environment = texts(environment(spec));
-        sys::default_sigpipe();
         let error = sys::execute(&program, &arguments, &environment);
         let name = arguments.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let message = refusal(&name, &error);
         let _ = (&*self.failure).write_all(message.as_bytes());
         Err(ExecutorError::Other(message))
+    }
+}
+
+impl ContainerProgram {
+    /// The last steps before the program: its filter must be in force, or it does not run.
+    fn prepare(&self, spec: &Spec) -> Result<(), String> {
+        sys::default_sigpipe();
+        let Some(filter) = &self.filter else { return Ok(()) };
+        if spec.process().as_ref().and_then(|process| process.no_new_privileges()) != Some(true) {
+            return Err("a seccomp filter needs no-new-privileges".to_owned());
+        }
+        filter.install().map_err(|error| format!("cannot install the seccomp filter: {error}"))
     }
 }
 

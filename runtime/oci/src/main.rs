@@ -1,5 +1,6 @@
 //! `lighter-oci`: creates and starts one container through libcontainer and ends.
 //! In: one `HelperRequest` on standard input, which is a socket. Out: reports on the same socket.
+//! `compile-seccomp` turns a profile into a filter, once for each start of the agent.
 //! Standard output and error are the container's. It exists because libcontainer clones and runs
 //! Rust code in the child, changes the working directory and marks its caller; nothing resident
 //! and nothing with threads may be that caller.
@@ -7,6 +8,7 @@
 
 mod executor;
 mod limits;
+mod seccomp;
 mod start;
 mod sys;
 mod trace;
@@ -47,10 +49,28 @@ impl Shim {
 }
 
 fn main() -> ExitCode {
-    if std::env::args().any(|word| word == "--version") {
-        println!("lighter-oci {}", env!("CARGO_PKG_VERSION"));
-        return ExitCode::SUCCESS;
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => run(),
+        ["--version"] => {
+            println!("lighter-oci {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        ["compile-seccomp", profile, filter] => match seccomp::compile(profile.as_ref(), filter.as_ref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(message) => {
+                eprintln!("{message}");
+                ExitCode::FAILURE
+            }
+        },
+        _ => {
+            eprintln!("usage: lighter-oci (started by lighter-shim) | compile-seccomp PROFILE.json FILTER.bpf | --version");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn run() -> ExitCode {
     let socket = match sys::take_standard_input() {
         Ok(socket) => socket,
         Err(error) => {

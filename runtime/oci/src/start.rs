@@ -4,6 +4,7 @@
 //! Never: leaves libcontainer's state behind after a failure that it can see.
 
 use crate::executor::{self, ContainerProgram};
+use crate::seccomp::Filter;
 use crate::{Shim, limits, sys, trace};
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
@@ -23,7 +24,8 @@ pub(crate) fn create_and_start(request: &HelperRequest, shim: &mut Shim) -> Resu
     let fail = |kind, message: String| HelperFailed { kind, message };
     let (read, write) = sys::pipe().map_err(|error| fail(FailureKind::CannotCreate, format!("cannot make a pipe: {error}")))?;
     let write = Rc::new(write);
-    let mut container = build(request, &write).map_err(|error| creation_failure(&error, traced))?;
+    let filter = load_filter(request).map_err(|message| fail(FailureKind::CannotCreate, message))?;
+    let mut container = build(request, &write, filter).map_err(|error| creation_failure(&error, traced))?;
     drop(write);
     let pid = container.pid().map_or(0, |pid| pid.as_raw());
     let in_force = limits::in_force(&request.cgroup);
@@ -39,10 +41,16 @@ pub(crate) fn create_and_start(request: &HelperRequest, shim: &mut Shim) -> Resu
     }
 }
 
+fn load_filter(request: &HelperRequest) -> Result<Option<Rc<Filter>>, String> {
+    let Some(path) = &request.seccomp_filter else { return Ok(None) };
+    let filter = Filter::load(Path::new(path)).map_err(|error| format!("cannot read the seccomp filter {path}: {error}"))?;
+    Ok(Some(Rc::new(filter)))
+}
+
 /// create: the container's first process waits, confined, for the start.
-fn build(request: &HelperRequest, failure: &Rc<File>) -> Result<Container, LibcontainerError> {
+fn build(request: &HelperRequest, failure: &Rc<File>, filter: Option<Rc<Filter>>) -> Result<Container, LibcontainerError> {
     ContainerBuilder::new(request.container_id.clone(), SyscallType::default())
-        .with_executor(ContainerProgram::new(Rc::clone(failure)))
+        .with_executor(ContainerProgram::new(Rc::clone(failure), filter))
         .with_root_path(Path::new(&request.state_root))?
         .as_init(&request.bundle)
         .with_systemd(false)

@@ -65,6 +65,18 @@ pub(crate) fn anonymous_file() -> io::Result<File> {
     }
 }
 
+/// One instruction of a classic BPF program.
+pub(crate) type Instruction = libc::sock_filter;
+
+/// seccomp(2): the filter holds for this process and what it executes. Needs no-new-privileges.
+pub(crate) fn install_filter(program: &mut [Instruction]) -> io::Result<()> {
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let header = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    // SAFETY: `header` describes `program`, and both live through the call.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const header) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// execve(2); returns only when it fails.
 pub(crate) fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
     let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {

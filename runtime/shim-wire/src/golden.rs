@@ -108,7 +108,14 @@ fn messages() -> Vec<(&'static str, Box<dyn Fn(&str)>, Vec<u8>)> {
     add(&mut list, "reply-busy", reply(Reply::Busy));
     add(&mut list, "reply-failed", reply(Reply::Failed(3)));
     add(&mut list, "event-exited", ShimMessage::Event(Event::Exited(Exited { name: "a".into(), exit: EXIT })));
-    let request = HelperRequest { container_id: "a".into(), bundle: "b".into(), state_root: "s".into(), cgroup: paths(), expected: limits() };
+    let request = HelperRequest {
+        container_id: "a".into(),
+        bundle: "b".into(),
+        state_root: "s".into(),
+        cgroup: paths(),
+        expected: limits(),
+        seccomp_filter: None,
+    };
     add(&mut list, "helper-request", request);
     add(&mut list, "helper-created", HelperReport::Created(HelperCreated { pid: 7, limits: limits() }));
     add(&mut list, "helper-started", HelperReport::Started);
@@ -124,6 +131,7 @@ fn start() -> StartContainer {
         state_root: "s".into(),
         cgroup: paths(),
         expected: limits(),
+        seccomp_filter: Some("f".into()),
         log_path: "l".into(),
         log: LogPolicy { file_bytes_max: 5, files_max: 3 },
     }

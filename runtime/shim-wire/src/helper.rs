@@ -14,6 +14,7 @@ wire_struct!(
         state_root: String,
         cgroup: CgroupPaths,
         expected: Limits,
+        seccomp_filter: Option<String>,
     }
 );
 

@@ -47,6 +47,9 @@ wire_struct!(
         cgroup: CgroupPaths,
         /// What the kernel must show after create, or the start fails.
         expected: Limits,
+        /// Compiled seccomp filter that the helper installs right before the program; `None` only
+        /// for a privileged container.
+        seccomp_filter: Option<String>,
         log_path: String,
         log: LogPolicy,
     }

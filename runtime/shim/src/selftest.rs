@@ -13,6 +13,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         println!("{key}={value}");
     }
     println!("keyctl_denied={}", sys::keyctl_is_denied());
+    println!("clone_newuser_denied={}", sys::clone_newuser_is_denied());
     println!("null_writable={}", fs::write("/dev/null", "x").is_ok());
     match block_device(arguments) {
         Some((major, minor)) => println!("block_device_open={}", block_device_opens(major, minor)),

@@ -242,6 +242,19 @@ pub(crate) fn keyctl_is_denied() -> bool {
     result < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
 }
 
+/// clone(2) into a new user namespace, which needs no capability; Docker's default profile lets
+/// clone pass without namespace flags only.
+pub(crate) fn clone_newuser_is_denied() -> bool {
+    let flags = libc::CLONE_NEWUSER | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM and a stack of its own this is a fork; the child only exits.
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) };
+    if result == 0 {
+        // SAFETY: ends the child at once, without running anything of the parent's.
+        unsafe { libc::_exit(0) };
+    }
+    result < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
 /// Sleeps until a signal ends the process.
 pub(crate) fn pause() {
     // SAFETY: no pointers.

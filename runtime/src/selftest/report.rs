@@ -17,7 +17,7 @@ pub enum DeviceRules {
 /// What a default container can do on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SelfTestReport {
-    /// A seccomp filter is active (`Seccomp: 2`) and a denied system call fails.
+    /// A seccomp filter is active (`Seccomp: 2`) and what the profile denies fails.
     pub seccomp_in_force: bool,
     pub device_rules: DeviceRules,
     /// /dev/null can be written: the rules do not forbid too much.
@@ -44,7 +44,7 @@ impl SelfTestReport {
         let is = |name: &str, value: &str| facts.get(name).is_some_and(|found| found == value);
         let bounding = facts.get("CapBnd").and_then(|mask| u64::from_str_radix(mask, 16).ok());
         Self {
-            seccomp_in_force: is("Seccomp", "2") && is("keyctl_denied", "true"),
+            seccomp_in_force: is("Seccomp", "2") && is("keyctl_denied", "true") && is("clone_newuser_denied", "true"),
             device_rules: match facts.get("block_device_open").map(String::as_str) {
                 Some("untried") => DeviceRules::Untried,
                 Some(text) if text.starts_with("no") => DeviceRules::Enforced,

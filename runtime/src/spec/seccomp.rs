@@ -57,12 +57,12 @@ pub fn default_profile(capabilities: &[&str]) -> Value {
         }));
     }
     if !holds("CAP_SYS_ADMIN") {
-        // Mask in `valueTwo`, value to compare with in `value`: libcontainer 0.7 reads them this
-        // way round, opposite to runc. A test starts a thread and is refused a namespace.
+        // As runc and Docker write it: the mask in `value`, what to compare with in `valueTwo`.
+        // libcontainer 0.7 reads them the other way round; lighter-oci compiles this itself.
         rules.push(json!({
             "names": ["clone"],
             "action": "SCMP_ACT_ALLOW",
-            "args": [{ "index": 0, "value": 0, "valueTwo": profile.clone_flags_denied, "op": "SCMP_CMP_MASKED_EQ" }],
+            "args": [{ "index": 0, "value": profile.clone_flags_denied, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }],
         }));
         for (name, errno) in &profile.errno_without_sys_admin {
             rules.push(json!({ "names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": errno }));

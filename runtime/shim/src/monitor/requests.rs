@@ -112,6 +112,7 @@ impl Monitor {
             state_root: start.state_root.clone(),
             cgroup: start.cgroup.clone(),
             expected: start.expected,
+            seccomp_filter: start.seccomp_filter.clone(),
         };
         let helper = Helper::spawn(&self.settings.helper, &request, stdout_container, stderr_container)?;
         Ok(Container::new(start, id, helper, (stdout, stderr)))
