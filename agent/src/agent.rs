@@ -138,9 +138,6 @@ impl Agent {
             boot_id: parts.node.boot_id.clone(),
             leaving: leaving.clone(),
         });
-        // Sequences of a store that was lost were counted from one; the clock is above them all.
-        let fresh_store = parts.loaded.set_aside.is_some() || parts.loaded.is_empty();
-        let first_sequence = if fresh_store { time::unix_ms() } else { 0 };
         let recovered = recover(&context, parts.loaded).await;
         let self_test = SelfTest::run(&context.facilities).await;
         if let Some(refusal) = self_test.refusal() {
@@ -152,7 +149,6 @@ impl Agent {
             container_instance_id: parts.container_instance_id,
             cluster: parts.cluster,
             self_test,
-            first_sequence,
         };
         Ok(spawn(context, recovered, inputs, listener, rest))
     }
@@ -165,7 +161,6 @@ struct Rest {
     container_instance_id: String,
     cluster: String,
     self_test: SelfTest,
-    first_sequence: u64,
 }
 
 /// Takes `Recovered`: there is no session before the surviving shims are adopted.
@@ -182,7 +177,7 @@ fn spawn(
     let offered = offered(cores, &meminfo, &context.config);
     let ledger = Ledger::new(offered.clone());
     let Recovered { book, definitions, tasks } = recovered;
-    let mut reconciler = Reconciler::new(context.clone(), book, definitions, ledger, rest.first_sequence);
+    let mut reconciler = Reconciler::new(context.clone(), book, definitions, ledger);
     tasks.into_iter().for_each(|task| reconciler.take_up(task));
     let status = watch::channel(SessionStatus::default());
     let session = Session {

@@ -152,13 +152,10 @@ pub(crate) struct Reconciler {
     pub(super) session: Option<OpenSession>,
     /// Tasks that are over and whose records are still to be deleted.
     pub(super) ended: BTreeSet<TaskId>,
-    /// First sequence of a task this node has not seen: above anything an earlier store of this
-    /// node may have sent when that store was lost.
-    pub(super) first_sequence: u64,
 }
 
 impl Reconciler {
-    pub(crate) fn new(context: Arc<TaskContext>, book: Book, definitions: Definitions, ledger: Ledger, first_sequence: u64) -> Self {
+    pub(crate) fn new(context: Arc<TaskContext>, book: Book, definitions: Definitions, ledger: Ledger) -> Self {
         Self {
             context,
             book,
@@ -168,7 +165,6 @@ impl Reconciler {
             outbox: Outbox::default(),
             session: None,
             ended: BTreeSet::new(),
-            first_sequence,
         }
     }
 
@@ -188,8 +184,8 @@ impl Reconciler {
     }
 
     /// A task this node has not seen.
-    pub(super) fn begin(&mut self, task: &TaskId, first_sequence: u64) {
-        let record = new_record(task.clone(), &self.context.boot_id, first_sequence);
+    pub(super) fn begin(&mut self, task: &TaskId) {
+        let record = new_record(task.clone(), &self.context.boot_id, 0);
         let (store, reconciler) = (self.context.store.clone(), self.context.reconciler.clone());
         let journal = Journal::new(record, Known::Waiting, store, reconciler);
         let (actor, entry) = self.actor(journal, None);

@@ -109,7 +109,7 @@ fn stand_in(record: &TaskRecord) -> TaskDefinition {
 
 /// What is known of a task none of whose records is left, from its shim.
 fn record_of_shim(context: &TaskContext, task: &TaskId, status: &ShimStatus) -> TaskRecord {
-    let mut record = new_record(task.clone(), &context.boot_id, unix_ms());
+    let mut record = new_record(task.clone(), &context.boot_id, 0);
     let names: Vec<_> = status.containers.iter().map(|(name, _)| serde_json::json!({ "name": name, "image": "unknown" })).collect();
     let json = serde_json::json!({ "family": "unknown", "containerDefinitions": names });
     if let Ok(definition) = serde_json::from_value::<TaskDefinition>(json) {

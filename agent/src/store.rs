@@ -78,13 +78,6 @@ pub(crate) struct Loaded {
     pub set_aside: Option<PathBuf>,
 }
 
-impl Loaded {
-    /// A store that nothing was ever written to.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.assignments.is_empty() && self.tasks.is_empty() && self.session == SessionRecord::default()
-    }
-}
-
 /// A handle to the writer; clones are cheap. The file is closed when the last one is gone.
 #[derive(Clone)]
 pub(crate) struct Store {

@@ -9,10 +9,9 @@ use crate::assignment::{Assignment, Book};
 use crate::errors::chain;
 use crate::store::StoreOp;
 use crate::store::records::{AssignmentRecord, FORMAT_VERSION, SessionRecord};
-use crate::time::unix_ms;
 use lighter_model::ids::{ContainerName, TaskDefinitionId, TaskId};
 use lighter_model::report::TaskReport;
-use lighter_model::status::{ContainerStatus, DesiredStatus, TaskStatus};
+use lighter_model::status::{ContainerStatus, TaskStatus};
 use lighter_model::task_definition::TaskDefinition;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -182,10 +181,7 @@ impl Reconciler {
             self.definitions.insert(id, parse_definition(&json));
         }
         for task in self.book.assignments.keys().filter(|task| !self.tasks.contains_key(*task)).cloned().collect::<Vec<_>>() {
-            let stopped = self.book.assignments.get(&task).is_some_and(|record| record.desired == DesiredStatus::Stopped);
-            // Reports of a task that ended before this node's store began must still be newer.
-            let first = if stopped { unix_ms() } else { self.first_sequence };
-            self.begin(&task, first);
+            self.begin(&task);
         }
         staged.hellos.into_iter().for_each(|answer| {
             let _ = answer.send(Ok(()));
@@ -200,10 +196,8 @@ impl Reconciler {
 
     fn take_news(&mut self, task: &TaskId, news: super::News) {
         let Some(entry) = self.tasks.get_mut(task) else { return };
-        // An order under way is not undone by older news.
-        if entry.known != Known::Ending || news.known == Known::Stopped {
-            entry.known = news.known;
-        }
+        // News may be older than an order that is under way.
+        entry.known = entry.known.max(news.known);
         if news.known == Known::Stopped {
             self.ledger.release(task);
         }

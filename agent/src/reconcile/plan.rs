@@ -11,15 +11,15 @@ use lighter_model::resources::Resources;
 use lighter_model::status::DesiredStatus;
 use std::collections::BTreeMap;
 
-/// How far a task is, as far as the plan cares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How far a task is, as far as the plan cares. Only ever goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Known {
     /// Recorded; holds nothing of the node.
     Waiting,
-    /// Was told to stop or refused before it held anything, or is told so already.
-    Ending,
     /// Admitted: holds its needs.
     Active,
+    /// Was told to stop or refused, whether it holds anything or not.
+    Ending,
     /// Nothing runs; the STOPPED report is in the outbox.
     Stopped,
 }

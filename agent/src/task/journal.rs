@@ -1,7 +1,7 @@
 //! A task's record: what is written down of it, and what is told of it.
 //! In: changes. Out: commits to the store, reports to the reconciler. Owns: the `TaskRecord`.
 //! A step is committed before it begins; a report needs no commit of its own, because after a
-//! restart the sequence goes on far above any that may have been sent.
+//! restart the sequence goes on above any that may have been sent.
 //! Never: performs a step.
 
 use crate::facilities::{ContainerPhase, ShimStatus, Started};
@@ -20,6 +20,13 @@ use tokio::sync::mpsc;
 /// More reports than an agent can send between two commits of a task.
 const SEQUENCE_GAP: u64 = 1000;
 
+/// Where the sequence goes on when reports may have been sent that no record knows of: the agent was
+/// killed before the first commit, or the store was lost. The clock is above them all, because a
+/// sequence starts at the clock and a task sends less than a report a millisecond.
+pub(crate) fn sequence_after(recorded: u64) -> u64 {
+    unix_ms().max(recorded + SEQUENCE_GAP)
+}
+
 /// ECS's words for a container ended by the kernel for want of memory.
 pub(crate) const OUT_OF_MEMORY: &str = "OutOfMemoryError: container killed due to memory usage";
 
@@ -31,14 +38,14 @@ pub(crate) struct Journal {
     reconciler: mpsc::Sender<CoreInput>,
 }
 
-/// A record of a task that has not begun. `sequence` is 0 for a task this node has never seen.
-pub(crate) fn new_record(task: TaskId, boot_id: &str, sequence: u64) -> TaskRecord {
+/// A record of a task that has not begun.
+pub(crate) fn new_record(task: TaskId, boot_id: &str, recorded_sequence: u64) -> TaskRecord {
     TaskRecord {
         version: FORMAT_VERSION,
         task,
         step: Step::Preparing,
         boot_id: boot_id.to_owned(),
-        sequence,
+        sequence: sequence_after(recorded_sequence),
         status: TaskStatus::Pending,
         stop_code: None,
         stopped_reason: None,
@@ -84,7 +91,7 @@ impl Journal {
     pub(crate) fn resumed(mut record: TaskRecord, known: Known, store: Store, reconciler: mpsc::Sender<CoreInput>) -> Self {
         // The STOPPED report is in the store itself, under the very number it is sent with.
         if record.step != Step::Stopped {
-            record.sequence += SEQUENCE_GAP;
+            record.sequence = sequence_after(record.sequence);
         }
         Self { record, known, store, reconciler }
     }
