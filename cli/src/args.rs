@@ -1,6 +1,9 @@
 //! What may be typed: every command and option, with the help that people read.
 //! In: arguments and LIGHTER_* variables. Out: `Cli`. Never: acts, or reads anything but its input.
 
+#[cfg(test)]
+mod page;
+
 use crate::duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;

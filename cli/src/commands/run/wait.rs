@@ -34,6 +34,8 @@ pub struct Watch {
     events: Option<Streaming<v1::Event>>,
     tasks: BTreeMap<String, v1::Task>,
     progress: Progress,
+    /// From before the tasks on, so that Ctrl-C never leaves tasks that --rm should stop.
+    interrupts: Interrupts,
     /// Since when the control plane does not answer.
     silent_since: Option<Instant>,
 }
@@ -41,10 +43,20 @@ pub struct Watch {
 impl Watch {
     /// Begins to watch the cluster.
     pub async fn begin(global: &Global, client: &mut Client, cluster: String) -> Result<Self, Failure> {
+        let interrupts = Interrupts::new()?;
         let events = Some(watch(client, &cluster).await?);
         let progress = Progress::new(global.quiet || global.output == Format::Json);
         let (format, quiet) = (global.output, global.quiet);
-        Ok(Self { cluster, format, quiet, events, tasks: BTreeMap::new(), progress, silent_since: None })
+        Ok(Self {
+            cluster,
+            format,
+            quiet,
+            events,
+            tasks: BTreeMap::new(),
+            progress,
+            silent_since: None,
+            interrupts,
+        })
     }
 
     /// Follows the tasks until all are STOPPED; the exit code is the first that is not 0.
@@ -70,7 +82,6 @@ impl Watch {
     /// `Some` when the person left before the end.
     async fn follow(&mut self, client: &mut Client, rm: bool) -> Result<Option<u8>, Failure> {
         let mut looks = tokio::time::interval(LOOK);
-        let mut interrupts = Interrupts::new()?;
         let mut interrupted = false;
         while self.tasks.values().any(|task| !words::is_stopped(task)) {
             tokio::select! {
@@ -80,7 +91,7 @@ impl Watch {
                 },
                 _ = looks.tick() => self.look(client).await?,
                 pull = self.progress.next_pull() => self.progress.pull(&pull),
-                () = interrupts.next() => {
+                () = self.interrupts.next() => {
                     if interrupted || !rm {
                         self.leave();
                         return Ok(Some(EXIT_INTERRUPTED));

@@ -1,0 +1,12 @@
+//! The `lighter` program as a person runs it: against a real control plane in this process, and against
+//! a scripted one that can fail, for what needs a node. Observed: exit codes, standard output and error.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
+
+mod e2e {
+    pub mod control_plane;
+    pub mod daemons;
+    pub mod program;
+    pub mod scripted;
+    pub mod waiting;
+}
