@@ -126,7 +126,7 @@ fn deliver(
     events: &broadcast::Sender<ShimEvent>,
 ) -> bool {
     loop {
-        match incoming.next::<ShimMessage>() {
+        match incoming.next_frame::<ShimMessage>() {
             Ok(None) => return true,
             Ok(Some((id, ShimMessage::Reply(reply)))) => {
                 if let Some(answer) = waiting.remove(&id) {

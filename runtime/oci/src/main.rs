@@ -29,7 +29,7 @@ impl Shim {
         let mut buffer = FrameBuffer::default();
         let mut chunk = [0; 4096];
         loop {
-            match buffer.next::<HelperRequest>() {
+            match buffer.next_frame::<HelperRequest>() {
                 Ok(Some((_, request))) => return Ok(request),
                 Ok(None) => {}
                 Err(error) => return Err(format!("{error}")),

@@ -185,6 +185,8 @@ macro_rules! wire_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $tag:literal => $variant:ident $(($type:ty))?),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq)]
+        // A message lives from the socket to its handler: no list of them is ever kept.
+        #[allow(clippy::large_enum_variant)]
         pub enum $name { $($(#[$vdoc])* $variant $(($type))?),+ }
         impl $crate::codec::Wire for $name {
             fn put(&self, out: &mut Vec<u8>) {

@@ -62,7 +62,7 @@ impl FrameBuffer {
     }
 
     /// The next whole frame, or `None` when more bytes are needed.
-    pub fn next<M: Wire>(&mut self) -> Result<Option<(u32, M)>, FrameError> {
+    pub fn next_frame<M: Wire>(&mut self) -> Result<Option<(u32, M)>, FrameError> {
         let Some(head) = self.bytes.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*head) as usize;
         if length > FRAME_BYTES_MAX {

@@ -23,8 +23,8 @@ fn round_trip<M: Wire + PartialEq + std::fmt::Debug>(id: u32, message: &M, golde
             buffer.push(part);
         }
         buffer.push(&bytes[..5]);
-        assert_eq!(buffer.next::<M>().unwrap().as_ref(), Some(&(id, message_copy(message))));
-        assert_eq!(buffer.next::<M>(), Ok(None));
+        assert_eq!(buffer.next_frame::<M>().unwrap().as_ref(), Some(&(id, message_copy(message))));
+        assert_eq!(buffer.next_frame::<M>(), Ok(None));
     }
     let mut longer = bytes.clone();
     longer.push(0xff);
@@ -32,7 +32,7 @@ fn round_trip<M: Wire + PartialEq + std::fmt::Debug>(id: u32, message: &M, golde
     longer[..4].copy_from_slice(&length.to_le_bytes());
     let mut buffer = FrameBuffer::default();
     buffer.push(&longer);
-    assert_eq!(buffer.next::<M>().unwrap().as_ref(), Some(&(id, message_copy(message))));
+    assert_eq!(buffer.next_frame::<M>().unwrap().as_ref(), Some(&(id, message_copy(message))));
     // Cut anywhere it is an error, never a panic.
     for end in 8..bytes.len() {
         let mut cut = bytes[..end].to_vec();
@@ -40,7 +40,7 @@ fn round_trip<M: Wire + PartialEq + std::fmt::Debug>(id: u32, message: &M, golde
         cut[..4].copy_from_slice(&length.to_le_bytes());
         let mut buffer = FrameBuffer::default();
         buffer.push(&cut);
-        assert!(buffer.next::<M>().is_err());
+        assert!(buffer.next_frame::<M>().is_err());
     }
 }
 
@@ -75,11 +75,14 @@ fn port(port: u16) -> PortBind {
     PortBind { protocol: PortProtocol::Udp, ip: [127, 0, 0, 1].into(), port }
 }
 
+/// Name in the golden file, comparison with golden bytes, bytes.
+type Case = (&'static str, Box<dyn Fn(&str)>, Vec<u8>);
+
 /// Every kind of message, named as in the golden file.
-fn messages() -> Vec<(&'static str, Box<dyn Fn(&str)>, Vec<u8>)> {
-    let mut list: Vec<(&'static str, Box<dyn Fn(&str)>, Vec<u8>)> = Vec::new();
+fn messages() -> Vec<Case> {
+    let mut list: Vec<Case> = Vec::new();
     fn add<M: Wire + PartialEq + std::fmt::Debug + 'static>(
-        list: &mut Vec<(&'static str, Box<dyn Fn(&str)>, Vec<u8>)>,
+        list: &mut Vec<Case>,
         name: &'static str,
         message: M,
     ) {
@@ -159,13 +162,13 @@ fn frames_are_as_version_1_sends_them() {
 fn a_frame_that_is_too_long_or_too_short_ends_the_connection() {
     let mut buffer = FrameBuffer::default();
     buffer.push(&[0xff; 8]);
-    assert!(matches!(buffer.next::<Request>(), Err(FrameError::TooLong { .. })));
+    assert!(matches!(buffer.next_frame::<Request>(), Err(FrameError::TooLong { .. })));
     let mut buffer = FrameBuffer::default();
     buffer.push(&[3, 0, 0, 0, 1, 2, 3]);
-    assert_eq!(buffer.next::<Request>(), Err(FrameError::TooShort));
+    assert_eq!(buffer.next_frame::<Request>(), Err(FrameError::TooShort));
     let mut buffer = FrameBuffer::default();
     buffer.push(&[5, 0, 0, 0, 1, 0, 0, 0, 200]);
-    assert!(matches!(buffer.next::<Request>(), Err(FrameError::Message(_))));
+    assert!(matches!(buffer.next_frame::<Request>(), Err(FrameError::Message(_))));
 }
 
 #[test]
@@ -173,7 +176,7 @@ fn a_list_longer_than_its_bytes_takes_no_memory() {
     // BindPorts with 4 billion ports announced and none sent.
     let mut buffer = FrameBuffer::default();
     buffer.push(&[9, 0, 0, 0, 1, 0, 0, 0, 3, 0xff, 0xff, 0xff, 0xff]);
-    assert!(matches!(buffer.next::<Request>(), Err(FrameError::Message(_))));
+    assert!(matches!(buffer.next_frame::<Request>(), Err(FrameError::Message(_))));
 }
 
 #[test]

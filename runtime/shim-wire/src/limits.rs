@@ -48,7 +48,7 @@ impl Limits {
     pub fn difference(&self, in_force: &Limits) -> Option<String> {
         let near = |asked: u64, found: u64| asked.abs_diff(found) < PAGE_BYTES_MAX && found <= asked;
         let exact = |asked: u64, found: u64| asked == found;
-        let pairs: [(&str, Option<u64>, Option<u64>, &dyn Fn(u64, u64) -> bool); 6] = [
+        let pairs: [Comparison<'_>; 6] = [
             ("cpu quota (us)", self.cpu_quota_us, in_force.cpu_quota_us, &exact),
             ("cpu period (us)", self.cpu_period_us, in_force.cpu_period_us, &exact),
             ("cpu weight", self.cpu_weight, in_force.cpu_weight, &exact),
@@ -66,6 +66,9 @@ impl Limits {
         })
     }
 }
+
+/// Name, asked, found, whether two numbers count as the same.
+type Comparison<'a> = (&'a str, Option<u64>, Option<u64>, &'a dyn Fn(u64, u64) -> bool);
 
 /// 64 KiB, the largest page of a supported machine (arm64).
 const PAGE_BYTES_MAX: u64 = 65_536;

@@ -110,6 +110,6 @@ async fn a_record_of_another_process_or_boot_is_not_believed() {
     fs::write(&path, &record).unwrap();
     let adopted = node.runtime.adopt(&node.task).await.unwrap();
     drop(shim);
-    assert_eq!(node.runtime.list_tasks_on_disk(), [node.task.clone()]);
+    assert_eq!(node.runtime.list_tasks_on_disk(), vec![node.task.clone()]);
     node.leave_nothing(&adopted.handle).await;
 }

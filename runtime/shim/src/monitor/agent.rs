@@ -84,7 +84,7 @@ impl AgentConnection {
         }
         let mut requests = Vec::new();
         loop {
-            match self.incoming.next::<Request>() {
+            match self.incoming.next_frame::<Request>() {
                 Ok(Some(request)) => requests.push(request),
                 Ok(None) => return requests,
                 Err(_) => {

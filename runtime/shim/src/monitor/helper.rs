@@ -42,7 +42,7 @@ impl Helper {
         while let Ok(count @ 1..) = self.socket.read(&mut chunk) {
             self.incoming.push(&chunk[..count]);
         }
-        while let Ok(Some((_, report))) = self.incoming.next() {
+        while let Ok(Some((_, report))) = self.incoming.next_frame() {
             reports.push(report);
         }
         reports
