@@ -21,6 +21,9 @@ pub(super) struct Opened {
     pub(super) lock: OwnedFd,
 }
 
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Io { action, path, source }
@@ -59,11 +62,15 @@ fn take_lock(root: &Path) -> Result<OwnedFd, OpenError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::open(&path, flags, Mode::from(0o600))
         .map_err(|e| failed("opening", &path)(e.into()))?;
-    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(fd),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse { path: root.to_owned() }),
-        Err(e) => Err(failed("locking", &path)(e.into())),
+    // A process that was just killed, or a child of it between fork and exec, may hold it a moment longer.
+    for _ in 0..LOCK_TRIES {
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(fd),
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            Err(e) => return Err(failed("locking", &path)(e.into())),
+        }
     }
+    Err(OpenError::InUse { path: root.to_owned() })
 }
 
 /// Whether the directory is empty or ours. A version we do not know may be a newer program's.

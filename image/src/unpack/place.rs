@@ -111,8 +111,9 @@ impl<'a> Place<'a> {
                 if dir.split(|b| *b == b'/').all(|c| !matches!(c, b"" | b"." | b"..")) {
                     self.implicit.insert(dir.to_vec());
                 }
-                open_inside(self.root, dir, OFlags::PATH | OFlags::DIRECTORY)
-                    .map_err(UnpackError::at("opening", dir))
+                // From its parent and not from the root: paths of thousands of parts stay linear.
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                rustix::fs::openat(&parent, name, flags, Mode::empty()).map_err(UnpackError::at("opening", dir))
             }
             Err(Errno::EXIST) => self.ensure_target(dir, above, name, parent.as_fd(), links_left),
             Err(e) => Err(UnpackError::at("making", dir)(e)),

@@ -58,6 +58,8 @@ fn start_child(root: &Path, host: &str, step: usize, reached: &Path) -> Stopped 
         .env("LIGHTER_TEST_CRASH_HOST", host)
         .env("LIGHTER_TEST_CRASH_STEP", step.to_string())
         .env("LIGHTER_TEST_CRASH_REACHED", reached)
+        // It is killed: what it makes has to go with this test.
+        .env("TMPDIR", reached.parent().unwrap())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

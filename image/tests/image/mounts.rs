@@ -175,6 +175,27 @@ fn a_snapshot_whose_mount_a_reboot_took_away_is_mounted_again() {
 }
 
 #[test]
+fn a_full_disk_is_named_and_leaves_nothing() {
+    in_own_namespace(async {
+        let registry = FakeRegistry::start().await;
+        let fixture = Fixture::new(&[&registry]);
+        let small = registry.put("small", &Image::of(vec![Layer::new().file("f", b"x").tar()]).serve());
+        let large = registry.put("large", &Image::of(vec![crate::fixture::large_layer(8, 1)]).serve());
+        fs::create_dir(fixture.root()).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(fixture.root()).status();
+        assert!(mounted.unwrap().success());
+        let store = fixture.open();
+        let error = pull(&store, &large).await.unwrap_err();
+        assert!(error.disk_full() && !error.retriable(), "{error:?}");
+        assert!(crate::fixture::chain(&error).contains("No space left on device"));
+        pull(&store, &small).await.unwrap();
+        assert_nothing_half_made(&fixture.root());
+        drop(store);
+        assert!(Command::new("umount").arg(fixture.root()).status().unwrap().success());
+    });
+}
+
+#[test]
 fn a_fresh_volume_gets_the_images_files() {
     in_own_namespace(async {
         let registry = FakeRegistry::start().await;
