@@ -212,6 +212,12 @@ impl AgentHandle {
         self.leaving.cancel();
     }
 
+    /// Does what `shutdown` does, also while somebody waits in `join`.
+    pub fn stopper(&self) -> impl Fn() + Send + Sync + 'static {
+        let leaving = self.leaving.clone();
+        move || leaving.cancel()
+    }
+
     /// Waits until the agent has ended: after `shutdown`, or because a part of it ended by itself,
     /// which is a fault.
     pub async fn join(mut self) -> Result<(), StartError> {

@@ -273,6 +273,12 @@ impl ControlHandle {
         self.context.stop.cancel();
     }
 
+    /// Does what `shutdown` does, also while somebody waits in `join`.
+    pub fn stopper(&self) -> impl Fn() + Send + Sync + 'static {
+        let stop = self.context.stop.clone();
+        move || stop.cancel()
+    }
+
     /// Waits until everything has ended after `shutdown`.
     pub async fn join(self) {
         let Self { running, context, .. } = self;

@@ -19,10 +19,14 @@ pub async fn run(args: AgentArgs) -> Result<(), Failure> {
     let mut interrupts = Interrupts::new()?;
     let handle = Agent::start(config).await.map_err(|source| failed(source.into()))?;
     daemon::ready();
-    interrupts.next().await;
+    let (stop, mut ended) = (handle.stopper(), Box::pin(handle.join()));
+    tokio::select! {
+        ended = &mut ended => return ended.map_err(|source| failed(source.into())),
+        () = interrupts.next() => {}
+    }
     tracing::info!("the agent leaves; tasks go on");
-    handle.shutdown();
-    handle.join().await.map_err(|source| failed(source.into()))
+    stop();
+    ended.await.map_err(|source| failed(source.into()))
 }
 
 fn overrides(args: &AgentArgs) -> ConfigOverrides {

@@ -20,10 +20,14 @@ pub async fn run(args: ControlArgs) -> Result<(), Failure> {
     let mut interrupts = Interrupts::new()?;
     let handle = Control::start(config).await.map_err(|source| failed(source.into()))?;
     daemon::ready();
-    interrupts.next().await;
+    let (stop, mut ended) = (handle.stopper(), Box::pin(handle.join()));
+    tokio::select! {
+        () = &mut ended => return Err(failed("it ended by itself; the log says why".into())),
+        () = interrupts.next() => {}
+    }
     tracing::info!("the control plane ends; nodes and tasks go on");
-    handle.shutdown();
-    handle.join().await;
+    stop();
+    ended.await;
     Ok(())
 }
 

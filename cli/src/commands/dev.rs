@@ -27,13 +27,18 @@ pub async fn run(args: DevArgs) -> Result<(), Failure> {
     };
     daemon::ready();
     how_to_go_on(&control);
-    interrupts.next().await;
-    output::note("leaving; tasks go on until they are stopped (start `lighter dev` again to see them)");
-    agent.shutdown();
-    let ended = agent.join().await;
+    let (stop, mut ended) = (agent.stopper(), Box::pin(agent.join()));
+    let outcome = tokio::select! {
+        outcome = &mut ended => outcome,
+        () = interrupts.next() => {
+            output::note("leaving; tasks go on until they are stopped (start `lighter dev` again to see them)");
+            stop();
+            ended.await
+        }
+    };
     control.shutdown();
     control.join().await;
-    ended.map_err(|source| failed("run the agent", source))
+    outcome.map_err(|source| failed("run the agent", source))
 }
 
 fn failed(what: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
