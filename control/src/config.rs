@@ -203,8 +203,8 @@ mod tests {
         let refused = parse("listen_plaintext = ['10.0.0.1:7444']").unwrap_err();
         let words = std::error::Error::source(&refused).unwrap().to_string();
         assert!(words.contains("10.0.0.1:7444 cannot be served without TLS"), "{words}");
-        let mut by_hand = ControlConfig::default();
-        by_hand.listen_plaintext = vec![PlaintextListen::Loopback("0.0.0.0:1".parse().unwrap())];
+        let listen_plaintext = vec![PlaintextListen::Loopback("0.0.0.0:1".parse().unwrap())];
+        let by_hand = ControlConfig { listen_plaintext, ..ControlConfig::default() };
         assert!(matches!(by_hand.check(), Err(ConfigError::PlaintextNotLocal { .. })));
     }
 

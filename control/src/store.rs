@@ -47,8 +47,10 @@ pub enum StoreError {
 
 /// A store. Calls block; they are made on a thread of their own.
 pub trait Store: Send + 'static {
-    /// Takes the lead (a new term) and reads everything.
-    fn load(&mut self) -> Result<Loaded, StoreError>;
+    /// Takes the lead and reads everything. The new term is higher than the last and at least the
+    /// floor: given the wall clock it also surpasses every term of a store that was set back to a
+    /// backup, whose nodes would refuse a lower one.
+    fn load(&mut self, term_floor: u64) -> Result<Loaded, StoreError>;
     /// Makes a batch durable; `sequence` is the last one plus one.
     fn commit(&mut self, term: u64, sequence: u64, batch: &Batch) -> CommitOutcome;
 }

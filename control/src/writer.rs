@@ -129,7 +129,7 @@ pub async fn start(
 
 impl Writer {
     async fn load(&mut self) -> Result<(), LoadError> {
-        let loaded = self.committer.load().await.ok_or(LoadError::ThreadGone)?;
+        let loaded = self.committer.load(self.environment.wall_unix_ms()).await.ok_or(LoadError::ThreadGone)?;
         let Loaded { incarnation, term, sequence, records } =
             loaded.map_err(|source| LoadError::Store { source })?;
         let state = State::from_records(records).map_err(|source| LoadError::Record { source })?;

@@ -61,7 +61,7 @@ impl Command for NodeConnected {
         if new != *old {
             changes.put_instance(new);
         }
-        stop_lost(changes, &self.instance, &self.held)
+        stop_lost(changes, &self.instance, &self.held, self.trusted)
     }
 }
 
@@ -76,15 +76,18 @@ fn orphans(
     unknown.filter(|id| !trusted || old.orphans.contains(*id)).cloned().collect()
 }
 
-/// A task that the node reported on once and no longer holds will never be heard of again.
+/// A task that the node reported on once and no longer holds will never be heard of again. When this
+/// store was set back, that may be so of any task that the node does not hold: it may have run and
+/// been forgotten since, and must not run a second time.
 fn stop_lost(
     changes: &mut Changes<'_>,
     instance: &ContainerInstanceId,
     held: &BTreeSet<TaskId>,
+    trusted: bool,
 ) -> Result<bool, ApiError> {
     let state = changes.state();
     let tasks = state.reserved(instance).tasks.iter().filter_map(|id| state.tasks.get(id));
-    let lost = tasks.filter(|task| task.report_sequence > 0 && !held.contains(&task.id));
+    let lost = tasks.filter(|task| (task.report_sequence > 0 || !trusted) && !held.contains(&task.id));
     let mut lost: Vec<Arc<TaskRecord>> = lost.take(LOST_CHUNK + 1).cloned().collect();
     let more = lost.len() > LOST_CHUNK;
     lost.truncate(LOST_CHUNK);

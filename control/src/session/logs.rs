@@ -20,7 +20,6 @@ pub type LogBatch = Lines;
 pub struct LogRequest {
     pub stream_id: String,
     pub task: TaskId,
-    /// Empty: all.
     pub container: String,
     pub follow: bool,
     pub tail_lines: Option<u32>,

@@ -181,7 +181,7 @@ impl Session {
                 }
                 change = changes.recv() => match change {
                     Some(first) => self.delta(first, &mut changes).await?,
-                    None => return Err(self.why_no_changes()),
+                    None => return Err(self.why_no_changes(place)),
                 },
                 Some(request) = place.logs.recv() => {
                     self.link.send(convert::open_log_stream(request)).await?;
@@ -193,9 +193,12 @@ impl Session {
         }
     }
 
-    /// The view has dropped this session: it was too slow, or everything was loaded anew.
-    fn why_no_changes(&self) -> ApiError {
-        if self.context.view.read(|shown| shown.epoch) != self.epoch {
+    /// The view has dropped this session: another follows in its place, everything was loaded anew,
+    /// or it was too slow.
+    fn why_no_changes(&self, place: &Place) -> ApiError {
+        if place.cancel.is_cancelled() {
+            ApiError::SessionReplaced
+        } else if self.context.view.read(|shown| shown.epoch) != self.epoch {
             ApiError::StateReloaded
         } else {
             ApiError::SessionTooSlow

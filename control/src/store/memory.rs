@@ -58,9 +58,9 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn load(&mut self) -> Result<Loaded, StoreError> {
+    fn load(&mut self, term_floor: u64) -> Result<Loaded, StoreError> {
         let mut inner = self.inner();
-        inner.term += 1;
+        inner.term = term_floor.max(inner.term + 1);
         Ok(Loaded {
             incarnation: inner.incarnation.clone(),
             term: inner.term,

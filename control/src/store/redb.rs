@@ -64,11 +64,12 @@ impl RedbStore {
         Ok(())
     }
 
-    fn next_term(&self) -> Result<u64, redb::Error> {
+    fn next_term(&self, floor: u64) -> Result<u64, redb::Error> {
         let write = self.database.begin_write()?;
         let term = {
             let mut numbers = write.open_table(NUMBERS)?;
-            let term = numbers.get(TERM)?.map_or(0, |term| term.value()) + 1;
+            let last = numbers.get(TERM)?.map_or(0, |term| term.value());
+            let term = floor.max(last + 1);
             numbers.insert(TERM, term)?;
             term
         };
@@ -118,8 +119,8 @@ impl RedbStore {
 }
 
 impl Store for RedbStore {
-    fn load(&mut self) -> Result<Loaded, StoreError> {
-        let term = self.next_term().map_err(read_error)?;
+    fn load(&mut self, term_floor: u64) -> Result<Loaded, StoreError> {
+        let term = self.next_term(term_floor).map_err(read_error)?;
         let loaded = self.read_all(term).map_err(read_error)?;
         if loaded.incarnation.is_empty() {
             return Err(StoreError::Damaged { what: "it has no incarnation".to_owned() });

@@ -12,7 +12,7 @@ pub(super) struct CommitRequest {
 }
 
 enum Request {
-    Load(oneshot::Sender<Result<Loaded, StoreError>>),
+    Load { term_floor: u64, reply: oneshot::Sender<Result<Loaded, StoreError>> },
     Commit(CommitRequest),
 }
 
@@ -31,7 +31,7 @@ impl Committer {
         std::thread::spawn(move || {
             while let Ok(request) = orders.recv() {
                 match request {
-                    Request::Load(reply) => drop(reply.send(store.load())),
+                    Request::Load { term_floor, reply } => drop(reply.send(store.load(term_floor))),
                     Request::Commit(CommitRequest { term, sequence, batch }) => {
                         let outcome = store.commit(term, sequence, &batch);
                         if done.blocking_send(outcome).is_err() {
@@ -55,9 +55,9 @@ impl Committer {
     }
 
     /// `None` when the thread is gone.
-    pub(super) async fn load(&self) -> Option<Result<Loaded, StoreError>> {
+    pub(super) async fn load(&self, term_floor: u64) -> Option<Result<Loaded, StoreError>> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Load(reply)).ok()?;
+        self.requests.send(Request::Load { term_floor, reply }).ok()?;
         answer.await.ok()
     }
 

@@ -103,7 +103,7 @@ async fn attributes_of_the_token_stick_and_the_node_cannot_change_them() {
 
 #[tokio::test]
 async fn a_name_belongs_to_a_connected_node_and_passes_from_one_that_is_away() {
-    let running = start_with(|config| config.heartbeat_interval_ms = 50).await;
+    let running = start_with(|config| config.heartbeat_interval_ms = 400).await;
     let mut admin = running.admin().await;
     let first = joined(&running, "web").await;
     let session = first.connect(&running).await.unwrap();

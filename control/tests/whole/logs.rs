@@ -40,6 +40,7 @@ async fn lines_travel_from_the_node_that_was_asked_to_the_reader() {
     let (running, mut admin, node, mut session, request) = world().await;
     let other = joined(&running, "other").await;
     let (sender, messages) = mpsc::channel(4);
+    let (sent, sending) = tokio::sync::oneshot::channel();
     let node_side = async {
         let open = asked(&mut session).await;
         assert_eq!((open.follow, open.tail_lines), (true, Some(0)));
@@ -48,9 +49,12 @@ async fn lines_travel_from_the_node_that_was_asked_to_the_reader() {
         sender.send(batch(&open.stream_id, "one")).await.unwrap();
         sender.send(batch("", "two")).await.unwrap();
         let mut client = node.client(&running).await;
-        tokio::spawn(async move { client.send_logs(ReceiverStream::new(messages)).await })
+        // Goes on while the reader reads.
+        let sending = tokio::spawn(async move { client.send_logs(ReceiverStream::new(messages)).await });
+        sent.send(sending).unwrap();
     };
-    let (answer, sending) = tokio::join!(admin.stream_task_logs(request), node_side);
+    let (answer, ()) = tokio::join!(admin.stream_task_logs(request), node_side);
+    let sending = sending.await.unwrap();
     let mut lines = answer.unwrap().into_inner();
     for expected in ["one", "two"] {
         let response = lines.message().await.unwrap().unwrap();
@@ -81,6 +85,37 @@ async fn an_error_of_the_node_and_the_end_of_the_log_reach_the_reader() {
         assert!(lines.message().await.unwrap().is_none());
     };
     tokio::join!(node_side, reader);
+}
+
+#[tokio::test]
+async fn without_a_container_s_name_each_container_is_asked_for() {
+    let running = start().await;
+    let mut admin = running.admin().await;
+    let json = r#"{"family":"two","containerDefinitions":[
+        {"name":"a","image":"i","memory":6},{"name":"b","image":"i","memory":6}]}"#;
+    register(&mut admin, json).await;
+    let node = joined(&running, "node").await;
+    let mut session = node.connect(&running).await.unwrap();
+    let ran = admin.run_task(run_request("two", 1)).await.unwrap().into_inner();
+    let request = v1::StreamTaskLogsRequest { task: ran.tasks[0].task_id.clone(), ..Default::default() };
+    let node_side = async {
+        let mut containers = Vec::new();
+        for _ in 0..2 {
+            let open = asked(&mut session).await;
+            let mut answer = batch(&open.stream_id, &open.container);
+            if open.container == "b" {
+                (answer.lines, answer.error) = (Vec::new(), "never started".to_owned());
+            }
+            containers.push(open.container);
+            node.client(&running).await.send_logs(tokio_stream::once(answer)).await.unwrap();
+        }
+        containers
+    };
+    let (lines, containers) = tokio::join!(admin.stream_task_logs(request), node_side);
+    let mut lines = lines.unwrap().into_inner();
+    assert_eq!(containers, ["a", "b"]);
+    assert_eq!(lines.message().await.unwrap().unwrap().lines[0].line, b"a");
+    assert_eq!(reason(&lines.message().await.unwrap_err()), "LOGS_UNREADABLE", "after all the others");
 }
 
 #[tokio::test]

@@ -67,7 +67,7 @@ async fn bare(channel: Channel, method: Method) -> Code {
 async fn call(world: &World, channel: Channel, method: Method) -> Code {
     let mut people = LighterClient::new(channel.clone());
     let mut node = NodeClient::new(channel.clone());
-    let (task, own) = (world.task.clone(), world.own.id.clone());
+    let task = world.task.clone();
     match method {
         Method::LighterRegisterTaskDefinition => {
             let json = definition_json("spare", 1, 6, None);
@@ -88,19 +88,11 @@ async fn call(world: &World, channel: Channel, method: Method) -> Code {
         Method::LighterDescribeTasks => {
             code(people.describe_tasks(v1::DescribeTasksRequest { tasks: vec![task], ..Default::default() }).await)
         }
-        Method::LighterListContainerInstances => {
-            code(people.list_container_instances(v1::ListContainerInstancesRequest::default()).await)
-        }
-        Method::LighterDescribeContainerInstances => {
-            let container_instances = vec![own];
-            let request = v1::DescribeContainerInstancesRequest { container_instances, ..Default::default() };
-            code(people.describe_container_instances(request).await)
-        }
-        Method::LighterCreateJoinToken => code(people.create_join_token(v1::CreateJoinTokenRequest::default()).await),
-        Method::LighterStreamTaskLogs => {
-            code(people.stream_task_logs(v1::StreamTaskLogsRequest { task, ..Default::default() }).await)
-        }
-        Method::LighterWatchEvents => code(people.watch_events(v1::WatchEventsRequest::default()).await),
+        Method::LighterListContainerInstances
+        | Method::LighterDescribeContainerInstances
+        | Method::LighterCreateJoinToken
+        | Method::LighterStreamTaskLogs
+        | Method::LighterWatchEvents => call_more(world, people, method).await,
         Method::NodeJoin => {
             let token = world.running.handle.create_join_token().await.unwrap();
             let (certificate_request_pem, _) = certificate_request();
@@ -116,6 +108,27 @@ async fn call(world: &World, channel: Channel, method: Method) -> Code {
         | Method::AgentGetDiskUsage
         | Method::AgentPrune
         | Method::AgentStreamPullProgress => bare(channel, method).await,
+    }
+}
+
+/// The rest of the service for people.
+async fn call_more(world: &World, mut people: LighterClient<Channel>, method: Method) -> Code {
+    let (task, own) = (world.task.clone(), world.own.id.clone());
+    match method {
+        Method::LighterListContainerInstances => {
+            code(people.list_container_instances(v1::ListContainerInstancesRequest::default()).await)
+        }
+        Method::LighterDescribeContainerInstances => {
+            let container_instances = vec![own];
+            let request = v1::DescribeContainerInstancesRequest { container_instances, ..Default::default() };
+            code(people.describe_container_instances(request).await)
+        }
+        Method::LighterCreateJoinToken => code(people.create_join_token(v1::CreateJoinTokenRequest::default()).await),
+        Method::LighterStreamTaskLogs => {
+            code(people.stream_task_logs(v1::StreamTaskLogsRequest { task, ..Default::default() }).await)
+        }
+        Method::LighterWatchEvents => code(people.watch_events(v1::WatchEventsRequest::default()).await),
+        other => panic!("{other:?} has no call"),
     }
 }
 

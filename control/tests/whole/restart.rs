@@ -116,7 +116,7 @@ async fn everything_is_there_after_a_restart_and_every_node_counts_as_just_seen(
     let ran = admin.run_task(run_request("web", 1)).await.unwrap().into_inner();
     let task = ran.tasks[0].task_id.clone();
     session.report(vec![crate::fake_node::report(&task, 1, v1::TaskStatus::Running)]).await;
-    let incarnation = session.hello.incarnation.clone();
+    let (incarnation, term) = (session.hello.incarnation.clone(), session.hello.term);
     let before = describe_task(&mut admin, &task).await;
     drop(session);
     let running = running.restart().await;
@@ -128,8 +128,47 @@ async fn everything_is_there_after_a_restart_and_every_node_counts_as_just_seen(
     node.incarnation = incarnation.clone();
     node.held = vec![v1::HeldTask { task_id: task.clone(), generation: 1, last_status: 4 }];
     let session = node.connect(&running).await.unwrap();
-    assert_eq!((session.hello.term, session.hello.incarnation), (2, incarnation));
+    assert!(session.hello.term > term);
+    assert_eq!(session.hello.incarnation, incarnation);
     assert_eq!(session.manifest[0].task_id, task);
+}
+
+#[tokio::test]
+async fn a_restored_backup_has_a_higher_term_and_starts_nothing_twice() {
+    let running = crate::support::start().await;
+    let mut admin = running.admin().await;
+    register(&mut admin, &definition_json("web", 0, 6, None)).await;
+    let mut node = crate::fake_node::joined(&running, "node").await;
+    drop(node.connect(&running).await.unwrap());
+    let ran = admin.run_task(run_request("web", 1)).await.unwrap().into_inner();
+    let task = ran.tasks[0].task_id.clone();
+    let running = running.restart().await;
+    running.handle.shutdown();
+    running.handle.join().await;
+    let (dir, clock) = (running.dir, running.clock_ahead_ms);
+    let store = dir.path().join("data/control.redb");
+    let backup = dir.path().join("backup.redb");
+    std::fs::copy(&store, &backup).unwrap();
+    // Life goes on: the task runs, ends and is forgotten, with some restarts in between.
+    let mut running = crate::support::start_at(dir, clock).await;
+    for _ in 0..2 {
+        running = running.restart().await;
+    }
+    let mut session = node.connect(&running).await.unwrap();
+    session.report(vec![crate::fake_node::stopped_report(&task, 1, 0)]).await;
+    session.assignments().await;
+    (node.incarnation, node.revision) = (session.hello.incarnation.clone(), session.revision);
+    let term = session.hello.term;
+    drop(session);
+    running.handle.shutdown();
+    running.handle.join().await;
+    std::fs::copy(&backup, &store).unwrap();
+    let running = crate::support::start_at(running.dir, running.clock_ahead_ms).await;
+    let session = node.connect(&running).await.unwrap();
+    assert!(session.hello.term > term, "a node refuses a lower term");
+    assert!(session.manifest.is_empty(), "the task may have run: {:?}", session.manifest);
+    let lost = describe_task(&mut running.admin().await, &task).await;
+    assert_eq!(lost.last_status(), v1::TaskStatus::Stopped);
 }
 
 #[tokio::test]

@@ -51,6 +51,12 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut ControlConfig)) -> Runni
     Running { handle, dir, clock_ahead_ms }
 }
 
+/// Starts on a directory that was used before.
+pub(crate) async fn start_at(dir: Arc<TempDir>, clock_ahead_ms: Arc<AtomicU64>) -> Running {
+    let handle = Control::start_in(config(&dir), clock(clock_ahead_ms.clone())).await.unwrap();
+    Running { handle, dir, clock_ahead_ms }
+}
+
 /// The system's clock, moved ahead as the test wants.
 pub(crate) fn clock(ahead_ms: Arc<AtomicU64>) -> Environment {
     Environment::with_clock(move || {
@@ -64,9 +70,7 @@ impl Running {
     pub(crate) async fn restart(self) -> Running {
         self.handle.shutdown();
         self.handle.join().await;
-        let environment = clock(self.clock_ahead_ms.clone());
-        let handle = Control::start_in(config(&self.dir), environment).await.unwrap();
-        Running { handle, dir: self.dir, clock_ahead_ms: self.clock_ahead_ms }
+        start_at(self.dir, self.clock_ahead_ms).await
     }
 
     /// The certificate of the CA as PEM, from the administrator's file.

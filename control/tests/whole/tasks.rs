@@ -105,7 +105,7 @@ async fn what_fits_nowhere_fails_at_once_with_ecs_s_reasons() {
 
 #[tokio::test]
 async fn the_emptiest_node_gets_the_task_and_a_silent_one_none() {
-    let running = start_with(|config| config.heartbeat_interval_ms = 100).await;
+    let running = start_with(|config| config.heartbeat_interval_ms = 400).await;
     let mut admin = running.admin().await;
     register(&mut admin, &definition_json("f", 1, 6, None)).await;
     let first = joined(&running, "first").await;
