@@ -64,6 +64,8 @@ impl Progress {
         let line = line(task);
         match &mut self.shape {
             Shape::None => {}
+            // The end is told with the result.
+            Shape::Lines(_) if words::is_stopped(task) => {}
             Shape::Lines(last) => {
                 if last.insert(task.task_id.clone(), line.clone()).as_deref() != Some(&line) {
                     output::note(&line);

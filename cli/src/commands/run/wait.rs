@@ -22,6 +22,8 @@ use tonic::Streaming;
 const LOOK: Duration = Duration::from_secs(1);
 /// A control plane may be away for so long.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// timeout(1) and some shells send their signal twice, to the process and to its group.
+const ONE_PRESS: Duration = Duration::from_secs(1);
 /// What a shell reports of a program that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
 
@@ -82,7 +84,7 @@ impl Watch {
     /// `Some` when the person left before the end.
     async fn follow(&mut self, client: &mut Client, rm: bool) -> Result<Option<u8>, Failure> {
         let mut looks = tokio::time::interval(LOOK);
-        let mut interrupted = false;
+        let mut interrupted: Option<Instant> = None;
         while self.tasks.values().any(|task| !words::is_stopped(task)) {
             tokio::select! {
                 event = next(&mut self.events) => match event {
@@ -92,12 +94,15 @@ impl Watch {
                 _ = looks.tick() => self.look(client).await?,
                 pull = self.progress.next_pull() => self.progress.pull(&pull),
                 () = self.interrupts.next() => {
-                    if interrupted || !rm {
+                    let again = interrupted.is_some_and(|first| first.elapsed() > ONE_PRESS);
+                    if again || !rm {
                         self.leave();
                         return Ok(Some(EXIT_INTERRUPTED));
                     }
-                    interrupted = true;
-                    self.stop_all(client).await;
+                    if interrupted.is_none() {
+                        interrupted = Some(Instant::now());
+                        self.stop_all(client).await;
+                    }
                 }
             }
         }

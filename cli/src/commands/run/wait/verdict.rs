@@ -19,7 +19,7 @@ pub fn exit_code(task: &v1::Task) -> u8 {
         reasons.contains("cannotstartcontainererror") || reasons.contains("cannotcreatecontainererror");
     match start {
         true if ["not found", "no such file"].iter().any(|words| reasons.contains(words)) => EXIT_NO_PROGRAM,
-        true if ["permission denied", "exec format", "not executable"]
+        true if ["permission denied", "exec format", "is a directory"]
             .iter()
             .any(|words| reasons.contains(words)) =>
         {
@@ -83,7 +83,8 @@ mod tests {
                 None,
                 127,
             ),
-            (TaskFailedToStart, "CannotStartContainerError: exec /etc: Permission denied", None, 126),
+            (TaskFailedToStart, "CannotStartContainerError: exec /x: Permission denied", None, 126),
+            (TaskFailedToStart, "CannotStartContainerError: exec: \"/etc\": is a directory", None, 126),
             (TaskFailedToStart, "ResourceInitializationError: port 80 is taken", Some(137), 125),
         ] {
             assert_eq!(exit_code(&task(code, reason, exit)), expected, "{reason}");
