@@ -37,6 +37,6 @@ ss -H -xl | awk '{ print "socket", $1, $5 }' | grep lighter || true
 # and the logs of stopped tasks, which are kept for `lighter logs`.
 for top in /run/lighter /var/lib/lighter; do
     [ -d "$top" ] || continue
-    find "$top" -mindepth 1 \( -path '*/images/layers' -o -path '*/images/l' -o -path '*/images/images' \
+    find "$top" -mindepth 1 \( -path '*/images/layers' -o -path '*/images/blobs' -o -path '*/images/l' -o -path '*/images/images' \
         -o -path '*/lighter/logs' -o -path '/run/lighter/tasks/*/*' -o -path '/run/lighter/rootfs/*/*/*' \) -prune -o -print
 done 2>/dev/null | grep -vE '\.redb|/(agent|control)\.(sock|lock)$|/images/(lock|version)$' | sed 's/^/file /'

@@ -115,6 +115,11 @@ impl Node {
         self.wait_for(id, "STOPPED", START_LIMIT)
     }
 
+    /// What a container wrote.
+    pub fn logs(&self, task: &Task, container: &str) -> Result<String> {
+        self.lighter(&format!("logs {} --container {container}", task.id()))
+    }
+
     /// Events of one task, oldest first, as the control plane keeps them.
     pub fn task_events(&self, id: &str) -> Result<Vec<Value>> {
         let text = self.lighter("events -o json")?;

@@ -120,7 +120,7 @@ fn run_group(shared: &Shared, group: &Group) -> Tally {
                 println!("test {full} ... FAILED ({seconds:.1} s)\nfailures:\n---- {full}\n{error:#}");
                 if let Some(world) = world.take() {
                     // The next scenario gets fresh machines; this one's are kept no longer than their words.
-                    print_journals(&world);
+                    println!("{}", world.journals());
                 }
                 tally.failed += 1;
             }
@@ -139,11 +139,5 @@ fn on_stage(shared: &Shared, group: &Group, world: &mut Option<World>, scenario:
     match world {
         Some(world) => scenario(world).and_then(|()| world.settle()),
         None => Ok(()),
-    }
-}
-
-fn print_journals(world: &World) {
-    for node in &world.nodes {
-        println!("journal of {}:\n{}", node.guest.name(), node.journal_tail());
     }
 }

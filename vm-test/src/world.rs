@@ -52,13 +52,20 @@ impl World {
             .collect::<Result<Vec<_>>>()?;
         let mut world =
             Self { nodes, registries: shared.registries.clone(), baselines: Vec::new(), hub, _folder: folder };
-        world.start_control()?;
-        for n in 1..=count {
-            world.join(n)?;
-        }
-        world.warm_up()?;
+        world.raise_lighter().map_err(|error| error.context(world.journals()))?;
         world.baselines = world.nodes.iter().map(|node| Inventory::take(&node.guest)).collect::<Result<_>>()?;
         Ok(world)
+    }
+
+    fn raise_lighter(&self) -> Result<()> {
+        self.start_control()?;
+        (1..=self.nodes.len()).try_for_each(|n| self.join(n))?;
+        self.warm_up()
+    }
+
+    /// The last words of the daemons of every machine.
+    pub fn journals(&self) -> String {
+        self.nodes.iter().map(|node| format!("journal of {}:\n{}\n", node.guest.name(), node.journal_tail())).collect()
     }
 
     /// The machine that has the control plane, and in most scenarios is the only one.

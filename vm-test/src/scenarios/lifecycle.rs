@@ -19,7 +19,7 @@ fn stop_with_sigterm_handler(world: &mut World) -> Result<()> {
     let node = world.node();
     let script = "trap 'echo going; exit 7' TERM; echo ready; while :; do sleep 0.1; done";
     let task = node.run_until_running(&shell_task("polite", &world.image(), script))?;
-    node.guest.until(10, &format!("lighter logs {} | grep ready", task.id()))?;
+    node.guest.until(10, &format!("lighter logs {} --container main | grep ready", task.id()))?;
     let began = Instant::now();
     let stopped = node.stop(task.id())?;
     ensure!(stopped.exit_code("main")? == Some(7), "{}", stopped.0);
@@ -78,7 +78,7 @@ impl Bystander {
         ensure!(now.status() == "RUNNING", "the bystander is {}", now.0);
         let started = Self::start_time(node, self.task.pid("main")?)?;
         ensure!(started == self.started, "the bystander was started again");
-        let log = node.lighter(&format!("logs {}", self.task.id()))?;
+        let log = node.logs(&self.task, "main")?;
         let counts: Vec<u64> = log.lines().filter_map(|l| l.rsplit(' ').next()?.parse().ok()).collect();
         ensure!(!counts.is_empty() && counts.iter().zip(1..).all(|(seen, due)| *seen == due), "a gap in the log: {counts:?}");
         node.stop(self.task.id()).map(drop)

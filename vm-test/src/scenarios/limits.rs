@@ -61,7 +61,7 @@ fn pids_limit_holds(world: &mut World) -> Result<()> {
     let cgroup = node.cgroup_of(task.pid("main")?)?;
     let limit = node.guest.sh(&format!("cat {cgroup}/pids.max"))?;
     let limit: u64 = limit.parse().with_context(|| format!("pids.max is {limit:?}"))?;
-    node.guest.until(90, &format!("lighter logs {} | grep crowd", task.id()))?;
+    node.guest.until(90, &format!("lighter logs {} --container main | grep crowd", task.id()))?;
     // The kernel counts each refusal: `max` in pids.events.
     node.guest.sh(&format!("awk '/^max/ && $2 > 0 {{ found = 1 }} END {{ exit !found }}' {cgroup}/pids.events"))?;
     let now: u64 = node.guest.sh(&format!("cat {cgroup}/pids.current"))?.parse()?;
@@ -84,7 +84,7 @@ fn devices_are_closed_but_for_those_allowed(world: &mut World) -> Result<()> {
     definition["containerDefinitions"][0]["linuxParameters"] =
         json!({ "devices": [{ "hostPath": "/dev/vdb", "containerPath": "/dev/cargo", "permissions": ["read"] }] });
     let task = node.run_until_stopped(&definition)?;
-    let log = node.lighter(&format!("logs {}", task.id()))?;
+    let log = node.logs(&task, "main")?;
     for word in ["made", "not permitted", "null-works", "random-works", "allowed-device-works", "allowed-device-is-read-only"] {
         ensure!(log.contains(word), "no {word:?} in {log}");
     }

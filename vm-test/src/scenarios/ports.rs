@@ -88,7 +88,7 @@ fn host_and_none_network(world: &mut World) -> Result<()> {
     let mut alone = shell_task("alone", &world.image(), "ip -o link | wc -l; ip -o link");
     alone["networkMode"] = json!("none");
     let task = node.run_until_stopped(&alone)?;
-    let log = node.lighter(&format!("logs {}", task.id()))?;
+    let log = node.logs(&task, "main")?;
     ensure!(log.contains("lo") && !log.contains("eth0"), "links in networkMode none: {log}");
     let mut host = shell_task("host", &world.image(), "true");
     host["networkMode"] = json!("host");

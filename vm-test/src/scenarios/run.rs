@@ -26,7 +26,7 @@ fn run_and_fetch(world: &mut World) -> Result<()> {
     ensure!(page == "cargo from the image", "the page was {page:?}");
     let address = task.address("main")?;
     ensure!(node.guest.sh(&format!("curl -sf http://{address}/"))? == page, "the container's own address {address}");
-    let log = node.lighter(&format!("logs {}", task.id()))?;
+    let log = node.logs(&task, "main")?;
     ensure!(log.contains("started"), "the log was {log:?}");
     let environment = node.guest.sh(&format!("tr '\\0' '\\n' < /proc/{}/environ", task.pid("main")?))?;
     ensure!(environment.contains("FROM_IMAGE=yes"), "the environment was {environment:?}");

@@ -42,7 +42,7 @@ fn volumes_are_kept_and_removed(world: &mut World) -> Result<()> {
         touch /seeded/ready; sleep 2";
     for expected in ["first-run", "second-run"] {
         let task = node.run_until_stopped(&definition(&world.image(), script))?;
-        let log = node.lighter(&format!("logs {}", task.id()))?;
+        let log = format!("{}\n{}", node.logs(&task, "main")?, node.logs(&task, "reader")?);
         for word in ["from the image", "1000:1000:640", "from the host", "path-is-read-only", "scratch-is-tmpfs",
                      "reader-cannot-write", expected] {
             ensure!(log.contains(word), "no {word:?} in the log:\n{log}");
