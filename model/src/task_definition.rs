@@ -11,7 +11,7 @@ pub mod support;
 mod validate;
 mod walk;
 
-pub use members::{MEMORY_MIB_MIN, TMPFS_OPTIONS};
+pub use members::{MEMORY_MIB_MIN, TMPFS_OPTIONS, TMPFS_OPTIONS_WITH_VALUE};
 
 use crate::ids::{ContainerName, Family, VolumeName};
 use serde::{Deserialize, Serialize};

@@ -450,6 +450,18 @@ fn devices_and_tmpfs() {
             "tmpfs[0].mountOptions[0]",
             json!({"tmpfs": [{"containerPath": "/t", "size": 1, "mountOptions": ["ro,bind"]}]}),
         ),
+        (
+            "tmpfs[0].mountOptions[0]",
+            json!({"tmpfs": [{"containerPath": "/t", "size": 1, "mountOptions": ["mode"]}]}),
+        ),
+        (
+            "tmpfs[0].mountOptions[0]",
+            json!({"tmpfs": [{"containerPath": "/t", "size": 1, "mountOptions": ["ro=1"]}]}),
+        ),
+        (
+            "tmpfs[0].mountOptions[0]",
+            json!({"tmpfs": [{"containerPath": "/t", "size": 1, "mountOptions": ["size=1"]}]}),
+        ),
         ("capabilities", json!({"capabilities": {"add": ["SYS_ADMIN"]}})),
         ("sharedMemorySize", json!({"sharedMemorySize": 64})),
     ] {

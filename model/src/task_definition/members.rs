@@ -36,7 +36,7 @@ pub(super) const CPU_UNITS_MAX: u64 = 196_608;
 /// A day, in seconds; ECS sets no bound on its own instances.
 const STOP_TIMEOUT_S_MAX: u64 = 86_400;
 
-/// What tmpfs understands of ECS's list of mount options; `mode=1777` and the like are written with their value.
+/// What tmpfs understands of ECS's list of mount options. `size` says how large it is, so `nr_blocks` is not here.
 pub const TMPFS_OPTIONS: &[&str] = &[
     "defaults",
     "ro",
@@ -58,13 +58,9 @@ pub const TMPFS_OPTIONS: &[&str] = &[
     "norelatime",
     "strictatime",
     "nostrictatime",
-    "mode",
-    "uid",
-    "gid",
-    "nr_inodes",
-    "nr_blocks",
-    "mpol",
 ];
+/// Those that are written with a value, like `mode=1777` (tmpfs(5)).
+pub const TMPFS_OPTIONS_WITH_VALUE: &[&str] = &["mode", "uid", "gid", "nr_inodes", "mpol"];
 
 pub(super) const MEMBERS: &[Member] = &[
     required("family", Shape::Name, "run_and_fetch"),

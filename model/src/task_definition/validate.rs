@@ -4,7 +4,7 @@
 //! Source: Amazon ECS API reference; Linux for paths, host names and users.
 
 use super::input::Problem;
-use super::members::{CPU_UNITS_MAX, TMPFS_OPTIONS};
+use super::members::{CPU_UNITS_MAX, TMPFS_OPTIONS, TMPFS_OPTIONS_WITH_VALUE};
 use super::{ContainerDefinition, LinuxParameters, NetworkMode, TaskDefinition, Volume};
 use crate::ids::ContainerName;
 use crate::resources::HostPort;
@@ -157,13 +157,11 @@ impl Found {
         }
         for (index, tmpfs) in parameters.tmpfs.iter().enumerate() {
             for (option_index, option) in tmpfs.mount_options.iter().enumerate() {
-                let name = option.split('=').next().unwrap_or_default();
-                if !TMPFS_OPTIONS.contains(&name) || option.contains(',') {
+                if !is_tmpfs_option(option) {
                     let field = format!("{at}.tmpfs[{index}].mountOptions[{option_index}]");
-                    self.add(
-                        field,
-                        format!("{option:?} is not supported; one of {}", TMPFS_OPTIONS.join(", ")),
-                    );
+                    let known = TMPFS_OPTIONS.join(", ");
+                    let with_value = TMPFS_OPTIONS_WITH_VALUE.join("=…, ");
+                    self.add(field, format!("{option:?} is not supported; one of {known}, {with_value}=…"));
                 }
             }
         }
@@ -317,6 +315,16 @@ fn is_hostname(name: &str) -> bool {
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
     name.len() <= HOSTNAME_BYTES_MAX && name.split('.').all(label)
+}
+
+fn is_tmpfs_option(option: &str) -> bool {
+    match option.split_once('=') {
+        None => TMPFS_OPTIONS.contains(&option),
+        // A comma would begin another option.
+        Some((name, value)) => {
+            TMPFS_OPTIONS_WITH_VALUE.contains(&name) && !value.is_empty() && !value.contains([',', ' '])
+        }
+    }
 }
 
 /// `user`, `uid`, `user:group`, `uid:gid` and mixtures.
