@@ -1,6 +1,7 @@
 //! Between the messages of the user service and our own types; here and in `session::convert` only.
 //! In: requests. Out: commands and filters; and messages from records. Never: decides anything.
 
+use crate::api::cluster_name;
 use crate::api::events::WatchRequest;
 use crate::api::instance::Filter as InstanceFilter;
 use crate::api::join::{Joined, NewToken, TokenRequest};
@@ -8,7 +9,6 @@ use crate::api::logs::LogsRequest;
 use crate::api::page::{Page, PageRequest};
 use crate::api::task::{Described, Filter as TaskFilter};
 use crate::api::task_definition::Filter as DefinitionFilter;
-use crate::api::cluster_name;
 use crate::core::record::{
     ContainerRecord, DefinitionRecord, EventRecord, EventSubject, InstanceSnapshot, PlacementFailure,
     TaskRecord,
@@ -186,9 +186,7 @@ pub fn instance_page(page: Page) -> v1::ListContainerInstancesResponse {
     v1::ListContainerInstancesResponse { container_instance_ids: page.items, next_token: page.next_token }
 }
 
-pub fn described_instances(
-    described: Described<InstanceSnapshot>,
-) -> v1::DescribeContainerInstancesResponse {
+pub fn described_instances(described: Described<InstanceSnapshot>) -> v1::DescribeContainerInstancesResponse {
     v1::DescribeContainerInstancesResponse {
         container_instances: described.found.iter().map(instance).collect(),
         failures: described.failures.into_iter().map(failure).collect(),

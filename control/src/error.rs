@@ -72,7 +72,9 @@ pub enum ApiError {
     ForeignTask { task: String, instance: String },
     #[error("there is no log stream {stream:?}")]
     LogStreamNotFound { stream: String },
-    #[error("container instance {instance}, which has the task's logs, is not connected; try again when it is")]
+    #[error(
+        "container instance {instance}, which has the task's logs, is not connected; try again when it is"
+    )]
     NodeNotConnected { instance: String },
     #[error("container instance {instance} did not answer within {seconds} s")]
     NodeDidNotAnswer { instance: String, seconds: u64 },
@@ -84,7 +86,9 @@ pub enum ApiError {
     WatcherTooSlow { last: u64 },
     #[error("the state was reloaded from the store; connect again")]
     StateReloaded,
-    #[error("the outcome is not known because the store failed; ask for the state, or repeat with a clientToken")]
+    #[error(
+        "the outcome is not known because the store failed; ask for the state, or repeat with a clientToken"
+    )]
     OutcomeUnknown,
     #[error("nothing was done because the store failed; try again")]
     StoreUnavailable,

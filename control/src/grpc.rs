@@ -133,7 +133,10 @@ impl Lighter for LighterService {
 
     type WatchEventsStream = Streamed<v1::Event>;
 
-    async fn watch_events(&self, request: Request<v1::WatchEventsRequest>) -> Answer<Self::WatchEventsStream> {
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Answer<Self::WatchEventsStream> {
         let events = events::watch(&self.0, &convert::watch_request(request.into_inner()))?;
         let events = events.map(|event| event.map(|event| convert::event(&event)).map_err(Status::from));
         Ok(Response::new(Box::pin(events)))

@@ -43,11 +43,18 @@ pub struct Peer {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     #[error("cannot listen on {address}")]
-    Bind { address: String, #[source] source: io::Error },
+    Bind {
+        address: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("{path:?} is in use: another control plane answers there")]
     SocketInUse { path: PathBuf },
     #[error("the TLS identity cannot be used")]
-    Tls { #[source] source: Box<dyn std::error::Error + Send + Sync> },
+    Tls {
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -67,7 +74,11 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -110,7 +121,11 @@ impl Acceptors {
     }
 
     /// Serves an address with TLS; returns the address bound.
-    pub async fn tls(&self, address: SocketAddr, tls: Arc<rustls::ServerConfig>) -> Result<SocketAddr, ListenError> {
+    pub async fn tls(
+        &self,
+        address: SocketAddr,
+        tls: Arc<rustls::ServerConfig>,
+    ) -> Result<SocketAddr, ListenError> {
         let (listener, bound) = bind(address).await?;
         let (this, acceptor) = (self.clone(), TlsAcceptor::from(tls));
         tokio::spawn(async move {
@@ -129,7 +144,12 @@ impl Acceptors {
         Ok(bound)
     }
 
-    async fn handshake(&self, acceptor: TlsAcceptor, stream: TcpStream, peer: Option<SocketAddr>) -> Option<Connection> {
+    async fn handshake(
+        &self,
+        acceptor: TlsAcceptor,
+        stream: TcpStream,
+        peer: Option<SocketAddr>,
+    ) -> Option<Connection> {
         // Without it small messages of a session wait for each other.
         let _ = stream.set_nodelay(true);
         let done = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await.ok()?;

@@ -39,21 +39,46 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the configuration cannot be used")]
-    Config { #[source] source: ConfigError },
+    Config {
+        #[source]
+        source: ConfigError,
+    },
     #[error("the data directory {path:?} cannot be made")]
-    DataDir { path: PathBuf, #[source] source: std::io::Error },
+    DataDir {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the certificate authority cannot be used")]
-    Ca { #[source] source: CaError },
+    Ca {
+        #[source]
+        source: CaError,
+    },
     #[error("the store cannot be opened")]
-    Store { #[source] source: StoreError },
+    Store {
+        #[source]
+        source: StoreError,
+    },
     #[error("the state cannot be loaded")]
-    Load { #[source] source: LoadError },
+    Load {
+        #[source]
+        source: LoadError,
+    },
     #[error("cannot listen")]
-    Listen { #[source] source: ListenError },
+    Listen {
+        #[source]
+        source: ListenError,
+    },
     #[error("the clusters cannot be made")]
-    Clusters { #[source] source: ApiError },
+    Clusters {
+        #[source]
+        source: ApiError,
+    },
     #[error("gRPC reflection cannot be set up")]
-    Reflection { #[source] source: tonic_reflection::server::Error },
+    Reflection {
+        #[source]
+        source: tonic_reflection::server::Error,
+    },
 }
 
 /// The control plane.
@@ -110,10 +135,9 @@ impl Control {
         let ca = Arc::new(Ca::open(dir, now).map_err(ca_error)?);
         let admin_key_path = ca.ensure_admin_key(dir, now).map_err(ca_error)?;
         let view = Arc::new(View::default());
-        let (writer, writing) =
-            writer::start(store, settings(&config), environment.clone(), view.clone())
-                .await
-                .map_err(|source| StartError::Load { source })?;
+        let (writer, writing) = writer::start(store, settings(&config), environment.clone(), view.clone())
+            .await
+            .map_err(|source| StartError::Load { source })?;
         let context = Context {
             view,
             writer,
@@ -165,7 +189,11 @@ async fn make_clusters(context: &Context, config: &ControlConfig) -> Result<(), 
     context.writer.submit(EnsureClusters { clusters }).await.map_err(failed)
 }
 
-async fn listen(context: &Context, config: &ControlConfig, acceptors: &Acceptors) -> Result<Bound, StartError> {
+async fn listen(
+    context: &Context,
+    config: &ControlConfig,
+    acceptors: &Acceptors,
+) -> Result<Bound, StartError> {
     let failed = |source| StartError::Listen { source };
     let mut bound = Bound::default();
     let now = context.environment.wall_unix_ms();

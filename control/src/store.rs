@@ -38,9 +38,16 @@ pub enum CommitOutcome {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot open the store {path:?}")]
-    Open { path: std::path::PathBuf, #[source] source: Box<dyn std::error::Error + Send + Sync> },
+    Open {
+        path: std::path::PathBuf,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("cannot read the store")]
-    Read { #[source] source: Box<dyn std::error::Error + Send + Sync> },
+    Read {
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("the store's own counters are damaged: {what}")]
     Damaged { what: String },
 }

@@ -10,8 +10,8 @@ use crate::core::mutation::Changes;
 use crate::core::record::RecordError;
 use crate::core::state::State;
 use crate::core::{Command, Settings};
-use crate::error::ApiError;
 use crate::environment::Environment;
+use crate::error::ApiError;
 use crate::store::{CommitOutcome, Loaded, Store, StoreError};
 use crate::view::{Shown, View};
 use commit::{CommitRequest, Committer};
@@ -31,9 +31,15 @@ const RELOAD_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("the store cannot be loaded")]
-    Store { #[source] source: StoreError },
+    Store {
+        #[source]
+        source: StoreError,
+    },
     #[error("the store's records cannot be used")]
-    Record { #[source] source: RecordError },
+    Record {
+        #[source]
+        source: RecordError,
+    },
     #[error("the thread of the store ended")]
     ThreadGone,
 }
@@ -129,7 +135,8 @@ pub async fn start(
 
 impl Writer {
     async fn load(&mut self) -> Result<(), LoadError> {
-        let loaded = self.committer.load(self.environment.wall_unix_ms()).await.ok_or(LoadError::ThreadGone)?;
+        let loaded =
+            self.committer.load(self.environment.wall_unix_ms()).await.ok_or(LoadError::ThreadGone)?;
         let Loaded { incarnation, term, sequence, records } =
             loaded.map_err(|source| LoadError::Store { source })?;
         let state = State::from_records(records).map_err(|source| LoadError::Record { source })?;

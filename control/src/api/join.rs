@@ -55,7 +55,12 @@ pub struct Joined {
 }
 
 /// Spends a token on a certificate for the key of the request.
-pub async fn join(context: &Context, token: &str, request_pem: &str, name: String) -> Result<Joined, ApiError> {
+pub async fn join(
+    context: &Context,
+    token: &str,
+    request_pem: &str,
+    name: String,
+) -> Result<Joined, ApiError> {
     let (token_id, secret) = join_token::parse(token, context.ca.hash())?;
     let request = NodeRequest::parse(request_pem)?;
     let instance = context

@@ -13,7 +13,11 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 /// Validates and registers the input of `aws ecs register-task-definition`.
-pub async fn register(context: &Context, caller: &Caller, json: &str) -> Result<Arc<DefinitionRecord>, ApiError> {
+pub async fn register(
+    context: &Context,
+    caller: &Caller,
+    json: &str,
+) -> Result<Arc<DefinitionRecord>, ApiError> {
     let definition = input::parse(json).map_err(|error| ApiError::InvalidTaskDefinition {
         field: error.field().to_owned(),
         message: error.to_string(),
@@ -46,8 +50,7 @@ pub fn list(context: &Context, filter: &Filter) -> Result<Page, ApiError> {
     let limit = filter.page.limit()?;
     let after: Option<TaskDefinitionId> = filter.page.after_as()?;
     let wanted = |record: &&Arc<DefinitionRecord>| {
-        record.is_active() != filter.inactive
-            && record.id.family.as_str().starts_with(&filter.family_prefix)
+        record.is_active() != filter.inactive && record.id.family.as_str().starts_with(&filter.family_prefix)
     };
     let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
     Ok(context.view.read(|shown| {

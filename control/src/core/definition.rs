@@ -24,9 +24,9 @@ impl Command for RegisterDefinition {
     fn decide(self, changes: &mut Changes<'_>) -> Result<Self::Answer, ApiError> {
         let family = self.definition.family.clone();
         let last = changes.state().families.get(&family).map_or(0, |record| record.last_revision);
-        let revision = last.checked_add(1).ok_or_else(|| {
-            ApiError::invalid("family", format!("{family} has used all its revisions"))
-        })?;
+        let revision = last
+            .checked_add(1)
+            .ok_or_else(|| ApiError::invalid("family", format!("{family} has used all its revisions")))?;
         let registered_at_unix_ms = changes.now_ms();
         let family_record = FamilyRecord { family: family.clone(), last_revision: revision };
         changes.record(Mutation::Family(Arc::new(family_record)));

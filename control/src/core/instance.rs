@@ -66,12 +66,7 @@ impl Command for NodeConnected {
 }
 
 /// Held tasks that must not be stopped on the word of this store.
-fn orphans(
-    state: &State,
-    old: &InstanceRecord,
-    held: &BTreeSet<TaskId>,
-    trusted: bool,
-) -> BTreeSet<TaskId> {
+fn orphans(state: &State, old: &InstanceRecord, held: &BTreeSet<TaskId>, trusted: bool) -> BTreeSet<TaskId> {
     let unknown = held.iter().filter(|id| !state.tasks.contains_key(*id));
     unknown.filter(|id| !trusted || old.orphans.contains(*id)).cloned().collect()
 }
@@ -188,10 +183,8 @@ impl Command for EnsureClusters {
 
 /// An instance that may have a session.
 pub fn usable_instance(state: &State, id: &ContainerInstanceId) -> Result<Arc<InstanceRecord>, ApiError> {
-    let refused = |status: &str| ApiError::InstanceNotActive {
-        instance: id.to_string(),
-        status: status.to_owned(),
-    };
+    let refused =
+        |status: &str| ApiError::InstanceNotActive { instance: id.to_string(), status: status.to_owned() };
     let instance = state.instances.get(id).ok_or_else(|| refused("unknown here"))?;
     match instance.status {
         ContainerInstanceStatus::Inactive => Err(refused("INACTIVE")),
@@ -209,10 +202,8 @@ pub fn find_instance(
     if let Some(instance) = state.instance_by_name(cluster, name) {
         return Ok(instance.clone());
     }
-    let not_found = || ApiError::ContainerInstanceNotFound {
-        name: text.to_owned(),
-        cluster: cluster.to_string(),
-    };
+    let not_found =
+        || ApiError::ContainerInstanceNotFound { name: text.to_owned(), cluster: cluster.to_string() };
     let first: ContainerInstanceId = pad(name).and_then(|id| id.parse().ok()).ok_or_else(not_found)?;
     let matching = state.instances.range(first..).take_while(|(id, _)| id.as_str().starts_with(name));
     let mut matching = matching.map(|(_, instance)| instance).filter(|found| found.cluster == *cluster);

@@ -139,9 +139,6 @@ fn free_name(changes: &mut Changes<'_>, cluster: &ClusterName, name: &str) -> Re
     if holder.connected {
         return Err(ApiError::InstanceNameTaken { name: name.to_owned(), holder: holder.id.to_string() });
     }
-    changes.put_instance(InstanceRecord {
-        status: ContainerInstanceStatus::Inactive,
-        ..(*holder).clone()
-    });
+    changes.put_instance(InstanceRecord { status: ContainerInstanceStatus::Inactive, ..(*holder).clone() });
     Ok(())
 }

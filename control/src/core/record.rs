@@ -21,10 +21,16 @@ pub const FORMAT_VERSION: u8 = 1;
 /// Why a stored value cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    #[error("record {key:?} has format {found}, this program knows {FORMAT_VERSION}: it was written by a newer one")]
+    #[error(
+        "record {key:?} has format {found}, this program knows {FORMAT_VERSION}: it was written by a newer one"
+    )]
     Newer { key: String, found: u8 },
     #[error("record {key:?} is damaged")]
-    Damaged { key: String, #[source] source: serde_json::Error },
+    Damaged {
+        key: String,
+        #[source]
+        source: serde_json::Error,
+    },
     #[error("record {key:?} is of no known kind: it was written by a newer program")]
     UnknownKind { key: String },
 }

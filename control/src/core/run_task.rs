@@ -94,7 +94,11 @@ impl RunTask {
     /// SHA-256 of what was asked for, in hex.
     fn fingerprint(&self) -> String {
         let asked = serde_json::json!([
-            self.cluster.as_str(), self.task_definition, self.count, self.group, self.started_by
+            self.cluster.as_str(),
+            self.task_definition,
+            self.count,
+            self.group,
+            self.started_by
         ]);
         crate::identity::sha256_hex(asked.to_string().as_bytes())
     }
@@ -231,7 +235,9 @@ fn explain(
 ) -> Vec<PlacementFailure> {
     let detail = format!(
         "needs {} CPU units, {} MiB and {} static host ports",
-        need.cpu_units, need.memory_mib, need.host_ports.len()
+        need.cpu_units,
+        need.memory_mib,
+        need.host_ports.len()
     );
     let failed = candidates(state, cluster).filter_map(|candidate| {
         let misfit = misfit(&candidate, need, reserve(settings))?;

@@ -41,8 +41,7 @@ fn give_up_tasks_of_replaced(changes: &mut Changes<'_>) -> usize {
     let state = changes.state();
     let inactive = state.instances.values().filter(|i| i.status == ContainerInstanceStatus::Inactive);
     let ids = inactive.flat_map(|instance| &state.reserved(&instance.id).tasks);
-    let tasks: Vec<Arc<TaskRecord>> =
-        ids.filter_map(|id| state.tasks.get(id)).take(CHUNK).cloned().collect();
+    let tasks: Vec<Arc<TaskRecord>> = ids.filter_map(|id| state.tasks.get(id)).take(CHUNK).cloned().collect();
     for task in &tasks {
         let now = changes.now_ms();
         changes.put_task(given_up(task, "The container instance was replaced by another of its name", now));
@@ -66,8 +65,7 @@ fn remove_stopped(changes: &mut Changes<'_>) -> usize {
 fn remove_client_tokens(changes: &mut Changes<'_>) -> usize {
     let before = changes.now_ms().saturating_sub(TOKENS_KEPT_MS);
     let tokens = changes.state().client_tokens.values();
-    let old: Vec<_> =
-        tokens.filter(|token| token.created_at_unix_ms < before).take(CHUNK).cloned().collect();
+    let old: Vec<_> = tokens.filter(|token| token.created_at_unix_ms < before).take(CHUNK).cloned().collect();
     let count = old.len();
     for token in old {
         changes.record(Mutation::ClientTokenGone(token));

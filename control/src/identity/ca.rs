@@ -28,15 +28,33 @@ const SERVER: Duration = Duration::from_secs(2 * 365 * 86_400);
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
     #[error("cannot read or write {path:?}")]
-    File { path: PathBuf, #[source] source: std::io::Error },
-    #[error("{present:?} is there but {missing:?} is not: restore it, or move both away for a new CA, with which every node has to join again")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(
+        "{present:?} is there but {missing:?} is not: restore it, or move both away for a new CA, with which every node has to join again"
+    )]
     HalfThere { present: PathBuf, missing: PathBuf },
     #[error("{path:?} is damaged")]
-    Damaged { path: PathBuf, #[source] source: rcgen::Error },
+    Damaged {
+        path: PathBuf,
+        #[source]
+        source: rcgen::Error,
+    },
     #[error("{path:?} has no certificate in it")]
-    NoCertificate { path: PathBuf, #[source] source: rustls_pki_types::pem::Error },
+    NoCertificate {
+        path: PathBuf,
+        #[source]
+        source: rustls_pki_types::pem::Error,
+    },
     #[error("cannot make a certificate for {name}")]
-    Sign { name: String, #[source] source: rcgen::Error },
+    Sign {
+        name: String,
+        #[source]
+        source: rcgen::Error,
+    },
 }
 
 /// The CA.
@@ -142,7 +160,12 @@ impl Ca {
     }
 
     /// Certifies the public key of a request for a node; nothing else of the request is used.
-    pub fn sign_node(&self, request: &NodeRequest, node: &Caller, wall_unix_ms: u64) -> Result<String, CaError> {
+    pub fn sign_node(
+        &self,
+        request: &NodeRequest,
+        node: &Caller,
+        wall_unix_ms: u64,
+    ) -> Result<String, CaError> {
         let sign_error = |source| CaError::Sign { name: node.to_string(), source };
         let params = client_parameters(node, wall_unix_ms).map_err(sign_error)?;
         let certificate = params.signed_by(&request.0.public_key, &self.issuer).map_err(sign_error)?;
@@ -191,4 +214,52 @@ fn client_parameters(caller: &Caller, wall_unix_ms: u64) -> Result<CertificatePa
 fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> CaError + use<> {
     let path = path.to_owned();
     move |source| CaError::File { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000_000;
+
+    #[test]
+    fn the_ca_stays_and_half_a_ca_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Ca::open(dir.path(), NOW).unwrap();
+        assert_eq!(Ca::open(dir.path(), NOW).unwrap().hash(), first.hash());
+        std::fs::remove_file(dir.path().join("ca/ca-key.pem")).unwrap();
+        assert!(matches!(Ca::open(dir.path(), NOW), Err(CaError::HalfThere { .. })));
+        std::fs::write(dir.path().join("ca/ca-key.pem"), "nonsense").unwrap();
+        assert!(matches!(Ca::open(dir.path(), NOW), Err(CaError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_certificate_names_its_caller_and_a_ca_or_a_server_names_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = Ca::open(dir.path(), NOW).unwrap();
+        let path = ca.ensure_admin_key(dir.path(), NOW).unwrap();
+        let admin = CertificateDer::from_pem_file(path).unwrap();
+        assert_eq!(Caller::from_certificate(&admin), Caller::User { name: "admin".to_owned() });
+        assert_eq!(Caller::from_certificate(ca.der()), Caller::Anonymous);
+        let server = ca.server_identity(&["spiffe://lighter/user/admin".to_owned()], NOW);
+        let chain = server.unwrap().chain;
+        assert_eq!(Caller::from_certificate(&chain[0]), Caller::Anonymous);
+        assert_eq!(Caller::from_certificate(b"no certificate"), Caller::Anonymous);
+    }
+
+    #[test]
+    fn a_request_that_is_none_or_is_not_signed_by_its_key_is_refused() {
+        let (one, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let request = CertificateParams::default().serialize_request(&one).unwrap();
+        assert!(NodeRequest::parse(&request.pem().unwrap()).is_ok());
+        // The other's public key in a request that the first key signed.
+        let der = request.der().to_vec();
+        let own = one.der_bytes();
+        let at = der.windows(own.len()).position(|window| window == own).unwrap();
+        let mut forged = der.clone();
+        forged[at..at + own.len()].copy_from_slice(other.der_bytes());
+        let forged = CertificateSigningRequestParams::from_der(&forged.into());
+        assert!(forged.is_err());
+        assert!(NodeRequest::parse("-----BEGIN CERTIFICATE REQUEST-----").is_err());
+    }
 }

@@ -63,12 +63,11 @@ impl Caller {
         if certificate.is_ca() {
             return None;
         }
-        let mut uris = certificate.extensions().iter().flat_map(|extension| {
-            match extension.parsed_extension() {
+        let mut uris =
+            certificate.extensions().iter().flat_map(|extension| match extension.parsed_extension() {
                 ParsedExtension::SubjectAlternativeName(names) => names.general_names.as_slice(),
                 _ => &[],
-            }
-        });
+            });
         match (uris.next(), uris.next()) {
             (Some(GeneralName::URI(uri)), None) => Self::from_spiffe_id(uri),
             _ => None,
@@ -96,9 +95,15 @@ mod tests {
         for caller in [node, user] {
             assert_eq!(Caller::from_spiffe_id(&caller.spiffe_id().unwrap()), Some(caller));
         }
-        for text in ["", "spiffe://other/user/admin", "spiffe://lighter/user/", "spiffe://lighter/user/a/b",
-            "spiffe://lighter/node/default/xyz", "spiffe://lighter/node//00", "spiffe://lighter/"]
-        {
+        for text in [
+            "",
+            "spiffe://other/user/admin",
+            "spiffe://lighter/user/",
+            "spiffe://lighter/user/a/b",
+            "spiffe://lighter/node/default/xyz",
+            "spiffe://lighter/node//00",
+            "spiffe://lighter/",
+        ] {
             assert_eq!(Caller::from_spiffe_id(text), None, "{text}");
         }
     }

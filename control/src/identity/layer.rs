@@ -7,13 +7,13 @@ use super::caller::Caller;
 use super::permission::{check, method_of};
 use crate::error::{ApiError, SocketAddrText};
 use crate::listen::Peer;
+use futures_util::future::Either;
 use http::{Request, Response};
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 use tonic::body::Body;
 use tonic::{Extensions, Status};
 use tower::Service;
-use futures_util::future::Either;
 
 /// Wraps a service with the check.
 #[derive(Debug, Clone, Copy)]

@@ -56,10 +56,8 @@ pub fn misfit<I>(candidate: &Candidate<'_, I>, need: &Resources, reserve: Reserv
     let offered = candidate.offered;
     let cpu_free = u64::from(offered.cpu_units.saturating_sub(reserve.cpu_units))
         .saturating_sub(candidate.used_cpu_units);
-    let memory_free = offered
-        .memory_mib
-        .saturating_sub(reserve.memory_mib)
-        .saturating_sub(candidate.used_memory_mib);
+    let memory_free =
+        offered.memory_mib.saturating_sub(reserve.memory_mib).saturating_sub(candidate.used_memory_mib);
     let taken = |port| offered.host_ports.contains(port) || candidate.used_ports.contains(port);
     if !candidate.connected {
         Some(Misfit::Agent)
@@ -147,8 +145,11 @@ mod tests {
     }
 
     fn resources() -> impl Strategy<Value = Resources> {
-        (0u32..8, 0u64..8, ports())
-            .prop_map(|(cpu_units, memory_mib, host_ports)| Resources { cpu_units, memory_mib, host_ports })
+        (0u32..8, 0u64..8, ports()).prop_map(|(cpu_units, memory_mib, host_ports)| Resources {
+            cpu_units,
+            memory_mib,
+            host_ports,
+        })
     }
 
     fn nodes() -> impl Strategy<Value = Vec<Node>> {
@@ -157,7 +158,13 @@ mod tests {
             let numbered = all.into_iter().enumerate();
             numbered
                 .map(|(id, (connected, offered, cpu, memory, ports, tasks))| Node {
-                    id: id as u32, connected, offered, cpu, memory, ports, tasks,
+                    id: id as u32,
+                    connected,
+                    offered,
+                    cpu,
+                    memory,
+                    ports,
+                    tasks,
                 })
                 .collect()
         })

@@ -323,9 +323,7 @@ pub fn manifest<'a>(revision: u64, tasks: impl Iterator<Item = &'a TaskRecord>) 
 /// What has changed since.
 pub fn assignments<'a>(revision: u64, tasks: impl Iterator<Item = &'a TaskRecord>) -> Vec<Outgoing> {
     let chunks = chunks(tasks.map(assignment)).into_iter().filter(|chunk| !chunk.is_empty());
-    chunks
-        .map(|assignments| outgoing(Body::Assignments(v1::Assignments { revision, assignments })))
-        .collect()
+    chunks.map(|assignments| outgoing(Body::Assignments(v1::Assignments { revision, assignments }))).collect()
 }
 
 /// Definitions in ECS's JSON form.
@@ -340,9 +338,8 @@ pub fn definitions<'a>(records: impl Iterator<Item = &'a DefinitionRecord>) -> V
 
 pub fn reports_applied(applied: Vec<(TaskId, u64)>) -> Outgoing {
     let applied = applied.into_iter();
-    let applied = applied
-        .map(|(task, sequence)| v1::AppliedReport { task_id: task.to_string(), sequence })
-        .collect();
+    let applied =
+        applied.map(|(task, sequence)| v1::AppliedReport { task_id: task.to_string(), sequence }).collect();
     outgoing(Body::ReportsApplied(v1::ReportsApplied { applied }))
 }
 

@@ -55,13 +55,23 @@ impl Link {
     }
 
     /// Sends the whole list of what the node should hold.
-    pub async fn manifest(&mut self, view: &View, revision: u64, tasks: &[Arc<TaskRecord>]) -> Result<(), ApiError> {
+    pub async fn manifest(
+        &mut self,
+        view: &View,
+        revision: u64,
+        tasks: &[Arc<TaskRecord>],
+    ) -> Result<(), ApiError> {
         self.definitions(view, tasks).await?;
         self.send_all(convert::manifest(revision, tasks.iter().map(AsRef::as_ref))).await
     }
 
     /// Sends what has changed.
-    pub async fn assignments(&mut self, view: &View, revision: u64, tasks: &[Arc<TaskRecord>]) -> Result<(), ApiError> {
+    pub async fn assignments(
+        &mut self,
+        view: &View,
+        revision: u64,
+        tasks: &[Arc<TaskRecord>],
+    ) -> Result<(), ApiError> {
         self.definitions(view, tasks).await?;
         self.send_all(convert::assignments(revision, tasks.iter().map(AsRef::as_ref))).await
     }

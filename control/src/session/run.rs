@@ -116,9 +116,8 @@ async fn greet(
 ) -> Result<(Session, mpsc::Receiver<AssignmentChange>), ApiError> {
     // First follow, then read: a change in between is in the manifest and comes again as a delta.
     let changes = context.view.follow(&me.id);
-    let (trusted, term, incarnation, epoch) = context
-        .view
-        .read(|shown| (hello.trusts(shown), shown.term, shown.incarnation.clone(), shown.epoch));
+    let (trusted, term, incarnation, epoch) =
+        context.view.read(|shown| (hello.trusts(shown), shown.term, shown.incarnation.clone(), shown.epoch));
     let connected = NodeConnected {
         instance: me.id.clone(),
         facts: hello.facts,
@@ -207,9 +206,7 @@ impl Session {
 
     async fn hear(&mut self, said: NodeSaid) -> Result<(), ApiError> {
         match said {
-            NodeSaid::Hello(_) => {
-                Err(ApiError::ProtocolViolation { message: "a second hello".to_owned() })
-            }
+            NodeSaid::Hello(_) => Err(ApiError::ProtocolViolation { message: "a second hello".to_owned() }),
             NodeSaid::Heartbeat(number) => {
                 let term = self.context.view.read(|shown| shown.term);
                 self.link.send_unnumbered(convert::heartbeat_answer(number, term)).await
@@ -281,7 +278,9 @@ impl Session {
                     None if self.trusted && !orphans.is_some_and(|ids| ids.contains(&id)) => {
                         confirmed.push(id);
                     }
-                    None => tracing::warn!(instance = %self.me.id, task = %id, "an unknown task is left running"),
+                    None => {
+                        tracing::warn!(instance = %self.me.id, task = %id, "an unknown task is left running")
+                    }
                 }
             }
             (confirmed, wanted, shown.sequence)

@@ -43,7 +43,8 @@ impl Group {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.batch.len() + LARGEST_COMMAND > MAX_MUTATIONS || self.bytes >= MAX_BYTES
+        self.batch.len() + LARGEST_COMMAND > MAX_MUTATIONS
+            || self.bytes >= MAX_BYTES
             || self.jobs.len() >= MAX_MUTATIONS * 4
     }
 

@@ -36,8 +36,7 @@ pub(crate) fn certificate_request() -> (String, String) {
 /// Spends a token.
 pub(crate) async fn join(running: &Running, token: &str, name: &str) -> Result<FakeNode, Status> {
     let (certificate_request_pem, key) = certificate_request();
-    let request =
-        v1::JoinRequest { token: token.to_owned(), certificate_request_pem, name: name.to_owned() };
+    let request = v1::JoinRequest { token: token.to_owned(), certificate_request_pem, name: name.to_owned() };
     let joined = running.anonymous_node().await.join(request).await?.into_inner();
     Ok(FakeNode {
         id: joined.container_instance_id,
@@ -97,9 +96,27 @@ impl FakeNode {
         self.connect_saying(running, self.hello()).await
     }
 
-    pub(crate) async fn connect_saying(&self, running: &Running, hello: v1::NodeHello) -> Result<FakeSession, Status> {
+    pub(crate) async fn connect_saying(
+        &self,
+        running: &Running,
+        hello: v1::NodeHello,
+    ) -> Result<FakeSession, Status> {
+        self.connect_over(self.client(running).await, hello).await
+    }
+
+    /// What is not read is soon not sent.
+    pub(crate) async fn connect_with_small_windows(&self, running: &Running) -> Result<FakeSession, Status> {
+        let endpoint = running.tls_endpoint(Some((&self.certificate, &self.key)));
+        let endpoint = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
+        self.connect_over(NodeClient::new(endpoint.connect().await.unwrap()), self.hello()).await
+    }
+
+    async fn connect_over(
+        &self,
+        mut client: NodeClient<Channel>,
+        hello: v1::NodeHello,
+    ) -> Result<FakeSession, Status> {
         let (out, messages) = mpsc::channel(64);
-        let mut client = self.client(running).await;
         let incoming = client.session(ReceiverStream::new(messages)).await?.into_inner();
         let mut session = FakeSession {
             hello: v1::ControlHello::default(),
@@ -190,12 +207,7 @@ impl FakeSession {
 
 /// A report with a status.
 pub(crate) fn report(task: &str, sequence: u64, status: v1::TaskStatus) -> v1::TaskReport {
-    v1::TaskReport {
-        task_id: task.to_owned(),
-        sequence,
-        last_status: status.into(),
-        ..Default::default()
-    }
+    v1::TaskReport { task_id: task.to_owned(), sequence, last_status: status.into(), ..Default::default() }
 }
 
 /// A report of a task whose only container exited.

@@ -1,20 +1,22 @@
 //! The writer over a store that fails: what was acknowledged is stored, what was refused is not.
 
+use lighter_control::core::Settings;
 use lighter_control::core::definition::RegisterDefinition;
 use lighter_control::core::state::State;
-use lighter_control::core::Settings;
 use lighter_control::environment::Environment;
 use lighter_control::error::ApiError;
 use lighter_control::store::memory::{Fault, MemoryStore};
 use lighter_control::view::View;
 use lighter_control::writer::{self, WriterHandle};
+use lighter_proto::v1;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 async fn start(store: &MemoryStore) -> (WriterHandle, Arc<View>) {
     let view = Arc::new(View::default());
-    let started = writer::start(Box::new(store.clone()), Settings::default(), Environment::default(), view.clone());
+    let started =
+        writer::start(Box::new(store.clone()), Settings::default(), Environment::default(), view.clone());
     (started.await.unwrap().0, view)
 }
 
@@ -86,4 +88,30 @@ proptest! {
             view.read(|shown| assert_eq!(shown.state, stored, "shown is stored"));
         });
     }
+}
+
+#[tokio::test]
+async fn after_a_lost_answer_of_the_store_nodes_and_watchers_begin_anew_with_the_truth() {
+    let store = MemoryStore::new("one");
+    let running = crate::support::start_on(Box::new(store.clone())).await;
+    let mut admin = running.admin().await;
+    crate::support::register(&mut admin, &crate::support::definition_json("web", 0, 6, None)).await;
+    let node = crate::fake_node::joined(&running, "node").await;
+    let mut session = node.connect(&running).await.unwrap();
+    let mut events = admin.watch_events(v1::WatchEventsRequest::default()).await.unwrap().into_inner();
+    for (fault, tasks_after, code) in
+        [(Fault::UnknownApplied, 1, "OUTCOME_UNKNOWN"), (Fault::Fenced, 1, "STORE_UNAVAILABLE")]
+    {
+        store.plan([Some(fault)]);
+        let failed = admin.run_task(crate::support::run_request("web", 1)).await.unwrap_err();
+        assert_eq!(crate::support::reason(&failed), code);
+        assert_eq!(crate::support::reason(&session.end().await), "STATE_RELOADED");
+        let ended = events.message().await.unwrap_err();
+        assert_eq!(crate::support::reason(&ended), "STATE_RELOADED");
+        session = node.connect(&running).await.unwrap();
+        assert_eq!(session.manifest.len(), tasks_after, "{fault:?}");
+        events = admin.watch_events(v1::WatchEventsRequest::default()).await.unwrap().into_inner();
+    }
+    admin.run_task(crate::support::run_request("web", 1)).await.unwrap();
+    assert_eq!(session.assignments().await.len(), 1, "and goes on");
 }

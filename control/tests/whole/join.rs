@@ -88,10 +88,8 @@ async fn attributes_of_the_token_stick_and_the_node_cannot_change_them() {
     let running = start().await;
     let mut admin = running.admin().await;
     let attribute = |name: &str, value: &str| v1::Attribute { name: name.into(), value: value.into() };
-    let request = v1::CreateJoinTokenRequest {
-        attributes: vec![attribute("zone", "a")],
-        ..Default::default()
-    };
+    let request =
+        v1::CreateJoinTokenRequest { attributes: vec![attribute("zone", "a")], ..Default::default() };
     let token = admin.create_join_token(request).await.unwrap().into_inner().token;
     let node = join(&running, &token, "n").await.unwrap();
     let mut hello = node.hello();
@@ -178,7 +176,8 @@ impl ServerCertVerifier for Remember {
 
 #[tokio::test]
 async fn the_server_shows_the_ca_that_the_token_pins() {
-    let running = start_with(|config| config.server_names = vec!["10.1.2.3".into(), "c.example".into()]).await;
+    let running =
+        start_with(|config| config.server_names = vec!["10.1.2.3".into(), "c.example".into()]).await;
     let token = running.handle.create_join_token().await.unwrap();
     let seen = Arc::new(Remember::default());
     let provider = Arc::new(rustls::crypto::ring::default_provider());

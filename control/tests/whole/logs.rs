@@ -31,7 +31,8 @@ async fn asked(session: &mut FakeSession) -> v1::OpenLogStream {
 }
 
 fn batch(stream_id: &str, text: &str) -> v1::SendLogsRequest {
-    let line = v1::LogLine { container: "web".to_owned(), line: text.as_bytes().to_vec(), ..Default::default() };
+    let line =
+        v1::LogLine { container: "web".to_owned(), line: text.as_bytes().to_vec(), ..Default::default() };
     v1::SendLogsRequest { stream_id: stream_id.to_owned(), lines: vec![line], error: String::new() }
 }
 
@@ -44,7 +45,8 @@ async fn lines_travel_from_the_node_that_was_asked_to_the_reader() {
     let node_side = async {
         let open = asked(&mut session).await;
         assert_eq!((open.follow, open.tail_lines), (true, Some(0)));
-        let intruder = other.client(&running).await.send_logs(tokio_stream::once(batch(&open.stream_id, "lie"))).await;
+        let intruder =
+            other.client(&running).await.send_logs(tokio_stream::once(batch(&open.stream_id, "lie"))).await;
         assert_eq!(intruder.unwrap_err().code(), Code::PermissionDenied);
         sender.send(batch(&open.stream_id, "one")).await.unwrap();
         sender.send(batch("", "two")).await.unwrap();
@@ -74,7 +76,11 @@ async fn an_error_of_the_node_and_the_end_of_the_log_reach_the_reader() {
         failed.error = "the log was removed".to_owned();
         node.client(&running).await.send_logs(tokio_stream::once(failed)).await.unwrap();
         let open = asked(&mut session).await;
-        node.client(&running).await.send_logs(tokio_stream::once(batch(&open.stream_id, "all"))).await.unwrap();
+        node.client(&running)
+            .await
+            .send_logs(tokio_stream::once(batch(&open.stream_id, "all")))
+            .await
+            .unwrap();
     };
     let reader = async {
         let refused = admin.stream_task_logs(request.clone()).await.unwrap_err();

@@ -30,7 +30,9 @@ fn expected(method: Method) -> [Code; 4] {
         | Method::LighterCreateJoinToken
         | Method::LighterWatchEvents => PEOPLE,
         // The node is not connected here, so nobody gets lines; only people get as far as that.
-        Method::LighterStreamTaskLogs => [Unauthenticated, Code::Unavailable, PermissionDenied, PermissionDenied],
+        Method::LighterStreamTaskLogs => {
+            [Unauthenticated, Code::Unavailable, PermissionDenied, PermissionDenied]
+        }
         Method::NodeJoin => [Fine; 4],
         Method::NodeSession => OWN_NODE,
         // The stream that the own node names is not open.
@@ -77,17 +79,25 @@ async fn call(world: &World, channel: Channel, method: Method) -> Code {
             let task_definition = "web:1".to_owned();
             code(people.describe_task_definition(v1::DescribeTaskDefinitionRequest { task_definition }).await)
         }
-        Method::LighterListTaskDefinitions => code(people.list_task_definitions(v1::ListTaskDefinitionsRequest::default()).await),
+        Method::LighterListTaskDefinitions => {
+            code(people.list_task_definitions(v1::ListTaskDefinitionsRequest::default()).await)
+        }
         Method::LighterDeregisterTaskDefinition => {
             let task_definition = "old:1".to_owned();
-            code(people.deregister_task_definition(v1::DeregisterTaskDefinitionRequest { task_definition }).await)
+            code(
+                people
+                    .deregister_task_definition(v1::DeregisterTaskDefinitionRequest { task_definition })
+                    .await,
+            )
         }
         Method::LighterRunTask => code(people.run_task(run_request("web:1", 1)).await),
-        Method::LighterStopTask => code(people.stop_task(v1::StopTaskRequest { task, ..Default::default() }).await),
-        Method::LighterListTasks => code(people.list_tasks(v1::ListTasksRequest::default()).await),
-        Method::LighterDescribeTasks => {
-            code(people.describe_tasks(v1::DescribeTasksRequest { tasks: vec![task], ..Default::default() }).await)
+        Method::LighterStopTask => {
+            code(people.stop_task(v1::StopTaskRequest { task, ..Default::default() }).await)
         }
+        Method::LighterListTasks => code(people.list_tasks(v1::ListTasksRequest::default()).await),
+        Method::LighterDescribeTasks => code(
+            people.describe_tasks(v1::DescribeTasksRequest { tasks: vec![task], ..Default::default() }).await,
+        ),
         Method::LighterListContainerInstances
         | Method::LighterDescribeContainerInstances
         | Method::LighterCreateJoinToken
@@ -123,7 +133,9 @@ async fn call_more(world: &World, mut people: LighterClient<Channel>, method: Me
             let request = v1::DescribeContainerInstancesRequest { container_instances, ..Default::default() };
             code(people.describe_container_instances(request).await)
         }
-        Method::LighterCreateJoinToken => code(people.create_join_token(v1::CreateJoinTokenRequest::default()).await),
+        Method::LighterCreateJoinToken => {
+            code(people.create_join_token(v1::CreateJoinTokenRequest::default()).await)
+        }
         Method::LighterStreamTaskLogs => {
             code(people.stream_task_logs(v1::StreamTaskLogsRequest { task, ..Default::default() }).await)
         }
@@ -151,7 +163,9 @@ async fn session_about(world: &World, client: &mut NodeClient<Channel>) -> Code 
         match answers.message().await {
             Err(status) => return status.code(),
             Ok(None) => panic!("the session ended without a word"),
-            Ok(Some(message)) if matches!(message.message, Some(FromControl::ReportsApplied(_))) => return Fine,
+            Ok(Some(message)) if matches!(message.message, Some(FromControl::ReportsApplied(_))) => {
+                return Fine;
+            }
             Ok(Some(_)) => {}
         }
     }

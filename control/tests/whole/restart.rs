@@ -78,8 +78,9 @@ async fn a_killed_control_plane_has_kept_all_it_acknowledged() {
             writers.spawn(async move {
                 let mut mine = Vec::new();
                 let json = definition_json("f", 0, 6, None);
-                while let Ok(answer) =
-                    admin.register_task_definition(v1::RegisterTaskDefinitionRequest { json: json.clone() }).await
+                while let Ok(answer) = admin
+                    .register_task_definition(v1::RegisterTaskDefinitionRequest { json: json.clone() })
+                    .await
                 {
                     mine.push(answer.into_inner().task_definition.unwrap().revision);
                 }

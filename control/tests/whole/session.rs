@@ -42,7 +42,9 @@ async fn a_task_lives_from_assignment_to_forgetting() {
     assert_eq!(session.definitions, ["web:1"], "the definition came before its first use");
     assert_eq!((assigned[0].task_id.as_str(), assigned[0].generation), (task.as_str(), 1));
     session.say(FromNode::Acknowledge(v1::Acknowledge { sequence: session.last_sequence })).await;
-    session.report(vec![report(&task, 1, v1::TaskStatus::Pending), report(&task, 2, v1::TaskStatus::Running)]).await;
+    session
+        .report(vec![report(&task, 1, v1::TaskStatus::Pending), report(&task, 2, v1::TaskStatus::Running)])
+        .await;
     let running_task = describe_task(&mut admin, &task).await;
     assert_eq!(running_task.last_status(), v1::TaskStatus::Running);
     assert_eq!(describe_instance(&mut admin, "node").await.running_tasks_count, 1);
@@ -72,7 +74,9 @@ async fn reports_are_applied_once_and_never_backward() {
     let task = run_one(&mut admin).await;
     session.report(vec![report(&task, 5, v1::TaskStatus::Running)]).await;
     let version = describe_task(&mut admin, &task).await.version;
-    session.report(vec![report(&task, 5, v1::TaskStatus::Stopped), report(&task, 4, v1::TaskStatus::Stopped)]).await;
+    session
+        .report(vec![report(&task, 5, v1::TaskStatus::Stopped), report(&task, 4, v1::TaskStatus::Stopped)])
+        .await;
     assert_eq!(describe_task(&mut admin, &task).await.version, version, "old sequences change nothing");
     session.report(vec![report(&task, 6, v1::TaskStatus::Pending)]).await;
     assert_eq!(describe_task(&mut admin, &task).await.last_status(), v1::TaskStatus::Running);
@@ -147,7 +151,9 @@ async fn unknown_tasks_are_stopped_only_when_confirmed_and_never_for_another_sto
     let mut session = node.connect(&running).await.unwrap();
     session.say(ask(&[&foreign])).await;
     session.say(FromNode::Heartbeat(v1::Heartbeat { number: 9 })).await;
-    assert!(matches!(session.receive().await.unwrap(), FromControl::HeartbeatAnswer(answer) if answer.number == 9));
+    assert!(
+        matches!(session.receive().await.unwrap(), FromControl::HeartbeatAnswer(answer) if answer.number == 9)
+    );
     drop(session);
     // Later it trusts the store again; the orphan is remembered, also over a restart.
     let running = running.restart().await;
@@ -223,7 +229,9 @@ async fn what_breaks_the_protocol_ends_the_session_with_words() {
     let wrong = [
         FromNode::Hello(node.hello()),
         FromNode::Acknowledge(v1::Acknowledge { sequence: 999 }),
-        FromNode::TaskReports(v1::TaskReports { reports: vec![v1::TaskReport { task_id: task.clone(), ..Default::default() }] }),
+        FromNode::TaskReports(v1::TaskReports {
+            reports: vec![v1::TaskReport { task_id: task.clone(), ..Default::default() }],
+        }),
         FromNode::ConfirmStop(v1::ConfirmStop { task_ids: vec!["x".to_owned()] }),
     ];
     for message in wrong {
@@ -233,7 +241,11 @@ async fn what_breaks_the_protocol_ends_the_session_with_words() {
     }
     let other = joined(&running, "other").await;
     let mut session = other.connect(&running).await.unwrap();
-    session.say(FromNode::TaskReports(v1::TaskReports { reports: vec![report(&task, 1, v1::TaskStatus::Stopped)] })).await;
+    session
+        .say(FromNode::TaskReports(v1::TaskReports {
+            reports: vec![report(&task, 1, v1::TaskStatus::Stopped)],
+        }))
+        .await;
     let ended = session.end().await;
     assert_eq!((ended.code(), reason(&ended).as_str()), (Code::PermissionDenied, "FOREIGN_TASK"));
     assert_eq!(describe_task(&mut admin, &task).await.last_status(), v1::TaskStatus::Pending);
@@ -257,4 +269,30 @@ async fn a_large_manifest_comes_in_chunks() {
     assert_eq!(session.manifest.len(), tasks);
     assert!(session.manifest_chunks > 1);
     assert_eq!(session.definitions, ["web:1"]);
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_read_is_cut_off_and_resynchronised_and_nobody_waits_for_it() {
+    let running = start().await;
+    let mut admin = running.admin().await;
+    register(&mut admin, &definition_json("web", 0, 6, None)).await;
+    let mut node = joined(&running, "node").await;
+    node.resources.memory_mib = 1_000_000;
+    let mut session = node.connect_with_small_windows(&running).await.unwrap();
+    // More than the windows, the transport's buffer, both queues and one message hold.
+    let request = v1::RunTaskRequest { group: "g".repeat(255), ..run_request("web", 10) };
+    let mut tasks = 0;
+    for _ in 0..100 {
+        let answers = (0..5).map(|_| {
+            let (mut admin, request) = (admin.clone(), request.clone());
+            async move { admin.run_task(request).await.unwrap().into_inner().tasks.len() }
+        });
+        tasks += futures_util::future::join_all(answers).await.into_iter().sum::<usize>();
+    }
+    assert_eq!(tasks, 5000, "every call was answered");
+    // What was under way comes, then the end, with a word if there was room for it.
+    let ended = session.end().await;
+    assert!(ended.code() == Code::Ok || reason(&ended) == "SESSION_TOO_SLOW", "{ended:?}");
+    let session = node.connect(&running).await.unwrap();
+    assert_eq!(session.manifest.len(), tasks);
 }

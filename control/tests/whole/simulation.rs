@@ -96,7 +96,11 @@ impl World {
     fn check(&self, before: &State, mutations: &[Mutation]) {
         let state = &self.state;
         assert_eq!(state.ledger(), &state.recount(), "reservations are what the tasks take");
-        assert_eq!(counted_as_seen(state), State::from_records(self.records()).unwrap(), "memory is the store");
+        assert_eq!(
+            counted_as_seen(state),
+            State::from_records(self.records()).unwrap(),
+            "memory is the store"
+        );
         assert!(state.meta.cluster_time_ms >= before.meta.cluster_time_ms, "cluster time never falls");
         for (id, old) in &before.tasks {
             let Some(new) = state.tasks.get(id) else {
@@ -111,10 +115,14 @@ impl World {
         for (id, instance) in &state.instances {
             let reserved = state.reserved(id);
             if instance.status == ContainerInstanceStatus::Active && instance.offered.cpu_units > 0 {
-                assert!(reserved.cpu_units <= u64::from(instance.offered.cpu_units), "never more than there is");
+                assert!(
+                    reserved.cpu_units <= u64::from(instance.offered.cpu_units),
+                    "never more than there is"
+                );
                 assert!(reserved.memory_mib <= instance.offered.memory_mib);
             }
-            let ports: usize = reserved.tasks.iter().map(|id| state.tasks[id].resources.host_ports.len()).sum();
+            let ports: usize =
+                reserved.tasks.iter().map(|id| state.tasks[id].resources.host_ports.len()).sum();
             assert_eq!(ports, reserved.host_ports.len(), "no host port twice on one node");
         }
         let events: Vec<u64> = state.events.keys().copied().collect();
@@ -214,7 +222,8 @@ fn connect(world: &mut World, node: usize, holds: u8, trusted: bool) {
     let held: BTreeSet<TaskId> =
         tasks.filter(|(index, _)| holds & (1 << (index % 8)) != 0).map(|(_, id)| id.clone()).collect();
     let reserved_port = HostPort { protocol: Default::default(), port: 3 };
-    let offered = Resources { cpu_units: 1000, memory_mib: 1000, host_ports: BTreeSet::from([reserved_port]) };
+    let offered =
+        Resources { cpu_units: 1000, memory_mib: 1000, host_ports: BTreeSet::from([reserved_port]) };
     let connected = NodeConnected {
         instance: instance.clone(),
         facts: NodeFacts { offered, ..NodeFacts::default() },
@@ -248,7 +257,8 @@ fn run(world: &mut World, family: u8, count: u32, token: Option<u8>) {
         started_by: None,
         client_token: token.map(|token| token.to_string()),
     };
-    let used = token.and_then(|token| world.state.client_tokens.get(&(cluster(), token.to_string()))).cloned();
+    let used =
+        token.and_then(|token| world.state.client_tokens.get(&(cluster(), token.to_string()))).cloned();
     let known: BTreeSet<TaskId> = world.state.tasks.keys().cloned().collect();
     let Ok(answer) = world.decide(request) else { return };
     let ids: Vec<TaskId> = answer.tasks.iter().map(|task| task.id.clone()).collect();

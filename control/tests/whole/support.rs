@@ -57,6 +57,14 @@ pub(crate) async fn start_at(dir: Arc<TempDir>, clock_ahead_ms: Arc<AtomicU64>) 
     Running { handle, dir, clock_ahead_ms }
 }
 
+/// Starts on another store.
+pub(crate) async fn start_on(store: Box<dyn lighter_control::store::Store>) -> Running {
+    let (dir, clock_ahead_ms) = (Arc::new(TempDir::new().unwrap()), Arc::default());
+    let environment = clock(Arc::clone(&clock_ahead_ms));
+    let handle = Control::start_with(config(&dir), environment, store).await.unwrap();
+    Running { handle, dir, clock_ahead_ms }
+}
+
 /// The system's clock, moved ahead as the test wants.
 pub(crate) fn clock(ahead_ms: Arc<AtomicU64>) -> Environment {
     Environment::with_clock(move || {
@@ -81,6 +89,10 @@ impl Running {
 
     /// Over TLS, with a client certificate or without.
     pub(crate) async fn tls(&self, identity: Option<(&str, &str)>) -> Channel {
+        self.tls_endpoint(identity).connect().await.unwrap()
+    }
+
+    pub(crate) fn tls_endpoint(&self, identity: Option<(&str, &str)>) -> Endpoint {
         let mut tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(self.ca_pem()))
             .domain_name("control.lighter.internal");
@@ -88,7 +100,7 @@ impl Running {
             tls = tls.identity(Identity::from_pem(certificate, key));
         }
         let url = format!("https://{}", self.handle.addresses()[0]);
-        Endpoint::from_shared(url).unwrap().tls_config(tls).unwrap().connect().await.unwrap()
+        Endpoint::from_shared(url).unwrap().tls_config(tls).unwrap()
     }
 
     /// Over TLS with the administrator's key.
@@ -159,7 +171,10 @@ pub(crate) async fn describe_task(client: &mut LighterClient<Channel>, id: &str)
     response.tasks.remove(0)
 }
 
-pub(crate) async fn describe_instance(client: &mut LighterClient<Channel>, name: &str) -> v1::ContainerInstance {
+pub(crate) async fn describe_instance(
+    client: &mut LighterClient<Channel>,
+    name: &str,
+) -> v1::ContainerInstance {
     let container_instances = vec![name.to_owned()];
     let request = v1::DescribeContainerInstancesRequest { container_instances, ..Default::default() };
     let mut response = client.describe_container_instances(request).await.unwrap().into_inner();

@@ -35,11 +35,16 @@ async fn definitions_are_numbered_listed_and_deregistered() {
     let all = list(&mut admin, v1::ListTaskDefinitionsRequest::default()).await;
     assert_eq!(all.task_definitions, ["a:1", "a:2", "a:3", "b:1"]);
     assert!(all.next_token.is_empty());
-    let descending = v1::ListTaskDefinitionsRequest { descending: true, max_results: 2, ..Default::default() };
+    let descending =
+        v1::ListTaskDefinitionsRequest { descending: true, max_results: 2, ..Default::default() };
     let first = list(&mut admin, descending.clone()).await;
     assert_eq!(first.task_definitions, ["b:1", "a:3"]);
-    let second = list(&mut admin, v1::ListTaskDefinitionsRequest { next_token: first.next_token, ..descending }).await;
-    assert_eq!((second.task_definitions.as_slice(), second.next_token.as_str()), (["a:2".to_owned(), "a:1".to_owned()].as_slice(), ""));
+    let second =
+        list(&mut admin, v1::ListTaskDefinitionsRequest { next_token: first.next_token, ..descending }).await;
+    assert_eq!(
+        (second.task_definitions.as_slice(), second.next_token.as_str()),
+        (["a:2".to_owned(), "a:1".to_owned()].as_slice(), "")
+    );
 
     let task_definition = "a:3".to_owned();
     let request = v1::DeregisterTaskDefinitionRequest { task_definition };
@@ -63,7 +68,8 @@ async fn definitions_are_numbered_listed_and_deregistered() {
 #[tokio::test]
 async fn a_definition_with_an_unknown_member_is_refused_by_name() {
     let running = start().await;
-    let json = r#"{"family":"f","containerDefinitions":[{"name":"a","image":"i","memory":6,"colour":"red"}]}"#;
+    let json =
+        r#"{"family":"f","containerDefinitions":[{"name":"a","image":"i","memory":6,"colour":"red"}]}"#;
     let request = v1::RegisterTaskDefinitionRequest { json: json.to_owned() };
     let refused = running.admin().await.register_task_definition(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
@@ -85,7 +91,8 @@ async fn what_fits_nowhere_fails_at_once_with_ecs_s_reasons() {
     assert_eq!(ran.failures[0].reason, "No Container Instances were found in your cluster.");
 
     let mut node = joined(&running, "node").await;
-    node.resources = v1::Resources { cpu_units: 1024, memory_mib: 1024, ports_tcp: vec![2222], ports_udp: vec![] };
+    node.resources =
+        v1::Resources { cpu_units: 1024, memory_mib: 1024, ports_tcp: vec![2222], ports_udp: vec![] };
     drop(node.connect(&running).await.unwrap());
     let failure = async |admin: &mut LighterClient<Channel>, name: &str| {
         let ran = admin.run_task(run_request(name, 1)).await.unwrap().into_inner();
@@ -159,11 +166,20 @@ async fn requests_out_of_range_name_the_field() {
     };
     let refused = [
         admin.run_task(run_request("f", 11)).await.unwrap_err(),
-        admin.run_task(v1::RunTaskRequest { started_by: "x".repeat(129), ..run_request("f", 1) }).await.unwrap_err(),
-        admin.run_task(v1::RunTaskRequest { client_token: "x".repeat(65), ..run_request("f", 1) }).await.unwrap_err(),
+        admin
+            .run_task(v1::RunTaskRequest { started_by: "x".repeat(129), ..run_request("f", 1) })
+            .await
+            .unwrap_err(),
+        admin
+            .run_task(v1::RunTaskRequest { client_token: "x".repeat(65), ..run_request("f", 1) })
+            .await
+            .unwrap_err(),
         admin.run_task(run_request("", 1)).await.unwrap_err(),
         admin.list_tasks(v1::ListTasksRequest { max_results: 101, ..Default::default() }).await.unwrap_err(),
-        admin.list_tasks(v1::ListTasksRequest { next_token: "!".to_owned(), ..Default::default() }).await.unwrap_err(),
+        admin
+            .list_tasks(v1::ListTasksRequest { next_token: "!".to_owned(), ..Default::default() })
+            .await
+            .unwrap_err(),
         admin.describe_tasks(v1::DescribeTasksRequest::default()).await.unwrap_err(),
     ];
     let fields: Vec<String> = refused.into_iter().map(field).collect();
@@ -191,7 +207,10 @@ async fn a_stop_is_wanted_at_once_and_its_reason_stays() {
     assert_eq!(stopped.task_id, *id, "a unique beginning is enough");
     assert_eq!(stopped.desired_status(), v1::DesiredStatus::Stopped);
     assert_eq!(stopped.last_status(), v1::TaskStatus::Pending, "the node has not said so");
-    assert_eq!((stopped.stop_code(), stopped.stopped_reason.as_str()), (v1::StopCode::UserInitiated, "enough"));
+    assert_eq!(
+        (stopped.stop_code(), stopped.stopped_reason.as_str()),
+        (v1::StopCode::UserInitiated, "enough")
+    );
     let again = admin.stop_task(stop(id, "other")).await.unwrap().into_inner().task.unwrap();
     assert_eq!(again, stopped, "a second stop changes nothing");
     assert_eq!(reason(&admin.stop_task(stop("ffff", "")).await.unwrap_err()), "TASK_NOT_FOUND");
@@ -199,7 +218,8 @@ async fn a_stop_is_wanted_at_once_and_its_reason_stays() {
         admin.run_task(run_request("f", 1)).await.unwrap();
     }
     assert_eq!(reason(&admin.stop_task(stop("0", "")).await.unwrap_err()), "AMBIGUOUS_PREFIX");
-    let request = v1::DescribeTasksRequest { tasks: vec![id.clone(), "abc".to_owned()], ..Default::default() };
+    let request =
+        v1::DescribeTasksRequest { tasks: vec![id.clone(), "abc".to_owned()], ..Default::default() };
     let described = admin.describe_tasks(request).await.unwrap().into_inner();
     assert_eq!((described.tasks.len(), described.failures[0].reason.as_str()), (1, "MISSING"));
 }

@@ -32,7 +32,8 @@ async fn a_watcher_goes_on_where_it_stopped_also_after_a_restart() {
     let families: Vec<String> = {
         let mut families = Vec::new();
         for _ in 0..3 {
-            let Some(v1::event::Subject::TaskDefinitionStateChange(change)) = next(&mut events).await.subject else {
+            let Some(v1::event::Subject::TaskDefinitionStateChange(change)) = next(&mut events).await.subject
+            else {
                 panic!("another event");
             };
             families.push(change.task_definition.unwrap().family);
@@ -70,7 +71,8 @@ async fn a_watcher_that_does_not_read_is_cut_off_and_nobody_waits_for_it() {
     let mut lazy = other.watch_events(v1::WatchEventsRequest::default()).await.unwrap().into_inner();
     // More than the windows, the buffers and the watcher's depth hold.
     let image = "x".repeat(200);
-    let json = format!(r#"{{"family":"a","containerDefinitions":[{{"name":"web","image":"{image}","memory":6}}]}}"#);
+    let json =
+        format!(r#"{{"family":"a","containerDefinitions":[{{"name":"web","image":"{image}","memory":6}}]}}"#);
     let mut written = 0;
     for _ in 0..40 {
         let writers = (0..50).map(|_| {
