@@ -15,6 +15,8 @@ use tokio::sync::mpsc;
 
 /// A screen redraws some ten times a second; older progress is of no use.
 const QUEUE: usize = 64;
+/// Until the agent has begun to pull.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Shows tasks on their way.
 pub struct Progress {
@@ -35,6 +37,7 @@ enum Shape {
 struct Bars {
     all: MultiProgress,
     tasks: BTreeMap<String, ProgressBar>,
+    /// By task and image.
     pulls: BTreeMap<(String, String), ProgressBar>,
 }
 
@@ -128,7 +131,7 @@ impl Bars {
     }
 
     fn pull(&mut self, pull: &Pull) {
-        let key = (pull.task_id.clone(), pull.progress.container.clone());
+        let key = (pull.task_id.clone(), pull.progress.image.clone());
         let bar = self
             .pulls
             .entry(key)
@@ -164,18 +167,27 @@ fn follow_pulls(task_id: String, sender: mpsc::Sender<Pull>) {
     if !socket.exists() {
         return;
     }
-    // Ends with the stream, with the task's pulls, or with the receiver.
+    // Ends with the task's pulls, or with the receiver.
     tokio::spawn(async move {
         let Ok(mut agent) = client::connect_agent(&socket).await else { return };
-        let request = v1::StreamPullProgressRequest { task_id: task_id.clone() };
-        let Ok(answer) = agent.stream_pull_progress(request).await else { return };
-        let mut stream = answer.into_inner();
-        while let Ok(Some(progress)) = stream.message().await {
-            if sender.send(Pull { task_id: task_id.clone(), progress }).await.is_err() {
-                return;
+        while !sender.is_closed() {
+            let request = v1::StreamPullProgressRequest { task_id: task_id.clone() };
+            match agent.stream_pull_progress(request).await {
+                Ok(answer) => return pass_on(answer.into_inner(), &task_id, &sender).await,
+                // The task has not come to its pulls yet, or is another node's.
+                Err(status) if status.code() == tonic::Code::NotFound => tokio::time::sleep(ASK_AGAIN).await,
+                Err(_) => return,
             }
         }
     });
+}
+
+async fn pass_on(mut stream: tonic::Streaming<v1::PullProgress>, task_id: &str, sender: &mpsc::Sender<Pull>) {
+    while let Ok(Some(progress)) = stream.message().await {
+        if sender.send(Pull { task_id: task_id.to_owned(), progress }).await.is_err() {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]
