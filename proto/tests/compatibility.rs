@@ -43,7 +43,11 @@ fn add_message(contract: &mut Contract, scope: &str, message: &DescriptorProto) 
         let oneof = oneof.map(|index| message.oneof_decl[index as usize].name());
         let is = format!(
             "number {}, {:?} {:?} {}, optional {}, oneof {oneof:?}",
-            field.number(), field.label(), field.r#type(), field.type_name(), field.proto3_optional()
+            field.number(),
+            field.label(),
+            field.r#type(),
+            field.type_name(),
+            field.proto3_optional()
         );
         contract.insert(format!("message {name}, field {}", field.name()), is);
     }
@@ -111,11 +115,23 @@ fn small() -> FileDescriptorProto {
     FileDescriptorProto {
         package: Some("p".into()),
         message_type: vec![
-            DescriptorProto { name: Some("A".into()), field: vec![field("x", 1, Type::Uint32)], ..Default::default() },
+            DescriptorProto {
+                name: Some("A".into()),
+                field: vec![field("x", 1, Type::Uint32)],
+                ..Default::default()
+            },
             DescriptorProto { name: Some("B".into()), ..Default::default() },
         ],
-        enum_type: vec![EnumDescriptorProto { name: Some("E".into()), value: vec![value], ..Default::default() }],
-        service: vec![ServiceDescriptorProto { name: Some("S".into()), method: vec![method], ..Default::default() }],
+        enum_type: vec![EnumDescriptorProto {
+            name: Some("E".into()),
+            value: vec![value],
+            ..Default::default()
+        }],
+        service: vec![ServiceDescriptorProto {
+            name: Some("S".into()),
+            method: vec![method],
+            ..Default::default()
+        }],
         ..Default::default()
     }
 }
