@@ -70,11 +70,15 @@ fn exec_failure(mut read: File) -> Option<String> {
     }
 }
 
+/// How libcontainer begins what it adds when it could not remove a cgroup at once; the agent does.
+const CLEANUP: &str = ". error during cleanup";
+
 /// A program that is not there is the user's mistake, all else is a failed creation.
 fn creation_failure(error: &LibcontainerError, traced: Option<File>) -> HelperFailed {
     let text = chain(error);
     if let Some(at) = text.find(executor::MARK) {
-        return HelperFailed { kind: FailureKind::CannotStart, message: text[at..].to_owned() };
+        let said = text[at..].split(CLEANUP).next().unwrap_or_default();
+        return HelperFailed { kind: FailureKind::CannotStart, message: said.to_owned() };
     }
     let message = match trace::first_error(traced) {
         Some(first) if !text.contains(&first) => format!("{text}: {first}"),

@@ -8,10 +8,19 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// Moves standard input away and puts /dev/null there, which the container inherits. Also undoes
-/// what the shim and Rust's start did to signals: a container starts with none blocked or ignored.
+/// libcontainer calls setgroups(2) only for a container with groups of its own; without this the
+/// others would keep the agent's, root's group among them.
+fn drop_supplementary_groups() -> io::Result<()> {
+    // SAFETY: a count of 0 reads nothing.
+    let result = unsafe { libc::setgroups(0, std::ptr::null()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Moves standard input away and puts /dev/null there, which the container inherits. Also drops
+/// inherited groups and undoes what the shim and Rust's start did to signals: a container starts with none blocked or ignored.
 pub(crate) fn take_standard_input() -> io::Result<File> {
     unblock_signals();
+    drop_supplementary_groups()?;
     // SAFETY: descriptor 0 is open or the call fails.
     let moved = unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3) };
     if moved < 0 {

@@ -90,7 +90,7 @@ async fn a_limit_of_the_task_holds_for_its_containers_together() {
 #[tokio::test]
 async fn a_task_limit_the_kernel_does_not_take_is_an_error() {
     let node = Node::new();
-    let limits = TaskLimits { cpu_units: None, memory_mib: Some(u64::MAX >> 21) };
+    let limits = TaskLimits { cpu_units: None, memory_mib: Some(u64::MAX >> 20) };
     match node.runtime.start_shim(&node.task, limits).await {
         Err(StartShimError::Cgroup(CgroupError::NotInForce { difference, .. })) => assert!(difference.contains("memory")),
         Err(StartShimError::Cgroup(CgroupError::Limits { .. })) => {}

@@ -77,6 +77,8 @@ impl Node {
 
     pub(crate) fn with_config(change: impl FnOnce(&mut RuntimeConfig)) -> Self {
         assert_eq!(nix::unistd::geteuid().as_raw(), 0, "these tests need root");
+        // As a login of root has them; no container may inherit one.
+        nix::unistd::setgroups(&[nix::unistd::Gid::from_raw(0), nix::unistd::Gid::from_raw(4)]).unwrap();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = tempfile::tempdir().unwrap();
