@@ -153,3 +153,15 @@ fn ring_is_the_only_cryptography() {
     none("one provider of cryptography: ring", &found);
     assert!(lock.contains("name = \"ring\"\n"));
 }
+
+#[test]
+fn every_package_has_the_workspaces_lints() {
+    let packages = Packages::load();
+    let without: Vec<String> = packages
+        .all()
+        .filter(|(id, _)| packages.members().any(|member| member == id.as_str()))
+        .map(|(_, package)| package["manifest_path"].as_str().unwrap().to_owned())
+        .filter(|manifest| !std::fs::read_to_string(manifest).unwrap().contains("[lints]\nworkspace = true"))
+        .collect();
+    none("[lints] workspace = true is missing", &without);
+}

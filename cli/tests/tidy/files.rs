@@ -1,7 +1,7 @@
 //! Sizes, headers and names of source files. STYLE.md, "Files".
 
-use super::source::{code, functions, without_tests};
-use super::tree::{none, production_files, read, rust_files};
+use super::source::functions;
+use super::tree::{Production, none, production, read, rust_files};
 
 const FILE_LINES_MAX: usize = 900;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -22,8 +22,8 @@ fn files_are_short() {
 fn functions_are_short() {
     let mut findings = Vec::new();
     let mut needed = Vec::new();
-    for path in production_files() {
-        for function in functions(&without_tests(&code(&read(&path)))) {
+    for Production { path, code } in production() {
+        for function in functions(code) {
             if function.lines <= FUNCTION_LINES_MAX {
                 continue;
             }
@@ -53,13 +53,13 @@ fn modules_are_foo_rs_beside_foo() {
 
 #[test]
 fn every_file_begins_with_its_contract() {
-    let production = production_files();
+    let production: Vec<&String> = production().iter().map(|file| &file.path).collect();
     let without = |path: &String| {
         let text = read(path);
         let header = text.lines().take_while(|line| line.starts_with("//!"));
         let words: usize = header.map(|line| line.split_whitespace().count() - 1).sum();
         // A test's name says what goes in and out; a product's file says it in words.
-        let enough = if production.contains(path) { 8 } else { 3 };
+        let enough = if production.contains(&path) { 8 } else { 3 };
         (words < enough).then(|| format!("{path}: begins with {:?}", text.lines().next().unwrap_or_default()))
     };
     let findings: Vec<String> = rust_files().iter().filter_map(without).collect();

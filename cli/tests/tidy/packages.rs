@@ -4,6 +4,7 @@
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
+use std::sync::LazyLock;
 
 /// Kinds of dependency, as cargo names them; `normal` has no name there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,13 @@ pub struct Packages {
 }
 
 impl Packages {
-    pub fn load() -> Self {
+    /// Asks cargo once for all tests of the process.
+    pub fn load() -> &'static Self {
+        static PACKAGES: LazyLock<Packages> = LazyLock::new(Packages::ask_cargo);
+        &PACKAGES
+    }
+
+    fn ask_cargo() -> Self {
         let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
         let output = Command::new(env!("CARGO"))
             .args(["metadata", "--format-version", "1", "--offline", "--filter-platform", &platform])

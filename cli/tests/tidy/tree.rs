@@ -1,7 +1,9 @@
 //! The files of the checkout. In: its root. Out: paths and texts. Never: follows links, or looks into
 //! build directories.
 
+use super::source::{code, without_tests};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// The root of the checkout.
 pub fn root() -> PathBuf {
@@ -43,8 +45,19 @@ pub fn rust_files() -> Vec<String> {
     files().into_iter().filter(|path| path.ends_with(".rs")).collect()
 }
 
+/// A file of a product: its path, and its code without comments, literals and modules of tests.
+pub struct Production {
+    pub path: String,
+    pub code: String,
+}
+
 /// Rust files of products and builds; not those of tests and benches, nor the harness in vm-test/.
-pub fn production_files() -> Vec<String> {
+pub fn production() -> &'static [Production] {
+    static PRODUCTION: LazyLock<Vec<Production>> = LazyLock::new(read_production);
+    &PRODUCTION
+}
+
+fn read_production() -> Vec<Production> {
     let tests = test_modules();
     let is_test = |path: &String| {
         let beside = ["/tests/", "/benches/", "/examples/"].iter().any(|part| path.contains(part));
@@ -52,7 +65,8 @@ pub fn production_files() -> Vec<String> {
             tests.iter().any(|base| *path == format!("{base}.rs") || path.starts_with(&format!("{base}/")));
         beside || module || path.starts_with("vm-test/")
     };
-    rust_files().into_iter().filter(|path| !is_test(path)).collect()
+    let files = rust_files().into_iter().filter(|path| !is_test(path));
+    files.map(|path| Production { code: without_tests(&code(&read(&path))), path }).collect()
 }
 
 /// Modules in files of their own that only tests have: `#[cfg(test)] mod name;`, without `.rs`.
@@ -63,7 +77,7 @@ fn test_modules() -> Vec<String> {
             Some(folder) => folder.to_owned(),
             None => path.trim_end_matches(".rs").to_owned(),
         };
-        let text = super::source::code(&read(&path));
+        let text = code(&read(&path));
         for rest in text.split("#[cfg(test)]").skip(1) {
             let declaration = rest.trim_start().split([';', '{']).next().unwrap_or_default();
             let ends = rest.trim_start()[declaration.len()..].starts_with(';');

@@ -1,7 +1,6 @@
 //! Words that have no place in the checkout: work left without an issue, paths of one machine.
 
-use super::source::{code, without_tests};
-use super::tree::{files, none, production_files, read};
+use super::tree::{files, none, production, read};
 
 #[test]
 fn work_left_to_do_names_its_issue() {
@@ -44,8 +43,9 @@ fn no_paths_of_one_machine() {
 fn production_code_does_not_panic_on_purpose() {
     let banned = [".unwrap()", ".expect(", "todo!(", "unimplemented!(", "dbg!("];
     let mut findings = Vec::new();
-    for path in production_files().iter().filter(|path| path.contains("/src/")) {
-        for (index, line) in without_tests(&code(&read(path))).lines().enumerate() {
+    for file in production().iter().filter(|file| file.path.contains("/src/")) {
+        let path = &file.path;
+        for (index, line) in file.code.lines().enumerate() {
             if banned.iter().any(|word| line.contains(word)) {
                 findings.push(format!("{path}:{}: {}", index + 1, line.trim()));
             }
