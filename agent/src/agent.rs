@@ -33,7 +33,9 @@ use tokio_util::sync::CancellationToken;
 pub enum StartError {
     #[error("lighter agent must run as root, for namespaces, mounts and cgroups; it runs as uid {uid}")]
     NotRoot { uid: u32 },
-    #[error("this node has not joined a cluster; run `lighter agent join --endpoint https://HOST:PORT --token TOKEN`")]
+    #[error(
+        "this node has not joined a cluster; run `lighter agent join https://HOST:PORT --token TOKEN`"
+    )]
     NotJoined,
     #[error("the node's credentials {path:?} cannot be used; join again with `lighter agent join --force`")]
     Credentials {
@@ -120,7 +122,8 @@ impl Agent {
     /// `start` from its parts on.
     pub(crate) async fn run(config: AgentConfig, parts: Parts) -> Result<AgentHandle, StartError> {
         let socket = config.socket();
-        let listener = local_api::listen(&socket).map_err(|source| StartError::Socket { path: socket, source })?;
+        let listener =
+            local_api::listen(&socket).map_err(|source| StartError::Socket { path: socket, source })?;
         let subnet = subnet(&config)?;
         let config = Arc::new(config);
         let (reconciler, inputs) = mpsc::channel(reconcile::QUEUE_DEPTH);
@@ -138,6 +141,7 @@ impl Agent {
             boot_id: parts.node.boot_id.clone(),
             leaving: leaving.clone(),
         });
+        // Recovery clears away what no task has; the self-test's container must not be there yet.
         let recovered = recover(&context, parts.loaded).await;
         let self_test = SelfTest::run(&context.facilities).await;
         if let Some(refusal) = self_test.refusal() {
@@ -180,6 +184,7 @@ fn spawn(
     let mut reconciler = Reconciler::new(context.clone(), book, definitions, ledger);
     tasks.into_iter().for_each(|task| reconciler.take_up(task));
     let status = watch::channel(SessionStatus::default());
+    let self_test = watch::channel(rest.self_test);
     let session = Session {
         endpoint: rest.endpoint.clone(),
         node: rest.node,
@@ -194,10 +199,12 @@ fn spawn(
         cluster: rest.cluster,
         control_endpoint: rest.endpoint.uri,
         offered,
-        self_test: rest.self_test,
+        self_test: self_test.1,
         session: status.1,
     };
     let logs = (context.config.log_dir(), context.config.logs.clone());
+    // Ends by itself after a second at most; nobody waits for it.
+    tokio::spawn(SelfTest::go_on(context.facilities.clone(), self_test.0));
     let mut parts = JoinSet::new();
     parts.spawn(reconciler.run(inputs));
     parts.spawn(session.run());
@@ -234,7 +241,11 @@ fn who_and_where(config: &AgentConfig) -> Result<(Identity, ControlEndpoint), St
     let identity = Identity::load(&config.data_dir)
         .map_err(|source| StartError::Credentials { path, source })?
         .ok_or(StartError::NotJoined)?;
-    let uri = if config.control_endpoint.is_empty() { &identity.control_endpoint } else { &config.control_endpoint };
+    let uri = if config.control_endpoint.is_empty() {
+        &identity.control_endpoint
+    } else {
+        &config.control_endpoint
+    };
     crate::config::check_endpoint(uri).map_err(StartError::Config)?;
     let path = config.credentials();
     let credentials = match uri.starts_with("https://") {

@@ -64,12 +64,19 @@ impl Book {
     }
 
     /// Judges the tasks a whole manifest does not list.
-    pub(crate) fn manifest(&self, listed: &BTreeSet<TaskId>, incarnation: &str, revision: u64) -> ManifestVerdict {
+    pub(crate) fn manifest(
+        &self,
+        listed: &BTreeSet<TaskId>,
+        incarnation: &str,
+        revision: u64,
+    ) -> ManifestVerdict {
         let before = &self.session;
         let known_store = before.incarnation.is_empty() || before.incarnation == incarnation;
         let set_back = !known_store || revision < before.revision;
         let mut verdict = ManifestVerdict::default();
-        for (task, record) in self.assignments.iter().filter(|(task, record)| !listed.contains(task) && !record.disowned) {
+        for (task, record) in
+            self.assignments.iter().filter(|(task, record)| !listed.contains(task) && !record.disowned)
+        {
             if set_back {
                 if !record.listed_by.is_empty() {
                     verdict.keep.push(AssignmentRecord { listed_by: String::new(), ..record.clone() });
@@ -84,7 +91,8 @@ impl Book {
     /// The control plane has confirmed, for a task it was asked about, that it is none of its own.
     pub(crate) fn disown(&self, task: &TaskId) -> Option<AssignmentRecord> {
         let known = self.assignments.get(task).filter(|record| !record.disowned)?;
-        let mut changed = AssignmentRecord { disowned: true, desired: DesiredStatus::Stopped, ..known.clone() };
+        let mut changed =
+            AssignmentRecord { disowned: true, desired: DesiredStatus::Stopped, ..known.clone() };
         if known.desired == DesiredStatus::Running {
             changed.stop_code = Some(StopCode::UserInitiated);
             DISOWNED.clone_into(&mut changed.stop_reason);
@@ -128,8 +136,8 @@ mod tests {
     }
 
     fn book(tasks: &[u64]) -> Book {
-        let mut book = Book::default();
-        book.session = SessionRecord { version: 1, term: 1, incarnation: "one".into(), revision: 10 };
+        let session = SessionRecord { version: 1, term: 1, incarnation: "one".into(), revision: 10 };
+        let mut book = Book { session, ..Book::default() };
         for number in tasks {
             let record = book.accept(assignment(*number, 1, DesiredStatus::Running), "one").unwrap();
             book.assignments.insert(record.task.clone(), record);

@@ -206,7 +206,11 @@ impl AgentConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let absolute = [("data_dir", Some(&self.data_dir)), ("run_dir", Some(&self.run_dir)), ("log_dir", self.log_dir.as_ref())];
+        let absolute = [
+            ("data_dir", Some(&self.data_dir)),
+            ("run_dir", Some(&self.run_dir)),
+            ("log_dir", self.log_dir.as_ref()),
+        ];
         for (key, path) in absolute {
             if let Some(path) = path.filter(|path| !path.is_absolute()) {
                 let value = path.display().to_string();
@@ -214,10 +218,18 @@ impl AgentConfig {
             }
         }
         if self.logs.files_max == 0 {
-            return Err(ConfigError::Invalid { key: "logs.files_max", problem: "must be at least 1", value: "0".into() });
+            return Err(ConfigError::Invalid {
+                key: "logs.files_max",
+                problem: "must be at least 1",
+                value: "0".into(),
+            });
         }
         if self.logs.file_mib_max == 0 {
-            return Err(ConfigError::Invalid { key: "logs.file_mib_max", problem: "must be at least 1", value: "0".into() });
+            return Err(ConfigError::Invalid {
+                key: "logs.file_mib_max",
+                problem: "must be at least 1",
+                value: "0".into(),
+            });
         }
         check_endpoint(&self.control_endpoint)
     }
@@ -225,7 +237,8 @@ impl AgentConfig {
 
 /// Plaintext is for a Unix socket or this machine; everything else is TLS.
 pub(crate) fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {
-    let refuse = |problem| Err(ConfigError::Invalid { key: "control_endpoint", problem, value: endpoint.to_owned() });
+    let refuse =
+        |problem| Err(ConfigError::Invalid { key: "control_endpoint", problem, value: endpoint.to_owned() });
     if endpoint.is_empty() || endpoint.starts_with("https://") || endpoint.starts_with("unix:") {
         return Ok(());
     }
@@ -233,7 +246,8 @@ pub(crate) fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {
         return refuse("must be https://host:port");
     };
     let host = rest.rsplit_once(':').map_or(rest, |(host, _)| host);
-    let loopback = host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let loopback = host == "localhost"
+        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     if loopback { Ok(()) } else { refuse("plaintext is only for a loopback address; use https://") }
 }
 

@@ -89,13 +89,24 @@ pub(crate) struct PrunedImages {
 pub(crate) trait ImageFacility: Send + Sync + 'static {
     /// May be dropped at any await; what was fetched is kept. `cached`: do not ask the registry when
     /// the image is here.
-    fn pull<'a>(&'a self, reference: &'a str, cached: bool, watch: PullWatcher) -> Answer<'a, Image, PullFailure>;
+    fn pull<'a>(
+        &'a self,
+        reference: &'a str,
+        cached: bool,
+        watch: PullWatcher,
+    ) -> Answer<'a, Image, PullFailure>;
     /// Mounts a writable root file system at `dir`.
-    fn prepare_rootfs<'a>(&'a self, key: &'a AttachmentKey, image: &'a Image, dir: &'a Path) -> Answer<'a, ()>;
+    fn prepare_rootfs<'a>(
+        &'a self,
+        key: &'a AttachmentKey,
+        image: &'a Image,
+        dir: &'a Path,
+    ) -> Answer<'a, ()>;
     fn remove_rootfs<'a>(&'a self, key: &'a AttachmentKey) -> Answer<'a, ()>;
     fn list_snapshots(&self) -> Answer<'_, Vec<AttachmentKey>>;
     /// Copies what the image has at `container_path`, with owner and mode, into the fresh `dest`.
-    fn seed_volume<'a>(&'a self, rootfs: &'a Path, container_path: &'a str, dest: &'a Path) -> Answer<'a, ()>;
+    fn seed_volume<'a>(&'a self, rootfs: &'a Path, container_path: &'a str, dest: &'a Path)
+    -> Answer<'a, ()>;
     fn usage(&self) -> Answer<'_, Vec<UsageRow>>;
     /// Removes images but those of `references` and of mounted root file systems.
     fn prune<'a>(&'a self, references: &'a [String]) -> Answer<'a, PrunedImages>;
@@ -131,6 +142,8 @@ pub(crate) trait NetworkFacility: Send + Sync + 'static {
     /// `nginx (pid 12)`; asked only after a port could not be bound.
     fn port_owner(&self, port: HostPort) -> Option<String>;
     fn self_test(&self) -> BoxFuture<'_, Vec<Probe>>;
+    /// Sends packets; the host's side must be made (`restore`).
+    fn probe_forwarding(&self) -> BoxFuture<'_, Probe>;
 }
 
 /// A directory or file of the host to be shown in a container.
@@ -222,7 +235,10 @@ pub(crate) struct ShimStatus {
 /// What a shim says unasked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ShimEvent {
-    Exited { container: ContainerName, exit: ContainerExit },
+    Exited {
+        container: ContainerName,
+        exit: ContainerExit,
+    },
     /// The connection is gone; adopt again to see why.
     Disconnected,
 }
@@ -232,7 +248,11 @@ pub(crate) trait Shim: Send + Sync + 'static {
     /// All or none. Not idempotent: a port already held is in use.
     fn bind_ports<'a>(&'a self, ports: &'a [HostPort]) -> Answer<'a, (), BindFailure>;
     /// Not idempotent: a second start of the same name fails.
-    fn start<'a>(&'a self, container: &'a ContainerName, bundle: &'a Bundle) -> Answer<'a, Started, StartFailure>;
+    fn start<'a>(
+        &'a self,
+        container: &'a ContainerName,
+        bundle: &'a Bundle,
+    ) -> Answer<'a, Started, StartFailure>;
     fn signal<'a>(&'a self, container: &'a ContainerName, signal: i32) -> Answer<'a, ()>;
     /// SIGKILL to every process of the container.
     fn kill<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ()>;
@@ -250,9 +270,14 @@ pub(crate) struct ShimLink {
 
 /// What is left of a task on this node.
 pub(crate) enum Found {
-    Alive { link: ShimLink, status: ShimStatus },
+    Alive {
+        link: ShimLink,
+        status: ShimStatus,
+    },
     /// The shim is gone; these exits it wrote down.
-    Ended { exits: Vec<(ContainerName, ContainerExit)> },
+    Ended {
+        exits: Vec<(ContainerName, ContainerExit)>,
+    },
     Nothing,
 }
 

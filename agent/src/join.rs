@@ -52,11 +52,15 @@ pub struct Joined {
 pub enum JoinError {
     #[error("the join token is not one; copy the whole output of `lighter token create`")]
     Token(#[source] TokenError),
-    #[error("this node is already container instance {id} of cluster {cluster} ({path:?}); give --force to replace that identity")]
+    #[error(
+        "this node is already container instance {id} of cluster {cluster} ({path:?}); give --force to replace that identity"
+    )]
     AlreadyJoined { id: String, cluster: String, path: PathBuf },
     #[error("the endpoint {endpoint:?} is not https://host:port")]
     Endpoint { endpoint: String },
-    #[error("connect to the control plane at {endpoint}; check the address, and that the token is from this cluster")]
+    #[error(
+        "connect to the control plane at {endpoint}; check the address, and that the token is from this cluster"
+    )]
     Connect {
         endpoint: String,
         #[source]
@@ -109,7 +113,12 @@ fn certificate_request(key: &rcgen::KeyPair) -> Result<String, rcgen::Error> {
     params.serialize_request(key)?.pem()
 }
 
-async fn ask(endpoint: &str, token: &JoinToken, csr: String, name: String) -> Result<v1::JoinResponse, JoinError> {
+async fn ask(
+    endpoint: &str,
+    token: &JoinToken,
+    csr: String,
+    name: String,
+) -> Result<v1::JoinResponse, JoinError> {
     let connect = |source| JoinError::Connect { endpoint: endpoint.to_owned(), source };
     let verifier = Arc::new(verifier::PinnedCa::new(token.ca_sha256));
     let channel = Endpoint::from_shared(endpoint.to_owned())
@@ -128,7 +137,9 @@ async fn ask(endpoint: &str, token: &JoinToken, csr: String, name: String) -> Re
 
 fn refused(status: &tonic::Status) -> JoinError {
     let hint = match status.code() {
-        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => "; tokens are for one use and expire, make a new one with `lighter token create`",
+        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => {
+            "; tokens are for one use and expire, make a new one with `lighter token create`"
+        }
         tonic::Code::AlreadyExists => "; choose another name with --name",
         _ => "",
     };
@@ -136,15 +147,32 @@ fn refused(status: &tonic::Status) -> JoinError {
 }
 
 fn keep(options: &JoinOptions, key: &rcgen::KeyPair, answer: v1::JoinResponse) -> Result<Joined, JoinError> {
-    let id = answer.container_instance_id.parse().map_err(|_| JoinError::Answer { what: "container instance id" })?;
+    let id = answer
+        .container_instance_id
+        .parse()
+        .map_err(|_| JoinError::Answer { what: "container instance id" })?;
     let cluster = answer.cluster.parse().map_err(|_| JoinError::Answer { what: "cluster name" })?;
-    let pem = format!("{}\n{}\n{}\n", answer.certificate_pem.trim(), key.serialize_pem().trim(), answer.ca_certificate_pem.trim());
+    let pem = format!(
+        "{}\n{}\n{}\n",
+        answer.certificate_pem.trim(),
+        key.serialize_pem().trim(),
+        answer.ca_certificate_pem.trim()
+    );
     Credentials::parse(&pem).ok_or(JoinError::Answer { what: "certificate" })?;
-    let identity = Identity { container_instance_id: id, cluster, control_endpoint: options.endpoint.clone() };
+    let identity =
+        Identity { container_instance_id: id, cluster, control_endpoint: options.endpoint.clone() };
     let path = options.data_dir.join("node.pem");
-    let store = |source: std::io::Error| JoinError::Store { path: options.data_dir.clone(), source: source.into() };
+    let store =
+        |source: std::io::Error| JoinError::Store { path: options.data_dir.clone(), source: source.into() };
     std::fs::create_dir_all(&options.data_dir).map_err(store)?;
     identity::write_private(&path, pem.as_bytes()).map_err(store)?;
     identity.save(&options.data_dir).map_err(store)?;
-    Ok(Joined { container_instance_id: identity.container_instance_id, cluster: identity.cluster, credentials: path })
+    Ok(Joined {
+        container_instance_id: identity.container_instance_id,
+        cluster: identity.cluster,
+        credentials: path,
+    })
 }
+
+#[cfg(test)]
+mod tests;

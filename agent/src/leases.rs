@@ -25,7 +25,11 @@ pub(crate) struct Leases {
 
 impl Leases {
     /// Starts the owner, which ends with the last handle.
-    pub(crate) fn start(mut pool: LeasePool, mut ports: PortAllocator, recorded: &[AttachmentRecord]) -> Self {
+    pub(crate) fn start(
+        mut pool: LeasePool,
+        mut ports: PortAllocator,
+        recorded: &[AttachmentRecord],
+    ) -> Self {
         for port in recorded.iter().flat_map(|record| &record.ports) {
             ports.mark_in_use(port.protocol, port.host_port);
         }
@@ -69,7 +73,10 @@ fn serve(pool: &mut LeasePool, ports: &mut PortAllocator, request: Request) {
         Request::Plan { requests, answer } => {
             let planned = plan_all(pool, requests);
             if let Err(Ok(unclaimed)) = answer.send(planned) {
-                unclaimed.iter().filter_map(|record| record.address).for_each(|address| pool.release(address));
+                unclaimed
+                    .iter()
+                    .filter_map(|record| record.address)
+                    .for_each(|address| pool.release(address));
             }
         }
         Request::Release { records } => {

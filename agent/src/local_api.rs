@@ -30,7 +30,7 @@ pub(crate) struct LocalApi {
     pub cluster: String,
     pub control_endpoint: String,
     pub offered: lighter_model::resources::Resources,
-    pub self_test: SelfTest,
+    pub self_test: watch::Receiver<SelfTest>,
     pub session: watch::Receiver<SessionStatus>,
 }
 
@@ -53,7 +53,9 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
 pub(crate) async fn serve(api: LocalApi, listener: UnixListener) {
     let leaving = api.context.leaving.clone();
     let server = tonic::transport::Server::builder().add_service(AgentServer::new(api));
-    let served = server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), leaving.cancelled_owned()).await;
+    let served = server
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), leaving.cancelled_owned())
+        .await;
     if let Err(error) = served {
         tracing::error!(cause = %crate::errors::chain(&error), "the local socket is closed");
     }
@@ -74,9 +76,12 @@ fn failed(what: &str) -> impl FnOnce(crate::errors::Cause) -> Status + '_ {
 
 #[tonic::async_trait]
 impl Agent for LocalApi {
-    async fn get_agent_status(&self, _: Request<v1::GetAgentStatusRequest>) -> Result<Response<v1::GetAgentStatusResponse>, Status> {
+    async fn get_agent_status(
+        &self,
+        _: Request<v1::GetAgentStatusRequest>,
+    ) -> Result<Response<v1::GetAgentStatusResponse>, Status> {
         let session = self.session.borrow().clone();
-        let probes = self.self_test.probes.clone();
+        let probes = self.self_test.borrow().probes.clone();
         let self_test = probes.into_iter().map(|probe| v1::SelfTestResult {
             name: probe.name.to_owned(),
             ok: probe.ok,
@@ -97,13 +102,20 @@ impl Agent for LocalApi {
         }))
     }
 
-    async fn list_local_tasks(&self, _: Request<v1::ListLocalTasksRequest>) -> Result<Response<v1::ListLocalTasksResponse>, Status> {
+    async fn list_local_tasks(
+        &self,
+        _: Request<v1::ListLocalTasksRequest>,
+    ) -> Result<Response<v1::ListLocalTasksResponse>, Status> {
         let tasks = self.tasks().await?.into_iter();
-        let tasks = tasks.map(|task| convert::local_task(task, &self.cluster, &self.container_instance_id)).collect();
+        let tasks =
+            tasks.map(|task| convert::local_task(task, &self.cluster, &self.container_instance_id)).collect();
         Ok(Response::new(v1::ListLocalTasksResponse { tasks }))
     }
 
-    async fn get_disk_usage(&self, _: Request<v1::GetDiskUsageRequest>) -> Result<Response<v1::GetDiskUsageResponse>, Status> {
+    async fn get_disk_usage(
+        &self,
+        _: Request<v1::GetDiskUsageRequest>,
+    ) -> Result<Response<v1::GetDiskUsageResponse>, Status> {
         let tasks = self.tasks().await?;
         let rows = usage::rows(&self.context, &tasks).await.map_err(failed("count what is on the disk"))?;
         let rows = rows.into_iter().map(|row| v1::DiskUsageRow {
@@ -118,7 +130,9 @@ impl Agent for LocalApi {
 
     async fn prune(&self, request: Request<v1::PruneRequest>) -> Result<Response<v1::PruneResponse>, Status> {
         let tasks = self.tasks().await?;
-        let pruned = usage::prune(&self.context, &tasks, request.into_inner().volumes).await.map_err(failed("prune"))?;
+        let pruned = usage::prune(&self.context, &tasks, request.into_inner().volumes)
+            .await
+            .map_err(failed("prune"))?;
         Ok(Response::new(v1::PruneResponse {
             images: pruned.images.images,
             layers: pruned.images.layers,

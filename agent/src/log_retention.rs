@@ -16,7 +16,12 @@ use tokio_util::sync::CancellationToken;
 const EVERY: Duration = Duration::from_secs(600);
 
 /// Removes what is over, now and then, until the agent leaves.
-pub(crate) async fn run(log_dir: PathBuf, config: LogConfig, reconciler: mpsc::Sender<CoreInput>, leaving: CancellationToken) {
+pub(crate) async fn run(
+    log_dir: PathBuf,
+    config: LogConfig,
+    reconciler: mpsc::Sender<CoreInput>,
+    leaving: CancellationToken,
+) {
     loop {
         let (answer, got) = oneshot::channel();
         let _ = reconciler.send(CoreInput::LocalTasks { answer }).await;
@@ -54,13 +59,20 @@ fn logs_on_disk(log_dir: &Path) -> Vec<(TaskId, u64)> {
 }
 
 /// Whose logs are to go: too old, or beyond the newest so many. Pure.
-fn over(mut found: Vec<(TaskId, u64)>, config: &LogConfig, held: &BTreeSet<TaskId>, now_unix_ms: u64) -> Vec<TaskId> {
+fn over(
+    mut found: Vec<(TaskId, u64)>,
+    config: &LogConfig,
+    held: &BTreeSet<TaskId>,
+    now_unix_ms: u64,
+) -> Vec<TaskId> {
     found.retain(|(task, _)| !held.contains(task));
     found.sort_by_key(|(_, changed)| std::cmp::Reverse(*changed));
     let oldest = now_unix_ms.saturating_sub(config.keep_stopped_hours.saturating_mul(3_600_000));
     let too_many = config.keep_stopped_tasks;
     let each = found.into_iter().enumerate();
-    each.filter(|(place, (_, changed))| *place >= too_many || *changed < oldest).map(|(_, (task, _))| task).collect()
+    each.filter(|(place, (_, changed))| *place >= too_many || *changed < oldest)
+        .map(|(_, (task, _))| task)
+        .collect()
 }
 
 #[cfg(test)]

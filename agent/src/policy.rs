@@ -12,13 +12,21 @@ use std::path::{Path, PathBuf};
 /// What is not allowed, and the setting that would allow it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("container {container} asks for privileged, which this node does not allow; set allow_privileged = true in the agent's file to allow it")]
+    #[error(
+        "container {container} asks for privileged, which this node does not allow; set allow_privileged = true in the agent's file to allow it"
+    )]
     Privileged { container: ContainerName },
-    #[error("container {container} asks for device {device}, which this node does not allow; set allow_devices = true in the agent's file to allow it")]
+    #[error(
+        "container {container} asks for device {device}, which this node does not allow; set allow_devices = true in the agent's file to allow it"
+    )]
     Device { container: ContainerName, device: String },
-    #[error("networkMode host is not allowed on this node; set allow_host_namespaces = true in the agent's file to allow it")]
+    #[error(
+        "networkMode host is not allowed on this node; set allow_host_namespaces = true in the agent's file to allow it"
+    )]
     HostNetwork,
-    #[error("volume {volume} is the host path {path}, which this node does not allow; add it to allow_host_paths in the agent's file to allow it")]
+    #[error(
+        "volume {volume} is the host path {path}, which this node does not allow; add it to allow_host_paths in the agent's file to allow it"
+    )]
     HostPath { volume: String, path: String },
 }
 
@@ -33,11 +41,15 @@ pub(crate) fn check(definition: &TaskDefinition, config: &AgentConfig) -> Result
         }
         let device = container.linux_parameters.iter().flat_map(|linux| &linux.devices).next();
         if let Some(device) = device.filter(|_| !config.allow_devices) {
-            return Err(Refusal::Device { container: container.name.clone(), device: device.host_path.clone() });
+            return Err(Refusal::Device {
+                container: container.name.clone(),
+                device: device.host_path.clone(),
+            });
         }
     }
     for volume in &definition.volumes {
-        let path = volume.host.as_ref().and_then(|host| host.source_path.as_deref()).filter(|path| !path.is_empty());
+        let path =
+            volume.host.as_ref().and_then(|host| host.source_path.as_deref()).filter(|path| !path.is_empty());
         if let Some(path) = path.filter(|path| !is_allowed(Path::new(path), &config.allow_host_paths)) {
             return Err(Refusal::HostPath { volume: volume.name.to_string(), path: path.to_owned() });
         }
@@ -58,7 +70,9 @@ fn is_allowed(path: &Path, allowed: &AllowHostPaths) -> bool {
 /// Why a host path cannot be mounted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HostPathError {
-    #[error("host path {path:?} leads to {real:?}, which this node does not allow; add that to allow_host_paths in the agent's file to allow it")]
+    #[error(
+        "host path {path:?} leads to {real:?}, which this node does not allow; add that to allow_host_paths in the agent's file to allow it"
+    )]
     LeadsOutside { path: PathBuf, real: PathBuf },
     #[error("host path {path:?} cannot be used")]
     Io {
@@ -91,7 +105,9 @@ fn judge(path: &Path, real: &Path, allowed: &AllowHostPaths) -> Result<(), HostP
         AllowHostPaths::All(false) => Err(outside()),
         AllowHostPaths::Below(prefixes) => {
             // The prefix may itself be reached through a link, like /var/run.
-            let inside = prefixes.iter().any(|prefix| real.starts_with(prefix.canonicalize().unwrap_or_else(|_| prefix.clone())));
+            let inside = prefixes
+                .iter()
+                .any(|prefix| real.starts_with(prefix.canonicalize().unwrap_or_else(|_| prefix.clone())));
             if inside { Ok(()) } else { Err(outside()) }
         }
     }
@@ -111,7 +127,9 @@ mod tests {
 
     #[test]
     fn each_refusal_names_its_setting() {
-        let container = |extra: &str| format!(r#"{{"family":"f","containerDefinitions":[{{"name":"a","image":"i"{extra}}}]}}"#);
+        let container = |extra: &str| {
+            format!(r#"{{"family":"f","containerDefinitions":[{{"name":"a","image":"i"{extra}}}]}}"#)
+        };
         assert!(refusal(&container(r#","privileged":true"#)).contains("allow_privileged"));
         let device = r#","linuxParameters":{"devices":[{"hostPath":"/dev/sda"}]}"#;
         assert!(refusal(&container(device)).contains("allow_devices"));
@@ -139,8 +157,14 @@ mod tests {
         std::fs::create_dir_all(&outside).unwrap();
         std::os::unix::fs::symlink(&outside, inside.join("link")).unwrap();
         let allowed = AllowHostPaths::Below(vec![inside.clone()]);
-        assert!(matches!(resolve_host_path(&inside.join("link"), &allowed), Err(HostPathError::LeadsOutside { .. })));
-        assert!(matches!(resolve_host_path(&inside.join("link/new"), &allowed), Err(HostPathError::LeadsOutside { .. })));
+        assert!(matches!(
+            resolve_host_path(&inside.join("link"), &allowed),
+            Err(HostPathError::LeadsOutside { .. })
+        ));
+        assert!(matches!(
+            resolve_host_path(&inside.join("link/new"), &allowed),
+            Err(HostPathError::LeadsOutside { .. })
+        ));
         assert!(!outside.join("new").exists());
         assert_eq!(resolve_host_path(&inside.join("a/b"), &allowed).unwrap(), inside.join("a/b"));
     }

@@ -43,8 +43,14 @@ pub(crate) struct News {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Inbound {
     /// Whole: the session has put the chunks together.
-    Manifest { revision: u64, assignments: Vec<Assignment> },
-    Assignments { revision: u64, assignments: Vec<Assignment> },
+    Manifest {
+        revision: u64,
+        assignments: Vec<Assignment>,
+    },
+    Assignments {
+        revision: u64,
+        assignments: Vec<Assignment>,
+    },
     Definitions(Vec<(TaskDefinitionId, String)>),
     Applied(Vec<(TaskId, u64)>),
     StopConfirmed(Vec<TaskId>),
@@ -80,7 +86,9 @@ pub(crate) struct HelloFacts {
 
 /// A control plane whose leader is older than one this node has seen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the control plane is at term {offered}, this node has seen term {seen}; waiting for the newer leader")]
+#[error(
+    "the control plane is at term {offered}, this node has seen term {seen}; waiting for the newer leader"
+)]
 pub(crate) struct LowerTerm {
     pub offered: u64,
     pub seen: u64,
@@ -98,16 +106,42 @@ pub(crate) struct LocalTask {
 /// Everything the reconciler is told.
 pub(crate) enum CoreInput {
     /// A session begins; what belongs to an older one is ignored from here on.
-    SessionOpened { session: u64, outbound: mpsc::Sender<Outbound>, facts: oneshot::Sender<HelloFacts> },
-    ControlHello { session: u64, term: u64, incarnation: String, answer: oneshot::Sender<Result<(), LowerTerm>> },
-    FromControl { session: u64, sequence: u64, message: Inbound },
-    SessionClosed { session: u64 },
-    Task { task: TaskId, news: News },
+    SessionOpened {
+        session: u64,
+        outbound: mpsc::Sender<Outbound>,
+        facts: oneshot::Sender<HelloFacts>,
+    },
+    ControlHello {
+        session: u64,
+        term: u64,
+        incarnation: String,
+        answer: oneshot::Sender<Result<(), LowerTerm>>,
+    },
+    FromControl {
+        session: u64,
+        sequence: u64,
+        message: Inbound,
+    },
+    SessionClosed {
+        session: u64,
+    },
+    Task {
+        task: TaskId,
+        news: News,
+    },
     /// It is over: its records may be deleted.
-    TaskGone { task: TaskId },
+    TaskGone {
+        task: TaskId,
+    },
     /// True when the container has ended, or is none of this node's.
-    ContainerEnded { task: TaskId, container: ContainerName, answer: oneshot::Sender<watch::Receiver<bool>> },
-    LocalTasks { answer: oneshot::Sender<Vec<LocalTask>> },
+    ContainerEnded {
+        task: TaskId,
+        container: ContainerName,
+        answer: oneshot::Sender<watch::Receiver<bool>>,
+    },
+    LocalTasks {
+        answer: oneshot::Sender<Vec<LocalTask>>,
+    },
 }
 
 /// One task: what is wanted, what is known, and how to tell it.
@@ -155,7 +189,12 @@ pub(crate) struct Reconciler {
 }
 
 impl Reconciler {
-    pub(crate) fn new(context: Arc<TaskContext>, book: Book, definitions: Definitions, ledger: Ledger) -> Self {
+    pub(crate) fn new(
+        context: Arc<TaskContext>,
+        book: Book,
+        definitions: Definitions,
+        ledger: Ledger,
+    ) -> Self {
         Self {
             context,
             book,

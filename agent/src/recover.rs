@@ -11,6 +11,7 @@ use crate::errors::chain;
 use crate::facilities::{ContainerPhase, Found, ShimLink, ShimStatus};
 use crate::reconcile::plan::Known;
 use crate::reconcile::{Definitions, RecoveredTask};
+use crate::self_test::is_self_test;
 use crate::store::records::{AssignmentRecord, FORMAT_VERSION, TaskRecord};
 use crate::store::{Loaded, StoreOp};
 use crate::task::journal::new_record;
@@ -48,8 +49,11 @@ struct Candidate {
 }
 
 pub(crate) async fn recover(context: &TaskContext, loaded: Loaded) -> Recovered {
-    let definitions: Definitions =
-        loaded.definitions.iter().map(|(id, json)| (id.clone(), crate::reconcile::parse_definition(json))).collect();
+    let definitions: Definitions = loaded
+        .definitions
+        .iter()
+        .map(|(id, json)| (id.clone(), crate::reconcile::parse_definition(json)))
+        .collect();
     let on_disk = match context.facilities.runtime.list_tasks().await {
         Ok(tasks) => tasks,
         Err(error) => {
@@ -57,6 +61,10 @@ pub(crate) async fn recover(context: &TaskContext, loaded: Loaded) -> Recovered 
             Vec::new()
         }
     };
+    let (self_tests, on_disk): (Vec<TaskId>, Vec<TaskId>) = on_disk.into_iter().partition(is_self_test);
+    for task in self_tests {
+        clear(context, &task, None, None).await;
+    }
     let mut book = Book { session: loaded.session.clone(), ..Book::default() };
     let candidates = candidates(context, loaded, &definitions, on_disk);
     let found = join_all(candidates.into_iter().map(|candidate| take_up(context, candidate))).await;
@@ -70,7 +78,12 @@ pub(crate) async fn recover(context: &TaskContext, loaded: Loaded) -> Recovered 
     Recovered { book, definitions, tasks }
 }
 
-fn candidates(context: &TaskContext, loaded: Loaded, definitions: &Definitions, on_disk: Vec<TaskId>) -> Vec<Candidate> {
+fn candidates(
+    context: &TaskContext,
+    loaded: Loaded,
+    definitions: &Definitions,
+    on_disk: Vec<TaskId>,
+) -> Vec<Candidate> {
     let mut assignments: BTreeMap<TaskId, AssignmentRecord> =
         loaded.assignments.into_iter().map(|record| (record.task.clone(), record)).collect();
     let mut records: BTreeMap<TaskId, TaskRecord> =
@@ -79,7 +92,8 @@ fn candidates(context: &TaskContext, loaded: Loaded, definitions: &Definitions, 
     let each = all.into_iter().map(|task| {
         let assignment = assignments.remove(&task);
         let mut record = records.remove(&task);
-        let named = assignment.as_ref().and_then(|assignment| definitions.get(&assignment.definition)?.clone().ok());
+        let named =
+            assignment.as_ref().and_then(|assignment| definitions.get(&assignment.definition)?.clone().ok());
         let mut definition = named;
         if record.is_none() && assignment.is_none() {
             // The store was lost: the copy in /run says what the record said.
@@ -89,7 +103,10 @@ fn candidates(context: &TaskContext, loaded: Loaded, definitions: &Definitions, 
             }
         }
         if definition.is_none() {
-            definition = record.as_ref().filter(|record| !record.containers.is_empty()).map(|record| Arc::new(stand_in(record)));
+            definition = record
+                .as_ref()
+                .filter(|record| !record.containers.is_empty())
+                .map(|record| Arc::new(stand_in(record)));
         }
         Candidate { task, assignment, record, definition }
     });
@@ -110,7 +127,11 @@ fn stand_in(record: &TaskRecord) -> TaskDefinition {
 /// What is known of a task none of whose records is left, from its shim.
 fn record_of_shim(context: &TaskContext, task: &TaskId, status: &ShimStatus) -> TaskRecord {
     let mut record = new_record(task.clone(), &context.boot_id, 0);
-    let names: Vec<_> = status.containers.iter().map(|(name, _)| serde_json::json!({ "name": name, "image": "unknown" })).collect();
+    let names: Vec<_> = status
+        .containers
+        .iter()
+        .map(|(name, _)| serde_json::json!({ "name": name, "image": "unknown" }))
+        .collect();
     let json = serde_json::json!({ "family": "unknown", "containerDefinitions": names });
     if let Ok(definition) = serde_json::from_value::<TaskDefinition>(json) {
         record.containers = crate::task::journal::new_containers(&definition);
@@ -137,7 +158,10 @@ fn orphan(task: &TaskId) -> Option<AssignmentRecord> {
 }
 
 /// `None`: nothing of it is worth keeping, and nothing is left of it.
-async fn take_up(context: &TaskContext, candidate: Candidate) -> Option<(AssignmentRecord, Option<RecoveredTask>)> {
+async fn take_up(
+    context: &TaskContext,
+    candidate: Candidate,
+) -> Option<(AssignmentRecord, Option<RecoveredTask>)> {
     let (link, status, exits) = match ask_shim(context, &candidate.task).await {
         Found::Alive { link, status } => (Some(link), status, Vec::new()),
         Found::Ended { exits } => (None, ShimStatus::default(), exits),
@@ -192,7 +216,12 @@ async fn go_on(
             clear(context, &task, Some(&record), link).await;
             let mut fresh = new_record(task, &context.boot_id, record.sequence);
             fresh.status = record.status;
-            return RecoveredTask { record: fresh, known: Known::Waiting, phase: TaskPhase::Waiting, needs: None };
+            return RecoveredTask {
+                record: fresh,
+                known: Known::Waiting,
+                phase: TaskPhase::Waiting,
+                needs: None,
+            };
         }
         (None, _) => {
             clear(context, &task, None, link).await;
@@ -237,7 +266,8 @@ fn situation_is_reboot(context: &TaskContext, record: &TaskRecord) -> bool {
 async fn ask_shim(context: &TaskContext, task: &TaskId) -> Found {
     loop {
         match context.facilities.runtime.adopt(task).await {
-            Ok(Found::Alive { status, .. }) if status.containers.iter().any(|(_, phase)| *phase == ContainerPhase::Starting) => {}
+            Ok(Found::Alive { status, .. })
+                if status.containers.iter().any(|(_, phase)| *phase == ContainerPhase::Starting) => {}
             Ok(found) => return found,
             Err(error) => {
                 tracing::warn!(%task, cause = %chain(error.as_ref()), "the task's monitor does not answer; asking again");
@@ -255,7 +285,8 @@ async fn clear(context: &TaskContext, task: &TaskId, record: Option<&TaskRecord>
             tracing::warn!(%task, what, cause = %chain(error.as_ref()), "what an earlier agent had begun is not cleared");
         }
     };
-    let attachments: Vec<AttachmentRecord> = record.into_iter().flat_map(TaskRecord::attachments).cloned().collect();
+    let attachments: Vec<AttachmentRecord> =
+        record.into_iter().flat_map(TaskRecord::attachments).cloned().collect();
     for attachment in &attachments {
         warn("network", context.facilities.network.del(attachment).await);
     }
@@ -266,14 +297,21 @@ async fn clear(context: &TaskContext, task: &TaskId, record: Option<&TaskRecord>
 
 /// Port maps exactly of the tasks that live; then everything no record knows is removed.
 async fn restore_network(context: &TaskContext, tasks: &[RecoveredTask]) {
-    let living = |task: &&RecoveredTask| task.record.boot_id == context.boot_id && !matches!(task.phase, TaskPhase::Stopped);
-    let records: Vec<AttachmentRecord> = tasks.iter().filter(living).flat_map(|task| task.record.attachments()).cloned().collect();
+    let living = |task: &&RecoveredTask| {
+        task.record.boot_id == context.boot_id && !matches!(task.phase, TaskPhase::Stopped)
+    };
+    let records: Vec<AttachmentRecord> =
+        tasks.iter().filter(living).flat_map(|task| task.record.attachments()).cloned().collect();
     if let Err(error) = context.facilities.network.restore(&records).await {
         tracing::error!(cause = %chain(error.as_ref()), "the network of this node cannot be made; tasks that need it will fail");
     }
     match context.facilities.network.remove_leftovers(&records).await {
-        Ok(removed) => removed.iter().for_each(|what| tracing::warn!(%what, "removed; no task of this node has it")),
-        Err(error) => tracing::warn!(cause = %chain(error.as_ref()), "what no task has is not removed from the network"),
+        Ok(removed) => {
+            removed.iter().for_each(|what| tracing::warn!(%what, "removed; no task of this node has it"))
+        }
+        Err(error) => {
+            tracing::warn!(cause = %chain(error.as_ref()), "what no task has is not removed from the network")
+        }
     }
 }
 

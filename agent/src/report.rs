@@ -26,7 +26,8 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// Replaces an older report of the same task; an older one than what is here is dropped.
     pub(crate) fn put(&mut self, report: TaskReport) {
-        let newer = self.entries.get(&report.task).is_none_or(|entry| entry.report.sequence < report.sequence);
+        let newer =
+            self.entries.get(&report.task).is_none_or(|entry| entry.report.sequence < report.sequence);
         if newer {
             self.entries.insert(report.task.clone(), Entry { report, sent: false });
         }
@@ -69,7 +70,8 @@ mod tests {
     use crate::store::records::TaskRecord;
 
     fn report(number: u64, sequence: u64) -> TaskReport {
-        let record: TaskRecord = serde_json::from_str(include_str!("store/golden/task-record-1.json")).unwrap();
+        let record: TaskRecord =
+            serde_json::from_str(include_str!("store/golden/task-record-1.json")).unwrap();
         TaskReport { task: TaskId::from_parts(number, 0), sequence, ..record.report() }
     }
 

@@ -21,13 +21,24 @@ impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cpu { needs, free } => {
-                write!(f, "RESOURCE:CPU: needs {needs} units, {free} are free; waits for another task of this node to stop")
+                write!(
+                    f,
+                    "RESOURCE:CPU: needs {needs} units, {free} are free; waits for another task of this node to stop"
+                )
             }
             Self::Memory { needs_mib, free_mib } => {
-                write!(f, "RESOURCE:MEMORY: needs {needs_mib} MiB, {free_mib} MiB are free; waits for another task of this node to stop")
+                write!(
+                    f,
+                    "RESOURCE:MEMORY: needs {needs_mib} MiB, {free_mib} MiB are free; waits for another task of this node to stop"
+                )
             }
             Self::Port { port, holder } => {
-                write!(f, "RESOURCE:PORTS: host port {}/{} is held by task {holder}; waits for it to stop", port.port, port.protocol.as_str())
+                write!(
+                    f,
+                    "RESOURCE:PORTS: host port {}/{} is held by task {holder}; waits for it to stop",
+                    port.port,
+                    port.protocol.as_str()
+                )
             }
             Self::Definition => f.write_str("waits for its task definition from the control plane"),
         }
@@ -71,7 +82,10 @@ impl Ledger {
             return Err(Impossible::Cpu { needs: needs.cpu_units, offers: self.offered.cpu_units });
         }
         if needs.memory_mib > self.offered.memory_mib {
-            return Err(Impossible::Memory { needs_mib: needs.memory_mib, offers_mib: self.offered.memory_mib });
+            return Err(Impossible::Memory {
+                needs_mib: needs.memory_mib,
+                offers_mib: self.offered.memory_mib,
+            });
         }
         match needs.host_ports.intersection(&self.offered.host_ports).next() {
             Some(port) => Err(Impossible::ReservedPort { port: *port }),

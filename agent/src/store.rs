@@ -33,7 +33,10 @@ const QUEUE_DEPTH: usize = 256;
 pub(crate) enum StoreOp {
     PutAssignment(AssignmentRecord),
     PutTask(Box<TaskRecord>),
-    PutDefinition { id: TaskDefinitionId, json: String },
+    PutDefinition {
+        id: TaskDefinitionId,
+        json: String,
+    },
     PutSession(SessionRecord),
     /// Assignment and task record.
     Forget(TaskId),
@@ -98,7 +101,10 @@ impl Store {
         std::thread::Builder::new()
             .name("agent-store".into())
             .spawn(move || writer::run(thread_path, database, batches))
-            .map_err(|error| OpenStoreError::Open { path: path.to_path_buf(), source: Box::new(redb::Error::Io(error)) })?;
+            .map_err(|error| OpenStoreError::Open {
+                path: path.to_path_buf(),
+                source: Box::new(redb::Error::Io(error)),
+            })?;
         let store = Self {
             queue,
             path: Arc::new(path.to_path_buf()),
@@ -141,7 +147,8 @@ fn open_or_set_aside(path: &Path) -> Result<(Database, Loaded), OpenStoreError> 
         Err(source) => {
             let aside = path.with_extension(format!("redb.set-aside-{}", crate::time::unix_ms()));
             tracing::error!(store = %path.display(), kept_as = %aside.display(), cause = %source, "the store cannot be used and is set aside; tasks that run are adopted");
-            std::fs::rename(path, &aside).map_err(|source| OpenStoreError::SetAside { path: path.to_path_buf(), source })?;
+            std::fs::rename(path, &aside)
+                .map_err(|source| OpenStoreError::SetAside { path: path.to_path_buf(), source })?;
             let open = |source| OpenStoreError::Open { path: path.to_path_buf(), source: Box::new(source) };
             let (database, mut loaded) = open_and_load(path).map_err(open)?;
             loaded.set_aside = Some(aside);

@@ -107,15 +107,27 @@ pub(crate) enum TaskPhase {
     /// Holds nothing.
     Waiting,
     /// Holds its needs in the ledger, and what an earlier agent had begun.
-    Admitted { definition: Arc<TaskDefinition>, begun: Option<Begun> },
+    Admitted {
+        definition: Arc<TaskDefinition>,
+        begun: Option<Begun>,
+    },
     /// Holds everything, and a bundle for each container that has yet to start.
-    Prepared { held: Held, bundles: Vec<(ContainerName, Bundle)> },
+    Prepared {
+        held: Held,
+        bundles: Vec<(ContainerName, Bundle)>,
+    },
     /// Containers run.
-    Running { held: Held },
+    Running {
+        held: Held,
+    },
     /// Containers are told to end. Why is in the record.
-    Stopping { held: Held },
+    Stopping {
+        held: Held,
+    },
     /// No container runs; `left` is what is still to be given back.
-    TearingDown { left: Held },
+    TearingDown {
+        left: Held,
+    },
     /// Nothing is left but the record.
     Stopped,
     Forgotten,

@@ -49,7 +49,10 @@ pub(crate) async fn sleep(time: Duration) {
     sleep_until(BootInstant::now().after(time)).await;
 }
 
-#[allow(deprecated, reason = "the replacement is unsafe for the sake of descriptors that are not owned; this one is")]
+#[allow(
+    deprecated,
+    reason = "the replacement is unsafe for the sake of descriptors that are not owned; this one is"
+)]
 fn timer_at(deadline: BootInstant) -> std::io::Result<AsyncFd<std::os::fd::OwnedFd>> {
     let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
     let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;

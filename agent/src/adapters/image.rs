@@ -4,8 +4,12 @@
 
 use crate::config::AgentConfig;
 use crate::errors::Cause;
-use crate::facilities::{Answer, Image, ImageFacility, PullFailure, PullStep, PullWatcher, PrunedImages, UsageRow};
-use lighter_image::{ImageStore, ImageStoreConfig, InUse, PullOptions, PullPolicy, PullProgress, PulledImage, RegistryHost};
+use crate::facilities::{
+    Answer, Image, ImageFacility, PrunedImages, PullFailure, PullStep, PullWatcher, UsageRow,
+};
+use lighter_image::{
+    ImageStore, ImageStoreConfig, InUse, PullOptions, PullPolicy, PullProgress, PulledImage, RegistryHost,
+};
 use lighter_model::ids::AttachmentKey;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,8 +27,11 @@ impl ImageAdapter {
     pub(super) fn open(config: &AgentConfig) -> Result<Self, Cause> {
         let mut settings = ImageStoreConfig::new(config.data_dir.join("images"));
         let hosts = config.registries.iter().map(|(host, registry)| {
-            let host_settings =
-                RegistryHost { ca_pem: registry.ca.clone(), mirrors: registry.mirrors.clone(), http_allowed: registry.http };
+            let host_settings = RegistryHost {
+                ca_pem: registry.ca.clone(),
+                mirrors: registry.mirrors.clone(),
+                http_allowed: registry.http,
+            };
             (host.clone(), host_settings)
         });
         settings.registries.hosts = hosts.collect();
@@ -66,14 +73,21 @@ impl Counter {
                 self.step.finished = true;
                 self.step.layers_done = self.step.layers_total;
             }
-            PullProgress::Resolving | PullProgress::Retrying { .. } | PullProgress::UsingCached { .. } => return None,
+            PullProgress::Resolving | PullProgress::Retrying { .. } | PullProgress::UsingCached { .. } => {
+                return None;
+            }
         }
         Some(self.step.clone())
     }
 }
 
 impl ImageFacility for ImageAdapter {
-    fn pull<'a>(&'a self, reference: &'a str, cached: bool, watch: PullWatcher) -> Answer<'a, Image, PullFailure> {
+    fn pull<'a>(
+        &'a self,
+        reference: &'a str,
+        cached: bool,
+        watch: PullWatcher,
+    ) -> Answer<'a, Image, PullFailure> {
         Box::pin(async move {
             let policy = if cached { PullPolicy::PreferCached } else { PullPolicy::Default };
             let options = PullOptions { policy, ..PullOptions::default() };
@@ -101,7 +115,12 @@ impl ImageFacility for ImageAdapter {
         })
     }
 
-    fn prepare_rootfs<'a>(&'a self, key: &'a AttachmentKey, image: &'a Image, dir: &'a Path) -> Answer<'a, ()> {
+    fn prepare_rootfs<'a>(
+        &'a self,
+        key: &'a AttachmentKey,
+        image: &'a Image,
+        dir: &'a Path,
+    ) -> Answer<'a, ()> {
         Box::pin(async move {
             self.store.prepare_rootfs(key, pulled(image)?, dir).await?;
             Ok(())
@@ -119,7 +138,12 @@ impl ImageFacility for ImageAdapter {
         })
     }
 
-    fn seed_volume<'a>(&'a self, rootfs: &'a Path, container_path: &'a str, dest: &'a Path) -> Answer<'a, ()> {
+    fn seed_volume<'a>(
+        &'a self,
+        rootfs: &'a Path,
+        container_path: &'a str,
+        dest: &'a Path,
+    ) -> Answer<'a, ()> {
         let (rootfs, path, dest) = (rootfs.to_path_buf(), container_path.to_owned(), dest.to_path_buf());
         Box::pin(super::blocking(move || {
             lighter_image::seed_volume(&rootfs, &path, &dest)?;
@@ -131,7 +155,13 @@ impl ImageFacility for ImageAdapter {
         Box::pin(async move {
             let usage = self.store.usage().await?;
             let snapshots = usage.snapshots as u64;
-            let row = |kind, count, in_use, bytes, reclaimable_bytes| UsageRow { kind, count, in_use, bytes, reclaimable_bytes };
+            let row = |kind, count, in_use, bytes, reclaimable_bytes| UsageRow {
+                kind,
+                count,
+                in_use,
+                bytes,
+                reclaimable_bytes,
+            };
             Ok(vec![
                 row("images", usage.images as u64, 0, usage.blob_bytes, 0),
                 row("layers", usage.layers as u64, 0, usage.layer_bytes, usage.reclaimable_bytes),
@@ -143,10 +173,17 @@ impl ImageFacility for ImageAdapter {
     fn prune<'a>(&'a self, references: &'a [String]) -> Answer<'a, PrunedImages> {
         Box::pin(async move {
             // The store names images whole (docker.io/library/nginx:latest), tasks as people write them.
-            let whole = references.iter().filter_map(|r| Some(r.parse::<lighter_image::ImageReference>().ok()?.to_string()));
-            let in_use = InUse { references: whole.chain(references.iter().cloned()).collect(), ..InUse::default() };
+            let whole = references
+                .iter()
+                .filter_map(|r| Some(r.parse::<lighter_image::ImageReference>().ok()?.to_string()));
+            let in_use =
+                InUse { references: whole.chain(references.iter().cloned()).collect(), ..InUse::default() };
             let pruned = self.store.prune(&in_use).await?;
-            Ok(PrunedImages { images: pruned.images.len() as u64, layers: pruned.layers as u64, bytes: pruned.freed_bytes })
+            Ok(PrunedImages {
+                images: pruned.images.len() as u64,
+                layers: pruned.layers as u64,
+                bytes: pruned.freed_bytes,
+            })
         })
     }
 }

@@ -7,7 +7,10 @@ use crate::errors::{Cause, chain};
 use crate::facilities::{Answer, Attached, NetworkFacility, Probe};
 use futures_util::future::BoxFuture;
 use lighter_model::resources::HostPort;
-use lighter_net::{AttachmentRecord, ForwardingVerdict, Network, NetworkConfig, Subnet, leftovers, port_owner, probe_nf_tables};
+use lighter_net::{
+    AttachmentRecord, ForwardingVerdict, Network, NetworkConfig, Subnet, leftovers, port_owner,
+    probe_nf_tables,
+};
 
 pub(super) struct NetworkAdapter {
     network: Network,
@@ -34,17 +37,6 @@ impl NetworkAdapter {
         let mend = if ok { String::new() } else { "modprobe nf_tables nf_nat".to_owned() };
         Probe { name: "nf_tables", ok, detail, mend, vital: true }
     }
-
-    async fn probe_forwarding(&self) -> Probe {
-        let (ok, detail, mend) = match self.network.probe_forwarding().await {
-            Ok(ForwardingVerdict::Passes) => (true, "packets pass".to_owned(), String::new()),
-            Ok(ForwardingVerdict::Dropped { path, suspect, mend }) => {
-                (false, format!("packets {path} are dropped, perhaps by {suspect}"), mend)
-            }
-            Err(error) => (false, chain(&error), String::new()),
-        };
-        Probe { name: "forwarding", ok, detail, mend, vital: false }
-    }
 }
 
 impl NetworkFacility for NetworkAdapter {
@@ -68,14 +60,20 @@ impl NetworkFacility for NetworkAdapter {
             let kernel = self.network.list_kernel().await?;
             let found = leftovers(&kernel, records);
             let ports = found.ports.iter().map(|port| format!("port map of host port {}", port.host_port));
-            let names = found.netns.iter().map(|name| format!("netns {name}")).chain(found.veths.iter().map(|name| format!("link {name}")));
+            let names = found
+                .netns
+                .iter()
+                .map(|name| format!("netns {name}"))
+                .chain(found.veths.iter().map(|name| format!("link {name}")));
             let removed: Vec<String> = names.chain(ports).collect();
             if removed.is_empty() {
                 return Ok(removed);
             }
             match self.network.remove_leftovers(&found).await {
                 Ok(()) => Ok(removed),
-                Err(errors) => Err(errors.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; ").into()),
+                Err(errors) => {
+                    Err(errors.iter().map(|error| chain(error)).collect::<Vec<_>>().join("; ").into())
+                }
             }
         })
     }
@@ -85,9 +83,19 @@ impl NetworkFacility for NetworkAdapter {
     }
 
     fn self_test(&self) -> BoxFuture<'_, Vec<Probe>> {
+        Box::pin(async move { vec![self.probe_nf_tables().await] })
+    }
+
+    fn probe_forwarding(&self) -> BoxFuture<'_, Probe> {
         Box::pin(async move {
-            let (tables, forwarding) = tokio::join!(self.probe_nf_tables(), self.probe_forwarding());
-            vec![tables, forwarding]
+            let (ok, detail, mend) = match self.network.probe_forwarding().await {
+                Ok(ForwardingVerdict::Passes) => (true, "packets pass".to_owned(), String::new()),
+                Ok(ForwardingVerdict::Dropped { path, suspect, mend }) => {
+                    (false, format!("packets {path} are dropped, perhaps by {suspect}"), mend)
+                }
+                Err(error) => (false, chain(&error), String::new()),
+            };
+            Probe { name: "forwarding", ok, detail, mend, vital: false }
         })
     }
 }

@@ -17,7 +17,8 @@ use lighter_model::ids::TaskId;
 use lighter_model::image_config::ImageConfig;
 use lighter_model::task_definition::TaskDefinition;
 use lighter_runtime::{
-    AdoptError, BindMount, BundleRequest, CgroupRoot, LogConfig, Privileges, Runtime, RuntimeConfig, TaskLimits, cgroup,
+    AdoptError, BindMount, BundleRequest, CgroupRoot, LogConfig, Privileges, Runtime, RuntimeConfig,
+    TaskLimits, cgroup,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,7 +43,10 @@ impl RuntimeAdapter {
             shim_path: program("lighter-shim", config.shim_path.as_deref())?,
             oci_path: program("lighter-oci", config.oci_path.as_deref())?,
             cgroup: cgroup_root(config)?,
-            log: LogConfig { file_bytes_max: config.logs.file_mib_max << 20, files_max: config.logs.files_max },
+            log: LogConfig {
+                file_bytes_max: config.logs.file_mib_max << 20,
+                files_max: config.logs.files_max,
+            },
             ..RuntimeConfig::new(Path::new(LIBRARY_DIR), CgroupRoot::detect("lighter"))
         };
         Ok(Self { runtime: Runtime::open(settings)?, self_test_dir: config.data_dir.join("self-test") })
@@ -55,10 +59,16 @@ fn program(name: &str, configured: Option<&Path>) -> Result<PathBuf, Cause> {
         return Ok(path.to_path_buf());
     }
     let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join(name)));
-    let places: Vec<PathBuf> =
-        beside.into_iter().chain([Path::new(LIBRARY_DIR).join(name), Path::new("/usr/bin").join(name)]).collect();
+    let places: Vec<PathBuf> = beside
+        .into_iter()
+        .chain([Path::new(LIBRARY_DIR).join(name), Path::new("/usr/bin").join(name)])
+        .collect();
     let found = places.iter().find(|path| path.is_file()).cloned();
-    found.ok_or_else(|| words(format!("{name} is in none of {places:?}; install the package, or set its path in the agent's file")))
+    found.ok_or_else(|| {
+        words(format!(
+            "{name} is in none of {places:?}; install the package, or set its path in the agent's file"
+        ))
+    })
 }
 
 fn cgroup_root(config: &AgentConfig) -> Result<CgroupRoot, Cause> {
@@ -135,8 +145,14 @@ impl RuntimeFacility for RuntimeAdapter {
 
     fn self_test(&self) -> BoxFuture<'_, Vec<Probe>> {
         Box::pin(async move {
-            let task = TaskId::from_parts(crate::time::unix_ms(), u128::from(std::process::id()));
-            let probe = |ok, detail, mend: &str| Probe { name: "containers", ok, detail, mend: mend.to_owned(), vital: true };
+            let task = crate::self_test::new_task();
+            let probe = |ok, detail, mend: &str| Probe {
+                name: "containers",
+                ok,
+                detail,
+                mend: mend.to_owned(),
+                vital: true,
+            };
             match self.runtime.self_test(&task, &self.self_test_dir).await {
                 Err(error) => vec![probe(false, chain(&error), "")],
                 Ok(report) => {
@@ -147,7 +163,11 @@ impl RuntimeFacility for RuntimeAdapter {
                     let cgroup = Probe {
                         name: "cgroup",
                         ok: missing.is_empty(),
-                        detail: if missing.is_empty() { format!("controllers {:?}", report.controllers) } else { format!("not enforced here: {missing}") },
+                        detail: if missing.is_empty() {
+                            format!("controllers {:?}", report.controllers)
+                        } else {
+                            format!("not enforced here: {missing}")
+                        },
                         mend: String::new(),
                         vital: false,
                     };
@@ -161,11 +181,13 @@ impl RuntimeFacility for RuntimeAdapter {
 fn write_bundle(runtime: &Runtime, order: &BundleOrder) -> Result<Bundle, Cause> {
     let containers = &order.definition.container_definitions;
     let container = containers.iter().find(|c| c.name == order.container);
-    let container = container.ok_or_else(|| words(format!("the definition has no container {}", order.container)))?;
+    let container =
+        container.ok_or_else(|| words(format!("the definition has no container {}", order.container)))?;
     let dir = runtime.config().task_dir(&order.task).join("files").join(order.container.as_str());
     let mut mounts: Vec<BindMount> = order.mounts.iter().map(bind_mount).collect();
     let taken: Vec<String> = mounts.iter().map(|mount| mount.destination.clone()).collect();
-    let files = [("hosts", &order.hosts), ("hostname", &order.hostname_file), ("resolv.conf", &order.resolv_conf)];
+    let files =
+        [("hosts", &order.hosts), ("hostname", &order.hostname_file), ("resolv.conf", &order.resolv_conf)];
     std::fs::create_dir_all(&dir)?;
     for (name, text) in files {
         let (source, destination) = (dir.join(name), format!("/etc/{name}"));
@@ -191,5 +213,9 @@ fn write_bundle(runtime: &Runtime, order: &BundleOrder) -> Result<Bundle, Cause>
 }
 
 fn bind_mount(mount: &Mount) -> BindMount {
-    BindMount { source: mount.source.clone(), destination: mount.destination.clone(), read_only: mount.read_only }
+    BindMount {
+        source: mount.source.clone(),
+        destination: mount.destination.clone(),
+        read_only: mount.read_only,
+    }
 }

@@ -21,15 +21,41 @@ struct Entry {
 }
 
 const KEYS: &[&str] = &[
-    "control_endpoint", "name", "data_dir", "run_dir", "log_dir", "credentials", "bridge", "bridge_subnet",
-    "nft_table", "cgroup_root", "docker_config", "reserve_memory_mib", "reserve_cpu_units", "reserved_ports",
-    "reserved_ports_udp", "allow_privileged", "allow_host_paths", "allow_devices", "allow_host_namespaces",
-    "allow_instance_metadata", "allow_cgroup_v1_hybrid", "shim_path", "oci_path", "dns_fallback", "attributes",
-    "registries", "logs.file_mib_max", "logs.files_max", "logs.keep_stopped_hours", "logs.keep_stopped_tasks",
+    "control_endpoint",
+    "name",
+    "data_dir",
+    "run_dir",
+    "log_dir",
+    "credentials",
+    "bridge",
+    "bridge_subnet",
+    "nft_table",
+    "cgroup_root",
+    "docker_config",
+    "reserve_memory_mib",
+    "reserve_cpu_units",
+    "reserved_ports",
+    "reserved_ports_udp",
+    "allow_privileged",
+    "allow_host_paths",
+    "allow_devices",
+    "allow_host_namespaces",
+    "allow_instance_metadata",
+    "allow_cgroup_v1_hybrid",
+    "shim_path",
+    "oci_path",
+    "dns_fallback",
+    "attributes",
+    "registries",
+    "logs.file_mib_max",
+    "logs.files_max",
+    "logs.keep_stopped_hours",
+    "logs.keep_stopped_tasks",
 ];
 
 /// Keys whose value is a string even if the text looks like a number.
-const TEXT_KEYS: &[&str] = &["name", "control_endpoint", "bridge", "bridge_subnet", "nft_table", "cgroup_root"];
+const TEXT_KEYS: &[&str] =
+    &["name", "control_endpoint", "bridge", "bridge_subnet", "nft_table", "cgroup_root"];
 
 impl ConfigOverrides {
     /// Every key that can be overridden, as `AgentConfig` names it.
@@ -65,7 +91,8 @@ impl ConfigOverrides {
             if !KEYS.contains(&key.as_str()) {
                 return Err(ConfigError::UnknownKey { key: key.clone(), origin: origin.clone() });
             }
-            let value = if TEXT_KEYS.contains(&key.as_str()) { Value::String(text.clone()) } else { value_of(text) };
+            let value =
+                if TEXT_KEYS.contains(&key.as_str()) { Value::String(text.clone()) } else { value_of(text) };
             insert(&mut table, key, value);
         }
         Ok(table)

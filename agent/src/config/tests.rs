@@ -34,7 +34,8 @@ fn an_unknown_key_is_refused_by_name_and_line() {
 
 #[test]
 fn flags_go_before_variables_before_the_file() {
-    let env = [("LIGHTER_BRIDGE", "env0"), ("LIGHTER_DATA_DIR", "/env"), ("LIGHTER_HOST", "x"), ("PATH", "y")];
+    let env =
+        [("LIGHTER_BRIDGE", "env0"), ("LIGHTER_DATA_DIR", "/env"), ("LIGHTER_HOST", "x"), ("PATH", "y")];
     let mut overrides = ConfigOverrides::from_env(env.map(|(k, v)| (k.to_owned(), v.to_owned())));
     overrides.set("bridge", "flag0", "--bridge");
     overrides.set("allow_host_paths", "[\"/srv\"]", "--allow-host-paths");
@@ -62,7 +63,13 @@ fn wrong_values_name_their_origin() {
 #[test]
 fn plaintext_is_only_for_this_machine() {
     let endpoint = |text: &str| load(&format!("control_endpoint = {text:?}"), &ConfigOverrides::default());
-    for good in ["https://c:7400", "unix:/run/c.sock", "http://127.0.0.1:7400", "http://[::1]:7400", "http://localhost:1"] {
+    for good in [
+        "https://c:7400",
+        "unix:/run/c.sock",
+        "http://127.0.0.1:7400",
+        "http://[::1]:7400",
+        "http://localhost:1",
+    ] {
         endpoint(good).unwrap();
     }
     for bad in ["http://10.0.0.1:7400", "c:7400", "http://127.0.0.1.example:80"] {

@@ -22,11 +22,16 @@ use tokio::sync::{mpsc, watch};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Program {
     /// Until it is told to stop; then it ends with this code.
-    Runs { on_stop: i32 },
+    Runs {
+        on_stop: i32,
+    },
     /// Only SIGKILL ends it.
     IgnoresStop,
     /// Ends by itself at once.
-    Exits { code: i32, oom: bool },
+    Exits {
+        code: i32,
+        oom: bool,
+    },
     CannotStart,
 }
 
@@ -85,11 +90,19 @@ struct Points {
 impl Machine {
     pub(crate) fn new() -> Self {
         let world = World { next_pid: 100, ..World::default() };
-        Self { world: Arc::new(Mutex::new(world)), points: Arc::default(), halted: Arc::new(watch::channel(false).0) }
+        Self {
+            world: Arc::new(Mutex::new(world)),
+            points: Arc::default(),
+            halted: Arc::new(watch::channel(false).0),
+        }
     }
 
     pub(crate) fn facilities(&self) -> Facilities {
-        Facilities { image: Arc::new(self.clone()), network: Arc::new(self.clone()), runtime: Arc::new(self.clone()) }
+        Facilities {
+            image: Arc::new(self.clone()),
+            network: Arc::new(self.clone()),
+            runtime: Arc::new(self.clone()),
+        }
     }
 
     /// Looks at or changes the machine, as nobody's agent.
@@ -131,7 +144,12 @@ impl Machine {
     }
 
     /// One call: points around its effect, and a failure if one is due.
-    async fn call<T>(&self, name: &'static str, of: String, effect: impl FnOnce(&mut World) -> Result<T, String>) -> Result<T, String> {
+    async fn call<T>(
+        &self,
+        name: &'static str,
+        of: String,
+        effect: impl FnOnce(&mut World) -> Result<T, String>,
+    ) -> Result<T, String> {
         self.point(format!("before {name} {of}")).await;
         let result = self.with(|world| {
             world.calls.push(format!("{name} {of}"));

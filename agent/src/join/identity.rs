@@ -50,13 +50,17 @@ pub(crate) struct Credentials {
 impl Credentials {
     pub(crate) fn load(path: &Path) -> io::Result<Self> {
         let text = std::fs::read_to_string(path)?;
-        Self::parse(&text).ok_or_else(|| io::Error::other("it must hold a certificate, a private key and a CA certificate, in this order"))
+        Self::parse(&text).ok_or_else(|| {
+            io::Error::other("it must hold a certificate, a private key and a CA certificate, in this order")
+        })
     }
 
     pub(super) fn parse(text: &str) -> Option<Self> {
         let blocks = pem_blocks(text);
-        let certificates: Vec<&String> = blocks.iter().filter(|b| b.starts_with("-----BEGIN CERTIFICATE-----")).collect();
-        let key = blocks.iter().find(|b| b.lines().next().is_some_and(|line| line.contains("PRIVATE KEY")))?;
+        let certificates: Vec<&String> =
+            blocks.iter().filter(|b| b.starts_with("-----BEGIN CERTIFICATE-----")).collect();
+        let key =
+            blocks.iter().find(|b| b.lines().next().is_some_and(|line| line.contains("PRIVATE KEY")))?;
         let [certificate, ca] = certificates.as_slice() else { return None };
         for pem in [certificate, ca] {
             CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
@@ -85,7 +89,8 @@ fn pem_blocks(text: &str) -> Vec<String> {
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::other("a path without a directory"))?;
     let temporary = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;

@@ -17,7 +17,9 @@ pub struct JoinToken {
 
 impl std::fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JoinToken").field("ca_sha256", &URL_SAFE_NO_PAD.encode(self.ca_sha256)).finish_non_exhaustive()
+        f.debug_struct("JoinToken")
+            .field("ca_sha256", &URL_SAFE_NO_PAD.encode(self.ca_sha256))
+            .finish_non_exhaustive()
     }
 }
 

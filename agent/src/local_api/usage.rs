@@ -44,15 +44,27 @@ fn volume_row(root: &Path, used: &BTreeSet<String>) -> UsageRow {
         let bytes = size(&volume);
         row.count += 1;
         row.bytes += bytes;
-        if name(&volume).is_some_and(|name| used.contains(&name)) { row.in_use += 1 } else { row.reclaimable_bytes += bytes }
+        if name(&volume).is_some_and(|name| used.contains(&name)) {
+            row.in_use += 1
+        } else {
+            row.reclaimable_bytes += bytes
+        }
     }
     row
 }
 
-pub(super) async fn prune(context: &TaskContext, tasks: &[LocalTask], with_volumes: bool) -> Result<Pruned, Cause> {
-    let images: BTreeSet<String> = tasks.iter().filter_map(|t| t.definition.as_ref()).flat_map(|definition| {
-        definition.container_definitions.iter().map(|container| container.image.clone())
-    }).collect();
+pub(super) async fn prune(
+    context: &TaskContext,
+    tasks: &[LocalTask],
+    with_volumes: bool,
+) -> Result<Pruned, Cause> {
+    let images: BTreeSet<String> = tasks
+        .iter()
+        .filter_map(|t| t.definition.as_ref())
+        .flat_map(|definition| {
+            definition.container_definitions.iter().map(|container| container.image.clone())
+        })
+        .collect();
     let images: Vec<String> = images.into_iter().collect();
     let mut pruned = Pruned { images: context.facilities.image.prune(&images).await?, ..Pruned::default() };
     if with_volumes {
@@ -67,7 +79,9 @@ pub(super) async fn prune(context: &TaskContext, tasks: &[LocalTask], with_volum
 fn remove_volumes(shared: &Path, used: &BTreeSet<String>) -> Result<(u64, u64), Cause> {
     let (mut count, mut bytes) = (0, 0);
     for volume in entries(shared) {
-        let Some(name) = name(&volume).filter(|name| !used.contains(name) && !name.starts_with('.')) else { continue };
+        let Some(name) = name(&volume).filter(|name| !used.contains(name) && !name.starts_with('.')) else {
+            continue;
+        };
         let size = size(&volume);
         // Out of sight at once: a task that comes meanwhile makes a fresh one.
         let going = shared.join(format!(".gone-{name}"));
@@ -80,8 +94,11 @@ fn remove_volumes(shared: &Path, used: &BTreeSet<String>) -> Result<(u64, u64), 
 
 /// Shared volumes that tasks of this node name.
 fn named_volumes(tasks: &[LocalTask]) -> BTreeSet<String> {
-    let volumes = tasks.iter().filter_map(|task| task.definition.as_ref()).flat_map(|definition| &definition.volumes);
-    let shared = volumes.filter(|v| v.docker_volume_configuration.as_ref().is_some_and(|docker| docker.scope == VolumeScope::Shared));
+    let volumes =
+        tasks.iter().filter_map(|task| task.definition.as_ref()).flat_map(|definition| &definition.volumes);
+    let shared = volumes.filter(|v| {
+        v.docker_volume_configuration.as_ref().is_some_and(|docker| docker.scope == VolumeScope::Shared)
+    });
     shared.map(|volume| volume.name.to_string()).collect()
 }
 

@@ -89,7 +89,11 @@ impl Reconciler {
         let Some(record) = self.book.assignments.get(task) else { return };
         debug_assert_eq!(record.desired, DesiredStatus::Stopped);
         let code = record.stop_code.or(Some(StopCode::UserInitiated));
-        let reason = if record.stop_reason.is_empty() { "Task stopped by user".to_owned() } else { record.stop_reason.clone() };
+        let reason = if record.stop_reason.is_empty() {
+            "Task stopped by user".to_owned()
+        } else {
+            record.stop_reason.clone()
+        };
         if let Some(entry) = self.tasks.get_mut(task) {
             entry.known = Known::Ending;
             entry.orders.send_modify(|orders| orders.stop = Some(StopOrder { code, reason }));

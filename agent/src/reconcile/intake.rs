@@ -4,7 +4,9 @@
 //! control plane sends them again. Never: acknowledges what is not durable.
 
 use super::plan::Known;
-use super::{CoreInput, HeldTask, HelloFacts, Inbound, LocalTask, LowerTerm, OpenSession, Outbound, Reconciler};
+use super::{
+    CoreInput, HeldTask, HelloFacts, Inbound, LocalTask, LowerTerm, OpenSession, Outbound, Reconciler,
+};
 use crate::assignment::{Assignment, Book};
 use crate::errors::chain;
 use crate::store::StoreOp;
@@ -68,7 +70,8 @@ impl Reconciler {
                 }
                 CoreInput::SessionOpened { session, outbound, facts } => {
                     let (incarnation, asked) = (String::new(), BTreeSet::new());
-                    self.session = Some(OpenSession { number: session, outbound, incarnation, asked, ready: false });
+                    self.session =
+                        Some(OpenSession { number: session, outbound, incarnation, asked, ready: false });
                     self.outbox.session_began();
                     let _ = facts.send(self.hello_facts());
                 }
@@ -82,7 +85,7 @@ impl Reconciler {
                 CoreInput::FromControl { session, sequence, message } => {
                     if self.session.as_ref().is_some_and(|open| open.number == session) {
                         let staged = staged.get_or_insert_with(|| self.stage());
-                        self.from_control(sequence, message, staged);
+                        self.take_message(sequence, message, staged);
                     }
                 }
             }
@@ -128,24 +131,34 @@ impl Reconciler {
         staged.hellos.push(answer);
     }
 
-    fn from_control(&mut self, sequence: u64, message: Inbound, staged: &mut Staged) {
+    fn take_message(&mut self, sequence: u64, message: Inbound, staged: &mut Staged) {
         staged.acknowledge = Some(sequence);
         let Some(open) = &mut self.session else { return };
         let incarnation = open.incarnation.clone();
         match message {
             Inbound::Manifest { revision, assignments } => {
-                let listed: BTreeSet<TaskId> = assignments.iter().map(|assignment| assignment.task.clone()).collect();
+                let listed: BTreeSet<TaskId> =
+                    assignments.iter().map(|assignment| assignment.task.clone()).collect();
                 staged.accept(assignments, &incarnation);
                 let verdict = staged.book.manifest(&listed, &incarnation, revision);
                 verdict.keep.into_iter().for_each(|record| staged.put(record));
                 open.asked.extend(verdict.ask.iter().cloned());
                 staged.confirm.extend(verdict.ask);
-                staged.put_session(SessionRecord { incarnation, revision, version: FORMAT_VERSION, ..staged.book.session.clone() });
+                staged.put_session(SessionRecord {
+                    incarnation,
+                    revision,
+                    version: FORMAT_VERSION,
+                    ..staged.book.session.clone()
+                });
             }
             Inbound::Assignments { revision, assignments } => {
                 staged.accept(assignments, &incarnation);
                 let revision = revision.max(staged.book.session.revision);
-                staged.put_session(SessionRecord { revision, version: FORMAT_VERSION, ..staged.book.session.clone() });
+                staged.put_session(SessionRecord {
+                    revision,
+                    version: FORMAT_VERSION,
+                    ..staged.book.session.clone()
+                });
             }
             Inbound::Definitions(definitions) => {
                 for (id, json) in definitions {
@@ -155,7 +168,9 @@ impl Reconciler {
                     }
                 }
             }
-            Inbound::Applied(applied) => applied.iter().for_each(|(task, sequence)| self.applied(task, *sequence)),
+            Inbound::Applied(applied) => {
+                applied.iter().for_each(|(task, sequence)| self.applied(task, *sequence))
+            }
             Inbound::StopConfirmed(tasks) => {
                 for task in tasks {
                     // Only what was asked in this session, and what no delta has listed since.
@@ -168,19 +183,26 @@ impl Reconciler {
     }
 
     async fn commit(&mut self, staged: Staged) {
-        if !staged.ops.is_empty() {
-            if let Err(error) = self.context.store.commit(staged.ops).await {
-                tracing::error!(cause = %chain(&error), "assignments cannot be recorded and are not acknowledged; the session starts anew");
-                self.session = None;
-                return;
-            }
+        if !staged.ops.is_empty()
+            && let Err(error) = self.context.store.commit(staged.ops).await
+        {
+            tracing::error!(cause = %chain(&error), "assignments cannot be recorded and are not acknowledged; the session starts anew");
+            self.session = None;
+            return;
         }
         self.book = staged.book;
         std::mem::take(&mut self.ended).iter().for_each(|task| self.forget(task));
         for (id, json) in staged.definitions {
             self.definitions.insert(id, parse_definition(&json));
         }
-        for task in self.book.assignments.keys().filter(|task| !self.tasks.contains_key(*task)).cloned().collect::<Vec<_>>() {
+        for task in self
+            .book
+            .assignments
+            .keys()
+            .filter(|task| !self.tasks.contains_key(*task))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             self.begin(&task);
         }
         staged.hellos.into_iter().for_each(|answer| {
@@ -233,7 +255,11 @@ impl Reconciler {
         let held = self.book.assignments.values().map(|record| HeldTask {
             task: record.task.clone(),
             generation: record.generation,
-            status: self.tasks.get(&record.task).and_then(|e| e.report.as_ref()).map_or(TaskStatus::Pending, |report| report.status),
+            status: self
+                .tasks
+                .get(&record.task)
+                .and_then(|e| e.report.as_ref())
+                .map_or(TaskStatus::Pending, |report| report.status),
         });
         HelloFacts {
             term: self.book.session.term,
@@ -251,7 +277,10 @@ impl Reconciler {
                 assignment: record.clone(),
                 report: self.tasks.get(&record.task).and_then(|entry| entry.report.clone()),
                 needs: self.needs(&record.definition),
-                definition: self.definitions.get(&record.definition).and_then(|definition| definition.clone().ok()),
+                definition: self
+                    .definitions
+                    .get(&record.definition)
+                    .and_then(|definition| definition.clone().ok()),
             })
             .collect()
     }
@@ -264,5 +293,7 @@ fn has_ended(report: &TaskReport, container: &ContainerName) -> bool {
 /// A definition as the control plane sends it: validated there, read strictly here.
 pub(crate) fn parse_definition(json: &str) -> Result<Arc<TaskDefinition>, String> {
     let definition = serde_json::from_str(json).map(Arc::new);
-    definition.map_err(|error| format!("ResourceInitializationError: this node cannot read the task definition: {error}"))
+    definition.map_err(|error| {
+        format!("ResourceInitializationError: this node cannot read the task definition: {error}")
+    })
 }

@@ -104,7 +104,11 @@ mod tests {
 
     #[test]
     fn a_large_task_does_not_keep_a_small_one_waiting() {
-        let tasks = [(id(1), waiting(needs(900, None))), (id(2), waiting(needs(900, None))), (id(3), waiting(needs(100, None)))];
+        let tasks = [
+            (id(1), waiting(needs(900, None))),
+            (id(2), waiting(needs(900, None))),
+            (id(3), waiting(needs(100, None))),
+        ];
         let actions = plan(&tasks.into(), &offered());
         assert!(matches!(&actions[0], Action::Admit(task, _) if *task == id(1)));
         assert_eq!(actions[1], Action::Wait(id(2), Waiting::Cpu { needs: 900, free: 100 }));
@@ -121,7 +125,8 @@ mod tests {
     }
 
     fn any_task() -> impl Strategy<Value = PlanTask> {
-        let known = prop_oneof![Just(Known::Waiting), Just(Known::Ending), Just(Known::Active), Just(Known::Stopped)];
+        let known =
+            prop_oneof![Just(Known::Waiting), Just(Known::Ending), Just(Known::Active), Just(Known::Stopped)];
         let desired = prop_oneof![Just(DesiredStatus::Running), Just(DesiredStatus::Stopped)];
         let needs = (0u32..1200, proptest::option::of(80u16..84)).prop_map(|(cpu, port)| needs(cpu, port));
         (desired, any::<bool>(), known, proptest::option::of(needs))

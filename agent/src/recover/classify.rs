@@ -38,13 +38,21 @@ pub(super) fn classify(situation: &Situation) -> Verdict {
         Some(Step::Stopped) => Verdict::Stopped,
         Some(Step::TearingDown) => Verdict::TearDown,
         // Containers may have run, and who knows of them is gone.
-        Some(Step::Launching | Step::Running | Step::Stopping) if !(same_boot && shim_alive) => Verdict::TearDown,
+        Some(Step::Launching | Step::Running | Step::Stopping) if !(same_boot && shim_alive) => {
+            Verdict::TearDown
+        }
         Some(Step::Stopping) => Verdict::Stopping,
         Some(Step::Running) => Verdict::Running,
         Some(Step::Launching) if begun < containers => Verdict::Resume,
         Some(Step::Launching) => Verdict::Running,
         // The shim knows more than a record that was lost.
-        Some(Step::Preparing) | None if shim_alive && begun > 0 => if begun < containers { Verdict::Resume } else { Verdict::Running },
+        Some(Step::Preparing) | None if shim_alive && begun > 0 => {
+            if begun < containers {
+                Verdict::Resume
+            } else {
+                Verdict::Running
+            }
+        }
         Some(Step::Preparing) if same_boot && shim_alive => Verdict::Resume,
         Some(Step::Preparing) | None => Verdict::Fresh,
     }
@@ -72,7 +80,13 @@ mod tests {
                     for begun in 0..=2 {
                         // Nothing survives a reboot, and a dead shim says nothing.
                         let begun = if same_boot && shim_alive { begun } else { 0 };
-                        all.push(Situation { step, same_boot, shim_alive: same_boot && shim_alive, begun, containers: 2 });
+                        all.push(Situation {
+                            step,
+                            same_boot,
+                            shim_alive: same_boot && shim_alive,
+                            begun,
+                            containers: 2,
+                        });
                     }
                 }
             }
@@ -84,7 +98,8 @@ mod tests {
     fn nothing_that_may_have_run_is_started_anew() {
         for situation in all() {
             let verdict = classify(&situation);
-            let may_have_run = situation.begun > 0 || (!situation.shim_alive && situation.step >= Some(Step::Launching));
+            let may_have_run =
+                situation.begun > 0 || (!situation.shim_alive && situation.step >= Some(Step::Launching));
             if may_have_run {
                 assert_ne!(verdict, Verdict::Fresh, "{situation:?}");
             }
@@ -100,7 +115,9 @@ mod tests {
     #[test]
     fn each_place_has_its_verdict() {
         let base = Situation { step: None, same_boot: true, shim_alive: true, begun: 0, containers: 2 };
-        let verdict = |step, begun, shim_alive, same_boot| classify(&Situation { step: Some(step), begun, shim_alive, same_boot, ..base });
+        let verdict = |step, begun, shim_alive, same_boot| {
+            classify(&Situation { step: Some(step), begun, shim_alive, same_boot, ..base })
+        };
         assert_eq!(classify(&base), Verdict::Fresh);
         assert_eq!(verdict(Step::Preparing, 0, true, true), Verdict::Resume);
         assert_eq!(verdict(Step::Preparing, 0, false, false), Verdict::Fresh);

@@ -102,8 +102,16 @@ fn control_hello(hello: v1::ControlHello) -> Result<ControlHello, ConvertError> 
     if hello.protocol != PROTOCOL {
         return Err(wrong("protocol", hello.protocol));
     }
-    let ms = if hello.heartbeat_interval_ms == 0 { HEARTBEAT_MS_DEFAULT } else { hello.heartbeat_interval_ms.into() };
-    Ok(ControlHello { term: hello.term, incarnation: hello.incarnation, heartbeat: Duration::from_millis(ms) })
+    let ms = if hello.heartbeat_interval_ms == 0 {
+        HEARTBEAT_MS_DEFAULT
+    } else {
+        hello.heartbeat_interval_ms.into()
+    };
+    Ok(ControlHello {
+        term: hello.term,
+        incarnation: hello.incarnation,
+        heartbeat: Duration::from_millis(ms),
+    })
 }
 
 fn assignments(list: Vec<v1::Assignment>) -> Result<Vec<Assignment>, ConvertError> {
@@ -144,7 +152,10 @@ fn node(message: Node) -> v1::NodeMessage {
 }
 
 pub(super) fn hello(facts: &NodeFacts, core: &HelloFacts) -> v1::NodeMessage {
-    let attributes = facts.attributes.iter().map(|(name, value)| v1::Attribute { name: name.clone(), value: value.clone() });
+    let attributes = facts
+        .attributes
+        .iter()
+        .map(|(name, value)| v1::Attribute { name: name.clone(), value: value.clone() });
     let tasks = core.tasks.iter().map(|held| v1::HeldTask {
         task_id: held.task.to_string(),
         generation: held.generation.0,
@@ -175,7 +186,9 @@ pub(super) fn heartbeat(number: u64) -> v1::NodeMessage {
 pub(super) fn outbound(message: Outbound) -> v1::NodeMessage {
     node(match message {
         Outbound::Acknowledge(sequence) => Node::Acknowledge(v1::Acknowledge { sequence }),
-        Outbound::Reports(reports) => Node::TaskReports(v1::TaskReports { reports: reports.into_iter().map(report).collect() }),
+        Outbound::Reports(reports) => {
+            Node::TaskReports(v1::TaskReports { reports: reports.into_iter().map(report).collect() })
+        }
         Outbound::ConfirmStop(tasks) => {
             Node::ConfirmStop(v1::ConfirmStop { task_ids: tasks.into_iter().map(String::from).collect() })
         }
@@ -240,7 +253,11 @@ fn exit(exit: ContainerExit) -> v1::ContainerExit {
         ExitStatus::Exited(code) => v1::container_exit::Status::Exited(code),
         ExitStatus::Signaled(signal) => v1::container_exit::Status::Signaled(signal),
     };
-    v1::ContainerExit { status: Some(status), oom_killed: exit.oom_killed, finished_at_unix_ms: time(Some(exit.finished_at_unix_ms)) }
+    v1::ContainerExit {
+        status: Some(status),
+        oom_killed: exit.oom_killed,
+        finished_at_unix_ms: time(Some(exit.finished_at_unix_ms)),
+    }
 }
 
 fn binding(binding: NetworkBinding) -> v1::NetworkBinding {

@@ -77,7 +77,12 @@ impl<'a> Link<'a> {
 
     async fn greet(session: &Session, number: u64, hello: &ControlHello) -> Result<(), LinkError> {
         let (answer, got) = oneshot::channel();
-        let input = CoreInput::ControlHello { session: number, term: hello.term, incarnation: hello.incarnation.clone(), answer };
+        let input = CoreInput::ControlHello {
+            session: number,
+            term: hello.term,
+            incarnation: hello.incarnation.clone(),
+            answer,
+        };
         session.reconciler.send(input).await.map_err(|_| LinkError::Leaving)?;
         got.await.map_err(|_| LinkError::Leaving)?.map_err(LinkError::from)
     }

@@ -90,7 +90,11 @@ async fn query(source: &LogSource, request: LogRequest) -> LogQuery {
     let mut follow_until = None;
     if request.follow {
         let (answer, got) = oneshot::channel();
-        let question = CoreInput::ContainerEnded { task: request.task.clone(), container: request.container.clone(), answer };
+        let question = CoreInput::ContainerEnded {
+            task: request.task.clone(),
+            container: request.container.clone(),
+            answer,
+        };
         let _ = source.reconciler.send(question).await;
         follow_until = got.await.ok();
     }

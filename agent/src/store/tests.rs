@@ -34,7 +34,12 @@ async fn what_was_committed_is_there_after_a_restart() {
     assert!(loaded.tasks.is_empty() && loaded.set_aside.is_none());
     let session = SessionRecord { version: 1, term: 4, incarnation: "i".into(), revision: 9 };
     let definition = StoreOp::PutDefinition { id: "web:2".parse().unwrap(), json: "{}".into() };
-    let ops = vec![StoreOp::PutAssignment(assignment()), StoreOp::PutTask(Box::new(task())), definition, StoreOp::PutSession(session.clone())];
+    let ops = vec![
+        StoreOp::PutAssignment(assignment()),
+        StoreOp::PutTask(Box::new(task())),
+        definition,
+        StoreOp::PutSession(session.clone()),
+    ];
     store.commit(ops).await.unwrap();
     drop(store);
     let (store, loaded) = open(&path);

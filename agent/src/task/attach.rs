@@ -47,24 +47,32 @@ pub(super) async fn place(
     let resumed = begun.is_some();
     held.link = Some(match begun {
         Some(begun) => begun.link,
-        None => context.facilities.runtime.start_shim(&journal.record.task, &definition).await.map_err(|error| {
-            Failure::words("ResourceInitializationError", format!("start the task's monitor: {}", chain(error.as_ref())))
-        })?,
+        None => context.facilities.runtime.start_shim(&journal.record.task, &definition).await.map_err(
+            |error| {
+                Failure::words(
+                    "ResourceInitializationError",
+                    format!("start the task's monitor: {}", chain(error.as_ref())),
+                )
+            },
+        )?,
     });
     if give_up.is_cancelled() {
         return Err(Failure::GaveUp);
     }
     // An earlier agent had bound and recorded everything; ADD again gives the same answer.
-    if !resumed {
-        if let Some(link) = &held.link {
-            lease(context, journal, &definition, link.shim.as_ref()).await?;
-        }
+    if !resumed && let Some(link) = &held.link {
+        lease(context, journal, &definition, link.shim.as_ref()).await?;
     }
     add_all(context, journal).await
 }
 
 /// Binds ports, leases addresses, and writes both down in one commit.
-async fn lease(context: &TaskContext, journal: &mut Journal, definition: &TaskDefinition, shim: &dyn Shim) -> Result<(), Failure> {
+async fn lease(
+    context: &TaskContext,
+    journal: &mut Journal,
+    definition: &TaskDefinition,
+    shim: &dyn Shim,
+) -> Result<(), Failure> {
     let mappings = match definition.network_mode {
         NetworkMode::Bridge => bind(context, definition, shim).await?,
         NetworkMode::Host => host_mappings(definition),
@@ -75,9 +83,14 @@ async fn lease(context: &TaskContext, journal: &mut Journal, definition: &TaskDe
         container.bindings = own.map(binding).collect();
     }
     if definition.network_mode != NetworkMode::Host {
-        let requests = definition.container_definitions.iter().map(|c| request(journal, definition, c, &mappings)).collect();
+        let requests = definition
+            .container_definitions
+            .iter()
+            .map(|c| request(journal, definition, c, &mappings))
+            .collect();
         let planned = context.leases.plan(requests).await;
-        let records = planned.map_err(|error| Failure::words("ResourceInitializationError", chain(&error)))?;
+        let records =
+            planned.map_err(|error| Failure::words("ResourceInitializationError", chain(&error)))?;
         for record in records {
             if let Some(container) = journal.record.container_mut(&record.key.container) {
                 container.attachment = Some(record.clone());
@@ -96,7 +109,12 @@ fn binding(mapping: &Mapping) -> NetworkBinding {
     }
 }
 
-fn request(journal: &Journal, definition: &TaskDefinition, container: &ContainerDefinition, mappings: &[Mapping]) -> AddRequest {
+fn request(
+    journal: &Journal,
+    definition: &TaskDefinition,
+    container: &ContainerDefinition,
+    mappings: &[Mapping],
+) -> AddRequest {
     let bridge = definition.network_mode == NetworkMode::Bridge;
     let own = mappings.iter().filter(|mapping| mapping.container == container.name);
     AddRequest {
@@ -128,7 +146,8 @@ fn host_mappings(definition: &TaskDefinition) -> Vec<Mapping> {
 
 fn wanted(definition: &TaskDefinition) -> Vec<Mapping> {
     let containers = definition.container_definitions.iter();
-    let all = containers.flat_map(|container| container.port_mappings.iter().map(move |port| (container, port)));
+    let all =
+        containers.flat_map(|container| container.port_mappings.iter().map(move |port| (container, port)));
     all.map(|(container, port)| Mapping {
         container: container.name.clone(),
         container_port: port.container_port,
@@ -139,7 +158,11 @@ fn wanted(definition: &TaskDefinition) -> Vec<Mapping> {
     .collect()
 }
 
-async fn bind(context: &TaskContext, definition: &TaskDefinition, shim: &dyn Shim) -> Result<Vec<Mapping>, Failure> {
+async fn bind(
+    context: &TaskContext,
+    definition: &TaskDefinition,
+    shim: &dyn Shim,
+) -> Result<Vec<Mapping>, Failure> {
     let mut mappings = wanted(definition);
     if mappings.is_empty() {
         return Ok(mappings);
@@ -154,23 +177,37 @@ async fn bind(context: &TaskContext, definition: &TaskDefinition, shim: &dyn Shi
 }
 
 /// Tries candidates for the dynamic ports until the shim could bind all; only its bind decides.
-async fn bind_candidates(context: &TaskContext, mappings: &mut [Mapping], shim: &dyn Shim) -> Result<(), Failure> {
+async fn bind_candidates(
+    context: &TaskContext,
+    mappings: &mut [Mapping],
+    shim: &dyn Shim,
+) -> Result<(), Failure> {
     for _ in 0..BIND_ATTEMPTS {
         for mapping in mappings.iter_mut().filter(|mapping| mapping.host_port == 0) {
             mapping.host_port = context.leases.next_port(mapping.protocol).await.ok_or_else(|| {
-                Failure::words("ResourceInitializationError", "no dynamic host port is free on this node (ip_local_port_range)")
+                Failure::words(
+                    "ResourceInitializationError",
+                    "no dynamic host port is free on this node (ip_local_port_range)",
+                )
             })?;
         }
-        let ports: Vec<HostPort> = mappings.iter().map(|m| HostPort { protocol: m.protocol, port: m.host_port }).collect();
+        let ports: Vec<HostPort> =
+            mappings.iter().map(|m| HostPort { protocol: m.protocol, port: m.host_port }).collect();
         let Err(failure) = shim.bind_ports(&ports).await else { return Ok(()) };
         let taken = mappings.iter_mut().find(|mapping| {
-            failure.in_use && mapping.dynamic && mapping.host_port == failure.port.port && mapping.protocol == failure.port.protocol
+            failure.in_use
+                && mapping.dynamic
+                && mapping.host_port == failure.port.port
+                && mapping.protocol == failure.port.protocol
         });
         let Some(taken) = taken else { return Err(cannot_bind(context, &failure)) };
         context.leases.release_port(taken.protocol, taken.host_port).await;
         taken.host_port = 0;
     }
-    Err(Failure::words("ResourceInitializationError", format!("no dynamic host port could be bound in {BIND_ATTEMPTS} attempts")))
+    Err(Failure::words(
+        "ResourceInitializationError",
+        format!("no dynamic host port could be bound in {BIND_ATTEMPTS} attempts"),
+    ))
 }
 
 fn cannot_bind(context: &TaskContext, failure: &BindFailure) -> Failure {

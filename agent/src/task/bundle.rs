@@ -38,10 +38,16 @@ pub(super) async fn write_all(
         let order = order(context, record, definition, container, parts, &resolv_conf);
         async move {
             let Some(order) = order else {
-                return Err(Failure::words("CannotCreateContainerError", format!("container {} has no image", container.name)));
+                return Err(Failure::words(
+                    "CannotCreateContainerError",
+                    format!("container {} has no image", container.name),
+                ));
             };
             let bundle = context.facilities.runtime.write_bundle(&order).await.map_err(|error| {
-                Failure::words("CannotCreateContainerError", format!("container {}: {}", container.name, chain(error.as_ref())))
+                Failure::words(
+                    "CannotCreateContainerError",
+                    format!("container {}: {}", container.name, chain(error.as_ref())),
+                )
             })?;
             Ok((container.name.clone(), bundle))
         }

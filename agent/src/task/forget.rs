@@ -10,7 +10,8 @@ impl TaskActor {
         // The outbox sends it again on every session until it is applied.
         self.journal.tell_again().await;
         let sequence = self.journal.record.sequence;
-        let applied = self.orders.wait_for(|orders| orders.forget || orders.applied >= sequence).await.is_ok();
+        let applied =
+            self.orders.wait_for(|orders| orders.forget || orders.applied >= sequence).await.is_ok();
         if !applied {
             // The reconciler has ended: the agent leaves.
             std::future::pending::<()>().await;

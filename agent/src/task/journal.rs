@@ -5,8 +5,8 @@
 //! Never: performs a step.
 
 use crate::facilities::{ContainerPhase, ShimStatus, Started};
-use crate::reconcile::{CoreInput, News};
 use crate::reconcile::plan::Known;
+use crate::reconcile::{CoreInput, News};
 use crate::store::records::{ContainerRecord, FORMAT_VERSION, Step, TaskRecord};
 use crate::store::{Store, StoreError, StoreOp};
 use crate::time::unix_ms;
@@ -83,12 +83,22 @@ pub(crate) fn new_containers(definition: &TaskDefinition) -> Vec<ContainerRecord
 }
 
 impl Journal {
-    pub(crate) fn new(record: TaskRecord, known: Known, store: Store, reconciler: mpsc::Sender<CoreInput>) -> Self {
+    pub(crate) fn new(
+        record: TaskRecord,
+        known: Known,
+        store: Store,
+        reconciler: mpsc::Sender<CoreInput>,
+    ) -> Self {
         Self { record, known, store, reconciler }
     }
 
     /// A journal taken up again after a restart: reports go on above all that were sent.
-    pub(crate) fn resumed(mut record: TaskRecord, known: Known, store: Store, reconciler: mpsc::Sender<CoreInput>) -> Self {
+    pub(crate) fn resumed(
+        mut record: TaskRecord,
+        known: Known,
+        store: Store,
+        reconciler: mpsc::Sender<CoreInput>,
+    ) -> Self {
         // The STOPPED report is in the store itself, under the very number it is sent with.
         if record.step != Step::Stopped {
             record.sequence = sequence_after(record.sequence);
@@ -120,7 +130,10 @@ impl Journal {
     }
 
     /// The commit of the record as it is now, to be awaited beside other work.
-    pub(crate) fn commit_beside(&mut self, step: Step) -> impl Future<Output = Result<(), StoreError>> + use<> {
+    pub(crate) fn commit_beside(
+        &mut self,
+        step: Step,
+    ) -> impl Future<Output = Result<(), StoreError>> + use<> {
         self.record.step = step;
         let (store, record) = (self.store.clone(), self.record.clone());
         async move { store.commit(vec![StoreOp::PutTask(Box::new(record))]).await }
@@ -168,7 +181,9 @@ impl TaskRecord {
 
     /// Notes that a container runs; one that has ended stays so.
     pub(crate) fn started(&mut self, name: &ContainerName, started: Started) {
-        let Some(container) = self.container_mut(name).filter(|container| container.exit.is_none()) else { return };
+        let Some(container) = self.container_mut(name).filter(|container| container.exit.is_none()) else {
+            return;
+        };
         container.status = ContainerStatus::Running;
         container.pid = Some(started.pid);
         container.limits = started.limits;

@@ -5,7 +5,10 @@
 //! Owns nothing but the futures of the two strands; an order to stop ends a pull at once and lets
 //! the short steps of the other strand finish. Never: leaves out a clean-up; `teardown` does all.
 
-use super::{Begun, Held, TaskActor, TaskContext, TaskPhase, attach, bundle, journal, pull, rootfs, told_to_stop, volumes};
+use super::{
+    Begun, Held, TaskActor, TaskContext, TaskPhase, attach, bundle, journal, pull, rootfs, told_to_stop,
+    volumes,
+};
 use crate::facilities::Image;
 use crate::policy;
 use crate::store::StoreError;
@@ -47,7 +50,11 @@ struct Images {
 }
 
 impl TaskActor {
-    pub(super) async fn prepare(&mut self, definition: Arc<TaskDefinition>, begun: Option<Begun>) -> TaskPhase {
+    pub(super) async fn prepare(
+        &mut self,
+        definition: Arc<TaskDefinition>,
+        begun: Option<Begun>,
+    ) -> TaskPhase {
         let mut held = Held { definition: definition.clone(), link: None };
         match self.try_prepare(&mut held, begun).await {
             Ok(bundles) => TaskPhase::Prepared { held, bundles },
@@ -71,22 +78,30 @@ impl TaskActor {
     ) -> Result<Vec<(ContainerName, crate::facilities::Bundle)>, Failure> {
         let definition = held.definition.clone();
         let context = self.context.clone();
-        policy::check(&definition, &context.config).map_err(|refusal| Failure::words("ResourceInitializationError", refusal))?;
+        policy::check(&definition, &context.config)
+            .map_err(|refusal| Failure::words("ResourceInitializationError", refusal))?;
         if self.journal.record.containers.is_empty() {
             self.journal.record.containers = journal::new_containers(&definition);
         }
         self.journal.status(TaskStatus::Pending);
         self.journal.tell().await;
         let (images, attached) = self.two_strands(held, begun).await?;
+        self.context.pulls.forget(self.task());
         self.note_images(&images)?;
-        let mounts = volumes::prepare(&context, self.task(), &definition, &images.images, &images.rootfs).await?;
+        let mounts =
+            volumes::prepare(&context, self.task(), &definition, &images.images, &images.rootfs).await?;
         if self.stop_order().is_some() {
             return Err(Failure::GaveUp);
         }
         self.journal.status(TaskStatus::Activating);
         // The record that says "launching" becomes durable while the bundles are written.
         let recorded = self.journal.commit_beside(Step::Launching);
-        let parts = bundle::Parts { images: &images.images, rootfs: &images.rootfs, attached: &attached, mounts: &mounts };
+        let parts = bundle::Parts {
+            images: &images.images,
+            rootfs: &images.rootfs,
+            attached: &attached,
+            mounts: &mounts,
+        };
         let written = bundle::write_all(&context, &self.journal.record, &definition, &parts);
         let (recorded, written) = tokio::join!(recorded, written);
         recorded.map_err(|error| Failure::store(&error))?;
@@ -139,10 +154,12 @@ impl TaskActor {
         for container in &mut self.journal.record.containers {
             let Some(image) = images.images.get(&container.name) else { continue };
             container.image_digest = Some(image.manifest_digest.clone());
-            container.stop_signal = self.context.facilities.runtime.stop_signal(&image.config).map_err(|error| {
-                let text = format!("container {}: {}", container.name, crate::errors::chain(error.as_ref()));
-                Failure::words("CannotCreateContainerError", text)
-            })?;
+            container.stop_signal =
+                self.context.facilities.runtime.stop_signal(&image.config).map_err(|error| {
+                    let text =
+                        format!("container {}: {}", container.name, crate::errors::chain(error.as_ref()));
+                    Failure::words("CannotCreateContainerError", text)
+                })?;
         }
         Ok(())
     }

@@ -25,7 +25,8 @@ pub(super) async fn pull_all(
     definition: &TaskDefinition,
     cached: bool,
 ) -> Result<BTreeMap<ContainerName, Image>, Failure> {
-    let references: BTreeSet<&str> = definition.container_definitions.iter().map(|c| c.image.as_str()).collect();
+    let references: BTreeSet<&str> =
+        definition.container_definitions.iter().map(|c| c.image.as_str()).collect();
     let pulls = references.into_iter().map(|reference| async move {
         let image = pull_one(context, task, reference, cached).await?;
         Ok::<_, Failure>((reference, image))
@@ -35,7 +36,12 @@ pub(super) async fn pull_all(
     Ok(containers.filter_map(|c| Some((c.name.clone(), images.get(c.image.as_str())?.clone()))).collect())
 }
 
-async fn pull_one(context: &TaskContext, task: &TaskId, reference: &str, cached: bool) -> Result<Image, Failure> {
+async fn pull_one(
+    context: &TaskContext,
+    task: &TaskId,
+    reference: &str,
+    cached: bool,
+) -> Result<Image, Failure> {
     let watch = context.pulls.watcher(task, reference);
     let mut pause = FIRST_PAUSE;
     for attempt in 1.. {

@@ -29,7 +29,10 @@ pub(super) async fn prepare_all(
             let key = AttachmentKey::new(task.clone(), name.clone());
             let made = context.facilities.image.prepare_rootfs(&key, image, &dir).await;
             made.map_err(|error| {
-                Failure::words("CannotCreateContainerError", format!("container {name}: {}", chain(error.as_ref())))
+                Failure::words(
+                    "CannotCreateContainerError",
+                    format!("container {name}: {}", chain(error.as_ref())),
+                )
             })?;
             Ok((name.clone(), dir))
         }

@@ -35,7 +35,7 @@ impl TaskActor {
         let mut pause = FIRST_PAUSE;
         loop {
             let errors = self.give_back(&mut left).await;
-        if errors.is_empty() {
+            if errors.is_empty() {
                 return self.stopped().await;
             }
             self.explain(&errors).await;
@@ -72,7 +72,10 @@ impl TaskActor {
         keep("volumes".to_owned(), volumes::remove_task_scoped(&self.context, task).await);
         for container in left.definition.container_definitions.iter().rev() {
             let key = AttachmentKey::new(task.clone(), container.name.clone());
-            keep(format!("root file system of {}", container.name), facilities.image.remove_rootfs(&key).await);
+            keep(
+                format!("root file system of {}", container.name),
+                facilities.image.remove_rootfs(&key).await,
+            );
         }
         copy::remove(&self.context.config.run_dir, task);
         // The directory that held the mount points; it stays while one of them does.
@@ -84,7 +87,8 @@ impl TaskActor {
     }
 
     async fn explain(&mut self, errors: &[StepError]) {
-        let texts: Vec<String> = errors.iter().map(|e| format!("{}: {}", e.step, chain(e.cause.as_ref()))).collect();
+        let texts: Vec<String> =
+            errors.iter().map(|e| format!("{}: {}", e.step, chain(e.cause.as_ref()))).collect();
         let mut text = format!("giving back what the task held, again soon: {}", texts.join("; "));
         tracing::warn!(task = %self.task(), causes = %text, "teardown is not complete");
         if text.len() > REASON_BYTES_MAX {

@@ -40,7 +40,8 @@ pub(super) async fn prepare(
     let mut all: BTreeMap<ContainerName, Mounts> = BTreeMap::new();
     for mount in planned {
         let source = make(context, task, &mount, rootfs).await.map_err(|error| {
-            let text = format!("{} of container {}: {}", mount.source, mount.container, chain(error.as_ref()));
+            let text =
+                format!("{} of container {}: {}", mount.source, mount.container, chain(error.as_ref()));
             Failure::words("ResourceInitializationError", text)
         })?;
         let made = Mount { source, destination: mount.destination, read_only: mount.read_only };
@@ -57,7 +58,9 @@ async fn make(
 ) -> Result<PathBuf, Cause> {
     let root = root(&context.config.data_dir);
     let dir = match &mount.source {
-        Source::Host { path, .. } => return Ok(policy::resolve_host_path(Path::new(path), &context.config.allow_host_paths)?),
+        Source::Host { path, .. } => {
+            return Ok(policy::resolve_host_path(Path::new(path), &context.config.allow_host_paths)?);
+        }
         Source::Task { name } => root.join("task").join(task.as_str()).join(name),
         Source::Shared { name, autoprovision } => {
             let dir = root.join("shared").join(name);
@@ -88,7 +91,14 @@ async fn fresh(context: &TaskContext, dir: &Path, from: Option<(&Path, &str)>) -
     if result.is_ok() {
         result = match std::fs::rename(&new, dir) {
             // Somebody else was first; theirs is as good.
-            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => remove_tree(new.clone()).await,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+                ) =>
+            {
+                remove_tree(new.clone()).await
+            }
             other => other.map_err(Cause::from),
         };
     }

@@ -54,7 +54,10 @@ impl Bench {
         let machine = Machine::new();
         machine.with(|world| {
             let volumes = ["/var/cache".to_owned()].into();
-            world.images.insert("web".into(), ImageConfig { stop_signal: Some("SIGQUIT".into()), volumes, ..ImageConfig::default() });
+            world.images.insert(
+                "web".into(),
+                ImageConfig { stop_signal: Some("SIGQUIT".into()), volumes, ..ImageConfig::default() },
+            );
             world.images.insert("side".into(), ImageConfig::default());
             world.programs.insert("web".parse().unwrap(), Program::Runs { on_stop: 7 });
         });
@@ -65,7 +68,15 @@ impl Bench {
             reserve_cpu_units: 0,
             ..AgentConfig::default()
         };
-        Self { machine, control, config, boot_id: "boot-1".into(), agent: None, _control_runtime: control_runtime, _dir: dir }
+        Self {
+            machine,
+            control,
+            config,
+            boot_id: "boot-1".into(),
+            agent: None,
+            _control_runtime: control_runtime,
+            _dir: dir,
+        }
     }
 
     pub(super) fn store_path(&self) -> std::path::PathBuf {
@@ -94,8 +105,16 @@ impl Bench {
             facilities: self.machine.facilities(),
             store,
             loaded,
-            endpoint: ControlEndpoint { uri: format!("unix:{}", self.control.socket.display()), credentials: None },
-            node: NodeFacts { name: "node".into(), boot_id: self.boot_id.clone(), run_id: "run".into(), attributes: Vec::new() },
+            endpoint: ControlEndpoint {
+                uri: format!("unix:{}", self.control.socket.display()),
+                credentials: None,
+            },
+            node: NodeFacts {
+                name: "node".into(),
+                boot_id: self.boot_id.clone(),
+                run_id: "run".into(),
+                attributes: Vec::new(),
+            },
             container_instance_id: "0123456789abcdef0123456789abcdef".into(),
             cluster: "default".into(),
         };
@@ -175,11 +194,17 @@ impl Drop for Bench {
 
 /// Ids of the tasks the agent's own socket shows.
 pub(super) async fn local_tasks(socket: &Path) -> Vec<String> {
-    let tasks = local_client(socket).await.list_local_tasks(lighter_proto::v1::ListLocalTasksRequest {}).await.unwrap();
+    let tasks = local_client(socket)
+        .await
+        .list_local_tasks(lighter_proto::v1::ListLocalTasksRequest {})
+        .await
+        .unwrap();
     tasks.into_inner().tasks.into_iter().map(|task| task.task_id).collect()
 }
 
-pub(super) async fn local_client(socket: &Path) -> lighter_proto::v1::agent_client::AgentClient<tonic::transport::Channel> {
+pub(super) async fn local_client(
+    socket: &Path,
+) -> lighter_proto::v1::agent_client::AgentClient<tonic::transport::Channel> {
     let uri = format!("unix:{}", socket.display());
     let channel = tonic::transport::Endpoint::from_shared(uri).unwrap().connect().await.unwrap();
     lighter_proto::v1::agent_client::AgentClient::new(channel)

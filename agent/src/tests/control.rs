@@ -193,7 +193,11 @@ impl State {
         // Two chunks, always.
         let half = assignments.len() / 2;
         let chunk = |part: &[v1::Assignment], last_chunk| {
-            Message::Manifest(v1::Manifest { revision: self.revision, assignments: part.to_vec(), last_chunk })
+            Message::Manifest(v1::Manifest {
+                revision: self.revision,
+                assignments: part.to_vec(),
+                last_chunk,
+            })
         };
         live.push(chunk(&assignments[..half], false));
         live.push(chunk(&assignments[half..], true));
@@ -209,12 +213,22 @@ impl State {
                 self.live.iter_mut().for_each(|live| live.push(Message::HeartbeatAnswer(answer)));
             }
             FromNode::Acknowledge(acknowledge) => self.acknowledged.push(acknowledge.sequence),
-            FromNode::TaskReports(reports) => reports.reports.into_iter().for_each(|report| self.apply(report)),
+            FromNode::TaskReports(reports) => {
+                reports.reports.into_iter().for_each(|report| self.apply(report))
+            }
             FromNode::ConfirmStop(ask) => {
                 self.confirm_asked.extend(ask.task_ids.clone());
                 if self.confirm {
-                    let task_ids = ask.task_ids.into_iter().filter(|task| !self.assignments.contains_key(task)).collect();
-                    self.live.iter_mut().for_each(|live| live.push(Message::StopConfirmed(v1::StopConfirmed { task_ids: Clone::clone(&task_ids) })));
+                    let task_ids = ask
+                        .task_ids
+                        .into_iter()
+                        .filter(|task| !self.assignments.contains_key(task))
+                        .collect();
+                    self.live.iter_mut().for_each(|live| {
+                        live.push(Message::StopConfirmed(v1::StopConfirmed {
+                            task_ids: Clone::clone(&task_ids),
+                        }))
+                    });
                 }
             }
             FromNode::NodeState(_) => {}
@@ -240,7 +254,10 @@ fn send_definitions(live: &mut Live, definitions: &BTreeMap<String, String>, ass
     for assignment in assignments {
         let Some(json) = definitions.get(&assignment.task_definition) else { continue };
         if live.definitions.insert(assignment.task_definition.clone()) {
-            fresh.push(v1::Definition { task_definition: assignment.task_definition.clone(), json: json.clone() });
+            fresh.push(v1::Definition {
+                task_definition: assignment.task_definition.clone(),
+                json: json.clone(),
+            });
         }
     }
     if !fresh.is_empty() {
@@ -256,12 +273,19 @@ impl Node for Control {
 
     type SessionStream = ReceiverStream<Result<v1::ControlMessage, Status>>;
 
-    async fn session(&self, request: Request<Streaming<v1::NodeMessage>>) -> Result<Response<Self::SessionStream>, Status> {
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::NodeMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
         let mut messages = request.into_inner();
         let (send, receive) = mpsc::channel(1024);
         let control = self.clone();
         tokio::spawn(async move {
-            let Ok(Some(v1::NodeMessage { message: Some(FromNode::Hello(hello)) })) = messages.message().await else { return };
+            let Ok(Some(v1::NodeMessage { message: Some(FromNode::Hello(hello)) })) =
+                messages.message().await
+            else {
+                return;
+            };
             let live = Live { send, sequence: 0, definitions: BTreeSet::new() };
             control.with(|state| state.greet(live, hello));
             while let Ok(Some(message)) = messages.message().await {
@@ -271,7 +295,10 @@ impl Node for Control {
         Ok(Response::new(ReceiverStream::new(receive)))
     }
 
-    async fn send_logs(&self, request: Request<Streaming<v1::SendLogsRequest>>) -> Result<Response<v1::SendLogsResponse>, Status> {
+    async fn send_logs(
+        &self,
+        request: Request<Streaming<v1::SendLogsRequest>>,
+    ) -> Result<Response<v1::SendLogsResponse>, Status> {
         let mut messages = request.into_inner();
         while let Some(message) = messages.message().await? {
             assert_eq!(message.stream_id, "stream-1");

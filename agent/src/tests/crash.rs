@@ -53,7 +53,10 @@ impl Case {
             &format!("{status:?} or a halt"),
             || {
                 let reported = self.bench.control.with(|state| {
-                    state.applied.get(&subject).is_some_and(|reports| reports.iter().any(|report| report.last_status() == status))
+                    state
+                        .applied
+                        .get(&subject)
+                        .is_some_and(|reports| reports.iter().any(|report| report.last_status() == status))
                 });
                 if *halted.borrow() { Some(true) } else { reported.then_some(false) }
             },
@@ -77,7 +80,9 @@ impl Case {
                 self.bench.machine.exit(&self.subject, "web", ExitStatus::Exited(MEANWHILE_CODE));
             }
             let subject = self.subject.clone();
-            let ran = self.bench.machine.with(|world| world.starts.keys().any(|(task, name)| *task == subject && name.as_str() == "web"));
+            let ran = self.bench.machine.with(|world| {
+                world.starts.keys().any(|(task, name)| *task == subject && name.as_str() == "web")
+            });
             self.bench.machine.halt_at(None);
             self.bench.start();
             let ends_by_itself = told || (end == End::ExitsMeanwhile && ran);
@@ -114,7 +119,9 @@ impl Case {
     fn finish(&self, end: End) {
         match end {
             End::Stopped => self.bench.control.stop(self.subject.as_str(), "enough"),
-            End::ExitsMeanwhile => self.bench.machine.exit(&self.subject, "web", ExitStatus::Exited(MEANWHILE_CODE)),
+            End::ExitsMeanwhile => {
+                self.bench.machine.exit(&self.subject, "web", ExitStatus::Exited(MEANWHILE_CODE))
+            }
         }
     }
 
@@ -131,7 +138,8 @@ impl Case {
         assert_eq!(stopped.containers[0].exit_code, Some(code), "{context} {stopped:?}");
         assert_eq!(stopped.stop_code(), stop_code, "{context}");
         assert_eq!(self.bench.control.stopped_reports(self.subject.as_str()), 1, "{context}");
-        let (starts, offences, signals) = self.bench.machine.with(|w| (w.starts.clone(), w.offences.clone(), w.signals.clone()));
+        let (starts, offences, signals) =
+            self.bench.machine.with(|w| (w.starts.clone(), w.offences.clone(), w.signals.clone()));
         assert!(starts.values().all(|times| *times == 1) && starts.len() == 3, "{context} {starts:?}");
         assert_eq!(offences, Vec::<String>::new(), "{context}");
         assert!(signals.iter().all(|(task, ..)| *task == self.subject), "{context} {signals:?}");
@@ -251,6 +259,9 @@ fn a_shim_that_died_meanwhile_ends_its_task_with_what_is_known() {
     bench.start();
     let stopped = bench.control.wait_status(&id, TaskStatus::Stopped);
     assert_eq!(stopped.stop_code(), StopCode::EssentialContainerExited);
-    assert_eq!((stopped.containers[0].exit_code, stopped.containers[1].exit_code), (Some(MEANWHILE_CODE), None));
+    assert_eq!(
+        (stopped.containers[0].exit_code, stopped.containers[1].exit_code),
+        (Some(MEANWHILE_CODE), None)
+    );
     bench.wait_forgotten(&[task(1)]);
 }

@@ -21,7 +21,11 @@ fn failed(bench: &mut Bench, definition: &str) -> TaskReport {
 
 fn assert_failed_to_start(stopped: &TaskReport, word: &str, detail: &str) {
     assert_eq!(stopped.stop_code(), StopCode::TaskFailedToStart, "{stopped:?}");
-    assert!(stopped.stopped_reason.starts_with(word) && stopped.stopped_reason.contains(detail), "{}", stopped.stopped_reason);
+    assert!(
+        stopped.stopped_reason.starts_with(word) && stopped.stopped_reason.contains(detail),
+        "{}",
+        stopped.stopped_reason
+    );
 }
 
 #[test]
@@ -39,8 +43,8 @@ fn a_registry_that_comes_back() {
     let mut bench = Bench::new();
     bench.machine.with(|world| world.retriable_pulls_failing = 1);
     bench.start();
-    bench.control.assign(&task(1).to_string(), "small:1");
-    bench.control.wait_status(&task(1).to_string(), TaskStatus::Running);
+    bench.control.assign(task(1).as_str(), "small:1");
+    bench.control.wait_status(task(1).as_str(), TaskStatus::Running);
 }
 
 #[test]
@@ -61,7 +65,11 @@ fn a_port_that_somebody_else_has() {
     bench.machine.with(|world| world.foreign_ports.insert(HostPort { protocol: Tcp, port: 8080 }));
     bench.start();
     let stopped = failed(&mut bench, "web:1");
-    assert_failed_to_start(&stopped, "CannotStartContainerError", "host port 8080/tcp is in use by nginx (pid 7)");
+    assert_failed_to_start(
+        &stopped,
+        "CannotStartContainerError",
+        "host port 8080/tcp is in use by nginx (pid 7)",
+    );
 }
 
 #[test]
@@ -69,7 +77,9 @@ fn dynamic_ports_that_others_have_are_passed_over() {
     let mut bench = Bench::new();
     let range = lighter_net::PortAllocator::from_kernel().range();
     let first = *range.start();
-    bench.machine.with(|world| world.foreign_ports.extend((first..first + 5).map(|port| HostPort { protocol: Tcp, port })));
+    bench.machine.with(|world| {
+        world.foreign_ports.extend((first..first + 5).map(|port| HostPort { protocol: Tcp, port }))
+    });
     bench.start();
     let id = task(1).to_string();
     bench.control.assign(&id, "web:1");
@@ -127,10 +137,16 @@ fn what_the_node_does_not_allow_is_refused_by_the_settings_name() {
     let host = r#""volumes":[{"name":"v","host":{"sourcePath":"/etc"}}]"#;
     let device = r#","linuxParameters":{"devices":[{"hostPath":"/dev/kvm"}]}}"#;
     for (name, json) in [
-        ("privileged:1", format!(r#"{{"family":"f","containerDefinitions":[{container},"privileged":true}}]}}"#)),
+        (
+            "privileged:1",
+            format!(r#"{{"family":"f","containerDefinitions":[{container},"privileged":true}}]}}"#),
+        ),
         ("devices:1", format!(r#"{{"family":"f","containerDefinitions":[{container}{device}]}}"#)),
         ("host_paths:1", format!(r#"{{"family":"f","containerDefinitions":[{container}}}],{host}}}"#)),
-        ("host_namespaces:1", format!(r#"{{"family":"f","networkMode":"host","containerDefinitions":[{container}}}]}}"#)),
+        (
+            "host_namespaces:1",
+            format!(r#"{{"family":"f","networkMode":"host","containerDefinitions":[{container}}}]}}"#),
+        ),
     ] {
         bench.control.define(name, &json);
     }
@@ -141,14 +157,15 @@ fn what_the_node_does_not_allow_is_refused_by_the_settings_name() {
         let stopped = bench.control.wait_status(&id, TaskStatus::Stopped);
         assert_failed_to_start(&stopped, "ResourceInitializationError", &format!("allow_{setting}"));
     }
-    let too_large = r#"{"family":"f","containerDefinitions":[{"name":"a","image":"side","memory":999999999}]}"#;
+    let too_large =
+        r#"{"family":"f","containerDefinitions":[{"name":"a","image":"side","memory":999999999}]}"#;
     bench.control.define("large:1", too_large);
-    bench.control.assign(&task(20).to_string(), "large:1");
-    let stopped = bench.control.wait_status(&task(20).to_string(), TaskStatus::Stopped);
+    bench.control.assign(task(20).as_str(), "large:1");
+    let stopped = bench.control.wait_status(task(20).as_str(), TaskStatus::Stopped);
     assert_failed_to_start(&stopped, "ResourceInitializationError", "RESOURCE:MEMORY");
     bench.control.define("odd:1", r#"{"family":"f","surprise":1}"#);
-    bench.control.assign(&task(21).to_string(), "odd:1");
-    let stopped = bench.control.wait_status(&task(21).to_string(), TaskStatus::Stopped);
+    bench.control.assign(task(21).as_str(), "odd:1");
+    let stopped = bench.control.wait_status(task(21).as_str(), TaskStatus::Stopped);
     assert_failed_to_start(&stopped, "ResourceInitializationError", "surprise");
 }
 

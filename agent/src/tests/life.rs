@@ -20,29 +20,53 @@ fn a_task_runs_is_stopped_and_leaves_nothing() {
     assert_eq!(running.containers.len(), 2);
     let web = &running.containers[0];
     assert!(web.pid > 0 && web.address.starts_with("172.29.") && web.image_digest == "sha256:web");
-    let ports: Vec<(u32, u32)> = web.network_bindings.iter().map(|b| (b.container_port, b.host_port)).collect();
+    let ports: Vec<(u32, u32)> =
+        web.network_bindings.iter().map(|b| (b.container_port, b.host_port)).collect();
     assert_eq!((ports[0], ports[1].0), ((80, 8080), 81));
     assert!(ports[1].1 > 1024);
     let volume = bench.config.data_dir.join("volumes/task").join(&id);
     assert!(volume.join("data/from-image").exists() && volume.join("image.web.0/from-image").exists());
     bench.control.stop(&id, "enough");
     let stopped = bench.control.wait_status(&id, TaskStatus::Stopped);
-    assert_eq!((stopped.stop_code(), stopped.stopped_reason.as_str()), (v1::StopCode::UserInitiated, "enough"));
+    assert_eq!(
+        (stopped.stop_code(), stopped.stopped_reason.as_str()),
+        (v1::StopCode::UserInitiated, "enough")
+    );
     assert_eq!(stopped.containers[0].exit_code, Some(7));
     assert_eq!(stopped.containers[1].exit_code, Some(0));
     assert!(stopped.started_at_unix_ms > 0 && stopped.stopped_at_unix_ms >= stopped.stopping_at_unix_ms);
     bench.wait_forgotten(&[task(1)]);
-    let (signals, calls, offences) = bench.machine.with(|w| (w.signals.clone(), w.calls.clone(), w.offences.clone()));
+    let (signals, calls, offences) =
+        bench.machine.with(|w| (w.signals.clone(), w.calls.clone(), w.offences.clone()));
     assert_eq!(offences, Vec::<String>::new());
     let sent: Vec<(&str, i32)> = signals.iter().map(|(_, name, signal)| (name.as_str(), *signal)).collect();
     assert_eq!(sent, [("side", 15), ("web", 3)], "reverse order, the image's STOPSIGNAL");
-    assert_order(&calls, &["start_shim", "bind_ports", "add", "write_bundle", "start", "signal", "del", "shutdown", "remove_task", "remove_rootfs"]);
+    assert_order(
+        &calls,
+        &[
+            "start_shim",
+            "bind_ports",
+            "add",
+            "write_bundle",
+            "start",
+            "signal",
+            "del",
+            "shutdown",
+            "remove_task",
+            "remove_rootfs",
+        ],
+    );
     assert_eq!(bench.control.stopped_reports(&id), 1);
 }
 
 /// The first call of each name comes in this order.
 fn assert_order(calls: &[String], names: &[&str]) {
-    let place = |name: &&str| calls.iter().position(|call| call.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("no {name} in {calls:#?}"));
+    let place = |name: &&str| {
+        calls
+            .iter()
+            .position(|call| call.starts_with(&format!("{name} ")))
+            .unwrap_or_else(|| panic!("no {name} in {calls:#?}"))
+    };
     let places: Vec<usize> = names.iter().map(place).collect();
     assert!(places.is_sorted(), "{names:?} {places:?} {calls:#?}");
 }
@@ -86,7 +110,9 @@ fn another_containers_exit_does_not_stop_the_task_and_sigkill_follows_the_stop_s
 #[test]
 fn an_exit_that_comes_with_the_start_is_not_lost() {
     let mut bench = Bench::new();
-    bench.machine.with(|world| world.programs.insert("small".parse().unwrap(), Program::Exits { code: 0, oom: true }));
+    bench
+        .machine
+        .with(|world| world.programs.insert("small".parse().unwrap(), Program::Exits { code: 0, oom: true }));
     bench.start();
     let id = task(1).to_string();
     bench.control.assign(&id, "small:1");
@@ -109,7 +135,11 @@ fn a_taken_static_port_waits_and_others_go_past_it() {
         let report = state.applied.get(&second)?.last()?.clone();
         (!report.waiting_reason.is_empty()).then_some(report)
     });
-    assert!(waiting.waiting_reason.contains("8080") && waiting.waiting_reason.contains(&first), "{}", waiting.waiting_reason);
+    assert!(
+        waiting.waiting_reason.contains("8080") && waiting.waiting_reason.contains(&first),
+        "{}",
+        waiting.waiting_reason
+    );
     bench.control.assign(&small, "small:1");
     bench.control.wait_status(&small, TaskStatus::Running);
     bench.control.stop(&first, "");
@@ -124,7 +154,9 @@ fn a_task_stopped_before_it_began_never_starts() {
     let id = task(1).to_string();
     // Its definition never comes.
     bench.control.assign(&id, "unknown:1");
-    bench.control.wait("it to wait", |state| state.applied.get(&id)?.last().filter(|r| r.waiting_reason.contains("definition")).map(drop));
+    bench.control.wait("it to wait", |state| {
+        state.applied.get(&id)?.last().filter(|r| r.waiting_reason.contains("definition")).map(drop)
+    });
     bench.control.stop(&id, "changed my mind");
     let stopped = bench.control.wait_status(&id, TaskStatus::Stopped);
     assert_eq!((stopped.stopped_reason.as_str(), stopped.containers.len()), ("changed my mind", 0));

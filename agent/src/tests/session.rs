@@ -12,9 +12,11 @@ use lighter_proto::v1::control_message::Message;
 fn what_is_acknowledged_is_recorded_and_acknowledgements_are_cumulative() {
     let mut bench = Bench::new();
     bench.start();
-    bench.control.assign(&task(1).to_string(), "small:1");
-    bench.control.wait_status(&task(1).to_string(), TaskStatus::Running);
-    let acknowledged = bench.control.wait("acknowledgements", |state| (state.acknowledged.len() > 1).then(|| state.acknowledged.clone()));
+    bench.control.assign(task(1).as_str(), "small:1");
+    bench.control.wait_status(task(1).as_str(), TaskStatus::Running);
+    let acknowledged = bench
+        .control
+        .wait("acknowledgements", |state| (state.acknowledged.len() > 1).then(|| state.acknowledged.clone()));
     assert!(acknowledged.is_sorted());
     let hello = bench.control.with(|state| state.hellos[0].clone());
     assert_eq!((hello.boot_id.as_str(), hello.term, hello.tasks.len()), ("boot-1", 0, 0));
@@ -38,13 +40,21 @@ fn a_stopped_report_is_sent_until_it_is_applied_and_then_forgotten() {
     bench.control.wait_status(&id, TaskStatus::Running);
     bench.control.stop(&id, "");
     let stopped = bench.control.wait_status(&id, TaskStatus::Stopped);
-    let times = |bench: &Bench| bench.control.with(|state| state.received.iter().filter(|(t, s)| *t == id && *s == stopped.sequence).count());
+    let times = |bench: &Bench| {
+        bench
+            .control
+            .with(|state| state.received.iter().filter(|(t, s)| *t == id && *s == stopped.sequence).count())
+    };
     assert_eq!(times(&bench), 1);
     bench.control.cut();
-    bench.control.wait("the report again", |state| (state.received.iter().filter(|(_, s)| *s == stopped.sequence).count() >= 2).then_some(()));
+    bench.control.wait("the report again", |state| {
+        (state.received.iter().filter(|(_, s)| *s == stopped.sequence).count() >= 2).then_some(())
+    });
     bench.kill();
     bench.start();
-    bench.control.wait("the report after a restart", |state| (state.received.iter().filter(|(_, s)| *s == stopped.sequence).count() >= 3).then_some(()));
+    bench.control.wait("the report after a restart", |state| {
+        (state.received.iter().filter(|(_, s)| *s == stopped.sequence).count() >= 3).then_some(())
+    });
     assert_eq!(bench.control.stopped_reports(&id), 1);
     // The control plane says so in an assignment instead.
     bench.control.change(&id, |assignment| assignment.forget = true);
@@ -98,8 +108,8 @@ fn a_restored_backup_stops_nothing() {
             bench.control.wait("another session", |state| (state.hellos.len() >= hellos).then_some(()));
             bench.control.with(|state| state.revision += 100);
         }
-        bench.control.assign(&task(2).to_string(), "small:1");
-        bench.control.wait_status(&task(2).to_string(), TaskStatus::Running);
+        bench.control.assign(task(2).as_str(), "small:1");
+        bench.control.wait_status(task(2).as_str(), TaskStatus::Running);
         assert!(bench.control.with(|state| state.confirm_asked.is_empty()));
         assert!(bench.machine.with(|world| world.signals.is_empty()));
         // The new store takes it over.
@@ -125,7 +135,9 @@ fn a_lower_term_is_refused() {
     bench.control.wait("tries", |state| (state.hellos.len() >= 3).then_some(()));
     bench.control.stop(&id, "");
     let socket = bench.config.socket();
-    let status = bench.runtime().block_on(async { local_client(&socket).await.get_agent_status(v1::GetAgentStatusRequest {}).await.unwrap().into_inner() });
+    let status = bench.runtime().block_on(async {
+        local_client(&socket).await.get_agent_status(v1::GetAgentStatusRequest {}).await.unwrap().into_inner()
+    });
     assert!(!status.session_connected && status.session_error.contains("term 4"), "{status:?}");
     assert!(bench.machine.with(|world| world.signals.is_empty()));
     bench.control.with(|state| state.term = 6);
@@ -139,7 +151,13 @@ fn heartbeats_go_out_and_logs_come_on_their_own_connection() {
     bench.control.with(|state| state.heartbeat_ms = 10);
     bench.start();
     bench.control.wait("heartbeats", |state| (state.heartbeats > 3).then_some(()));
-    let open = v1::OpenLogStream { stream_id: "stream-1".into(), task_id: task(1).to_string(), container: "web".into(), follow: true, ..Default::default() };
+    let open = v1::OpenLogStream {
+        stream_id: "stream-1".into(),
+        task_id: task(1).to_string(),
+        container: "web".into(),
+        follow: true,
+        ..Default::default()
+    };
     bench.control.push(Message::OpenLogStream(open));
     bench.control.wait("the log", |state| (state.log_streams_ended == 1).then_some(()));
     let lines = bench.control.with(|state| state.log_lines.clone());
@@ -157,6 +175,25 @@ fn the_local_socket_answers_and_is_roots_alone() {
     bench.control.wait_status(&id, TaskStatus::Running);
     let socket = bench.config.socket();
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    wait(
+        "the forwarding probe",
+        || {
+            let status = bench.runtime().block_on(async {
+                local_client(&socket)
+                    .await
+                    .get_agent_status(v1::GetAgentStatusRequest {})
+                    .await
+                    .unwrap()
+                    .into_inner()
+            });
+            status
+                .self_test
+                .iter()
+                .find(|result| result.name == "forwarding" && !result.ok && result.mend == "nft add rule")
+                .map(drop)
+        },
+        String::new,
+    );
     let shared = bench.config.data_dir.join("volumes/shared/unused");
     std::fs::create_dir_all(&shared).unwrap();
     std::fs::write(shared.join("file"), b"12345").unwrap();
@@ -166,7 +203,10 @@ fn the_local_socket_answers_and_is_roots_alone() {
         let status = client.get_agent_status(v1::GetAgentStatusRequest {}).await.unwrap().into_inner();
         assert!(status.session_connected && status.reconciled && status.cluster == "default");
         let tasks = client.list_local_tasks(v1::ListLocalTasksRequest {}).await.unwrap().into_inner().tasks;
-        assert_eq!((tasks[0].task_id.as_str(), tasks[0].task_definition.as_str(), tasks[0].memory_mib), (id.as_str(), "web:1", 128));
+        assert_eq!(
+            (tasks[0].task_id.as_str(), tasks[0].task_definition.as_str(), tasks[0].memory_mib),
+            (id.as_str(), "web:1", 128)
+        );
         let rows = client.get_disk_usage(v1::GetDiskUsageRequest {}).await.unwrap().into_inner().rows;
         let volumes = rows.iter().find(|row| row.kind == "volumes").unwrap();
         assert_eq!((volumes.count, volumes.in_use, volumes.reclaimable_bytes), (3, 2, 5));
@@ -189,7 +229,14 @@ fn the_agent_comes_up_before_its_control_plane() {
     wait(
         "the reason",
         || {
-            let status = bench.runtime().block_on(async { local_client(&socket).await.get_agent_status(v1::GetAgentStatusRequest {}).await.unwrap().into_inner() });
+            let status = bench.runtime().block_on(async {
+                local_client(&socket)
+                    .await
+                    .get_agent_status(v1::GetAgentStatusRequest {})
+                    .await
+                    .unwrap()
+                    .into_inner()
+            });
             status.session_error.contains("connect to the control plane").then_some(())
         },
         String::new,

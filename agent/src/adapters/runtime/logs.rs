@@ -25,7 +25,11 @@ pub(super) fn read(directory: PathBuf, query: LogQuery) -> BoxStream<'static, Re
 
 fn open(directory: &std::path::Path, query: LogQuery) -> Result<LogReader, Cause> {
     if !directory.exists() && query.follow_until.is_none() {
-        return Err(format!("there is no log of task {} on this node; it is kept for a while after the task stopped", query.task).into());
+        return Err(format!(
+            "there is no log of task {} on this node; it is kept for a while after the task stopped",
+            query.task
+        )
+        .into());
     }
     // A task that has not started yet has no directory to watch.
     std::fs::create_dir_all(directory)?;

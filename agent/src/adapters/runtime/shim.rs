@@ -5,7 +5,8 @@
 
 use crate::errors::{Cause, words};
 use crate::facilities::{
-    Answer, BindFailure, Bundle, ContainerPhase, Shim, ShimEvent, ShimLink, ShimStatus, StartFailure, StartFault, Started,
+    Answer, BindFailure, Bundle, ContainerPhase, Shim, ShimEvent, ShimLink, ShimStatus, StartFailure,
+    StartFault, Started,
 };
 use lighter_model::ids::ContainerName;
 use lighter_model::resources::HostPort;
@@ -30,9 +31,12 @@ pub(super) fn link(handle: ShimHandle) -> ShimLink {
     tokio::spawn(async move {
         loop {
             let event = match from.recv().await {
-                Ok(lighter_runtime::ShimEvent::Exited { container, exit }) => ShimEvent::Exited { container, exit },
+                Ok(lighter_runtime::ShimEvent::Exited { container, exit }) => {
+                    ShimEvent::Exited { container, exit }
+                }
                 // What was missed is in the status, which adoption asks for.
-                Ok(lighter_runtime::ShimEvent::Disconnected) | Err(RecvError::Lagged(_) | RecvError::Closed) => ShimEvent::Disconnected,
+                Ok(lighter_runtime::ShimEvent::Disconnected)
+                | Err(RecvError::Lagged(_) | RecvError::Closed) => ShimEvent::Disconnected,
             };
             let last = event == ShimEvent::Disconnected;
             if to.send(event).await.is_err() || last {
@@ -88,7 +92,11 @@ impl Shim for RealShim {
         })
     }
 
-    fn start<'a>(&'a self, container: &'a ContainerName, bundle: &'a Bundle) -> Answer<'a, Started, StartFailure> {
+    fn start<'a>(
+        &'a self,
+        container: &'a ContainerName,
+        bundle: &'a Bundle,
+    ) -> Answer<'a, Started, StartFailure> {
         Box::pin(async move {
             let failed = |fault, source| StartFailure { container: container.clone(), fault, source };
             let Some(own) = bundle.own.downcast_ref::<lighter_runtime::Bundle>() else {
@@ -99,7 +107,9 @@ impl Shim for RealShim {
                 Err(error) => {
                     let fault = match &error {
                         StartError::CannotStart { .. } => StartFault::CannotStart,
-                        StartError::CannotCreate { .. } | StartError::HelperDied { .. } | StartError::Request(_) => StartFault::CannotCreate,
+                        StartError::CannotCreate { .. }
+                        | StartError::HelperDied { .. }
+                        | StartError::Request(_) => StartFault::CannotCreate,
                         StartError::Limits { .. } => StartFault::Limits,
                     };
                     Err(failed(fault, error.into()))

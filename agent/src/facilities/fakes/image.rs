@@ -2,13 +2,20 @@
 //! In: references. Out: images without layers. Owns nothing. Never: a network.
 
 use super::Machine;
-use crate::facilities::{Answer, Image, ImageFacility, PrunedImages, PullFailure, PullStep, PullWatcher, UsageRow};
+use crate::facilities::{
+    Answer, Image, ImageFacility, PrunedImages, PullFailure, PullStep, PullWatcher, UsageRow,
+};
 use lighter_model::ids::AttachmentKey;
 use std::path::Path;
 use std::sync::Arc;
 
 impl ImageFacility for Machine {
-    fn pull<'a>(&'a self, reference: &'a str, _cached: bool, watch: PullWatcher) -> Answer<'a, Image, PullFailure> {
+    fn pull<'a>(
+        &'a self,
+        reference: &'a str,
+        _cached: bool,
+        watch: PullWatcher,
+    ) -> Answer<'a, Image, PullFailure> {
         Box::pin(async move {
             watch(PullStep { layers_total: 1, ..PullStep::default() });
             let retriable = self.with(|world| {
@@ -22,13 +29,22 @@ impl ImageFacility for Machine {
                 None => Err("manifest unknown".to_owned()),
             });
             match pulled.await {
-                Ok(config) => Ok(Image { manifest_digest: format!("sha256:{reference}"), config, own: Arc::new(()) }),
-                Err(text) => Err(PullFailure { reference: reference.to_owned(), retriable, source: text.into() }),
+                Ok(config) => {
+                    Ok(Image { manifest_digest: format!("sha256:{reference}"), config, own: Arc::new(()) })
+                }
+                Err(text) => {
+                    Err(PullFailure { reference: reference.to_owned(), retriable, source: text.into() })
+                }
             }
         })
     }
 
-    fn prepare_rootfs<'a>(&'a self, key: &'a AttachmentKey, _image: &'a Image, dir: &'a Path) -> Answer<'a, ()> {
+    fn prepare_rootfs<'a>(
+        &'a self,
+        key: &'a AttachmentKey,
+        _image: &'a Image,
+        dir: &'a Path,
+    ) -> Answer<'a, ()> {
         Box::pin(async move {
             let made = self.call("prepare_rootfs", key.to_string(), |world| {
                 world.rootfs.insert(key.clone(), dir.to_path_buf());
@@ -52,7 +68,12 @@ impl ImageFacility for Machine {
         Box::pin(async move { Ok(self.with(|world| world.rootfs.keys().cloned().collect())) })
     }
 
-    fn seed_volume<'a>(&'a self, _rootfs: &'a Path, container_path: &'a str, dest: &'a Path) -> Answer<'a, ()> {
+    fn seed_volume<'a>(
+        &'a self,
+        _rootfs: &'a Path,
+        container_path: &'a str,
+        dest: &'a Path,
+    ) -> Answer<'a, ()> {
         Box::pin(async move {
             let seeded = self.call("seed_volume", container_path.to_owned(), |_| {
                 std::fs::write(dest.join("from-image"), container_path).map_err(|error| error.to_string())

@@ -19,7 +19,8 @@ impl NetworkFacility for Machine {
     fn add<'a>(&'a self, record: &'a AttachmentRecord) -> Answer<'a, Attached> {
         Box::pin(async move {
             let added = self.call("add", record.key.to_string(), |world| {
-                let held = world.shims.get(&record.key.task).map(|shim| shim.ports.clone()).unwrap_or_default();
+                let held =
+                    world.shims.get(&record.key.task).map(|shim| shim.ports.clone()).unwrap_or_default();
                 for port in &record.ports {
                     let port = HostPort { protocol: port.protocol, port: port.host_port };
                     if !held.contains(&port) {
@@ -48,7 +49,8 @@ impl NetworkFacility for Machine {
         Box::pin(async move {
             Ok(self.with(|world| {
                 let known = |name: &String| records.iter().any(|record| record.netns == *name);
-                let stray: Vec<String> = world.attachments.iter().filter(|name| !known(name)).cloned().collect();
+                let stray: Vec<String> =
+                    world.attachments.iter().filter(|name| !known(name)).cloned().collect();
                 world.attachments.retain(known);
                 stray
             }))
@@ -61,5 +63,12 @@ impl NetworkFacility for Machine {
 
     fn self_test(&self) -> BoxFuture<'_, Vec<Probe>> {
         Box::pin(async { Vec::new() })
+    }
+
+    fn probe_forwarding(&self) -> BoxFuture<'_, Probe> {
+        let detail = "packets from the bridge to the outside are dropped".to_owned();
+        Box::pin(async {
+            Probe { name: "forwarding", ok: false, detail, mend: "nft add rule".into(), vital: false }
+        })
     }
 }

@@ -4,12 +4,12 @@
 use super::{ContainerState, Machine, Program, ShimState};
 use crate::errors::Cause;
 use crate::facilities::{
-    Answer, BindFailure, Bundle, BundleOrder, ContainerPhase, Found, LogLine, LogOrigin, LogQuery, Probe, RuntimeFacility, Shim,
-    ShimLink, ShimStatus, StartFailure, StartFault, Started,
+    Answer, BindFailure, Bundle, BundleOrder, ContainerPhase, Found, LogLine, LogOrigin, LogQuery, Probe,
+    RuntimeFacility, Shim, ShimLink, ShimStatus, StartFailure, StartFault, Started,
 };
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
-use futures_util::StreamExt;
 use lighter_model::exit::ExitStatus;
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
@@ -33,7 +33,9 @@ impl Machine {
 fn status(shim: &ShimState) -> ShimStatus {
     let containers = shim.containers.iter().map(|(name, state)| {
         let phase = match state {
-            ContainerState::Running { pid } => ContainerPhase::Running(Started { pid: *pid, limits: KernelLimits::default() }),
+            ContainerState::Running { pid } => {
+                ContainerPhase::Running(Started { pid: *pid, limits: KernelLimits::default() })
+            }
             ContainerState::Exited(exit) => ContainerPhase::Exited(exit.clone()),
         };
         (name.clone(), phase)
@@ -94,7 +96,8 @@ impl RuntimeFacility for Machine {
 
     fn write_bundle<'a>(&'a self, order: &'a BundleOrder) -> Answer<'a, Bundle> {
         Box::pin(async move {
-            let written = self.call("write_bundle", format!("{}/{}", order.task, order.container), |_| Ok(()));
+            let written =
+                self.call("write_bundle", format!("{}/{}", order.task, order.container), |_| Ok(()));
             written.await?;
             Ok(Bundle { own: Arc::new(()) })
         })
@@ -108,7 +111,13 @@ impl RuntimeFacility for Machine {
         let container = query.container.to_string();
         let lines = (0..3).map(move |number| {
             let line = format!("line {number}").into_bytes();
-            Ok(LogLine { container: container.clone(), time_unix_ns: number, origin: LogOrigin::Stdout, line, partial: false })
+            Ok(LogLine {
+                container: container.clone(),
+                time_unix_ns: number,
+                origin: LogOrigin::Stdout,
+                line,
+                partial: false,
+            })
         });
         stream::iter(lines).boxed()
     }
@@ -145,11 +154,19 @@ impl Shim for FakeShim {
                 Ok(())
             });
             let result = bound.await;
-            result.map_err(|text| BindFailure { port: taken.unwrap(), in_use: text.contains("already in use"), source: text.into() })
+            result.map_err(|text| BindFailure {
+                port: taken.unwrap(),
+                in_use: text.contains("already in use"),
+                source: text.into(),
+            })
         })
     }
 
-    fn start<'a>(&'a self, container: &'a ContainerName, _bundle: &'a Bundle) -> Answer<'a, Started, StartFailure> {
+    fn start<'a>(
+        &'a self,
+        container: &'a ContainerName,
+        _bundle: &'a Bundle,
+    ) -> Answer<'a, Started, StartFailure> {
         Box::pin(async move {
             let started = self.machine.call("start", self.of(container), |world| {
                 let program = world.program(container);
@@ -158,7 +175,8 @@ impl Shim for FakeShim {
                 }
                 let pid = world.new_pid();
                 *world.starts.entry((self.task.clone(), container.clone())).or_default() += 1;
-                let shim = world.shims.get_mut(&self.task).filter(|shim| shim.alive).ok_or_else(Self::gone)?;
+                let shim =
+                    world.shims.get_mut(&self.task).filter(|shim| shim.alive).ok_or_else(Self::gone)?;
                 if shim.containers.insert(container.clone(), ContainerState::Running { pid }).is_some() {
                     world.offences.push(format!("{container} was started twice"));
                 }
@@ -168,7 +186,11 @@ impl Shim for FakeShim {
                 }
                 Ok(Started { pid, limits: KernelLimits::default() })
             });
-            let failed = |text: String| StartFailure { container: container.clone(), fault: StartFault::CannotStart, source: text.into() };
+            let failed = |text: String| StartFailure {
+                container: container.clone(),
+                fault: StartFault::CannotStart,
+                source: text.into(),
+            };
             started.await.map_err(failed)
         })
     }

@@ -17,11 +17,19 @@ pub(crate) type Mounts = Vec<Mount>;
 /// Where a mounted directory is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Source {
-    Host { volume: String, path: String },
+    Host {
+        volume: String,
+        path: String,
+    },
     /// Managed, as long as the task; the name is one path component.
-    Task { name: String },
+    Task {
+        name: String,
+    },
     /// Managed, until somebody prunes it.
-    Shared { name: String, autoprovision: bool },
+    Shared {
+        name: String,
+        autoprovision: bool,
+    },
 }
 
 impl fmt::Display for Source {
@@ -45,13 +53,19 @@ pub(super) struct PlannedMount {
     pub seed_path: String,
 }
 
-pub(super) fn plan(definition: &TaskDefinition, images: &BTreeMap<ContainerName, &ImageConfig>) -> Vec<PlannedMount> {
+pub(super) fn plan(
+    definition: &TaskDefinition,
+    images: &BTreeMap<ContainerName, &ImageConfig>,
+) -> Vec<PlannedMount> {
     let containers = &definition.container_definitions;
-    let own: Vec<(ContainerName, Vec<PlannedMount>)> =
-        containers.iter().map(|container| (container.name.clone(), own_mounts(definition, container, images))).collect();
+    let own: Vec<(ContainerName, Vec<PlannedMount>)> = containers
+        .iter()
+        .map(|container| (container.name.clone(), own_mounts(definition, container, images)))
+        .collect();
     let mut all: Vec<PlannedMount> = own.iter().flat_map(|(_, mounts)| mounts.clone()).collect();
     for container in containers {
-        let mut taken: BTreeSet<String> = all.iter().filter(|m| m.container == container.name).map(|m| m.destination.clone()).collect();
+        let mut taken: BTreeSet<String> =
+            all.iter().filter(|m| m.container == container.name).map(|m| m.destination.clone()).collect();
         for (from, read_only) in inherited(definition, container) {
             let mounts = own.iter().filter(|(name, _)| *name == from).flat_map(|(_, mounts)| mounts);
             for mount in mounts {
@@ -66,10 +80,16 @@ pub(super) fn plan(definition: &TaskDefinition, images: &BTreeMap<ContainerName,
     all
 }
 
-fn own_mounts(definition: &TaskDefinition, container: &ContainerDefinition, images: &BTreeMap<ContainerName, &ImageConfig>) -> Vec<PlannedMount> {
+fn own_mounts(
+    definition: &TaskDefinition,
+    container: &ContainerDefinition,
+    images: &BTreeMap<ContainerName, &ImageConfig>,
+) -> Vec<PlannedMount> {
     let mut mounts: Vec<PlannedMount> = Vec::new();
     for point in &container.mount_points {
-        let Some(volume) = definition.volumes.iter().find(|volume| volume.name == point.source_volume) else { continue };
+        let Some(volume) = definition.volumes.iter().find(|volume| volume.name == point.source_volume) else {
+            continue;
+        };
         mounts.push(PlannedMount {
             container: container.name.clone(),
             source: source(volume),
@@ -123,8 +143,12 @@ fn source(volume: &Volume) -> Source {
 /// from there on. A circle ends where it began.
 fn inherited(definition: &TaskDefinition, container: &ContainerDefinition) -> Vec<(ContainerName, bool)> {
     let mut seen: BTreeSet<ContainerName> = [container.name.clone()].into();
-    let mut todo: Vec<(ContainerName, bool)> =
-        container.volumes_from.iter().rev().map(|from| (from.source_container.clone(), from.read_only)).collect();
+    let mut todo: Vec<(ContainerName, bool)> = container
+        .volumes_from
+        .iter()
+        .rev()
+        .map(|from| (from.source_container.clone(), from.read_only))
+        .collect();
     let mut found = Vec::new();
     while let Some((name, read_only)) = todo.pop() {
         if !seen.insert(name.clone()) {
@@ -153,10 +177,17 @@ mod tests {
             .collect();
         let images = images.iter().map(|(name, image)| (name.clone(), image)).collect();
         let plan = plan(&definition, &images);
-        plan.into_iter().map(|m| (m.container.to_string(), m.source.to_string(), m.destination, m.read_only)).collect()
+        plan.into_iter()
+            .map(|m| (m.container.to_string(), m.source.to_string(), m.destination, m.read_only))
+            .collect()
     }
 
-    fn line(container: &str, source: &str, destination: &str, read_only: bool) -> (String, String, String, bool) {
+    fn line(
+        container: &str,
+        source: &str,
+        destination: &str,
+        read_only: bool,
+    ) -> (String, String, String, bool) {
         (container.into(), source.into(), destination.into(), read_only)
     }
 
@@ -185,7 +216,10 @@ mod tests {
             "mountPoints":[{"sourceVolume":"v","containerPath":"/data/"}],
             "linuxParameters":{"tmpfs":[{"containerPath":"/tmp","size":1}]}}]}"#;
         let found = planned(json, &[("a", &["/data", "/tmp", "/var/lib/x"])]);
-        assert_eq!(found, [line("a", "volume v", "/data/", false), line("a", "volume image.a.2", "/var/lib/x", false)]);
+        assert_eq!(
+            found,
+            [line("a", "volume v", "/data/", false), line("a", "volume image.a.2", "/var/lib/x", false)]
+        );
     }
 
     #[test]
