@@ -76,6 +76,7 @@ pub enum Failure {
     #[error("cannot {what}")]
     Daemon {
         what: &'static str,
+        exit: Exit,
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
@@ -95,6 +96,11 @@ impl Failure {
         Self::Io { what: what.into(), source }
     }
 
+    /// For `map_err` around a daemon: `what` goes on from "cannot".
+    pub fn daemon(what: &'static str, exit: Exit, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Daemon { what, exit, source: source.into() }
+    }
+
     /// What the process ends with.
     pub fn exit(&self) -> Exit {
         match self {
@@ -109,7 +115,7 @@ impl Failure {
                 std::io::ErrorKind::PermissionDenied => Exit::NotPermitted,
                 _ => Exit::Failed,
             },
-            Self::Daemon { .. } => Exit::Failed,
+            Self::Daemon { exit, .. } => *exit,
             Self::OutputClosed => Exit::Done,
         }
     }

@@ -5,28 +5,38 @@
 use crate::args::{AgentArgs, Format, Global, JoinArgs};
 use crate::commands::task_definition;
 use crate::daemon::{self, Interrupts};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output;
-use lighter_agent::{Agent, AgentConfig, ConfigOverrides, JoinOptions};
+use lighter_agent::{Agent, AgentConfig, ConfigOverrides, JoinError, JoinOptions, StartError};
 use serde_json::json;
-use std::error::Error;
+
+const WHAT: &str = "run the agent";
 
 pub async fn run(args: AgentArgs) -> Result<(), Failure> {
-    let failed = |source: Box<dyn Error + Send + Sync>| Failure::Daemon { what: "run the agent", source };
     let config = AgentConfig::load(args.config.as_deref(), &overrides(&args))
-        .map_err(|source| failed(source.into()))?;
+        .map_err(|source| Failure::daemon(WHAT, Exit::Refused, source))?;
     // Before the start, so that a SIGTERM during it is not lost.
     let mut interrupts = Interrupts::new()?;
-    let handle = Agent::start(config).await.map_err(|source| failed(source.into()))?;
+    let handle = Agent::start(config).await.map_err(not_running)?;
     daemon::ready();
     let (stop, mut ended) = (handle.stopper(), Box::pin(handle.join()));
     tokio::select! {
-        ended = &mut ended => return ended.map_err(|source| failed(source.into())),
+        ended = &mut ended => return ended.map_err(not_running),
         () = interrupts.next() => {}
     }
     tracing::info!("the agent leaves; tasks go on");
     stop();
-    ended.await.map_err(|source| failed(source.into()))
+    ended.await.map_err(not_running)
+}
+
+/// Why there is no agent.
+pub fn not_running(source: StartError) -> Failure {
+    let exit = match &source {
+        StartError::NotRoot { .. } => Exit::NotPermitted,
+        StartError::NotJoined | StartError::Config(_) | StartError::SelfTest(_) => Exit::Refused,
+        _ => Exit::Failed,
+    };
+    Failure::daemon(WHAT, exit, source)
 }
 
 fn overrides(args: &AgentArgs) -> ConfigOverrides {
@@ -55,9 +65,7 @@ pub async fn join(global: &Global, args: JoinArgs) -> Result<(), Failure> {
         data_dir: args.data_dir,
         force: args.force,
     };
-    let joined = lighter_agent::join(options)
-        .await
-        .map_err(|source| Failure::Daemon { what: "join the cluster", source: source.into() })?;
+    let joined = lighter_agent::join(options).await.map_err(not_joined)?;
     if global.output == Format::Json {
         return output::json(&json!({
             "containerInstanceId": joined.container_instance_id.as_str(),
@@ -73,4 +81,15 @@ pub async fn join(global: &Global, args: JoinArgs) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Why this machine is no node now.
+pub fn not_joined(source: JoinError) -> Failure {
+    let exit = match &source {
+        JoinError::Endpoint { .. } => Exit::Usage,
+        JoinError::Connect { .. } => Exit::Unavailable,
+        JoinError::Token(_) | JoinError::AlreadyJoined { .. } | JoinError::Refused { .. } => Exit::Refused,
+        JoinError::Request(_) | JoinError::Answer { .. } | JoinError::Store { .. } => Exit::Failed,
+    };
+    Failure::daemon("join the cluster", exit, source)
 }

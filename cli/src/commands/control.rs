@@ -4,25 +4,27 @@
 
 use crate::args::ControlArgs;
 use crate::daemon::{self, Interrupts};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use lighter_control::{Control, ControlConfig, ControlOverrides};
-use std::error::Error;
 use std::path::{Path, PathBuf};
 
 /// Read when no other is named and it exists.
 const DEFAULT_CONFIG: &str = "/etc/lighter/control.toml";
 
+const WHAT: &str = "run the control plane";
+
 pub async fn run(args: ControlArgs) -> Result<(), Failure> {
-    let failed =
-        |source: Box<dyn Error + Send + Sync>| Failure::Daemon { what: "run the control plane", source };
-    let config = config(args).map_err(|source| failed(source.into()))?;
+    let config = config(args).map_err(|source| Failure::daemon(WHAT, Exit::Refused, source))?;
     // Before the start, so that a SIGTERM during it is not lost.
     let mut interrupts = Interrupts::new()?;
-    let handle = Control::start(config).await.map_err(|source| failed(source.into()))?;
+    let handle =
+        Control::start(config).await.map_err(|source| Failure::daemon(WHAT, Exit::Failed, source))?;
     daemon::ready();
     let (stop, mut ended) = (handle.stopper(), Box::pin(handle.join()));
     tokio::select! {
-        () = &mut ended => return Err(failed("it ended by itself; the log says why".into())),
+        () = &mut ended => {
+            return Err(Failure::daemon(WHAT, Exit::Failed, "it ended by itself; the log says why"));
+        }
         () = interrupts.next() => {}
     }
     tracing::info!("the control plane ends; nodes and tasks go on");

@@ -4,13 +4,13 @@
 
 use crate::args::DevArgs;
 use crate::client;
+use crate::commands::agent;
 use crate::daemon::{self, Interrupts};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output;
 use lighter_agent::{Agent, AgentConfig, AgentHandle, ConfigOverrides, JoinOptions};
 use lighter_control::config::PlaintextListen;
 use lighter_control::{Control, ControlConfig, ControlHandle};
-use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
@@ -38,11 +38,7 @@ pub async fn run(args: DevArgs) -> Result<(), Failure> {
     };
     control.shutdown();
     control.join().await;
-    outcome.map_err(|source| failed("run the agent", source))
-}
-
-fn failed(what: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
-    Failure::Daemon { what, source: source.into() }
+    outcome.map_err(agent::not_running)
 }
 
 async fn start_control(args: &DevArgs) -> Result<ControlHandle, Failure> {
@@ -55,7 +51,9 @@ async fn start_control(args: &DevArgs) -> Result<ControlHandle, Failure> {
         listen_plaintext: vec![PlaintextListen::Unix(args.run_dir.join("control.sock"))],
         ..ControlConfig::default()
     };
-    Control::start(config).await.map_err(|source| failed("run the control plane", source))
+    Control::start(config)
+        .await
+        .map_err(|source| Failure::daemon("run the control plane", Exit::Failed, source))
 }
 
 async fn start_agent(args: &DevArgs, control: &ControlHandle) -> Result<AgentHandle, Failure> {
@@ -63,8 +61,8 @@ async fn start_agent(args: &DevArgs, control: &ControlHandle) -> Result<AgentHan
         control.addresses().first().map(|address| format!("https://{address}")).unwrap_or_default();
     let data_dir = args.data_dir.join("agent");
     if !data_dir.join("node.pem").exists() {
-        let token =
-            control.create_join_token().await.map_err(|source| failed("make a join token", source))?;
+        let token = control.create_join_token().await;
+        let token = token.map_err(|source| Failure::daemon("make a join token", Exit::Failed, source))?;
         let options = JoinOptions {
             endpoint: endpoint.clone(),
             token,
@@ -72,10 +70,10 @@ async fn start_agent(args: &DevArgs, control: &ControlHandle) -> Result<AgentHan
             data_dir: data_dir.clone(),
             force: true,
         };
-        lighter_agent::join(options).await.map_err(|source| failed("join the cluster", source))?;
+        lighter_agent::join(options).await.map_err(agent::not_joined)?;
     }
     let config = agent_config(args, &endpoint, &data_dir)?;
-    Agent::start(config).await.map_err(|source| failed("run the agent", source))
+    Agent::start(config).await.map_err(agent::not_running)
 }
 
 fn agent_config(args: &DevArgs, endpoint: &str, data_dir: &Path) -> Result<AgentConfig, Failure> {
@@ -87,7 +85,8 @@ fn agent_config(args: &DevArgs, endpoint: &str, data_dir: &Path) -> Result<Agent
     for (key, value) in &args.set {
         overrides.set(key, value, &format!("--set {key}"));
     }
-    AgentConfig::load(None, &overrides).map_err(|source| failed("run the agent", source))
+    AgentConfig::load(None, &overrides)
+        .map_err(|source| Failure::daemon("run the agent", Exit::Refused, source))
 }
 
 fn how_to_go_on(control: &ControlHandle) {

@@ -220,6 +220,37 @@ fn a_token_is_alone_on_standard_output() {
 }
 
 #[test]
+fn a_machine_joins_with_a_token_once() {
+    let cluster = Cluster::start();
+    let control = format!("https://{}", cluster.handle.as_ref().unwrap().addresses()[0]);
+    let token = cluster.run(&["token", "create", "-q"]).out.trim().to_owned();
+    let folder = cluster.folder.path().join("node").display().to_string();
+    let join = |token: &str, more: &[&str]| -> Done {
+        let mut command = lighter();
+        command
+            .args(["agent", "join", &control, "--token", token, "--name", "n1", "--data-dir", &folder])
+            .args(more);
+        command.output().unwrap().into()
+    };
+    let joined = join(&token, &["-o", "json"]);
+    assert_eq!(joined.code, 0, "{}", joined.err);
+    let joined: Value = serde_json::from_str(&joined.out).unwrap();
+    let mode = std::fs::metadata(joined["credentials"].as_str().unwrap()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let shown: Value = serde_json::from_str(&cluster.run(&["node", "show", "n1", "-o", "json"]).out).unwrap();
+    assert_eq!(shown["containerInstanceId"], joined["containerInstanceId"]);
+    assert_eq!(shown["agentConnected"], false);
+    let twice = join(&token, &[]);
+    assert!(twice.code == 3 && twice.err.contains("--force"), "{}", twice.err);
+    let used = join(&token, &["--force"]);
+    assert!(used.code == 3 && used.err.contains("used already"), "{}", used.err);
+    // The token pins the CA: another control plane is not believed, and learns nothing.
+    let stranger = Cluster::start();
+    let strange = stranger.run(&["token", "create", "-q"]).out.trim().to_owned();
+    assert_eq!(join(&strange, &["--force"]).code, 5);
+}
+
+#[test]
 fn events_tell_what_happened_in_order() {
     let cluster = Cluster::start();
     cluster.run(&["task-definition", "register", &cluster.web()]);

@@ -35,7 +35,7 @@ fn a_configuration_that_cannot_be_is_refused_with_its_reason() {
     std::fs::write(&config, "listne = []\n").unwrap();
     for daemon in ["control", "agent"] {
         let done = Done::from(lighter().arg(daemon).arg("--config").arg(&config).output().unwrap());
-        assert_eq!(done.code, 1, "{daemon}: {}", done.err);
+        assert_eq!(done.code, 3, "{daemon}: {}", done.err);
         assert!(done.err.contains("listne"), "{daemon}: {}", done.err);
     }
     let plain = Done::from(
@@ -46,7 +46,7 @@ fn a_configuration_that_cannot_be_is_refused_with_its_reason() {
             .output()
             .unwrap(),
     );
-    assert_eq!(plain.code, 1);
+    assert_eq!(plain.code, 3);
     assert!(plain.err.contains("cannot be served without TLS"), "{}", plain.err);
 }
 
@@ -58,6 +58,6 @@ fn joining_with_a_wrong_token_says_what_to_do() {
         .args(["agent", "join", "https://127.0.0.1:1", "--token", "nonsense", "--data-dir"])
         .arg(folder.path());
     let done = Done::from(command.output().unwrap());
-    assert_eq!(done.code, 1);
+    assert_eq!(done.code, 3);
     assert!(done.err.contains("lighter token create"), "{}", done.err);
 }
