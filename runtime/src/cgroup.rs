@@ -42,9 +42,13 @@ pub enum CgroupRoot {
 pub enum CgroupError {
     #[error("the cgroup root {path} is not a directory below {MOUNT}")]
     OutsideMount { path: PathBuf },
-    #[error("cgroup v2 is not mounted at {MOUNT}; on a development machine with cgroup v1, allow the v1 hybrid mode")]
+    #[error(
+        "cgroup v2 is not mounted at {MOUNT}; on a development machine with cgroup v1, allow the v1 hybrid mode"
+    )]
     NoV2,
-    #[error("the kernel offers no {controller} controller here (it has: {available}); Lighter needs {CONTROLLERS:?}")]
+    #[error(
+        "the kernel offers no {controller} controller here (it has: {available}); Lighter needs {CONTROLLERS:?}"
+    )]
     NoController { controller: &'static str, available: String },
     #[error("cannot {action} {path}")]
     Io { action: &'static str, path: PathBuf, source: io::Error },

@@ -90,7 +90,10 @@ impl RuntimeConfig {
 pub(crate) fn attainable_nofile((soft, hard): (u64, u64)) -> (u64, u64) {
     use rustix::process::{Resource, getrlimit};
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok()).unwrap_or(0);
+    let effective = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
+        .unwrap_or(0);
     let most = if effective & (1 << CAP_SYS_RESOURCE) != 0 {
         let text = std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
         text.trim().parse().unwrap_or(u64::MAX)

@@ -6,7 +6,8 @@
 use crate::handle::ShimEvent;
 use lighter_shim_wire::message::HelloReply;
 use lighter_shim_wire::{
-    Event, FrameBuffer, HelloRange, Reply, Request, ShimMessage, ShimStatus, VERSION_MAX, VERSION_MIN, agree, encode_frame,
+    Event, FrameBuffer, HelloRange, Reply, Request, ShimMessage, ShimStatus, VERSION_MAX, VERSION_MIN, agree,
+    encode_frame,
 };
 use std::collections::HashMap;
 use std::io;
@@ -34,7 +35,9 @@ pub enum ConnectError {
     NoAnswer,
     #[error("the shim closed the connection")]
     Closed,
-    #[error("the shim speaks versions {min} to {max} of the protocol, this agent {VERSION_MIN} to {VERSION_MAX}")]
+    #[error(
+        "the shim speaks versions {min} to {max} of the protocol, this agent {VERSION_MIN} to {VERSION_MAX}"
+    )]
     Version { min: u16, max: u16 },
     #[error("the shim answered the greeting with something else")]
     Unexpected,
@@ -135,7 +138,9 @@ fn deliver(
             }
             Ok(Some((_, ShimMessage::Event(Event::Exited(exited))))) => match exited.name.parse() {
                 // Nobody listening is no error: the exit is also in the status and on disk.
-                Ok(container) => drop(events.send(ShimEvent::Exited { container, exit: crate::handle::exit_of(exited.exit) })),
+                Ok(container) => drop(
+                    events.send(ShimEvent::Exited { container, exit: crate::handle::exit_of(exited.exit) }),
+                ),
                 Err(_) => return false,
             },
             Err(error) => {

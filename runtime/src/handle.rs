@@ -14,7 +14,8 @@ use lighter_model::report::KernelLimits;
 use lighter_model::task_definition::TransportProtocol;
 use lighter_shim_wire::message::{BindFailure, SignalRequest, StartFailure};
 use lighter_shim_wire::{
-    ContainerPhase, ContainerState, FailureKind, PortBind, PortProtocol, Reply, Request, ShimStatus, WireExit, WireExitStatus,
+    ContainerPhase, ContainerState, FailureKind, PortBind, PortProtocol, Reply, Request, ShimStatus,
+    WireExit, WireExitStatus,
 };
 use std::io;
 use std::net::IpAddr;
@@ -184,7 +185,13 @@ impl ShimHandle {
             Reply::Bound(bound) => Ok(bound.iter().map(from_wire_port).collect()),
             Reply::BindFailed(BindFailure { port, errno }) => {
                 let HostPortBind { protocol, ip, port } = from_wire_port(&port);
-                Err(BindError::Port { ip, port, protocol, errno, source: io::Error::from_raw_os_error(errno) })
+                Err(BindError::Port {
+                    ip,
+                    port,
+                    protocol,
+                    errno,
+                    source: io::Error::from_raw_os_error(errno),
+                })
             }
             other => Err(unexpected(other, "").into()),
         }
@@ -246,7 +253,9 @@ impl ShimHandle {
         for directory in ["oci", "bundles"] {
             let path = self.task_dir.join(directory).join(container.as_str());
             match std::fs::remove_dir_all(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(RequestError::Remove { path, source }),
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(RequestError::Remove { path, source });
+                }
                 _ => {}
             }
         }

@@ -22,7 +22,8 @@ pub use bundle::{Bundle, BundleError, BundleRequest};
 pub use cgroup::{CgroupError, CgroupRoot, TaskLimits};
 pub use config::{LogConfig, RuntimeConfig};
 pub use handle::{
-    BindError, ContainerStatus, HostPortBind, Phase, RequestError, ShimEvent, ShimHandle, StartError, Started, TaskStatus,
+    BindError, ContainerStatus, HostPortBind, Phase, RequestError, ShimEvent, ShimHandle, StartError,
+    Started, TaskStatus,
 };
 pub use runtime::{AdoptError, Adopted, OpenError, RemoveError, Runtime, StartShimError};
 pub use selftest::{SelfTestError, SelfTestReport};

@@ -58,7 +58,8 @@ pub fn read(directory: &Path, container: &ContainerName, options: LogOptions) ->
     let current = directory.join(format!("{container}.log"));
     // Before the first read, so that no change is missed.
     let watch = if options.follow_until.is_some() { Some(Watch::open(directory)?) } else { None };
-    let mut reader = LogReader { current, options, in_past: true, ready: VecDeque::new(), source: None, watch };
+    let mut reader =
+        LogReader { current, options, in_past: true, ready: VecDeque::new(), source: None, watch };
     reader.read_past()?;
     reader.in_past = false;
     Ok(reader)
@@ -81,7 +82,9 @@ impl LogReader {
             if ended {
                 return Ok(None);
             }
-            let (Some(watch), Some(until)) = (self.watch.as_ref(), self.options.follow_until.as_mut()) else { return Ok(None) };
+            let (Some(watch), Some(until)) = (self.watch.as_ref(), self.options.follow_until.as_mut()) else {
+                return Ok(None);
+            };
             tokio::select! {
                 changed = watch.changed() => changed?,
                 _ = until.changed() => {}

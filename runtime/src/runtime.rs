@@ -49,10 +49,20 @@ fn compile_seccomp(config: &RuntimeConfig) -> Result<(), OpenError> {
     if let Some(directory) = filter.parent() {
         launch::private_directory(directory).map_err(|error| failed(error.to_string()))?;
     }
-    std::fs::write(&profile, spec::default_seccomp().to_string()).map_err(|error| failed(error.to_string()))?;
+    std::fs::write(&profile, spec::default_seccomp().to_string())
+        .map_err(|error| failed(error.to_string()))?;
     let mut command = std::process::Command::new(&config.oci_path);
-    let output = command.arg("compile-seccomp").arg(&profile).arg(&filter).output().map_err(|error| failed(error.to_string()))?;
-    if output.status.success() { Ok(()) } else { Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())) }
+    let output = command
+        .arg("compile-seccomp")
+        .arg(&profile)
+        .arg(&filter)
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    }
 }
 
 impl Runtime {
@@ -94,7 +104,8 @@ impl Runtime {
     /// Every task that has a directory or a cgroup here, sorted.
     pub fn list_tasks_on_disk(&self) -> Vec<TaskId> {
         let entries = std::fs::read_dir(self.config.tasks_dir()).into_iter().flatten().flatten();
-        let mut tasks: Vec<TaskId> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        let mut tasks: Vec<TaskId> =
+            entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
         tasks.extend(self.config.cgroup.tasks());
         tasks.sort();
         tasks.dedup();

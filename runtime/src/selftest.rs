@@ -71,8 +71,10 @@ impl Runtime {
     }
 
     async fn run_self_test(&self, task: &TaskId, rootfs: &Path) -> Result<Vec<String>, SelfTestError> {
-        self.prepare_rootfs(rootfs).map_err(|source| SelfTestError::Prepare { path: rootfs.to_owned(), source })?;
-        let mut definition: TaskDefinition = serde_json::from_str(DEFINITION).map_err(|error| SelfTestError::Output(error.into()))?;
+        self.prepare_rootfs(rootfs)
+            .map_err(|source| SelfTestError::Prepare { path: rootfs.to_owned(), source })?;
+        let mut definition: TaskDefinition =
+            serde_json::from_str(DEFINITION).map_err(|error| SelfTestError::Output(error.into()))?;
         if let Some((major, minor)) = report::block_device() {
             let words = ["--block".to_owned(), format!("{major}:{minor}")];
             definition.container_definitions[0].entry_point.extend(words);
@@ -94,9 +96,12 @@ impl Runtime {
         let handle = self.start_shim(task, TaskLimits::default()).await.map_err(SelfTestError::Shim)?;
         let mut events = handle.events();
         handle.start_container(&bundle).await.map_err(SelfTestError::Start)?;
-        tokio::time::timeout(TIMEOUT, ended(&handle, &mut events)).await.map_err(|_| SelfTestError::Timeout)??;
+        tokio::time::timeout(TIMEOUT, ended(&handle, &mut events))
+            .await
+            .map_err(|_| SelfTestError::Timeout)??;
         let name = &definition.container_definitions[0].name;
-        let mut log = logs::read(&self.config().task_log_dir(task), name, LogOptions::default()).map_err(SelfTestError::Output)?;
+        let mut log = logs::read(&self.config().task_log_dir(task), name, LogOptions::default())
+            .map_err(SelfTestError::Output)?;
         let mut lines = Vec::new();
         while let Some(line) = log.next().await.map_err(SelfTestError::Output)? {
             lines.push(String::from_utf8_lossy(&line.text).into_owned());
@@ -120,7 +125,11 @@ impl Runtime {
     fn library_mounts(&self, _: &Path) -> Vec<BindMount> {
         let present = LIBRARIES.iter().filter(|directory| Path::new(directory).is_dir());
         present
-            .map(|directory| BindMount { source: PathBuf::from(directory), destination: (*directory).to_owned(), read_only: true })
+            .map(|directory| BindMount {
+                source: PathBuf::from(directory),
+                destination: (*directory).to_owned(),
+                read_only: true,
+            })
             .collect()
     }
 }

@@ -50,7 +50,9 @@ mod tests {
 
     #[test]
     fn signals_are_read_as_docker_reads_them() {
-        for (text, number) in [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGQUIT", 3), ("SIGRTMIN+3", 37), ("RTMAX", 64)] {
+        for (text, number) in
+            [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGQUIT", 3), ("SIGRTMIN+3", 37), ("RTMAX", 64)]
+        {
             assert_eq!(parse(text), Ok(number), "{text}");
         }
         for text in ["SIGNOTHING", "0", "65", "SIGRTMIN-1", "RTMAX+1", ""] {

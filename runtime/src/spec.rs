@@ -136,7 +136,8 @@ pub fn oci_spec(request: &SpecRequest<'_>) -> Result<(Spec, Limits), SpecError> 
 }
 
 fn namespaces(request: &SpecRequest<'_>) -> Vec<Value> {
-    let mut list: Vec<Value> = ["pid", "ipc", "uts", "mount", "cgroup"].iter().map(|kind| json!({ "type": kind })).collect();
+    let mut list: Vec<Value> =
+        ["pid", "ipc", "uts", "mount", "cgroup"].iter().map(|kind| json!({ "type": kind })).collect();
     if let Some(path) = request.netns {
         list.push(json!({ "type": "network", "path": path }));
     }

@@ -36,7 +36,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Looks `text` up in the root file system; empty means root.
 pub fn resolve(text: &str, rootfs: &Path) -> Result<User, UserError> {
-    let read = |path: &'static str| read_in_root(rootfs, path).map_err(|source| UserError::Read { path, source });
+    let read =
+        |path: &'static str| read_in_root(rootfs, path).map_err(|source| UserError::Read { path, source });
     resolve_in(text, &read("/etc/passwd")?, &read("/etc/group")?)
 }
 
@@ -51,7 +52,9 @@ pub fn resolve_in(text: &str, passwd: &str, group: &str) -> Result<User, UserErr
     let number = user_text.parse::<u32>().ok();
     // A name wins over a number, as in Docker: a user may be called "1000".
     let entries = || passwd.lines().filter_map(PasswdEntry::parse);
-    let entry = entries().find(|entry| entry.name == user_text).or_else(|| entries().find(|entry| Some(entry.uid) == number));
+    let entry = entries()
+        .find(|entry| entry.name == user_text)
+        .or_else(|| entries().find(|entry| Some(entry.uid) == number));
     let (uid, gid, home) = match (&entry, number) {
         (Some(entry), _) => (entry.uid, entry.gid, entry.home.to_owned()),
         (None, Some(number)) => (number, 0, String::new()),

@@ -46,7 +46,9 @@ impl Executor for ContainerProgram {
             ExecutorError::Other(message)
         })?;
         let program = find_program(spec).map_err(ExecutorError::Other)?;
-        let texts = |list: &[String]| -> Vec<CString> { list.iter().filter_map(|text| CString::new(text.as_str()).ok()).collect() };
+        let texts = |list: &[String]| -> Vec<CString> {
+            list.iter().filter_map(|text| CString::new(text.as_str()).ok()).collect()
+        };
         let arguments = texts(arguments(spec));
         let environment = texts(environment(spec));
         let error = sys::execute(&program, &arguments, &environment);

@@ -7,7 +7,8 @@ use std::fs;
 
 /// A file that is not there is "no limit": the comparison then names what was asked for.
 pub(crate) fn in_force(paths: &CgroupPaths) -> Limits {
-    let read = |directory: &str, file: &str| fs::read_to_string(format!("{directory}/{file}")).unwrap_or_default();
+    let read =
+        |directory: &str, file: &str| fs::read_to_string(format!("{directory}/{file}")).unwrap_or_default();
     match paths.version {
         CgroupVersion::V2 => {
             let (cpu_quota_us, cpu_period_us) = parse_cpu_max(&read(&paths.cpu, "cpu.max"));

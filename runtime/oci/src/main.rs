@@ -64,7 +64,9 @@ fn main() -> ExitCode {
             }
         },
         _ => {
-            eprintln!("usage: lighter-oci (started by lighter-shim) | compile-seccomp PROFILE.json FILTER.bpf | --version");
+            eprintln!(
+                "usage: lighter-oci (started by lighter-shim) | compile-seccomp PROFILE.json FILTER.bpf | --version"
+            );
             ExitCode::FAILURE
         }
     }

@@ -5,7 +5,9 @@
 //! stays denied.
 
 use crate::sys::{self, Instruction};
-use libcontainer::oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall};
+use libcontainer::oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
+};
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use std::fs::{self, File};
 use std::io;
@@ -43,7 +45,8 @@ impl Filter {
 /// Compiles the profile in `profile` into the file `filter`, which appears whole.
 pub(crate) fn compile(profile: &Path, filter: &Path) -> Result<(), String> {
     let text = fs::read(profile).map_err(|error| format!("cannot read {}: {error}", profile.display()))?;
-    let profile: LinuxSeccomp = serde_json::from_slice(&text).map_err(|error| format!("{} is no seccomp profile: {error}", profile.display()))?;
+    let profile: LinuxSeccomp = serde_json::from_slice(&text)
+        .map_err(|error| format!("{} is no seccomp profile: {error}", profile.display()))?;
     let context = context(&profile).map_err(|error| format!("the profile cannot be compiled: {error}"))?;
     let temporary = filter.with_extension(format!("{}.tmp", std::process::id()));
     let write = || -> io::Result<()> {
@@ -69,7 +72,11 @@ fn context(profile: &LinuxSeccomp) -> Result<ScmpFilterContext, Box<dyn std::err
     Ok(context)
 }
 
-fn add_rule(context: &mut ScmpFilterContext, rule: &LinuxSyscall, default: ScmpAction) -> Result<(), Box<dyn std::error::Error>> {
+fn add_rule(
+    context: &mut ScmpFilterContext,
+    rule: &LinuxSyscall,
+    default: ScmpAction,
+) -> Result<(), Box<dyn std::error::Error>> {
     let action = action(rule.action(), rule.errno_ret())?;
     if action == default {
         return Ok(());
@@ -97,7 +104,9 @@ fn compare(argument: &LinuxSeccompArg) -> ScmpArgCompare {
         LinuxSeccompOperator::ScmpCmpGe => (ScmpCompareOp::GreaterEqual, value),
         LinuxSeccompOperator::ScmpCmpGt => (ScmpCompareOp::Greater, value),
         // `value` is the mask and `valueTwo` what the masked argument must equal, as in runc.
-        LinuxSeccompOperator::ScmpCmpMaskedEq => (ScmpCompareOp::MaskedEqual(value), argument.value_two().unwrap_or(0)),
+        LinuxSeccompOperator::ScmpCmpMaskedEq => {
+            (ScmpCompareOp::MaskedEqual(value), argument.value_two().unwrap_or(0))
+        }
     };
     ScmpArgCompare::new(u32::try_from(argument.index()).unwrap_or(u32::MAX), operator, datum)
 }
@@ -106,7 +115,8 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<ScmpAction, 
     match action {
         LinuxSeccompAction::ScmpActAllow => Ok(ScmpAction::Allow),
         LinuxSeccompAction::ScmpActErrno => {
-            let errno = errno.map_or(Ok(libc::EPERM), i32::try_from).map_err(|_| "errno out of range".to_owned())?;
+            let errno =
+                errno.map_or(Ok(libc::EPERM), i32::try_from).map_err(|_| "errno out of range".to_owned())?;
             Ok(ScmpAction::Errno(errno))
         }
         LinuxSeccompAction::ScmpActKillProcess => Ok(ScmpAction::KillProcess),

@@ -22,7 +22,8 @@ pub(crate) fn create_and_start(request: &HelperRequest, shim: &mut Shim) -> Resu
     // The shim has no container of this name: what is here is left from a start that failed.
     let _ = std::fs::remove_dir_all(Path::new(&request.state_root).join(&request.container_id));
     let fail = |kind, message: String| HelperFailed { kind, message };
-    let (read, write) = sys::pipe().map_err(|error| fail(FailureKind::CannotCreate, format!("cannot make a pipe: {error}")))?;
+    let (read, write) = sys::pipe()
+        .map_err(|error| fail(FailureKind::CannotCreate, format!("cannot make a pipe: {error}")))?;
     let write = Rc::new(write);
     let filter = load_filter(request).map_err(|message| fail(FailureKind::CannotCreate, message))?;
     let mut container = build(request, &write, filter).map_err(|error| creation_failure(&error, traced))?;
@@ -43,12 +44,17 @@ pub(crate) fn create_and_start(request: &HelperRequest, shim: &mut Shim) -> Resu
 
 fn load_filter(request: &HelperRequest) -> Result<Option<Rc<Filter>>, String> {
     let Some(path) = &request.seccomp_filter else { return Ok(None) };
-    let filter = Filter::load(Path::new(path)).map_err(|error| format!("cannot read the seccomp filter {path}: {error}"))?;
+    let filter = Filter::load(Path::new(path))
+        .map_err(|error| format!("cannot read the seccomp filter {path}: {error}"))?;
     Ok(Some(Rc::new(filter)))
 }
 
 /// create: the container's first process waits, confined, for the start.
-fn build(request: &HelperRequest, failure: &Rc<File>, filter: Option<Rc<Filter>>) -> Result<Container, LibcontainerError> {
+fn build(
+    request: &HelperRequest,
+    failure: &Rc<File>,
+    filter: Option<Rc<Filter>>,
+) -> Result<Container, LibcontainerError> {
     ContainerBuilder::new(request.container_id.clone(), SyscallType::default())
         .with_executor(ContainerProgram::new(Rc::clone(failure), filter))
         .with_root_path(Path::new(&request.state_root))?

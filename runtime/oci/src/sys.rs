@@ -17,7 +17,8 @@ fn drop_supplementary_groups() -> io::Result<()> {
 }
 
 /// Moves standard input away and puts /dev/null there, which the container inherits. Also drops
-/// inherited groups and undoes what the shim and Rust's start did to signals: a container starts with none blocked or ignored.
+/// inherited groups, and undoes what the shim and Rust's start did to signals: a container starts
+/// with none blocked or ignored.
 pub(crate) fn take_standard_input() -> io::Result<File> {
     unblock_signals();
     drop_supplementary_groups()?;
@@ -82,7 +83,8 @@ pub(crate) fn install_filter(program: &mut [Instruction]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     let header = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
     // SAFETY: `header` describes `program`, and both live through the call.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const header) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const header) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

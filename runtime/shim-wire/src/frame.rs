@@ -24,7 +24,9 @@ pub enum FrameError {
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLong { length } => write!(f, "a frame of {length} bytes is longer than {FRAME_BYTES_MAX}"),
+            Self::TooLong { length } => {
+                write!(f, "a frame of {length} bytes is longer than {FRAME_BYTES_MAX}")
+            }
             Self::TooShort => f.write_str("a frame has no room for its id"),
             Self::Message(_) => f.write_str("a frame holds no valid message"),
         }

@@ -4,9 +4,9 @@
 use crate::helper::{HelperCreated, HelperFailed};
 use crate::message::{BindFailure, Exited, HelloReply, SignalRequest, StartFailure};
 use crate::{
-    CgroupPaths, CgroupVersion, ContainerPhase, ContainerState, Event, FailureKind, FrameBuffer, FrameError, HelloRange,
-    HelperReport, HelperRequest, Limits, LogPolicy, PortBind, PortProtocol, Reply, Request, ShimMessage, ShimRecord, ShimStatus,
-    StartContainer, Wire, WireExit, WireExitStatus, encode_frame,
+    CgroupPaths, CgroupVersion, ContainerPhase, ContainerState, Event, FailureKind, FrameBuffer, FrameError,
+    HelloRange, HelperReport, HelperRequest, Limits, LogPolicy, PortBind, PortProtocol, Reply, Request,
+    ShimMessage, ShimRecord, ShimStatus, StartContainer, Wire, WireExit, WireExitStatus, encode_frame,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -56,7 +56,8 @@ fn limits() -> Limits {
     Limits { cpu_quota_us: Some(1), memory_max_bytes: Some(2), ..Limits::default() }
 }
 
-const EXIT: WireExit = WireExit { status: WireExitStatus::Signaled(9), oom_killed: true, finished_at_unix_ms: 3 };
+const EXIT: WireExit =
+    WireExit { status: WireExitStatus::Signaled(9), oom_killed: true, finished_at_unix_ms: 3 };
 
 fn state() -> ContainerState {
     ContainerState {
@@ -90,7 +91,13 @@ fn messages() -> Vec<Case> {
         list.push((name, Box::new(move |golden| round_trip(1, &message, golden)), bytes));
     }
     let range = HelloRange { min: 1, max: 2 };
-    let status = ShimStatus { task: "t".into(), shim_pid: 5, shim_start_time_ticks: 6, containers: vec![state()], ports: vec![port(80)] };
+    let status = ShimStatus {
+        task: "t".into(),
+        shim_pid: 5,
+        shim_start_time_ticks: 6,
+        containers: vec![state()],
+        ports: vec![port(80)],
+    };
     let reply = |reply| ShimMessage::Reply(reply);
     add(&mut list, "hello", Request::Hello(range));
     add(&mut list, "status", Request::Status);
@@ -102,15 +109,27 @@ fn messages() -> Vec<Case> {
     add(&mut list, "shutdown", Request::Shutdown);
     add(&mut list, "reply-hello", reply(Reply::Hello(HelloReply { range, status: status.clone() })));
     add(&mut list, "reply-status", reply(Reply::Status(status)));
-    add(&mut list, "reply-bound", reply(Reply::Bound(vec![PortBind { ip: std::net::Ipv6Addr::LOCALHOST.into(), ..port(1) }])));
+    add(
+        &mut list,
+        "reply-bound",
+        reply(Reply::Bound(vec![PortBind { ip: std::net::Ipv6Addr::LOCALHOST.into(), ..port(1) }])),
+    );
     add(&mut list, "reply-bind-failed", reply(Reply::BindFailed(BindFailure { port: port(2), errno: 98 })));
     add(&mut list, "reply-started", reply(Reply::Started(state())));
-    add(&mut list, "reply-start-failed", reply(Reply::StartFailed(StartFailure { kind: FailureKind::Limits, message: "m".into() })));
+    add(
+        &mut list,
+        "reply-start-failed",
+        reply(Reply::StartFailed(StartFailure { kind: FailureKind::Limits, message: "m".into() })),
+    );
     add(&mut list, "reply-done", reply(Reply::Done));
     add(&mut list, "reply-not-found", reply(Reply::NotFound));
     add(&mut list, "reply-busy", reply(Reply::Busy));
     add(&mut list, "reply-failed", reply(Reply::Failed(3)));
-    add(&mut list, "event-exited", ShimMessage::Event(Event::Exited(Exited { name: "a".into(), exit: EXIT })));
+    add(
+        &mut list,
+        "event-exited",
+        ShimMessage::Event(Event::Exited(Exited { name: "a".into(), exit: EXIT })),
+    );
     let request = HelperRequest {
         container_id: "a".into(),
         bundle: "b".into(),
@@ -182,14 +201,21 @@ fn a_list_longer_than_its_bytes_takes_no_memory() {
 #[test]
 fn records_are_text_and_are_read_back() {
     assert_eq!(EXIT.to_text(), "lighter-exit 1\nsignaled=9\noom_killed=1\nfinished_at_unix_ms=3\n");
-    for exit in [EXIT, WireExit { status: WireExitStatus::Exited(137), oom_killed: false, finished_at_unix_ms: 0 }] {
+    for exit in
+        [EXIT, WireExit { status: WireExitStatus::Exited(137), oom_killed: false, finished_at_unix_ms: 0 }]
+    {
         assert_eq!(WireExit::from_text(&exit.to_text()), Ok(exit));
         let longer = format!("{}later=1\n", exit.to_text());
         assert_eq!(WireExit::from_text(&longer), Ok(exit));
     }
     let shim = ShimRecord { task: "t".into(), pid: 1, start_time_ticks: 2, boot_id: "b".into() };
     assert_eq!(ShimRecord::from_text(&shim.to_text()), Ok(shim));
-    for broken in ["", "lighter-exit 2\nexited=1\n", "lighter-exit 1\nexited=x\n", "lighter-exit 1\nexited=0\noom_killed=0"] {
+    for broken in [
+        "",
+        "lighter-exit 2\nexited=1\n",
+        "lighter-exit 1\nexited=x\n",
+        "lighter-exit 1\nexited=0\noom_killed=0",
+    ] {
         assert!(WireExit::from_text(broken).is_err(), "{broken:?}");
     }
 }

@@ -16,8 +16,8 @@ pub use frame::{FrameBuffer, FrameError, encode_frame};
 pub use helper::{FailureKind, HelperReport, HelperRequest};
 pub use limits::{CgroupPaths, CgroupVersion, Limits};
 pub use message::{
-    ContainerPhase, ContainerState, Event, HelloRange, LogPolicy, PortBind, PortProtocol, Reply, Request, ShimMessage,
-    ShimStatus, StartContainer, WireExit, WireExitStatus,
+    ContainerPhase, ContainerState, Event, HelloRange, LogPolicy, PortBind, PortProtocol, Reply, Request,
+    ShimMessage, ShimStatus, StartContainer, WireExit, WireExitStatus,
 };
 pub use record::{RecordError, ShimRecord};
 

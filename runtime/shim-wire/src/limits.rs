@@ -117,7 +117,8 @@ mod tests {
         assert_eq!(asked.difference(&asked), None);
         let none = Limits { memory_max_bytes: Some(20 << 20), ..Limits::default() };
         assert_eq!(asked.difference(&none).as_deref(), Some("pids: asked for 10, the kernel has no limit"));
-        let higher = Limits { memory_max_bytes: Some((20 << 20) + 4096), pids_max: Some(10), ..Limits::default() };
+        let higher =
+            Limits { memory_max_bytes: Some((20 << 20) + 4096), pids_max: Some(10), ..Limits::default() };
         assert!(asked.difference(&higher).is_some_and(|text| text.starts_with("memory")));
     }
 }

@@ -87,7 +87,9 @@ impl WireExit {
 fn body<'a>(text: &'a str, header: &str) -> Result<&'a str, RecordError> {
     match text.split_once('\n') {
         Some((found, rest)) if found == header => Ok(rest),
-        _ => Err(RecordError::WrongHeader { found: text.lines().next().unwrap_or("").chars().take(40).collect() }),
+        _ => Err(RecordError::WrongHeader {
+            found: text.lines().next().unwrap_or("").chars().take(40).collect(),
+        }),
     }
 }
 

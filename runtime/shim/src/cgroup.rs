@@ -48,7 +48,8 @@ fn processes(paths: &CgroupPaths) -> Vec<i32> {
 /// Moves this process into each of `directories`.
 pub(crate) fn join(directories: &[String]) -> Result<(), String> {
     for directory in directories {
-        fs::write(format!("{directory}/cgroup.procs"), "0").map_err(|error| format!("cannot join cgroup {directory}: {error}"))?;
+        fs::write(format!("{directory}/cgroup.procs"), "0")
+            .map_err(|error| format!("cannot join cgroup {directory}: {error}"))?;
     }
     Ok(())
 }

@@ -13,7 +13,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     sys::close_inherited();
     let (settings, cgroups) = parse(arguments)?;
     cgroup::join(&cgroups)?;
-    std::env::set_current_dir(&settings.directory).map_err(|error| format!("cannot enter {}: {error}", settings.directory))?;
+    std::env::set_current_dir(&settings.directory)
+        .map_err(|error| format!("cannot enter {}: {error}", settings.directory))?;
     let (read, write) = sys::pipe().map_err(|error| format!("cannot make a pipe: {error}"))?;
     match sys::fork().map_err(|error| format!("cannot fork: {error}"))? {
         sys::Forked::Parent => {
@@ -68,8 +69,13 @@ fn become_monitor(settings: Settings, mut ready: File) {
 
 fn detach() -> Result<(), String> {
     sys::setsid().map_err(|error| format!("cannot make a session: {error}"))?;
-    let null = File::options().read(true).write(true).open("/dev/null").map_err(|error| format!("cannot open /dev/null: {error}"))?;
-    sys::replace_stdio(&OwnedFd::from(null)).map_err(|error| format!("cannot leave the terminal: {error}"))?;
+    let null = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map_err(|error| format!("cannot open /dev/null: {error}"))?;
+    sys::replace_stdio(&OwnedFd::from(null))
+        .map_err(|error| format!("cannot leave the terminal: {error}"))?;
     sys::become_subreaper().map_err(|error| format!("cannot become a subreaper: {error}"))?;
     // The kernel's OOM killer should take the containers first. Without the privilege it stays as
     // it is, which is no reason to refuse to work.

@@ -8,10 +8,12 @@ use crate::sys;
 use std::fs;
 
 pub(crate) fn run() -> Result<(), String> {
-    let text = fs::read_to_string("/proc/self/cgroup").map_err(|error| format!("cannot read /proc/self/cgroup: {error}"))?;
+    let text = fs::read_to_string("/proc/self/cgroup")
+        .map_err(|error| format!("cannot read /proc/self/cgroup: {error}"))?;
     let leaf = leaf_of(&text).ok_or("no cgroup v2 hierarchy: the keeper is of use only there")?;
     fs::create_dir_all(&leaf).map_err(|error| format!("cannot make {leaf}: {error}"))?;
-    fs::write(format!("{leaf}/cgroup.procs"), "0").map_err(|error| format!("cannot move into {leaf}: {error}"))?;
+    fs::write(format!("{leaf}/cgroup.procs"), "0")
+        .map_err(|error| format!("cannot move into {leaf}: {error}"))?;
     loop {
         sys::pause();
     }

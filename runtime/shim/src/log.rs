@@ -89,7 +89,11 @@ impl LogWriter {
     }
 
     fn write_gap_marker(&mut self) -> io::Result<()> {
-        let text = format!("{} lighter F {} records of output could not be written here\n", time::stamp_now(), self.missing);
+        let text = format!(
+            "{} lighter F {} records of output could not be written here\n",
+            time::stamp_now(),
+            self.missing
+        );
         self.append(text.as_bytes())?;
         self.missing = 0;
         Ok(())

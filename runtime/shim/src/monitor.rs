@@ -57,7 +57,8 @@ impl Monitor {
         let pid = std::process::id() as i32;
         let start_time_ticks = procfs::start_time_ticks(pid);
         let listener = AgentListener::open().map_err(|error| format!("cannot open shim.sock: {error}"))?;
-        let this = ShimRecord { task: settings.task.clone(), pid, start_time_ticks, boot_id: procfs::boot_id() };
+        let this =
+            ShimRecord { task: settings.task.clone(), pid, start_time_ticks, boot_id: procfs::boot_id() };
         record::write_atomically("shim.record".as_ref(), &this.to_text())
             .map_err(|error| format!("cannot write shim.record: {error}"))?;
         Ok(Self {
@@ -81,8 +82,12 @@ impl Monitor {
                 // Only a wrong argument ends up here; containers go on without a monitor.
                 break;
             }
-            let ready: Vec<Watched> =
-                watched.into_iter().zip(&polls).filter(|(_, poll)| poll.revents != 0).map(|(what, _)| what).collect();
+            let ready: Vec<Watched> = watched
+                .into_iter()
+                .zip(&polls)
+                .filter(|(_, poll)| poll.revents != 0)
+                .map(|(what, _)| what)
+                .collect();
             for what in ready {
                 self.serve(&what);
             }
@@ -130,7 +135,9 @@ impl Monitor {
     /// Gives ended children to the containers they belong to, records and tells each exit.
     fn finish_exits(&mut self) {
         for container in &mut self.containers {
-            let Some(at) = self.unclaimed.iter().position(|(pid, _)| container.awaits(*pid)) else { continue };
+            let Some(at) = self.unclaimed.iter().position(|(pid, _)| container.awaits(*pid)) else {
+                continue;
+            };
             let Some((_, end)) = self.unclaimed.remove(at) else { continue };
             let exited = container.finish(end);
             if let Some(agent) = self.agent.as_mut() {

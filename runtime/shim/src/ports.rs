@@ -26,7 +26,10 @@ impl Ports {
             let udp = wanted.protocol == PortProtocol::Udp;
             let bound = sys::bound_socket(udp, wanted.ip, wanted.port)
                 .and_then(|socket| Ok((sys::bound_port(&socket)?, socket)))
-                .map_err(|error| BindFailure { port: wanted.clone(), errno: error.raw_os_error().unwrap_or(libc::EIO) });
+                .map_err(|error| BindFailure {
+                    port: wanted.clone(),
+                    errno: error.raw_os_error().unwrap_or(libc::EIO),
+                });
             // An early return drops `fresh`, which gives back what this list had bound.
             let (port, socket) = bound?;
             let bind = PortBind { port, ..wanted.clone() };

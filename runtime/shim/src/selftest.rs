@@ -7,9 +7,11 @@ use std::ffi::CStr;
 use std::fs;
 
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
-    let status = fs::read_to_string("/proc/self/status").map_err(|error| format!("cannot read /proc/self/status: {error}"))?;
+    let status = fs::read_to_string("/proc/self/status")
+        .map_err(|error| format!("cannot read /proc/self/status: {error}"))?;
     for key in ["Seccomp", "NoNewPrivs", "CapEff", "CapBnd", "SigBlk", "SigIgn"] {
-        let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(":")).unwrap_or("").trim();
+        let value =
+            status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(":")).unwrap_or("").trim();
         println!("{key}={value}");
     }
     println!("keyctl_denied={}", sys::keyctl_is_denied());

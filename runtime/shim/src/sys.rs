@@ -214,7 +214,8 @@ fn bind<T>(socket: &OwnedFd, address: &T) -> io::Result<()> {
 fn set_option(socket: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     let size = size_of::<i32>() as libc::socklen_t;
     // SAFETY: `value` is an i32 of `size` bytes.
-    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) }).map(drop)
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) })
+        .map(drop)
 }
 
 /// The port a socket is bound to.

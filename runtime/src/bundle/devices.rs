@@ -12,7 +12,15 @@ use std::path::Path;
 const OWN_DIRECTORIES: [&str; 4] = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd"];
 /// Made by libcontainer, or the host's terminal and log.
 const OWN_NODES: [&str; 9] = [
-    "/dev/console", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/log",
+    "/dev/console",
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/ptmx",
+    "/dev/log",
 ];
 
 pub(super) fn find(request: &BundleRequest<'_>) -> Result<Vec<HostDevice>, BundleError> {
@@ -28,8 +36,11 @@ pub(super) fn find(request: &BundleRequest<'_>) -> Result<Vec<HostDevice>, Bundl
         }
         let path = asked.container_path.clone().unwrap_or_else(|| asked.host_path.clone());
         let access = access(&container, &asked.permissions)?;
-        let found = inspect(Path::new(&asked.host_path))
-            .map_err(|source| BundleError::Device { container: container.clone(), path: asked.host_path.clone(), source })?;
+        let found = inspect(Path::new(&asked.host_path)).map_err(|source| BundleError::Device {
+            container: container.clone(),
+            path: asked.host_path.clone(),
+            source,
+        })?;
         list.retain(|device: &HostDevice| device.path != path);
         list.push(HostDevice { path, access, ..found });
     }
@@ -76,7 +87,9 @@ fn collect(directory: &Path, list: &mut Vec<HostDevice>) {
         let text = path.to_string_lossy().into_owned();
         match entry.file_type() {
             Ok(kind) if kind.is_dir() && !OWN_DIRECTORIES.contains(&text.as_str()) => collect(&path, list),
-            Ok(kind) if !kind.is_symlink() && !OWN_NODES.contains(&text.as_str()) => list.extend(inspect(&path)),
+            Ok(kind) if !kind.is_symlink() && !OWN_NODES.contains(&text.as_str()) => {
+                list.extend(inspect(&path))
+            }
             _ => {}
         }
     }

@@ -49,7 +49,10 @@ impl CgroupRoot {
             Self::V2 { .. } => self.shim_dirs(task),
             // Out of whatever the agent is in, for what is counted: memory and pids.
             Self::V1Hybrid { .. } => {
-                let wanted = [self.v1_dir("memory", &format!("shims/{task}")), self.v1_dir("pids", &format!("shims/{task}"))];
+                let wanted = [
+                    self.v1_dir("memory", &format!("shims/{task}")),
+                    self.v1_dir("pids", &format!("shims/{task}")),
+                ];
                 wanted.into_iter().flatten().collect()
             }
         };
@@ -105,7 +108,12 @@ impl CgroupRoot {
             }
             Self::V1Hybrid { .. } => {
                 let of = |controller: &str| self.v1_dir(controller, below).map(text).unwrap_or_default();
-                CgroupPaths { version: CgroupVersion::V1, cpu: of("cpu"), memory: of("memory"), pids: of("pids") }
+                CgroupPaths {
+                    version: CgroupVersion::V1,
+                    cpu: of("cpu"),
+                    memory: of("memory"),
+                    pids: of("pids"),
+                }
             }
         }
     }
@@ -119,7 +127,8 @@ impl CgroupRoot {
         match self {
             Self::V2 { path } => vec![path.join(below)],
             Self::V1Hybrid { name } => {
-                let mut all: Vec<PathBuf> = v1_mounts().values().map(|mount| mount.join(name).join(below)).collect();
+                let mut all: Vec<PathBuf> =
+                    v1_mounts().values().map(|mount| mount.join(name).join(below)).collect();
                 all.sort();
                 all.dedup();
                 all
@@ -138,7 +147,8 @@ fn prepare_v2(root: &Path) -> Result<Vec<String>, CgroupError> {
         // A root of our own below a hierarchy that nobody has prepared: from the top downwards. A
         // delegated unit has all controllers, and nothing above it is ours to change.
         Err(CgroupError::NoController { .. }) => {
-            let mut above: Vec<&Path> = root.ancestors().skip(1).take_while(|path| path.starts_with(MOUNT)).collect();
+            let mut above: Vec<&Path> =
+                root.ancestors().skip(1).take_while(|path| path.starts_with(MOUNT)).collect();
             above.reverse();
             above.into_iter().try_for_each(|ancestor| enable(ancestor).map(drop))?;
             enable(root)?
@@ -193,7 +203,9 @@ pub(crate) fn v1_mounts() -> BTreeMap<String, PathBuf> {
         let Some((left, right)) = line.split_once(" - cgroup ") else { continue };
         let Some(point) = left.split(' ').nth(4) else { continue };
         let Some(options) = right.split(' ').nth(1) else { continue };
-        for name in options.split(',').filter(|name| !matches!(*name, "rw" | "ro" | "xattr") && !name.contains('=')) {
+        for name in
+            options.split(',').filter(|name| !matches!(*name, "rw" | "ro" | "xattr") && !name.contains('='))
+        {
             mounts.entry(name.to_owned()).or_insert_with(|| PathBuf::from(point));
         }
     }

@@ -37,8 +37,10 @@ impl CgroupRoot {
         }
         let below = self.below_task(task);
         let path = PathBuf::from(self.paths(&below).memory);
-        self.set_task_limits(&below, limits)
-            .map_err(|error| CgroupError::Limits { path: path.clone(), message: super::error_chain(&error) })?;
+        self.set_task_limits(&below, limits).map_err(|error| CgroupError::Limits {
+            path: path.clone(),
+            message: super::error_chain(&error),
+        })?;
         let wanted = Limits {
             cpu_quota_us: limits.cpu_units.and_then(cpu::quota_us),
             memory_max_bytes: limits.memory_mib.map(|mib| mib << 20),
@@ -58,7 +60,9 @@ impl CgroupRoot {
             // On v2 this is memory.swap.max, beyond memory; on v1 memory and swap together.
             memory.set_memswap_limit(if group.v2() { 0 } else { bytes })?;
         }
-        if let (Some(cpu), Some(quota)) = (group.controller_of::<CpuController>(), limits.cpu_units.and_then(cpu::quota_us)) {
+        if let (Some(cpu), Some(quota)) =
+            (group.controller_of::<CpuController>(), limits.cpu_units.and_then(cpu::quota_us))
+        {
             cpu.set_cfs_quota_and_period(i64::try_from(quota).ok(), Some(cpu::PERIOD_US))?;
         }
         Ok(())
@@ -71,7 +75,8 @@ impl CgroupRoot {
 }
 
 pub(crate) fn usage(paths: &CgroupPaths) -> TaskUsage {
-    let read = |directory: &str, file: &str| fs::read_to_string(format!("{directory}/{file}")).unwrap_or_default();
+    let read =
+        |directory: &str, file: &str| fs::read_to_string(format!("{directory}/{file}")).unwrap_or_default();
     let (cpu_usage_us, memory_file) = match paths.version {
         CgroupVersion::V2 => (parse_keyed(&read(&paths.cpu, "cpu.stat"), "usage_usec"), "memory.current"),
         CgroupVersion::V1 => {
@@ -88,7 +93,8 @@ pub(crate) fn usage(paths: &CgroupPaths) -> TaskUsage {
 
 /// Limits as the kernel has them now.
 pub(crate) fn in_force(paths: &CgroupPaths) -> Limits {
-    let read = |directory: &str, file: &str| fs::read_to_string(format!("{directory}/{file}")).unwrap_or_default();
+    let read =
+        |directory: &str, file: &str| fs::read_to_string(format!("{directory}/{file}")).unwrap_or_default();
     match paths.version {
         CgroupVersion::V2 => {
             let (cpu_quota_us, cpu_period_us) = parse_cpu_max(&read(&paths.cpu, "cpu.max"));

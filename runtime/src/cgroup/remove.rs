@@ -23,22 +23,31 @@ impl CgroupRoot {
 
     /// Pids of a task's containers; on v1 as the pids controller has them.
     pub(crate) fn task_processes(&self, task: &TaskId) -> Vec<i32> {
-        let mut pids: Vec<i32> = self.task_dirs(task).iter().flat_map(|directory| processes(directory)).collect();
+        let mut pids: Vec<i32> =
+            self.task_dirs(task).iter().flat_map(|directory| processes(directory)).collect();
         pids.sort_unstable();
         pids.dedup();
         pids
     }
 
-    pub(crate) fn remove_container(&self, task: &TaskId, container: &ContainerName) -> Result<(), CgroupError> {
+    pub(crate) fn remove_container(
+        &self,
+        task: &TaskId,
+        container: &ContainerName,
+    ) -> Result<(), CgroupError> {
         let directories = self.directories(&self.below_container(task, container));
-        collect(directories.iter().map(|directory| kill_below(directory).and_then(|()| remove_tree(directory))))
+        collect(
+            directories.iter().map(|directory| kill_below(directory).and_then(|()| remove_tree(directory))),
+        )
     }
 
     /// Kills and removes the cgroups of a task's containers and of its shim.
     pub(crate) fn remove_task(&self, task: &TaskId) -> Result<(), CgroupError> {
         let mut directories = self.task_dirs(task);
         directories.extend(self.shim_dirs(task));
-        collect(directories.iter().map(|directory| kill_below(directory).and_then(|()| remove_tree(directory))))
+        collect(
+            directories.iter().map(|directory| kill_below(directory).and_then(|()| remove_tree(directory))),
+        )
     }
 
     /// Tasks that have a cgroup.
@@ -78,7 +87,9 @@ fn kill_below(directory: &Path) -> Result<(), CgroupError> {
     match fs::write(&kill, "1") {
         Ok(()) => until_empty(directory, EMPTY_TIMEOUT),
         // v1 has no such file, and creating one in a cgroup directory is refused.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EACCES | libc::EPERM)) => kill_one_by_one(directory),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EACCES | libc::EPERM)) => {
+            kill_one_by_one(directory)
+        }
         Err(error) => Err(io_error("write", &kill)(error)),
     }
 }
@@ -93,7 +104,10 @@ fn kill_one_by_one(directory: &Path) -> Result<(), CgroupError> {
             return Ok(());
         }
         for pid in pids {
-            let Some(pidfd) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else { continue };
+            let Some(pidfd) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+            else {
+                continue;
+            };
             if processes(directory).contains(&pid) {
                 let _ = pidfd_send_signal(&pidfd, Signal::KILL);
             }

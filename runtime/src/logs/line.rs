@@ -71,11 +71,16 @@ mod tests {
     #[test]
     fn records_are_read_back() {
         let line = LogLine::parse(b"2025-12-31T23:59:59.999999999Z stderr P a  b\xff").unwrap();
-        assert_eq!((line.stream, line.partial, line.text.as_slice()), (LogStream::Stderr, true, &b"a  b\xff"[..]));
+        assert_eq!(
+            (line.stream, line.partial, line.text.as_slice()),
+            (LogStream::Stderr, true, &b"a  b\xff"[..])
+        );
         assert_eq!(line.unix_ns, 1_767_225_599_999_999_999);
         assert_eq!(LogLine::parse(b"1970-01-01T00:00:00.000000000Z stdout F ").unwrap().text, b"");
         assert_eq!(unix_ns("2000-02-29T00:00:00.000000001Z"), Some(951_782_400_000_000_001));
-        for wrong in ["", "no record", "2025-12-31T23:59:59.999999999Z stdwhat F x", "2025-12-31T23:59:59Z stdout F x"] {
+        for wrong in
+            ["", "no record", "2025-12-31T23:59:59.999999999Z stdwhat F x", "2025-12-31T23:59:59Z stdout F x"]
+        {
             assert_eq!(LogLine::parse(wrong.as_bytes()), None, "{wrong}");
         }
     }

@@ -105,14 +105,16 @@ impl Runtime {
 
 /// A pidfd of the shim that the record names, or why it is not that process.
 pub(super) fn live_shim(task_dir: &Path) -> Result<OwnedFd, String> {
-    let text = fs::read_to_string(task_dir.join("shim.record")).map_err(|error| format!("no record of it: {error}"))?;
+    let text = fs::read_to_string(task_dir.join("shim.record"))
+        .map_err(|error| format!("no record of it: {error}"))?;
     let record = ShimRecord::from_text(&text).map_err(|error| error.to_string())?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     if record.boot_id != boot.trim() {
         return Err("it is of an earlier boot".to_owned());
     }
     let pid = Pid::from_raw(record.pid).ok_or("its pid is 0")?;
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| format!("process {} has ended", record.pid))?;
+    let pidfd =
+        pidfd_open(pid, PidfdFlags::empty()).map_err(|_| format!("process {} has ended", record.pid))?;
     // After the open: the pidfd is of whatever has the pid now, and this compares that.
     if start_time_ticks(record.pid) == Some(record.start_time_ticks) && !is_zombie(record.pid) {
         Ok(pidfd)

@@ -61,15 +61,28 @@ impl Runtime {
     }
 
     /// Returns when the shim's socket accepts: its first process then ends with code 0.
-    async fn spawn_shim(&self, task: &TaskId, task_dir: &Path, cgroups: &[PathBuf]) -> Result<(), StartShimError> {
+    async fn spawn_shim(
+        &self,
+        task: &TaskId,
+        task_dir: &Path,
+        cgroups: &[PathBuf],
+    ) -> Result<(), StartShimError> {
         let path = &self.config.shim_path;
         let mut command = Command::new(path);
-        command.arg("run").arg("--task").arg(task.as_str()).arg("--dir").arg(task_dir).arg("--oci").arg(&self.config.oci_path);
+        command
+            .arg("run")
+            .arg("--task")
+            .arg(task.as_str())
+            .arg("--dir")
+            .arg(task_dir)
+            .arg("--oci")
+            .arg(&self.config.oci_path);
         for directory in cgroups {
             command.arg("--cgroup").arg(directory);
         }
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let output = command.output().await.map_err(|source| StartShimError::Spawn { path: path.clone(), source })?;
+        let output =
+            command.output().await.map_err(|source| StartShimError::Spawn { path: path.clone(), source })?;
         if output.status.success() {
             return Ok(());
         }

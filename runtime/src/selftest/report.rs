@@ -39,12 +39,17 @@ const DEFAULT_CAPABILITY_MASK: u64 = 0xa804_25fb;
 
 impl SelfTestReport {
     pub(super) fn new(lines: &[String], controllers: &[String], cannot_enforce: Vec<&'static str>) -> Self {
-        let facts: BTreeMap<String, String> =
-            lines.iter().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let facts: BTreeMap<String, String> = lines
+            .iter()
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
         let is = |name: &str, value: &str| facts.get(name).is_some_and(|found| found == value);
         let bounding = facts.get("CapBnd").and_then(|mask| u64::from_str_radix(mask, 16).ok());
         Self {
-            seccomp_in_force: is("Seccomp", "2") && is("keyctl_denied", "true") && is("clone_newuser_denied", "true"),
+            seccomp_in_force: is("Seccomp", "2")
+                && is("keyctl_denied", "true")
+                && is("clone_newuser_denied", "true"),
             device_rules: match facts.get("block_device_open").map(String::as_str) {
                 Some("untried") => DeviceRules::Untried,
                 Some(text) if text.starts_with("no") => DeviceRules::Enforced,
@@ -65,10 +70,19 @@ impl SelfTestReport {
         let rebuild = "lighter-oci must be built with libcontainer's features libseccomp and cgroupsv2_devices, on a kernel with CONFIG_SECCOMP_FILTER and CONFIG_CGROUP_BPF";
         let checks = [
             (self.seccomp_in_force, format!("the seccomp profile is not in force: {rebuild}")),
-            (self.device_rules != DeviceRules::NotEnforced, format!("a container can open a block device of the host: {rebuild}")),
-            (self.default_devices_work, "a container cannot write /dev/null: the device rules forbid too much".to_owned()),
+            (
+                self.device_rules != DeviceRules::NotEnforced,
+                format!("a container can open a block device of the host: {rebuild}"),
+            ),
+            (
+                self.default_devices_work,
+                "a container cannot write /dev/null: the device rules forbid too much".to_owned(),
+            ),
             (self.no_new_privileges, "no-new-privileges is not in force".to_owned()),
-            (self.capabilities_limited, "a container holds other capabilities than the default set".to_owned()),
+            (
+                self.capabilities_limited,
+                "a container holds other capabilities than the default set".to_owned(),
+            ),
             (self.masked_paths_in_force, "masked or read-only paths of /proc are not in force".to_owned()),
         ];
         checks.into_iter().filter(|(fine, _)| !fine).map(|(_, problem)| problem).collect()

@@ -11,7 +11,10 @@ pub(super) fn nodes(request: &SpecRequest<'_>) -> Result<Vec<Value>, SpecError> 
     let asked = request.container.linux_parameters.iter().flat_map(|parameters| &parameters.devices);
     for device in asked {
         if !request.privileges.devices {
-            return Err(SpecError::DevicesNotAllowed { container: container(), device: device.host_path.clone() });
+            return Err(SpecError::DevicesNotAllowed {
+                container: container(),
+                device: device.host_path.clone(),
+            });
         }
     }
     let mut list = Vec::new();

@@ -12,7 +12,12 @@ pub(super) fn mounts(request: &SpecRequest<'_>) -> Result<Vec<Value>, SpecError>
     // On v1 the controllers would show the host's tree; development machines do without.
     if request.cgroup_version == CgroupVersion::V2 {
         let access = if privileged { "rw" } else { "ro" };
-        list.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]));
+        list.push(mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &["nosuid", "noexec", "nodev", "relatime", access],
+        ));
     }
     let mut own = Vec::new();
     for tmpfs in request.container.linux_parameters.iter().flat_map(|parameters| &parameters.tmpfs) {
@@ -38,7 +43,12 @@ fn standard(privileged: bool) -> Vec<Value> {
     vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", sys_access]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
@@ -49,7 +59,11 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value
     json!({ "destination": destination, "type": kind, "source": source, "options": options })
 }
 
-fn absolute<'a>(request: &SpecRequest<'_>, member: &'static str, path: &'a str) -> Result<&'a str, SpecError> {
+fn absolute<'a>(
+    request: &SpecRequest<'_>,
+    member: &'static str,
+    path: &'a str,
+) -> Result<&'a str, SpecError> {
     if path.starts_with('/') && !path.contains('\0') {
         return Ok(path);
     }

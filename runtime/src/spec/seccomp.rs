@@ -99,14 +99,30 @@ mod tests {
         let plain = allowed(&[]);
         assert!(plain.len() > 300, "the data file was not read: {} names", PROFILE.allow.len());
         let cases = [
-            ("CAP_SYS_ADMIN", "mount"), ("CAP_SYS_ADMIN", "unshare"), ("CAP_SYS_ADMIN", "clone"), ("CAP_SYS_BOOT", "reboot"),
-            ("CAP_SYS_MODULE", "init_module"), ("CAP_SYS_TIME", "clock_settime"), ("CAP_BPF", "bpf"), ("CAP_SYS_CHROOT", "chroot"),
+            ("CAP_SYS_ADMIN", "mount"),
+            ("CAP_SYS_ADMIN", "unshare"),
+            ("CAP_SYS_ADMIN", "clone"),
+            ("CAP_SYS_BOOT", "reboot"),
+            ("CAP_SYS_MODULE", "init_module"),
+            ("CAP_SYS_TIME", "clock_settime"),
+            ("CAP_BPF", "bpf"),
+            ("CAP_SYS_CHROOT", "chroot"),
         ];
         for (capability, name) in cases {
             assert!(!plain.contains(name), "{name}");
             assert!(allowed(&[capability]).contains(name), "{capability} {name}");
         }
-        for name in ["keyctl", "add_key", "request_key", "kexec_load", "io_uring_setup", "userfaultfd", "swapon", "nfsservctl", "pivot_root"] {
+        for name in [
+            "keyctl",
+            "add_key",
+            "request_key",
+            "kexec_load",
+            "io_uring_setup",
+            "userfaultfd",
+            "swapon",
+            "nfsservctl",
+            "pivot_root",
+        ] {
             assert!(!plain.contains(name), "{name}");
         }
     }

@@ -25,13 +25,22 @@ fn case(container: Value) -> Case {
     let user = User { uid: 0, gid: 0, additional_gids: Vec::new(), home: "/root".to_owned() };
     let image = ImageConfig { cmd: vec!["serve".to_owned()], ..ImageConfig::default() };
     let (mounts, devices) = (Vec::new(), Vec::new());
-    Case { container, image, user, mounts, devices, privileges: Privileges::default(), version: CgroupVersion::V2 }
+    Case {
+        container,
+        image,
+        user,
+        mounts,
+        devices,
+        privileges: Privileges::default(),
+        version: CgroupVersion::V2,
+    }
 }
 
 impl Case {
     fn build(&self) -> Result<(Spec, Limits), SpecError> {
         let definition: TaskDefinition =
-            serde_json::from_value(json!({ "family": "f", "containerDefinitions": [self.container] })).unwrap();
+            serde_json::from_value(json!({ "family": "f", "containerDefinitions": [self.container] }))
+                .unwrap();
         let container: &ContainerDefinition = &definition.container_definitions[0];
         oci_spec(&SpecRequest {
             container,
@@ -74,7 +83,8 @@ fn entrypoint_and_command_combine_as_docker_combines_them() {
         (&[], &["c"], &[], &["x"], &["x"]),
     ];
     for (entrypoint, cmd, entry_point, command, expected) in rows {
-        let mut case = case(json!({ "name": "c", "image": "i", "entryPoint": entry_point, "command": command }));
+        let mut case =
+            case(json!({ "name": "c", "image": "i", "entryPoint": entry_point, "command": command }));
         case.image.entrypoint = words(entrypoint);
         case.image.cmd = words(cmd);
         assert_eq!(case.json()["process"]["args"], json!(expected));
@@ -86,9 +96,19 @@ fn entrypoint_and_command_combine_as_docker_combines_them() {
 
 #[test]
 fn environment_is_layered_and_has_what_every_program_expects() {
-    let mut case = case(json!({ "name": "c", "image": "i", "environment": [{ "name": "A", "value": "definition" }, { "name": "N", "value": "x=y" }] }));
+    let mut case = case(
+        json!({ "name": "c", "image": "i", "environment": [{ "name": "A", "value": "definition" }, { "name": "N", "value": "x=y" }] }),
+    );
     case.image.env = words(&["PATH=/image", "A=image", "B=image", "EXTRA=image", "no value"]);
-    let expected = json!(["PATH=/image", "HOSTNAME=host", "HOME=/root", "A=definition", "B=image", "EXTRA=last", "N=x=y"]);
+    let expected = json!([
+        "PATH=/image",
+        "HOSTNAME=host",
+        "HOME=/root",
+        "A=definition",
+        "B=image",
+        "EXTRA=last",
+        "N=x=y"
+    ]);
     assert_eq!(case.json()["process"]["env"], expected);
 }
 
@@ -105,7 +125,8 @@ fn a_user_other_than_root_holds_no_capability() {
 
 #[test]
 fn limits_are_numbers_of_the_kernel() {
-    let mut case = case(json!({ "name": "c", "image": "i", "cpu": 256, "memory": 20, "memoryReservation": 10 }));
+    let mut case =
+        case(json!({ "name": "c", "image": "i", "cpu": 256, "memory": 20, "memoryReservation": 10 }));
     let (_, limits) = case.build().unwrap();
     let expected = Limits {
         cpu_quota_us: Some(25_000),
@@ -126,10 +147,19 @@ fn limits_are_numbers_of_the_kernel() {
 
 #[test]
 fn devices_begin_with_deny_all_and_end_with_what_was_asked() {
-    let mut case = case(json!({ "name": "c", "image": "i", "linuxParameters": { "devices": [{ "hostPath": "/dev/fuse" }] } }));
+    let mut case = case(
+        json!({ "name": "c", "image": "i", "linuxParameters": { "devices": [{ "hostPath": "/dev/fuse" }] } }),
+    );
     assert!(matches!(case.build(), Err(SpecError::DevicesNotAllowed { .. })));
     case.privileges.devices = true;
-    let device = HostDevice { path: "/dev/fuse".to_owned(), block: false, major: 10, minor: 229, mode: 0o20666, access: "rw".to_owned() };
+    let device = HostDevice {
+        path: "/dev/fuse".to_owned(),
+        block: false,
+        major: 10,
+        minor: 229,
+        mode: 0o20666,
+        access: "rw".to_owned(),
+    };
     case.devices = vec![device.clone()];
     let json = case.json();
     let rules = json["linux"]["resources"]["devices"].as_array().unwrap();
@@ -150,7 +180,10 @@ fn a_privileged_container_is_unconfined_only_where_that_is_allowed() {
     case.privileges.privileged = true;
     let json = case.json();
     for absent in ["maskedPaths", "readonlyPaths"] {
-        assert!(json["linux"].get(absent).is_none_or(|value| value.is_null() || value == &json!([])), "{absent}");
+        assert!(
+            json["linux"].get(absent).is_none_or(|value| value.is_null() || value == &json!([])),
+            "{absent}"
+        );
     }
     assert_eq!(json["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 41);
     assert_eq!(json["process"]["noNewPrivileges"], false);
@@ -158,11 +191,22 @@ fn a_privileged_container_is_unconfined_only_where_that_is_allowed() {
 
 #[test]
 fn mounts_come_outer_before_inner() {
-    let mut case = case(json!({ "name": "c", "image": "i", "linuxParameters": { "tmpfs": [{ "containerPath": "/a/b", "size": 1 }] } }));
-    let bind = |destination: &str| BindMount { source: "/src".into(), destination: destination.to_owned(), read_only: true };
+    let mut case = case(
+        json!({ "name": "c", "image": "i", "linuxParameters": { "tmpfs": [{ "containerPath": "/a/b", "size": 1 }] } }),
+    );
+    let bind = |destination: &str| BindMount {
+        source: "/src".into(),
+        destination: destination.to_owned(),
+        read_only: true,
+    };
     case.mounts = vec![bind("/a/b/c"), bind("/a"), bind("/z/")];
     let json = case.json();
-    let all: Vec<&str> = json["mounts"].as_array().unwrap().iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
+    let all: Vec<&str> = json["mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|mount| mount["destination"].as_str().unwrap())
+        .collect();
     assert_eq!(&all[all.len() - 4..], ["/a", "/z/", "/a/b", "/a/b/c"]);
     case.mounts = vec![bind("relative")];
     assert!(matches!(case.build(), Err(SpecError::NotAbsolute { .. })));

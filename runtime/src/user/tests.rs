@@ -4,7 +4,8 @@ use super::{UserError, resolve, resolve_in};
 use std::fs;
 use std::os::unix::fs::symlink;
 
-const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/var/www:/bin/sh\n1000:x:7:8::/seven:\nbad line\n";
+const PASSWD: &str =
+    "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/var/www:/bin/sh\n1000:x:7:8::/seven:\nbad line\n";
 const GROUP: &str = "root:x:0:\nweb:x:34:\nlog:x:50:web,root\naudio:x:29:other,web\nlog2:x:50:web\n";
 
 #[test]
@@ -20,10 +21,18 @@ fn users_are_found_as_docker_finds_them() {
     ];
     for (text, uid, gid, groups, home) in cases {
         let user = resolve_in(text, PASSWD, GROUP).unwrap();
-        assert_eq!((user.uid, user.gid, user.additional_gids.as_slice(), user.home.as_str()), (uid, gid, groups, home), "{text}");
+        assert_eq!(
+            (user.uid, user.gid, user.additional_gids.as_slice(), user.home.as_str()),
+            (uid, gid, groups, home),
+            "{text}"
+        );
     }
-    assert!(matches!(resolve_in("nobody", PASSWD, GROUP), Err(UserError::NoUser { user }) if user == "nobody"));
-    assert!(matches!(resolve_in("web:none", PASSWD, GROUP), Err(UserError::NoGroup { group }) if group == "none"));
+    assert!(
+        matches!(resolve_in("nobody", PASSWD, GROUP), Err(UserError::NoUser { user }) if user == "nobody")
+    );
+    assert!(
+        matches!(resolve_in("web:none", PASSWD, GROUP), Err(UserError::NoGroup { group }) if group == "none")
+    );
 }
 
 #[test]

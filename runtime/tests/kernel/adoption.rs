@@ -27,7 +27,10 @@ async fn a_new_agent_finds_the_same_processes_ports_and_exits() {
     drop(shim);
     // Nobody is connected while this one ends.
     fs::write(node.rootfs.join("tmp/end"), "").unwrap();
-    eventually("the exit is on record", async || node.runtime.recorded_exits(&node.task).contains_key(&name("ends"))).await;
+    eventually("the exit is on record", async || {
+        node.runtime.recorded_exits(&node.task).contains_key(&name("ends"))
+    })
+    .await;
     let Adopted { handle, status } = node.runtime.adopt(&node.task).await.unwrap();
     let find = |text: &str| status.containers.iter().find(|container| container.name == name(text)).unwrap();
     assert_eq!((find("stays").phase, find("stays").pid), (Phase::Running, Some(stays.pid)));
@@ -77,12 +80,18 @@ async fn a_dead_shim_is_noticed_and_its_containers_are_killed() {
     let node = Node::new();
     let shim = node.shim().await;
     let mut events = shim.events();
-    let started = node.start(&shim, shell("c", "trap '' TERM; while :; do sleep 0.02 2>/dev/null; done")).await.unwrap();
+    let started = node
+        .start(&shim, shell("c", "trap '' TERM; while :; do sleep 0.02 2>/dev/null; done"))
+        .await
+        .unwrap();
     node.start(&shim, shell("done", "exit 6")).await.unwrap();
     assert_eq!(exit_of(&mut events, "done").await.status, ExitStatus::Exited(6));
     let pid = shim.status().await.unwrap().shim_pid;
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    assert_eq!(tokio::time::timeout(DEADLINE, events.recv()).await.unwrap().unwrap(), ShimEvent::Disconnected);
+    assert_eq!(
+        tokio::time::timeout(DEADLINE, events.recv()).await.unwrap().unwrap(),
+        ShimEvent::Disconnected
+    );
     match node.runtime.adopt(&node.task).await {
         Err(AdoptError::ShimGone { exits, killed, .. }) => {
             assert_eq!(exits.len(), 1);

@@ -40,7 +40,11 @@ async fn the_default_profile_lets_programs_work_and_refuses_namespaces() {
     let script = "(exit 0) && echo forked; unshare -m true 2>&1; mount -t tmpfs none /tmp 2>&1; echo done";
     let (_, output) = node.run(script).await;
     assert!(output.contains("forked") && output.contains("done"), "{output}");
-    assert_eq!(output.matches("not permitted").count() + output.matches("ermission denied").count(), 2, "{output}");
+    assert_eq!(
+        output.matches("not permitted").count() + output.matches("ermission denied").count(),
+        2,
+        "{output}"
+    );
 }
 
 #[tokio::test]
@@ -51,8 +55,12 @@ async fn nothing_of_the_host_is_open_in_a_container() {
     // 3 is the directory that ls reads.
     assert_eq!(open, BTreeSet::from(["0", "1", "2", "3"]), "{output}");
     let devices: BTreeSet<&str> = output.lines().filter(|line| line.parse::<u32>().is_err()).collect();
-    let devices: BTreeSet<&str> = devices.into_iter().filter(|name| !matches!(*name, "core" | "kcore")).collect();
-    let expected = ["fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"];
+    let devices: BTreeSet<&str> =
+        devices.into_iter().filter(|name| !matches!(*name, "core" | "kcore")).collect();
+    let expected = [
+        "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
+        "urandom", "zero",
+    ];
     assert_eq!(devices, BTreeSet::from(expected));
 }
 
@@ -64,7 +72,11 @@ async fn proc_and_sys_are_masked_and_read_only() {
     let (_, output) = node.run(script).await;
     let lines: Vec<&str> = output.lines().collect();
     assert_eq!(&lines[..3], ["0", "0", "0"], "{output}");
-    assert_eq!(output.matches("ead-only file system").count() + output.matches("nonexistent").count(), 3, "{output}");
+    assert_eq!(
+        output.matches("ead-only file system").count() + output.matches("nonexistent").count(),
+        3,
+        "{output}"
+    );
     assert!(output.contains("end"));
 }
 
@@ -77,7 +89,10 @@ async fn a_read_only_root_file_system_is_read_only_and_its_tmpfs_and_volumes_are
         BindMount { source: volume.clone(), destination: "/data".to_owned(), read_only: false },
         BindMount { source: volume.clone(), destination: "/data-ro".to_owned(), read_only: true },
     ];
-    let mut container = shell("c", "touch /x 2>&1; touch /data-ro/x 2>&1; echo kept > /data/file; cat /data-ro/file; touch /scratch/y && stat -f -c %T /scratch");
+    let mut container = shell(
+        "c",
+        "touch /x 2>&1; touch /data-ro/x 2>&1; echo kept > /data/file; cat /data-ro/file; touch /scratch/y && stat -f -c %T /scratch",
+    );
     container["readonlyRootFilesystem"] = json!(true);
     container["linuxParameters"] = json!({ "tmpfs": [{ "containerPath": "/scratch", "size": 8 }] });
     let (exit, output) = node.run_container(container).await;

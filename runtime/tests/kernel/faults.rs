@@ -10,7 +10,14 @@ use std::path::Path;
 fn with_helper(script: &str, directory: &Path) -> impl FnOnce(&mut RuntimeConfig) + use<> {
     let path = directory.join("helper");
     let oci = bin_dir().join("lighter-oci");
-    fs::write(&path, format!("#!/bin/sh\nOCI={}\n[ \"$1\" != compile-seccomp ] || exec $OCI \"$@\"\n{script}\n", oci.display())).unwrap();
+    fs::write(
+        &path,
+        format!(
+            "#!/bin/sh\nOCI={}\n[ \"$1\" != compile-seccomp ] || exec $OCI \"$@\"\n{script}\n",
+            oci.display()
+        ),
+    )
+    .unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     move |config| config.oci_path = path
 }

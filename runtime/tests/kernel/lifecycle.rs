@@ -10,12 +10,20 @@ use std::fs;
 #[tokio::test]
 async fn a_container_runs_and_its_exit_code_and_output_are_kept() {
     let node = Node::new();
-    let (exit, output) = node.run("echo out; echo err >&2; echo \"$HOSTNAME $(hostname) $HOME $PATH\"; exit 42").await;
+    let (exit, output) =
+        node.run("echo out; echo err >&2; echo \"$HOSTNAME $(hostname) $HOME $PATH\"; exit 42").await;
     assert_eq!(exit.status, ExitStatus::Exited(42));
     assert!(!exit.oom_killed);
     let mut lines: Vec<&str> = output.lines().collect();
     lines.sort_unstable();
-    assert_eq!(lines, ["err", "host-of-test host-of-test /root /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "out"]);
+    assert_eq!(
+        lines,
+        [
+            "err",
+            "host-of-test host-of-test /root /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "out"
+        ]
+    );
     let log = fs::read_to_string(node.log_path("c")).unwrap();
     assert!(log.lines().any(|line| line.ends_with(" stdout F out")), "{log}");
     assert!(log.lines().any(|line| line.ends_with(" stderr F err")), "{log}");
@@ -42,7 +50,9 @@ async fn a_stop_signal_reaches_the_program_and_kill_needs_no_cooperation() {
     let node = Node::new();
     let shim = node.shim().await;
     let mut events = shim.events();
-    node.start(&shim, shell("polite", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done")).await.unwrap();
+    node.start(&shim, shell("polite", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done"))
+        .await
+        .unwrap();
     node.start(&shim, shell("deaf", "trap '' TERM; sleep 1000 & sleep 1000")).await.unwrap();
     eventually("the trap is set", async || node.output("polite").contains("ready")).await;
     shim.signal(&"polite".parse().unwrap(), 15).await.unwrap();
@@ -62,7 +72,10 @@ async fn users_groups_and_working_directories_are_those_of_the_definition() {
     let mut container = shell("c", "id -u; id -g; id -G; pwd; echo $HOME");
     container["user"] = json!("web");
     let (_, output) = node.run_container(container).await;
-    assert_eq!(output.lines().collect::<Vec<_>>(), ["1000", "1001", "1001 29 50", "/made/for/it", "/home/web"]);
+    assert_eq!(
+        output.lines().collect::<Vec<_>>(),
+        ["1000", "1001", "1001 29 50", "/made/for/it", "/home/web"]
+    );
     let mut container = shell("c", "id -u; id -g; id -G");
     container["user"] = json!("4242:log");
     node.image.working_dir = String::new();
@@ -81,7 +94,11 @@ async fn a_program_that_cannot_run_is_refused_in_words() {
     fs::write(node.rootfs.join("bin/text"), "no program\n").unwrap();
     fs::write(node.rootfs.join("bin/broken"), b"\x7fELFbroken").unwrap();
     std::os::unix::fs::chown(node.rootfs.join("bin/text"), Some(0), Some(0)).unwrap();
-    std::fs::set_permissions(node.rootfs.join("bin/broken"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(
+        node.rootfs.join("bin/broken"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
     let shim = node.shim().await;
     let cases = [
         ("foo", "exec: \"foo\": executable file not found in $PATH"),
@@ -91,7 +108,10 @@ async fn a_program_that_cannot_run_is_refused_in_words() {
         ("/bin/broken", "exec: \"/bin/broken\": exec format error"),
     ];
     for (at, (program, words)) in cases.into_iter().enumerate() {
-        let error = node.start(&shim, json!({ "name": format!("c{at}"), "image": "i", "entryPoint": [program] })).await.unwrap_err();
+        let error = node
+            .start(&shim, json!({ "name": format!("c{at}"), "image": "i", "entryPoint": [program] }))
+            .await
+            .unwrap_err();
         assert_eq!(error.ecs_name(), "CannotStartContainerError", "{error}");
         assert_eq!(error.to_string(), words);
     }
@@ -111,7 +131,8 @@ async fn a_program_only_its_owner_may_execute_runs_for_its_owner() {
     fs::copy(node.rootfs.join("bin/busybox"), &path).unwrap();
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o500)).unwrap();
     std::os::unix::fs::chown(&path, Some(1000), None).unwrap();
-    let container = json!({ "name": "c", "image": "i", "entryPoint": ["/opt/busybox", "echo", "works"], "user": "web" });
+    let container =
+        json!({ "name": "c", "image": "i", "entryPoint": ["/opt/busybox", "echo", "works"], "user": "web" });
     let (exit, output) = node.run_container(container).await;
     assert_eq!((exit.status, output.as_str()), (ExitStatus::Exited(0), "works"));
 }
@@ -119,7 +140,11 @@ async fn a_program_only_its_owner_may_execute_runs_for_its_owner() {
 #[tokio::test]
 async fn a_failed_creation_says_what_failed() {
     let mut node = Node::new();
-    node.mounts.push(lighter_runtime::BindMount { source: "/nowhere/at/all".into(), destination: "/data".to_owned(), read_only: true });
+    node.mounts.push(lighter_runtime::BindMount {
+        source: "/nowhere/at/all".into(),
+        destination: "/data".to_owned(),
+        read_only: true,
+    });
     let shim = node.shim().await;
     let error = node.start(&shim, shell("c", "true")).await.unwrap_err();
     assert!(matches!(error, StartError::CannotCreate { .. }), "{error}");

@@ -20,12 +20,16 @@ async fn limits_are_read_back_from_the_kernel() {
     assert_eq!(started.limits.memory_max_bytes, Some(20 << 20));
     assert_eq!(started.limits.pids_max, Some(200));
     // And the files say the same, found through the process.
-    let (file, expected) = if cgroup::is_v2() { ("cpu.max", "25000 100000") } else { ("cpu.cfs_quota_us", "25000") };
+    let (file, expected) =
+        if cgroup::is_v2() { ("cpu.max", "25000 100000") } else { ("cpu.cfs_quota_us", "25000") };
     assert_eq!(read_limit(started.pid, "cpu", file), expected);
     let file = if cgroup::is_v2() { "memory.max" } else { "memory.limit_in_bytes" };
     assert_eq!(read_limit(started.pid, "memory", file), (20 << 20).to_string());
     let file = if cgroup::is_v2() { "memory.swap.max" } else { "memory.memsw.limit_in_bytes" };
-    assert_eq!(read_limit(started.pid, "memory", file), if cgroup::is_v2() { "0".to_owned() } else { (20 << 20).to_string() });
+    assert_eq!(
+        read_limit(started.pid, "memory", file),
+        if cgroup::is_v2() { "0".to_owned() } else { (20 << 20).to_string() }
+    );
     node.leave_nothing(&shim).await;
 }
 
@@ -63,7 +67,8 @@ async fn a_busy_loop_gets_its_quota_and_no_more() {
 #[tokio::test]
 async fn processes_beyond_the_limit_are_refused() {
     let node = Node::with_config(|config| config.pids_max_default = 10);
-    let (_, output) = node.run("for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do sleep 5 & done; echo survived").await;
+    let (_, output) =
+        node.run("for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do sleep 5 & done; echo survived").await;
     assert!(output.contains("an't fork") || output.contains("temporarily unavailable"), "{output}");
 }
 
@@ -74,8 +79,10 @@ async fn a_limit_of_the_task_holds_for_its_containers_together() {
     let shim = node.runtime.start_shim(&node.task, limits).await.unwrap();
     let mut events = shim.events();
     // Each container may have 32 MiB, both together too: one of them has to go.
-    let hog = |name: &str| json!({ "name": name, "image": "i",
-        "entryPoint": ["/bin/awk", "BEGIN { x = \"0123456789abcdef\"; while (length(x) < 9000000) x = x x; print \"grown\"; while (1) ; }"] });
+    let hog = |name: &str| {
+        json!({ "name": name, "image": "i",
+        "entryPoint": ["/bin/awk", "BEGIN { x = \"0123456789abcdef\"; while (length(x) < 9000000) x = x x; print \"grown\"; while (1) ; }"] })
+    };
     node.start(&shim, hog("a")).await.unwrap();
     node.start(&shim, hog("b")).await.unwrap();
     let first = tokio::time::timeout(crate::support::DEADLINE, events.recv()).await.unwrap().unwrap();
@@ -92,7 +99,9 @@ async fn a_task_limit_the_kernel_does_not_take_is_an_error() {
     let node = Node::new();
     let limits = TaskLimits { cpu_units: None, memory_mib: Some(u64::MAX >> 20) };
     match node.runtime.start_shim(&node.task, limits).await {
-        Err(StartShimError::Cgroup(CgroupError::NotInForce { difference, .. })) => assert!(difference.contains("memory")),
+        Err(StartShimError::Cgroup(CgroupError::NotInForce { difference, .. })) => {
+            assert!(difference.contains("memory"))
+        }
         Err(StartShimError::Cgroup(CgroupError::Limits { .. })) => {}
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("a limit that is not in force was accepted"),
@@ -106,7 +115,10 @@ fn read_limit(pid: i32, controller: &str, file: &str) -> String {
     let path = if cgroup::is_v2() {
         format!("/sys/fs/cgroup{}", text.lines().find_map(|line| line.strip_prefix("0::")).unwrap())
     } else {
-        let line = text.lines().find(|line| line.split(':').nth(1).unwrap().split(',').any(|name| name == controller)).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.split(':').nth(1).unwrap().split(',').any(|name| name == controller))
+            .unwrap();
         format!("/sys/fs/cgroup/{controller}{}", line.splitn(3, ':').nth(2).unwrap())
     };
     fs::read_to_string(format!("{path}/{file}")).unwrap().trim().to_owned()
@@ -115,6 +127,14 @@ fn read_limit(pid: i32, controller: &str, file: &str) -> String {
 /// User and system time of a process, from /proc/pid/stat in ticks of 10 ms.
 fn cpu_time(pid: i32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<u64> = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(11).take(2).map(|text| text.parse().unwrap()).collect();
+    let fields: Vec<u64> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|text| text.parse().unwrap())
+        .collect();
     Duration::from_millis((fields[0] + fields[1]) * 10)
 }

@@ -12,10 +12,14 @@ async fn long_lines_are_split_and_marked() {
     let node = Node::new();
     let (_, _) = node.run("head -c 40000 /dev/zero | awk '{ gsub(/\\0/, \"x\"); print }' 2>/dev/null; yes x | head -n 20000 | awk '{ printf \"%s\", $0 } END { print \"\" }'").await;
     let log = fs::read_to_string(node.log_path("c")).unwrap();
-    let marks: Vec<(&str, usize)> = log.lines().map(|line| {
-        let fields: Vec<&str> = line.splitn(4, ' ').collect();
-        (fields[2], fields[3].len())
-    }).filter(|(_, length)| *length > 0).collect();
+    let marks: Vec<(&str, usize)> = log
+        .lines()
+        .map(|line| {
+            let fields: Vec<&str> = line.splitn(4, ' ').collect();
+            (fields[2], fields[3].len())
+        })
+        .filter(|(_, length)| *length > 0)
+        .collect();
     let tail: Vec<_> = marks.iter().rev().take(2).rev().copied().collect();
     assert_eq!(tail, [("P", 16_384), ("F", 20_000 - 16_384)], "{marks:?}");
 }
@@ -25,7 +29,10 @@ async fn logs_rotate_and_are_read_across_files() {
     let node = Node::with_config(|config| config.log = LogConfig { file_bytes_max: 20_000, files_max: 3 });
     let (_, _) = node.run("i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done").await;
     let directory = node.runtime.config().task_log_dir(&node.task);
-    let mut files: Vec<String> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut files: Vec<String> = fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     files.sort();
     assert_eq!(files, ["c.log", "c.log.1", "c.log.2"]);
     for file in &files {
@@ -35,7 +42,8 @@ async fn logs_rotate_and_are_read_across_files() {
     let mut numbers = Vec::new();
     while let Some(line) = reader.next().await.unwrap() {
         assert_eq!((line.stream, line.partial), (LogStream::Stdout, false));
-        numbers.push(String::from_utf8(line.text).unwrap().trim_start_matches("line ").parse::<u32>().unwrap());
+        numbers
+            .push(String::from_utf8(line.text).unwrap().trim_start_matches("line ").parse::<u32>().unwrap());
     }
     let first = numbers[0];
     assert_eq!(numbers, (first..2000).collect::<Vec<_>>(), "no record is missing or doubled");
@@ -89,9 +97,23 @@ async fn a_fast_writer_is_logged_whole() {
 }
 
 fn mount_tmpfs(directory: &std::path::Path, options: &str) {
-    assert!(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(directory).status().unwrap().success());
+    assert!(
+        Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(directory)
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 fn remount_tmpfs(directory: &std::path::Path, options: &str) {
-    assert!(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(directory).status().unwrap().success());
+    assert!(
+        Command::new("mount")
+            .args(["-o", &format!("remount,{options}")])
+            .arg(directory)
+            .status()
+            .unwrap()
+            .success()
+    );
 }

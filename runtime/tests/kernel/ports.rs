@@ -43,7 +43,10 @@ async fn a_taken_port_is_named_and_nothing_of_the_list_is_bound() {
         let probe = TcpListener::bind("0.0.0.0:0").unwrap();
         probe.local_addr().unwrap().port()
     };
-    let error = shim.bind_ports(&[any(TransportProtocol::Tcp, other), any(TransportProtocol::Tcp, taken)]).await.unwrap_err();
+    let error = shim
+        .bind_ports(&[any(TransportProtocol::Tcp, other), any(TransportProtocol::Tcp, taken)])
+        .await
+        .unwrap_err();
     match error {
         BindError::Port { port, errno, .. } => assert_eq!((port, errno), (taken, nix::libc::EADDRINUSE)),
         other => panic!("{other:?}"),

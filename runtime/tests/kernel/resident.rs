@@ -25,17 +25,27 @@ async fn a_shim_has_one_thread_little_memory_and_nothing_inherited() {
     let private = kib("Private_Clean") + kib("Private_Dirty");
     println!("shim: private {private} KiB, PSS {} KiB", kib("Pss"));
     assert!(private <= 205, "0.2 MiB are allowed, {private} KiB are private");
-    let open: BTreeSet<String> = fs::read_dir(format!("/proc/{pid}/fd")).unwrap()
+    let open: BTreeSet<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
         .map(|entry| fs::read_link(entry.unwrap().path()).unwrap().to_string_lossy().into_owned())
         .map(|target| target.split(':').next().unwrap().to_owned())
         .collect();
     let known = ["/dev/null", "socket", "pipe", "anon_inode"];
     let log = node.log_path("c").display().to_string();
-    let foreign: Vec<_> = open.iter().filter(|target| !known.contains(&target.as_str()) && **target != log).collect();
+    let foreign: Vec<_> =
+        open.iter().filter(|target| !known.contains(&target.as_str()) && **target != log).collect();
     assert!(foreign.is_empty(), "{foreign:?}");
     // Own session, and not a child of this process.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<i32> = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(1).take(3).map(|text| text.parse().unwrap()).collect();
+    let fields: Vec<i32> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .skip(1)
+        .take(3)
+        .map(|text| text.parse().unwrap())
+        .collect();
     assert_ne!(fields[0], std::process::id() as i32);
     assert_eq!(fields[2], pid);
     other_node.leave_nothing(&other).await;
@@ -61,8 +71,20 @@ async fn latency_is_printed() {
     // What a busy machine does not blur: processor time of helpers and containers, in ticks of 10 ms.
     let pid = shim.status().await.unwrap().shim_pid;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let children: Vec<u64> = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(13).take(2).map(|text| text.parse().unwrap()).collect();
-    println!("processor time of a start: user {} ms, system {} ms", children[0] * 10 / 20, children[1] * 10 / 20);
+    let children: Vec<u64> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .skip(13)
+        .take(2)
+        .map(|text| text.parse().unwrap())
+        .collect();
+    println!(
+        "processor time of a start: user {} ms, system {} ms",
+        children[0] * 10 / 20,
+        children[1] * 10 / 20
+    );
     println!("start_container: p50 {:?}, p90 {:?}", times[10], times[18]);
     node.leave_nothing(&shim).await;
 }

@@ -6,8 +6,8 @@ use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
 use lighter_model::task_definition::{ContainerDefinition, TaskDefinition};
 use lighter_runtime::{
-    BindMount, Bundle, BundleError, BundleRequest, CgroupRoot, LogConfig, Privileges, Runtime, RuntimeConfig, ShimEvent,
-    ShimHandle, StartError, Started, TaskLimits,
+    BindMount, Bundle, BundleError, BundleRequest, CgroupRoot, LogConfig, Privileges, Runtime, RuntimeConfig,
+    ShimEvent, ShimHandle, StartError, Started, TaskLimits,
 };
 use serde_json::{Value, json};
 use std::fs;
@@ -166,7 +166,10 @@ impl Node {
         for container in shim.status().await.map(|status| status.containers).unwrap_or_default() {
             shim.kill(&container.name).await.unwrap();
             let name = container.name;
-            eventually("the container ends", async || !matches!(shim.remove_container(&name).await, Err(lighter_runtime::RequestError::Busy))).await;
+            eventually("the container ends", async || {
+                !matches!(shim.remove_container(&name).await, Err(lighter_runtime::RequestError::Busy))
+            })
+            .await;
         }
         let _ = shim.shutdown().await;
         self.remove().await;
@@ -183,7 +186,9 @@ impl Node {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let directory = self.directory.path().display().to_string();
         assert!(!mounts.contains(&format!("{directory}/rootfs")), "a mount is left");
-        if let Some(pid) = shim_pid.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("pid="))) {
+        if let Some(pid) =
+            shim_pid.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("pid=")))
+        {
             eventually("the shim ends", async || !is_alive(pid.parse().unwrap())).await;
         }
         assert_eq!(processes_with(&name), Vec::<i32>::new(), "processes are left");
@@ -211,10 +216,17 @@ fn make_rootfs(rootfs: &Path) {
     }
     fs::set_permissions(rootfs.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
     fs::copy(busybox, rootfs.join("bin/busybox")).unwrap();
-    for name in ["sh", "cat", "ls", "id", "echo", "sleep", "dd", "mknod", "grep", "head", "tail", "mount", "unshare", "readlink", "env", "kill", "awk", "yes", "stat", "true", "pwd", "ps", "hostname", "touch", "wc"] {
+    for name in [
+        "sh", "cat", "ls", "id", "echo", "sleep", "dd", "mknod", "grep", "head", "tail", "mount", "unshare",
+        "readlink", "env", "kill", "awk", "yes", "stat", "true", "pwd", "ps", "hostname", "touch", "wc",
+    ] {
         symlink("busybox", rootfs.join("bin").join(name)).unwrap();
     }
-    fs::write(rootfs.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/home/web:/bin/sh\n").unwrap();
+    fs::write(
+        rootfs.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/home/web:/bin/sh\n",
+    )
+    .unwrap();
     fs::write(rootfs.join("etc/group"), "root:x:0:\nweb:x:1001:\nlog:x:50:web\naudio:x:29:web\n").unwrap();
 }
 
@@ -224,8 +236,10 @@ pub(crate) fn shell(name: &str, script: &str) -> Value {
 }
 
 fn definitions(container: Value) -> (TaskDefinition, ContainerDefinition) {
-    let definition: TaskDefinition =
-        serde_json::from_value(json!({ "family": "test", "networkMode": "host", "containerDefinitions": [container] })).unwrap();
+    let definition: TaskDefinition = serde_json::from_value(
+        json!({ "family": "test", "networkMode": "host", "containerDefinitions": [container] }),
+    )
+    .unwrap();
     let container = definition.container_definitions[0].clone();
     (definition, container)
 }
@@ -262,15 +276,24 @@ pub(crate) fn is_alive(pid: i32) -> bool {
 
 /// Processes whose command line holds `text`, this one aside.
 pub(crate) fn processes_with(text: &str) -> Vec<i32> {
-    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let pids = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| *pid != std::process::id() as i32 && is_alive(*pid))
-        .filter(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(text)))
+        .filter(|pid| {
+            fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))
+        })
         .collect()
 }
 
 /// Directories of that name anywhere in the cgroup hierarchies, three levels deep.
 fn find_cgroups(name: &str) -> Vec<PathBuf> {
-    let output = Command::new("find").args(["/sys/fs/cgroup", "-maxdepth", "6", "-type", "d", "-name", name]).output().unwrap();
+    let output = Command::new("find")
+        .args(["/sys/fs/cgroup", "-maxdepth", "6", "-type", "d", "-name", name])
+        .output()
+        .unwrap();
     String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect()
 }
 

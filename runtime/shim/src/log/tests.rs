@@ -34,11 +34,10 @@ fn a_long_line_is_split_and_a_line_of_exactly_the_maximum_is_not() {
     assert_eq!(split(&[&exact]), [(vec![b'x'; PART_BYTES_MAX], true)]);
     let longer = [vec![b'x'; PART_BYTES_MAX * 2 + 5], b"\n".to_vec()].concat();
     let parts = split(&[&longer]);
-    assert_eq!(parts.iter().map(|(text, whole)| (text.len(), *whole)).collect::<Vec<_>>(), [
-        (PART_BYTES_MAX, false),
-        (PART_BYTES_MAX, false),
-        (5, true)
-    ]);
+    assert_eq!(
+        parts.iter().map(|(text, whole)| (text.len(), *whole)).collect::<Vec<_>>(),
+        [(PART_BYTES_MAX, false), (PART_BYTES_MAX, false), (5, true)]
+    );
 }
 
 #[test]

@@ -42,9 +42,15 @@ pub(super) struct Container {
 }
 
 impl Container {
-    pub(super) fn new(request: StartContainer, request_id: u32, helper: Helper, pipes: (OwnedFd, OwnedFd)) -> Self {
+    pub(super) fn new(
+        request: StartContainer,
+        request_id: u32,
+        helper: Helper,
+        pipes: (OwnedFd, OwnedFd),
+    ) -> Self {
         let log = LogWriter::new(PathBuf::from(&request.log_path), request.log);
-        let output = |pipe: OwnedFd| Output { pipe: Some(File::from(pipe)), splitter: LineSplitter::default() };
+        let output =
+            |pipe: OwnedFd| Output { pipe: Some(File::from(pipe)), splitter: LineSplitter::default() };
         Self {
             request,
             request_id,
@@ -200,7 +206,8 @@ impl Container {
 
     pub(super) fn signal(&self, signal: i32) -> Result<(), i32> {
         match &self.pidfd {
-            Some(pidfd) => sys::pidfd_send_signal(pidfd, signal).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)),
+            Some(pidfd) => sys::pidfd_send_signal(pidfd, signal)
+                .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)),
             None => Err(libc::ESRCH),
         }
     }

@@ -18,7 +18,12 @@ pub(super) struct Helper {
 }
 
 impl Helper {
-    pub(super) fn spawn(program: &str, request: &HelperRequest, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Self> {
+    pub(super) fn spawn(
+        program: &str,
+        request: &HelperRequest,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    ) -> io::Result<Self> {
         let (mut ours, theirs) = UnixStream::pair()?;
         let child = Command::new(program)
             .env_clear()

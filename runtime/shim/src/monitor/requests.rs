@@ -9,8 +9,8 @@ use crate::sys;
 use lighter_shim_wire::helper::HelperFailed;
 use lighter_shim_wire::message::{HelloReply, StartFailure};
 use lighter_shim_wire::{
-    FailureKind, HelloRange, HelperReport, HelperRequest, Reply, Request, ShimMessage, StartContainer, VERSION_MAX,
-    VERSION_MIN,
+    FailureKind, HelloRange, HelperReport, HelperRequest, Reply, Request, ShimMessage, StartContainer,
+    VERSION_MAX, VERSION_MIN,
 };
 use std::io;
 
@@ -156,7 +156,11 @@ impl Monitor {
                     sys::ChildEnd::Exited(code) => format!("with code {code}"),
                     sys::ChildEnd::Signaled(signal) => format!("by signal {signal}"),
                 };
-                self.give_up(at, FailureKind::HelperDied, format!("the runtime helper ended {how} before it had answered"));
+                self.give_up(
+                    at,
+                    FailureKind::HelperDied,
+                    format!("the runtime helper ended {how} before it had answered"),
+                );
             }
         }
     }
