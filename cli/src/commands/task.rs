@@ -66,10 +66,6 @@ pub fn text(task: &v1::Task, node: &str, now_unix_ms: i64) -> String {
 
 fn of_container(container: &v1::Container) -> String {
     let ports: Vec<String> = container.network_bindings.iter().map(words::binding).collect();
-    let image = match container.image_digest.as_str() {
-        "" => container.image.clone(),
-        digest => format!("{} ({digest})", container.image),
-    };
     let status = words::container_status(container.last_status);
     let status = match words::exit(container) {
         exit if exit.is_empty() => status.to_owned(),
@@ -78,7 +74,8 @@ fn of_container(container: &v1::Container) -> String {
     let essential = if container.essential { ", essential" } else { "" };
     facts(&[
         ("Container", format!("{}{essential}", container.name)),
-        ("  Image", image),
+        ("  Image", container.image.clone()),
+        ("  Digest", container.image_digest.clone()),
         ("  Status", status),
         ("  Reason", container.reason.clone()),
         ("  Pid", if container.pid == 0 { String::new() } else { container.pid.to_string() }),

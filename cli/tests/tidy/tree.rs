@@ -26,7 +26,8 @@ fn collect(directory: &Path, prefix: &str, found: &mut Vec<String>) {
         let path = format!("{prefix}{name}");
         let kind = entry.file_type().unwrap();
         // A build directory says so itself, whatever its name.
-        let skipped = name == "target" || name == ".git" || entry.path().join("CACHEDIR.TAG").exists();
+        let ours = !["target", ".git", ".cache", ".vagrant"].contains(&name.as_str());
+        let skipped = !ours || entry.path().join("CACHEDIR.TAG").exists();
         if kind.is_dir() && !skipped {
             collect(&entry.path(), &format!("{path}/"), found);
         } else if kind.is_file() {
