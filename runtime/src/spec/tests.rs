@@ -139,7 +139,7 @@ fn limits_are_numbers_of_the_kernel() {
     assert_eq!(limits, expected);
     let resources = case.json()["linux"]["resources"].clone();
     assert_eq!(resources["cpu"], json!({ "quota": 25_000, "period": 100_000 }));
-    assert_eq!(resources["unified"], json!({ "cpu.weight": "25" }));
+    assert_eq!(resources["unified"], json!({ "cpu.weight": "25", "memory.swap.max": "0" }));
     assert_eq!(resources["memory"], json!({ "limit": 20 << 20, "swap": 20 << 20, "reservation": 10 << 20 }));
     case.version = CgroupVersion::V1;
     assert_eq!(case.build().unwrap().1.cpu_weight, Some(256));
