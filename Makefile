@@ -13,9 +13,10 @@ help: ## this list
 deps: ## installs the Debian packages that are missing (needs root)
 	@$(DEPS) build test vm demo
 
-build: ## the three binaries for tests, in <target>/bin
+build: ## everything for tests; the three binaries in <target>/bin
 	@$(DEPS) build
-	cargo build -p lighter-cli -p lighter-oci
+# The whole workspace at once: parts of it would build the same dependencies again with other features.
+	cargo build --workspace --all-targets
 	@$(MAKE) --no-print-directory shim
 	@mkdir -p $(TARGET)/bin
 	@install -C -m 755 $(TARGET)/debug/lighter $(TARGET)/debug/lighter-oci $(TARGET)/static/$(STATIC)/release/lighter-shim $(TARGET)/bin/

@@ -78,23 +78,27 @@ fn tiers() -> Result<Vec<Tier>> {
 }
 
 /// One cargo call for the tests/ folders of several crates; none if no crate has one yet.
+/// Always the whole workspace, so that every call has the same features and nothing is built twice.
 fn integration(folders: &[&str]) -> Vec<Vec<String>> {
-    let with_tests: Vec<String> = folders.iter().filter(|f| has_tests(f)).map(|f| package(f)).collect();
-    if with_tests.is_empty() {
+    let mut targets: Vec<String> = folders.iter().flat_map(|folder| test_targets(folder)).collect();
+    targets.sort();
+    targets.dedup();
+    if targets.is_empty() {
         return Vec::new();
     }
-    let mut command = words("cargo test --no-fail-fast --test *");
-    command.extend(with_tests.into_iter().flat_map(|name| ["-p".to_string(), name]));
+    let mut command = words("cargo test --workspace --no-fail-fast");
+    command.extend(targets.into_iter().flat_map(|name| ["--test".to_string(), name]));
     vec![command]
 }
 
-fn has_tests(folder: &str) -> bool {
+/// Names of a crate's test targets: files in tests/, and directories there that have a main.rs.
+fn test_targets(folder: &str) -> Vec<String> {
     let entries = std::fs::read_dir(host::workspace().join(folder).join("tests"));
-    entries.into_iter().flatten().flatten().any(|e| e.path().extension().is_some_and(|x| x == "rs"))
-}
-
-fn package(folder: &str) -> String {
-    format!("lighter-{}", folder.rsplit('/').next().unwrap_or(folder))
+    let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+    paths
+        .filter(|path| path.extension().is_some_and(|x| x == "rs") || path.join("main.rs").is_file())
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_string()))
+        .collect()
 }
 
 fn words(line: &str) -> Vec<String> {
