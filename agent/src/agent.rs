@@ -18,9 +18,10 @@ use crate::resources::{Ledger, offered};
 use crate::self_test::SelfTest;
 use crate::session::{ControlEndpoint, NodeFacts, Session, SessionStatus};
 use crate::store::{Loaded, OpenStoreError, Store};
-use crate::task::TaskContext;
+use crate::task::{TaskContext, copy};
 use crate::time;
 use lighter_net::{AttachmentRecord, LeasePool, PortAllocator, Subnet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::UnixListener;
@@ -33,9 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub enum StartError {
     #[error("lighter agent must run as root, for namespaces, mounts and cgroups; it runs as uid {uid}")]
     NotRoot { uid: u32 },
-    #[error(
-        "this node has not joined a cluster; run `lighter agent join https://HOST:PORT --token TOKEN`"
-    )]
+    #[error("this node has not joined a cluster; run `lighter agent join https://HOST:PORT --token TOKEN`")]
     NotJoined,
     #[error("the node's credentials {path:?} cannot be used; join again with `lighter agent join --force`")]
     Credentials {
@@ -127,8 +126,12 @@ impl Agent {
         let subnet = subnet(&config)?;
         let config = Arc::new(config);
         let (reconciler, inputs) = mpsc::channel(reconcile::QUEUE_DEPTH);
+        // Copies matter only when the store was lost; then they are all that knows of leases.
+        let copies = copy::read_all(&config.run_dir);
+        let known: BTreeSet<_> = parts.loaded.tasks.iter().map(|record| record.task.clone()).collect();
+        let lost = copies.iter().map(|copy| &copy.record).filter(|record| !known.contains(&record.task));
         let recorded: Vec<AttachmentRecord> =
-            parts.loaded.tasks.iter().flat_map(|record| record.attachments()).cloned().collect();
+            parts.loaded.tasks.iter().chain(lost).flat_map(|record| record.attachments()).cloned().collect();
         let leases = Leases::start(LeasePool::from_records(subnet, &recorded), ports(&config), &recorded);
         let leaving = CancellationToken::new();
         let context = Arc::new(TaskContext {

@@ -6,6 +6,9 @@
 
 #[cfg(test)]
 pub(crate) mod fakes;
+mod lost;
+
+use lost::LostShim;
 
 use crate::errors::Cause;
 use futures_util::future::BoxFuture;
@@ -268,6 +271,13 @@ pub(crate) struct ShimLink {
     pub events: mpsc::Receiver<ShimEvent>,
 }
 
+impl ShimLink {
+    /// To a shim that does not answer: its first event is that the connection is lost.
+    pub(crate) fn lost() -> Self {
+        Self { shim: Arc::new(LostShim), events: mpsc::channel(1).1 }
+    }
+}
+
 /// What is left of a task on this node.
 pub(crate) enum Found {
     Alive {
@@ -279,6 +289,8 @@ pub(crate) enum Found {
         exits: Vec<(ContainerName, ContainerExit)>,
     },
     Nothing,
+    /// It lives and does not answer. No facility says so; whoever asked has run out of time.
+    Silent,
 }
 
 /// Where a line came from.

@@ -12,12 +12,12 @@ use crate::facilities::{ContainerPhase, Found, ShimLink, ShimStatus};
 use crate::reconcile::plan::Known;
 use crate::reconcile::{Definitions, RecoveredTask};
 use crate::self_test::is_self_test;
-use crate::store::records::{AssignmentRecord, FORMAT_VERSION, TaskRecord};
+use crate::store::records::{AssignmentRecord, FORMAT_VERSION, Step, TaskRecord};
 use crate::store::{Loaded, StoreOp};
 use crate::task::journal::new_record;
 use crate::task::watch::monitor_gone;
 use crate::task::{Begun, Held, TaskContext, TaskPhase, copy};
-use crate::time::{sleep, unix_ms};
+use crate::time::{BootInstant, sleep, unix_ms};
 use classify::{Situation, Verdict, classify};
 use futures_util::future::join_all;
 use lighter_model::ids::{AttachmentKey, Generation, TaskDefinitionId, TaskId};
@@ -32,6 +32,8 @@ use std::time::Duration;
 const REBOOTED: &str = "The container instance was rebooted while the task was on it";
 /// Between questions to a shim whose helper is at work.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
+/// A helper takes a hundredth of this; a shim answers at once.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Everything is adopted; the only way to a reconciler.
 pub(crate) struct Recovered {
@@ -166,6 +168,7 @@ async fn take_up(
         Found::Alive { link, status } => (Some(link), status, Vec::new()),
         Found::Ended { exits } => (None, ShimStatus::default(), exits),
         Found::Nothing => (None, ShimStatus::default(), Vec::new()),
+        Found::Silent => return silent(candidate).map(|(assignment, task)| (assignment, Some(task))),
     };
     let mut record = candidate.record.clone();
     if record.is_none() && !status.containers.is_empty() {
@@ -193,6 +196,28 @@ async fn take_up(
         None => adopt_orphan(context, &candidate.task).await?,
     };
     Some((assignment, Some(go_on(context, candidate, record, verdict, link).await)))
+}
+
+/// A task whose shim lives and says nothing: followed as running if it may have been launched. What
+/// was not launched waits for the shim like that too, for it cannot be told from what was.
+fn silent(candidate: Candidate) -> Option<(AssignmentRecord, RecoveredTask)> {
+    let (assignment, record) = (candidate.assignment?, candidate.record?);
+    let definition = candidate.definition.unwrap_or_else(|| Arc::new(stand_in(&record)));
+    let needs = Some(required_resources(&definition));
+    if record.step == Step::Stopped {
+        return Some((
+            assignment,
+            RecoveredTask { record, known: Known::Stopped, phase: TaskPhase::Stopped, needs: None },
+        ));
+    }
+    // Its first event is that the connection is lost; from there the actor asks again.
+    let held = Held { definition, link: Some(ShimLink::lost()) };
+    let phase = if record.step < Step::TearingDown {
+        TaskPhase::Running { held }
+    } else {
+        TaskPhase::TearingDown { left: held }
+    };
+    Some((assignment, RecoveredTask { record, known: Known::Active, phase, needs }))
 }
 
 async fn adopt_orphan(context: &TaskContext, task: &TaskId) -> Option<AssignmentRecord> {
@@ -263,14 +288,21 @@ fn situation_is_reboot(context: &TaskContext, record: &TaskRecord) -> bool {
 }
 
 /// The shim's answer; a helper that is at work is waited for, because what it starts must be known.
+/// One that lives and does not answer must not keep the others waiting: the task goes on without
+/// it, and its actor asks again.
 async fn ask_shim(context: &TaskContext, task: &TaskId) -> Found {
+    let deadline = BootInstant::now().after(ANSWER_DEADLINE);
     loop {
         match context.facilities.runtime.adopt(task).await {
             Ok(Found::Alive { status, .. })
-                if status.containers.iter().any(|(_, phase)| *phase == ContainerPhase::Starting) => {}
+                if status.containers.iter().any(|(_, phase)| *phase == ContainerPhase::Starting)
+                    && !deadline.until().is_zero() => {}
             Ok(found) => return found,
             Err(error) => {
                 tracing::warn!(%task, cause = %chain(error.as_ref()), "the task's monitor does not answer; asking again");
+                if deadline.until().is_zero() {
+                    return Found::Silent;
+                }
             }
         }
         sleep(ASK_AGAIN).await;

@@ -9,3 +9,4 @@ mod crash;
 mod failures;
 mod life;
 mod session;
+mod volumes;

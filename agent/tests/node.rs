@@ -128,3 +128,32 @@ fn ends_and_failures_of_real_containers_are_told_as_they_are() {
         world.assert_nothing_left();
     });
 }
+
+/// Not a test: prints how long a start takes, from the assignment to the RUNNING report, with what
+/// `make bench` measures from outside left out. `cargo test --release --test node -- --ignored`.
+#[test]
+#[ignore = "a measurement"]
+fn how_long_a_start_takes() {
+    in_own_namespaces("how_long_a_start_takes", || {
+        let mut world = World::new();
+        let json = format!(
+            r#"{{"family":"f","containerDefinitions":[{{"name":"one","image":"{}","cpu":10,"memory":16,"stopTimeout":1,
+            "command":["sleep","1000"],"portMappings":[{{"containerPort":80}}]}}]}}"#,
+            world.image()
+        );
+        world.control.define("one:1", &json);
+        world.start();
+        let mut times = Vec::new();
+        for number in 1..=60 {
+            let id = format!("{number:012x}{number:020x}");
+            let begun = std::time::Instant::now();
+            world.control.assign(&id, "one:1");
+            world.control.wait_status(&id, TaskStatus::Running);
+            times.push(begun.elapsed());
+            world.control.stop(&id, "");
+        }
+        times.drain(..10);
+        times.sort();
+        println!("start: p50 {:?}, p90 {:?}, max {:?}", times[25], times[45], times[49]);
+    });
+}

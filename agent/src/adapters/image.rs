@@ -35,8 +35,9 @@ impl ImageAdapter {
             (host.clone(), host_settings)
         });
         settings.registries.hosts = hosts.collect();
-        let default = Some(PathBuf::from(DOCKER_CONFIG)).filter(|path| path.exists());
-        settings.docker_config = config.docker_config.clone().or(default);
+        // Read again at every pull, so that a login made later counts; a file that is not there has none.
+        settings.docker_config =
+            Some(config.docker_config.clone().unwrap_or_else(|| PathBuf::from(DOCKER_CONFIG)));
         Ok(Self { store: ImageStore::open(settings)? })
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct ShimState {
     pub containers: BTreeMap<ContainerName, ContainerState>,
     pub ports: BTreeSet<HostPort>,
     pub alive: bool,
+    /// It lives and does not answer new connections.
+    pub silent: bool,
     listeners: Vec<mpsc::Sender<ShimEvent>>,
 }
 

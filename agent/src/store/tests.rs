@@ -3,6 +3,7 @@
 
 use super::records::{AssignmentRecord, SessionRecord, TaskRecord};
 use super::{Loaded, OpenStoreError, Store, StoreOp};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,7 @@ async fn what_was_committed_is_there_after_a_restart() {
     let (store, loaded) = open(&path);
     assert_eq!((loaded.tasks, loaded.assignments), (vec![task()], vec![assignment()]));
     assert_eq!(loaded.session, session);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(loaded.definitions.len(), 1);
     store.commit(vec![StoreOp::Forget(task().task)]).await.unwrap();
     store.commit(vec![StoreOp::Forget(task().task)]).await.unwrap();

@@ -7,6 +7,7 @@
 use super::records::FORMAT_VERSION;
 use super::{ASSIGNMENTS, CACHE_BYTES, DEFINITIONS, META, SESSION_KEY, StoreError, StoreOp, TASKS};
 use redb::{Database, Durability, WriteTransaction};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +26,8 @@ pub(super) fn open(path: &Path) -> Result<Database, redb::Error> {
         std::fs::create_dir_all(dir)?;
     }
     let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
+    // Task definitions hold environment variables, and those hold secrets.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     let transaction = database.begin_write()?;
     for table in [ASSIGNMENTS, TASKS, DEFINITIONS, META] {
         transaction.open_table(table)?;

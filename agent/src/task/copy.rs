@@ -7,6 +7,7 @@ use crate::store::records::TaskRecord;
 use lighter_model::ids::TaskId;
 use lighter_model::task_definition::TaskDefinition;
 use serde::{Deserialize, Serialize};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// What is kept.
@@ -26,7 +27,8 @@ pub(super) fn write(run_dir: &Path, record: &TaskRecord, definition: &TaskDefini
     let copy = Copy { record: record.clone(), definition: definition.clone() };
     let write = || {
         if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)?;
+            // Definitions hold environment variables, and those hold secrets.
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
         let temporary = path.with_extension("new");
         std::fs::write(&temporary, serde_json::to_vec(&copy).map_err(std::io::Error::other)?)?;
@@ -39,6 +41,13 @@ pub(super) fn write(run_dir: &Path, record: &TaskRecord, definition: &TaskDefini
 
 pub(super) fn remove(run_dir: &Path, task: &TaskId) {
     let _ = std::fs::remove_file(path(run_dir, task));
+}
+
+/// Every copy there is.
+pub(crate) fn read_all(run_dir: &Path) -> Vec<Copy> {
+    let entries = std::fs::read_dir(run_dir.join("records")).into_iter().flatten().flatten();
+    let tasks = entries.filter_map(|entry| entry.path().file_stem()?.to_str()?.parse().ok());
+    tasks.filter_map(|task| read(run_dir, &task)).collect()
 }
 
 /// The copy of a task; `None` when there is none that can be read.

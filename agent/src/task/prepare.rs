@@ -56,18 +56,20 @@ impl TaskActor {
         begun: Option<Begun>,
     ) -> TaskPhase {
         let mut held = Held { definition: definition.clone(), link: None };
-        match self.try_prepare(&mut held, begun).await {
-            Ok(bundles) => TaskPhase::Prepared { held, bundles },
-            Err(Failure::Words(reason)) => {
-                self.journal.stopping(Some(StopCode::TaskFailedToStart), reason);
-                TaskPhase::TearingDown { left: held }
-            }
-            Err(Failure::GaveUp) => {
-                if let Some(order) = self.stop_order() {
-                    self.journal.stopping(order.code, order.reason);
-                }
-                TaskPhase::TearingDown { left: held }
-            }
+        let failure = match self.try_prepare(&mut held, begun).await {
+            Ok(bundles) => return TaskPhase::Prepared { held, bundles },
+            Err(failure) => failure,
+        };
+        if let Failure::Words(reason) = failure {
+            self.journal.stopping(Some(StopCode::TaskFailedToStart), reason);
+        } else if let Some(order) = self.stop_order() {
+            self.journal.stopping(order.code, order.reason);
+        }
+        // An earlier agent may have started some of the containers.
+        if self.journal.live().is_empty() {
+            TaskPhase::TearingDown { left: held }
+        } else {
+            TaskPhase::Stopping { held }
         }
     }
 

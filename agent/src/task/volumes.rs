@@ -19,6 +19,7 @@ use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::task_definition::TaskDefinition;
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// `<data_dir>/volumes`.
@@ -83,6 +84,8 @@ async fn fresh(context: &TaskContext, dir: &Path, from: Option<(&Path, &str)>) -
     let name = dir.file_name().ok_or("a volume without a name")?.to_string_lossy();
     // Two tasks may make one shared volume at a time: each has its own name for the new one.
     let new = parent.join(format!(".new-{name}-{:016x}", unique()));
+    // Nobody but root gets to what volumes hold; the volume itself is open to its containers' users.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root(&context.config.data_dir))?;
     std::fs::create_dir_all(&new)?;
     let mut result = Ok(());
     if let Some((rootfs, path)) = from {

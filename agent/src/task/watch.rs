@@ -37,7 +37,22 @@ impl TaskActor {
             };
             match event {
                 ShimEvent::Exited { container, exit } => self.container_exited(&container, exit).await,
-                ShimEvent::Disconnected => held.link = self.reconnect().await,
+                ShimEvent::Disconnected => {
+                    let mut orders = self.orders.clone();
+                    // Dropped, it has only asked; the question is asked again by whoever goes on.
+                    let link = tokio::select! {
+                        link = self.reconnect() => Some(link),
+                        _ = told_to_stop(&mut orders) => None,
+                    };
+                    // An order that came meanwhile is found on the next turn.
+                    if let Some(link) = link {
+                        held.link = link;
+                    } else if let Some(order) = self.stop_order() {
+                        self.journal.stopping(order.code, order.reason);
+                        held.link = None;
+                        return TaskPhase::TearingDown { left: held };
+                    }
+                }
             }
         }
     }
@@ -78,6 +93,7 @@ impl TaskActor {
                     return None;
                 }
                 Ok(Found::Nothing) => return None,
+                Ok(Found::Silent) => sleep(ASK_AGAIN).await,
                 Err(error) => {
                     tracing::warn!(task = %self.task(), cause = %chain(error.as_ref()), "the task's monitor does not answer; asking again");
                     sleep(ASK_AGAIN).await;

@@ -188,7 +188,13 @@ impl State {
             heartbeat_interval_ms: self.heartbeat_ms,
             ..v1::ControlHello::default()
         }));
-        let assignments: Vec<v1::Assignment> = self.assignments.values().cloned().collect();
+        let mut assignments: Vec<v1::Assignment> = self.assignments.values().cloned().collect();
+        // As the real one: what is known to have stopped may be forgotten.
+        for assignment in &mut assignments {
+            let last = self.applied.get(&assignment.task_id).and_then(|reports| reports.last());
+            let stopped = last.is_some_and(|report| report.last_status() == v1::TaskStatus::Stopped);
+            assignment.forget |= stopped && self.acknowledge_reports;
+        }
         send_definitions(&mut live, &self.definitions, &assignments);
         // Two chunks, always.
         let half = assignments.len() / 2;

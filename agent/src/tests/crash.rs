@@ -265,3 +265,39 @@ fn a_shim_that_died_meanwhile_ends_its_task_with_what_is_known() {
     );
     bench.wait_forgotten(&[task(1)]);
 }
+
+#[test]
+fn a_shim_that_does_not_answer_delays_nobody_and_its_task_goes_on() {
+    let mut bench = Bench::new();
+    bench.start();
+    let (silent, other) = (task(1), task(2));
+    bench.control.assign(silent.as_str(), "web:1");
+    bench.control.wait_status(silent.as_str(), TaskStatus::Running);
+    bench.kill();
+    bench.machine.with(|world| world.shims.values_mut().for_each(|shim| shim.silent = true));
+    bench.start();
+    bench.control.assign(other.as_str(), "small:1");
+    bench.control.wait_status(other.as_str(), TaskStatus::Running);
+    assert!(bench.machine.with(|world| world.signals.is_empty()));
+    bench.machine.exit(&silent, "web", ExitStatus::Exited(MEANWHILE_CODE));
+    bench.machine.with(|world| world.shims.values_mut().for_each(|shim| shim.silent = false));
+    let stopped = bench.control.wait_status(silent.as_str(), TaskStatus::Stopped);
+    assert_eq!(stopped.containers[0].exit_code, Some(MEANWHILE_CODE));
+    bench.wait_forgotten(&[silent]);
+}
+
+#[test]
+fn a_task_whose_shim_does_not_answer_can_be_stopped() {
+    let mut bench = Bench::new();
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "web:1");
+    bench.control.wait_status(&id, TaskStatus::Running);
+    bench.kill();
+    bench.machine.with(|world| world.shims.values_mut().for_each(|shim| shim.silent = true));
+    bench.start();
+    bench.control.stop(&id, "enough");
+    let stopped = bench.control.wait_status(&id, TaskStatus::Stopped);
+    assert_eq!((stopped.stopped_reason.as_str(), stopped.containers[0].exit_code), ("enough", None));
+    bench.wait_forgotten(&[task(1)]);
+}

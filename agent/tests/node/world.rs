@@ -24,7 +24,7 @@ pub(super) fn in_own_namespaces(name: &str, body: impl FnOnce()) {
     let status = Command::new("unshare")
         .args(["--net", "--mount", "--propagation", "private"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
+        .args(["--exact", name, "--nocapture", "--include-ignored"])
         .env(INSIDE, "1")
         .env("LIGHTER_BIN_DIR", bin_dir())
         .status()

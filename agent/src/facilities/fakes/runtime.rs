@@ -65,6 +65,7 @@ impl RuntimeFacility for Machine {
             let found = self.call("adopt", task.to_string(), |world| {
                 Ok(match world.shims.get_mut(task) {
                     None => Found::Nothing,
+                    Some(shim) if shim.silent => return Err("it does not answer".to_owned()),
                     Some(shim) if shim.alive => Found::Alive { link, status: status(shim) },
                     Some(shim) => {
                         // Killed by cgroup: what ran has no exit on record.
