@@ -109,7 +109,7 @@ impl World {
     /// One task on every node, so that what is made once and kept (the bridge, the pulled image, empty folders)
     /// is in the baseline.
     fn warm_up(&self) -> Result<()> {
-        let mut definition = crate::node::shell_task("warm-up", &self.image(), "sleep 3");
+        let mut definition = crate::node::shell_task("warm-up", &self.image(), "sleep 1");
         definition["volumes"] = json!([
             { "name": "own" },
             { "name": "shared", "dockerVolumeConfiguration": { "scope": "shared", "autoprovision": true } },

@@ -11,12 +11,16 @@ pub(super) const ALL: &[Scenario] = &[("two_nodes_with_a_task_on_each", two_node
 /// Fewest tasks first puts one on each; both are fetched from the other machine; a used token is refused.
 fn two_nodes_with_a_task_on_each(world: &mut World) -> Result<()> {
     let control = world.node();
+    for node in &world.nodes {
+        node.guest.write("/srv/allowed/page/index.html", node.guest.name())?;
+    }
     control.register(&json!({
         "family": "pages",
+        "volumes": [{ "name": "page", "host": { "sourcePath": "/srv/allowed/page" } }],
         "containerDefinitions": [{
             "name": "main", "image": world.image(), "memory": 64,
             "portMappings": [{ "containerPort": 80, "hostPort": 8090 }],
-            "command": ["sh", "-c", "mkdir /tmp/w; hostname > /tmp/w/index.html; exec httpd -f -p 80 -h /tmp/w"],
+            "mountPoints": [{ "sourceVolume": "page", "containerPath": "/www", "readOnly": true }],
         }],
     }))?;
     let ids = [control.start("pages")?, control.start("pages")?];
@@ -26,16 +30,19 @@ fn two_nodes_with_a_task_on_each(world: &mut World) -> Result<()> {
         homes.push(task.0["containerInstanceId"].to_string());
     }
     ensure!(homes[0] != homes[1], "both tasks are on {}", homes[0]);
-    let mut pages = Vec::new();
     for (from, to) in [(0, 2), (1, 1)] {
         let url = format!("http://{}:8090/", wire_address(to));
-        pages.push(world.nodes[from].guest.until(20, &format!("curl -sf -m 5 {url}"))?);
+        let page = world.nodes[from].guest.until(20, &format!("curl -sf -m 5 {url}"))?;
+        ensure!(page == world.nodes[to - 1].guest.name(), "{url} served {page:?}");
     }
-    ensure!(pages[0] != pages[1] && !pages[0].is_empty(), "both pages came from {}", pages[0]);
     // The logs of a task on the other node come through the control plane.
     for id in &ids {
-        control.lighter(&format!("logs {id}"))?;
+        let log = control.lighter(&format!("logs {id}"))?;
+        ensure!(log.contains("started"), "the log of {id} is {log:?}");
         control.stop(id)?;
+    }
+    for node in &world.nodes {
+        node.guest.sh("rm -r /srv/allowed/page")?;
     }
     used_token_is_refused(world)
 }

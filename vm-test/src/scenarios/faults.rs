@@ -32,7 +32,7 @@ fn cannot_pull(world: &World, image: &str, words: &[&str]) -> Result<()> {
 }
 
 fn registry_unknown_image(world: &mut World) -> Result<()> {
-    cannot_pull(world, &format!("{}/no-such-image:1", world.registries.open()), &["not found", "unknown", "no such"])
+    cannot_pull(world, &format!("{}/no-such-image:1", world.registries.open()), &["knows no image", "not found"])
 }
 
 fn registry_wrong_credentials(world: &mut World) -> Result<()> {

@@ -12,6 +12,7 @@ fn definition(image: &str, script: &str) -> Value {
         "family": "volumes",
         "volumes": [
             { "name": "own" },
+            { "name": "meeting" },
             { "name": "shared", "dockerVolumeConfiguration": { "scope": "shared", "autoprovision": true } },
             { "name": "path", "host": { "sourcePath": "/srv/allowed/cargo" } },
         ],
@@ -20,13 +21,16 @@ fn definition(image: &str, script: &str) -> Value {
               "mountPoints": [
                   { "sourceVolume": "own", "containerPath": "/seeded" },
                   { "sourceVolume": "shared", "containerPath": "/shared" },
+                  { "sourceVolume": "meeting", "containerPath": "/meeting" },
                   { "sourceVolume": "path", "containerPath": "/path", "readOnly": true },
               ],
               "linuxParameters": { "tmpfs": [{ "containerPath": "/scratch", "size": 8 }] },
               "command": ["sh", "-c", script] },
             { "name": "reader", "image": image, "memory": 64, "essential": false,
               "volumesFrom": [{ "sourceContainer": "main", "readOnly": true }],
-              "command": ["sh", "-c", "until [ -e /seeded/ready ]; do sleep 0.1; done; touch /seeded/x 2>/dev/null || echo reader-cannot-write"] },
+              "mountPoints": [{ "sourceVolume": "meeting", "containerPath": "/done" }],
+              "command": ["sh", "-c", "until [ -e /seeded/ready ]; do sleep 0.1; done; \
+                  touch /seeded/x 2>/dev/null || echo reader-cannot-write; touch /done/reader"] },
         ],
     })
 }
@@ -39,7 +43,7 @@ fn volumes_are_kept_and_removed(world: &mut World) -> Result<()> {
         touch /path/x 2>/dev/null && echo WROTE || echo path-is-read-only; \
         grep -q ' /scratch tmpfs ' /proc/mounts && echo scratch-is-tmpfs; \
         if [ -e /shared/mark ]; then echo second-run; else echo first-run; fi; echo kept > /shared/mark; \
-        touch /seeded/ready; sleep 2";
+        touch /seeded/ready; until [ -e /meeting/reader ]; do sleep 0.1; done";
     for expected in ["first-run", "second-run"] {
         let task = node.run_until_stopped(&definition(&world.image(), script))?;
         let log = format!("{}\n{}", node.logs(&task, "main")?, node.logs(&task, "reader")?);
