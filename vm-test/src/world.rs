@@ -139,12 +139,17 @@ impl Drop for World {
     }
 }
 
-fn install(node: &Node, n: usize, registries: &Registries) -> Result<()> {
+/// Puts machine `n` on the wire; done again after a boot.
+pub fn wire_up(node: &Node, n: usize) -> Result<()> {
     let address = wire_address(n);
-    node.guest.sh(&format!(
-        "ip link set eth1 address 52:54:00:77:00:{n:02x}; ip addr add {address}/24 dev eth1; ip link set eth1 up; \
-         mkdir -p /srv/allowed; BIN_DIR=/payload/bin bash /payload/packaging/install.sh"
-    ))?;
+    node.guest
+        .sh(&format!("ip link set eth1 address 52:54:00:77:00:{n:02x}; ip addr add {address}/24 dev eth1; ip link set eth1 up"))
+        .map(drop)
+}
+
+fn install(node: &Node, n: usize, registries: &Registries) -> Result<()> {
+    wire_up(node, n)?;
+    node.guest.sh("mkdir -p /srv/allowed; BIN_DIR=/payload/bin bash /payload/packaging/install.sh")?;
     let mut settings = String::from("allow_devices = true\nallow_host_paths = [\"/srv/allowed\"]\n");
     for host in [registries.open(), registries.closed(), registries.dead()] {
         settings.push_str(&format!("[registries.\"{host}\"]\nhttp = true\n"));

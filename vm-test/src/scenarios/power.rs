@@ -2,7 +2,7 @@
 
 use super::Scenario;
 use crate::node::shell_task;
-use crate::world::World;
+use crate::world::{World, wire_up};
 use anyhow::{Result, ensure};
 use serde_json::json;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn power_cut(world: &mut World) -> Result<()> {
     world.node().guest.until(20, "grep -rq precious /var/lib/lighter/volumes && sync")?;
     world.nodes[0].machine.power_cut()?;
     let node = world.node();
-    node.guest.sh("ip addr add 192.168.77.1/24 dev eth1 2>/dev/null; ip link set eth1 up")?;
+    wire_up(node, 1)?;
     node.guest.until(90, "lighter node ls")?;
     let task = node.wait_for(&id, "STOPPED", Duration::from_secs(120))?;
     ensure!(node.stopped_events(&id)? == 1, "not one event: {:?}", node.task_events(&id)?);
