@@ -14,7 +14,7 @@ bold=$'\e[1m' plain=$'\e[0m'
 if [ ! -t 1 ] && [ -z "${DEMO_COLOUR:-}" ]; then bold='' plain=''; fi
 began=$SECONDS
 say() { printf '\n%s[%3d s] %s%s\n' "$bold" $((SECONDS - began)) "$*" "$plain"; }
-show() { printf '  $ %s\n' "$*"; "$@" 2>&1 | sed 's/^/    /'; }
+show() { printf '  $'; printf ' %q' "$@"; echo; "$@" 2>&1 | sed 's/^/    /'; }
 fail() { printf '\nDEMO FAILED: %s\n' "$*" >&2; exit 1; }
 
 # One member of a task, by jq.
@@ -153,7 +153,7 @@ EOF
 
 busy_loop() {
     cat >"$work/busy.json" <<EOF
-{ "family": "busy", "containerDefinitions": [{ "name": "busy", "image": "$registry/nginx:1", "memory": 32, "cpu": 256,
+{ "family": "busy", "containerDefinitions": [{ "name": "busy", "image": "$registry/nginx:1", "memory": 32, "cpu": 256, "stopTimeout": 2,
   "command": ["/bin/busybox", "sh", "-c", "while :; do :; done"] }] }
 EOF
     lighter task-definition register "$work/busy.json" --quiet >/dev/null
