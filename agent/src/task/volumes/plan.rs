@@ -62,6 +62,7 @@ pub(super) fn plan(
         .iter()
         .map(|container| (container.name.clone(), own_mounts(definition, container, images)))
         .collect();
+    let own = without_shadowed(definition, own);
     let mut all: Vec<PlannedMount> = own.iter().flat_map(|(_, mounts)| mounts.clone()).collect();
     for container in containers {
         let mut taken: BTreeSet<String> =
@@ -78,6 +79,36 @@ pub(super) fn plan(
         }
     }
     all
+}
+
+/// An image's VOLUME gives way to what volumesFrom brings to the same path, as with Docker.
+fn without_shadowed(
+    definition: &TaskDefinition,
+    own: Vec<(ContainerName, Vec<PlannedMount>)>,
+) -> Vec<(ContainerName, Vec<PlannedMount>)> {
+    let givers = |name: &ContainerName| -> BTreeSet<ContainerName> {
+        let container = definition.container_definitions.iter().find(|container| container.name == *name);
+        container.into_iter().flat_map(|container| inherited(definition, container)).map(|(from, _)| from).collect()
+    };
+    let shadowed = |mount: &PlannedMount| {
+        let givers_of_it = givers(&mount.container);
+        own.iter().filter(|(from, _)| givers_of_it.contains(from)).any(|(from, mounts)| {
+            // In a circle an image's VOLUME of one would shadow the other's, and the other's the one's.
+            let circle = givers(from).contains(&mount.container);
+            mounts.iter().any(|m| trimmed(&m.destination) == trimmed(&mount.destination) && !(circle && of_image(m)))
+        })
+    };
+    own.iter()
+        .map(|(name, mounts)| {
+            let kept = mounts.iter().filter(|mount| !(of_image(mount) && shadowed(mount))).cloned();
+            (name.clone(), kept.collect())
+        })
+        .collect()
+}
+
+/// Whether an image's VOLUME asked for it; the name of a volume of the task definition has no dot.
+fn of_image(mount: &PlannedMount) -> bool {
+    matches!(&mount.source, Source::Task { name } if name.contains('.'))
 }
 
 fn own_mounts(
@@ -180,6 +211,22 @@ mod tests {
         plan.into_iter()
             .map(|m| (m.container.to_string(), m.source.to_string(), m.destination, m.read_only))
             .collect()
+    }
+
+    #[test]
+    fn volumes_from_goes_before_a_volume_of_the_image() {
+        let json = r#"{"family":"f","volumes":[{"name":"v"}],"containerDefinitions":[
+            {"name":"a","image":"i","memory":6,"mountPoints":[{"sourceVolume":"v","containerPath":"/data"}]},
+            {"name":"b","image":"i","memory":6,"volumesFrom":[{"sourceContainer":"a","readOnly":true}]}]}"#;
+        let planned = planned(json, &[("a", &["/data"]), ("b", &["/data/", "/other"])]);
+        assert_eq!(
+            planned,
+            [
+                line("a", "volume v", "/data", false),
+                line("b", "volume image.b.1", "/other", false),
+                line("b", "volume v", "/data", true),
+            ]
+        );
     }
 
     fn line(
