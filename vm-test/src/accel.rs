@@ -44,19 +44,13 @@ impl Accel {
         }
         let remembered = host::cache_dir().join("accel");
         // The verdict belongs to this boot of this host.
-        let boot_id =
-            std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        if let Some(accel) = std::fs::read_to_string(&remembered)
-            .ok()
-            .and_then(|t| remembered_for(&t, &boot_id))
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        if let Some(accel) =
+            std::fs::read_to_string(&remembered).ok().and_then(|t| remembered_for(&t, &boot_id))
         {
             return Ok(accel);
         }
-        let accel = if Path::new("/dev/kvm").exists() && kvm_boots(image)? {
-            Self::Kvm
-        } else {
-            Self::Tcg
-        };
+        let accel = if Path::new("/dev/kvm").exists() && kvm_boots(image)? { Self::Kvm } else { Self::Tcg };
         std::fs::write(&remembered, format!("{} {boot_id}", accel.as_str()))?;
         Ok(accel)
     }
@@ -64,11 +58,7 @@ impl Accel {
 
 fn remembered_for(text: &str, boot_id: &str) -> Option<Accel> {
     let (accel, id) = text.trim().split_once(' ')?;
-    (id == boot_id.trim()).then_some(if accel == "kvm" {
-        Accel::Kvm
-    } else {
-        Accel::Tcg
-    })
+    (id == boot_id.trim()).then_some(if accel == "kvm" { Accel::Kvm } else { Accel::Tcg })
 }
 
 /// Boots the kernel under KVM and waits for its first word.
@@ -76,17 +66,7 @@ fn kvm_boots(image: &GuestImage) -> Result<bool> {
     let folder = tempfile::tempdir()?;
     let console = folder.path().join("console");
     let mut qemu = host::bound_to_us("qemu-system-x86_64")
-        .args([
-            "-machine",
-            "q35",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-m",
-            "512",
-            "-append",
-            "console=ttyS0",
-        ])
+        .args(["-machine", "q35", "-nodefaults", "-display", "none", "-m", "512", "-append", "console=ttyS0"])
         .args(Accel::Kvm.arguments())
         .arg("-kernel")
         .arg(image.kernel())

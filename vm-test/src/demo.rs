@@ -28,14 +28,20 @@ To go on:
 pub fn run() -> Result<bool> {
     let images = tempfile::Builder::new().prefix("lighter-demo-").tempdir()?;
     println!("Making images from Debian's nginx and redis packages …");
-    host::sh(&format!("{}/packaging/demo/images.sh {}", host::workspace().display(), images.path().display()))?;
+    host::sh(&format!(
+        "{}/packaging/demo/images.sh {}",
+        host::workspace().display(),
+        images.path().display()
+    ))?;
     let passed = match obstacle() {
         None => {
             println!("This host has cgroup v2 and systemd: the demonstration runs here.");
             here(images.path())?
         }
         Some(obstacle) => {
-            println!("This host {obstacle}: the demonstration runs in a virtual machine that is booted for it.");
+            println!(
+                "This host {obstacle}: the demonstration runs in a virtual machine that is booted for it."
+            );
             in_a_machine(images.path())?
         }
     };
@@ -48,7 +54,8 @@ pub fn run() -> Result<bool> {
 /// Why the demonstration cannot run on this host; `None` if it can.
 fn obstacle() -> Option<&'static str> {
     let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    if !["cpu", "memory", "pids", "io"].iter().all(|c| controllers.split_whitespace().any(|have| have == *c)) {
+    if !["cpu", "memory", "pids", "io"].iter().all(|c| controllers.split_whitespace().any(|have| have == *c))
+    {
         return Some("has no cgroup v2 controllers");
     }
     (!Path::new("/run/systemd/system").exists()).then_some("is not run by systemd")
@@ -69,8 +76,9 @@ fn in_a_machine(images: &Path) -> Result<bool> {
     let disk = payload.disk()?;
     let machine = Machine::load("demo", &GuestImage::ensure()?, disk.path(), None)?;
     let colour = if std::io::IsTerminal::is_terminal(&std::io::stdout()) { "DEMO_COLOUR=yes" } else { "" };
-    let code = machine
-        .guest
-        .stream(LIMIT_S, &format!("{colour} BIN_DIR=/payload/bin IMAGES=/payload/images /payload/packaging/demo/demo.sh"))?;
+    let code = machine.guest.stream(
+        LIMIT_S,
+        &format!("{colour} BIN_DIR=/payload/bin IMAGES=/payload/images /payload/packaging/demo/demo.sh"),
+    )?;
     Ok(code == 0)
 }

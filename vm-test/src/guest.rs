@@ -34,12 +34,7 @@ impl Guest {
         let control = folder.join("ssh.sock");
         // Left by a connection to the machine before it was loaded or rebooted.
         let _ = std::fs::remove_file(&control);
-        Self {
-            name: name.to_string(),
-            port,
-            key: key.to_path_buf(),
-            control,
-        }
+        Self { name: name.to_string(), port, key: key.to_path_buf(), control }
     }
 
     pub fn name(&self) -> &str {
@@ -93,14 +88,7 @@ impl Guest {
     pub fn sh(&self, script: &str) -> Result<String> {
         let done = self.run(script)?;
         if done.code != 0 {
-            bail!(
-                "{}: `{}` ended with {}: {} {}",
-                self.name,
-                script,
-                done.code,
-                done.out,
-                done.err
-            );
+            bail!("{}: `{}` ended with {}: {} {}", self.name, script, done.code, done.out, done.err);
         }
         Ok(done.out)
     }
@@ -113,22 +101,14 @@ impl Guest {
         );
         let done = self.run_for(limit_s + 60, &script)?;
         if done.code != 0 {
-            bail!(
-                "{}: not within {limit_s} s: `{condition}`; last: {} {}",
-                self.name,
-                done.out,
-                done.err
-            );
+            bail!("{}: not within {limit_s} s: `{condition}`; last: {} {}", self.name, done.out, done.err);
         }
         Ok(done.out)
     }
 
     /// Runs a script with its output going to our own, as it comes.
     pub fn stream(&self, limit_s: u32, script: &str) -> Result<i32> {
-        let status = self
-            .command(limit_s, script)
-            .stdin(Stdio::null())
-            .status()?;
+        let status = self.command(limit_s, script).stdin(Stdio::null()).status()?;
         Ok(status.code().unwrap_or(-1))
     }
 
@@ -141,10 +121,7 @@ impl Guest {
 
     /// Writes a small file in the guest.
     pub fn write(&self, path: &str, text: &str) -> Result<()> {
-        let script = format!(
-            "mkdir -p \"$(dirname {path})\"; printf %s {} > {path}",
-            host::quoted(text)
-        );
+        let script = format!("mkdir -p \"$(dirname {path})\"; printf %s {} > {path}", host::quoted(text));
         self.sh(&script).map(drop)
     }
 
@@ -162,16 +139,7 @@ impl Guest {
 
     fn command(&self, limit_s: u32, script: &str) -> Command {
         let mut command = Command::new("timeout");
-        command.args([
-            "-k",
-            "2",
-            &limit_s.to_string(),
-            "ssh",
-            "-F",
-            "none",
-            "-p",
-            &self.port.to_string(),
-        ]);
+        command.args(["-k", "2", &limit_s.to_string(), "ssh", "-F", "none", "-p", &self.port.to_string()]);
         command.arg("-i").arg(&self.key);
         for option in [
             "BatchMode=yes",
@@ -185,9 +153,7 @@ impl Guest {
         ] {
             command.args(["-o", option]);
         }
-        command
-            .arg("-o")
-            .arg(format!("ControlPath={}", self.control.display()));
+        command.arg("-o").arg(format!("ControlPath={}", self.control.display()));
         command.args(["root@127.0.0.1", script]);
         command
     }

@@ -41,11 +41,7 @@ pub fn sh(script: &str) -> Result<String> {
         .output()
         .with_context(|| format!("start bash for: {script}"))?;
     if !out.status.success() {
-        bail!(
-            "`{script}` ended with {}: {}",
-            out.status,
-            String::from_utf8_lossy(&out.stderr).trim()
-        );
+        bail!("`{script}` ended with {}: {}", out.status, String::from_utf8_lossy(&out.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&out.stdout).trim().to_string())
 }
@@ -53,9 +49,7 @@ pub fn sh(script: &str) -> Result<String> {
 /// A command that is killed by the kernel when the thread that started it ends.
 pub fn bound_to_us(program: &str) -> Command {
     let mut command = Command::new("setpriv");
-    command
-        .args(["--pdeathsig", "KILL", "--", program])
-        .stdin(Stdio::null());
+    command.args(["--pdeathsig", "KILL", "--", program]).stdin(Stdio::null());
     command
 }
 
@@ -63,10 +57,7 @@ pub fn bound_to_us(program: &str) -> Command {
 pub fn require(programs: &[&str]) -> Result<()> {
     let missing: Vec<&str> = programs.iter().copied().filter(|p| !installed(p)).collect();
     if !missing.is_empty() {
-        bail!(
-            "not installed: {}; `make deps` installs what is needed",
-            missing.join(", ")
-        );
+        bail!("not installed: {}; `make deps` installs what is needed", missing.join(", "));
     }
     Ok(())
 }

@@ -24,15 +24,9 @@ impl Hub {
         let socket = UnixDatagram::bind(&path).context("bind the hub's socket")?;
         // The thread looks this often whether the hub has ended.
         socket.set_read_timeout(Some(Duration::from_millis(200)))?;
-        let hub = Self {
-            path,
-            members: Arc::default(),
-            ended: Arc::default(),
-        };
+        let hub = Self { path, members: Arc::default(), ended: Arc::default() };
         let worker = hub.clone();
-        std::thread::Builder::new()
-            .name("hub".into())
-            .spawn(move || worker.repeat(&socket))?;
+        std::thread::Builder::new().name("hub".into()).spawn(move || worker.repeat(&socket))?;
         Ok(hub)
     }
 
@@ -56,10 +50,7 @@ impl Hub {
                 continue;
             };
             let members = self.members.lock().map(|m| m.clone()).unwrap_or_default();
-            for member in members
-                .iter()
-                .filter(|m| Some(m.as_path()) != from.as_pathname())
-            {
+            for member in members.iter().filter(|m| Some(m.as_path()) != from.as_pathname()) {
                 // A machine that is down loses the frame, as on a real wire.
                 let _ = socket.send_to(&frame[..length], member);
             }
@@ -90,9 +81,7 @@ mod tests {
                 let path = folder.path().join(name);
                 hub.netdev("n", &path);
                 let socket = UnixDatagram::bind(&path).unwrap();
-                socket
-                    .set_read_timeout(Some(Duration::from_secs(5)))
-                    .unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
                 socket
             })
             .collect();

@@ -49,13 +49,10 @@ fn fingerprint() -> Result<String> {
     let mut hasher = DefaultHasher::new();
     for name in ["build-image.sh", "packages.txt"] {
         let path = guest_folder().join(name);
-        std::fs::read(&path)
-            .with_context(|| format!("read {}", path.display()))?
-            .hash(&mut hasher);
+        std::fs::read(&path).with_context(|| format!("read {}", path.display()))?.hash(&mut hasher);
     }
     // A new kernel package is the one change of Debian's that matters to the scenarios.
-    host::sh("apt-cache policy linux-image-cloud-amd64 | grep Candidate || true")?
-        .hash(&mut hasher);
+    host::sh("apt-cache policy linux-image-cloud-amd64 | grep Candidate || true")?.hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))
 }
 
@@ -67,9 +64,7 @@ fn build(folder: &Path) -> Result<()> {
     remove_old(&cache);
     eprintln!("vm-test: making the Debian guest image (about a minute)");
     let began = Instant::now();
-    let temporary = tempfile::Builder::new()
-        .prefix("new-image-")
-        .tempdir_in(&cache)?;
+    let temporary = tempfile::Builder::new().prefix("new-image-").tempdir_in(&cache)?;
     let log = cache.join("image-build.txt");
     let status = Command::new("bash")
         .arg(guest_folder().join("build-image.sh"))
@@ -81,10 +76,7 @@ fn build(folder: &Path) -> Result<()> {
     if !status.success() {
         let words = std::fs::read_to_string(&log).unwrap_or_default();
         let tail: Vec<&str> = words.lines().rev().take(15).collect();
-        bail!(
-            "build-image.sh ended with {status}; last lines, newest first:\n{}",
-            tail.join("\n")
-        );
+        bail!("build-image.sh ended with {status}; last lines, newest first:\n{}", tail.join("\n"));
     }
     match std::fs::rename(temporary.path(), folder) {
         Ok(()) => drop(temporary.keep()),
@@ -92,10 +84,7 @@ fn build(folder: &Path) -> Result<()> {
         Err(_) if folder.exists() => {}
         Err(error) => return Err(error).context("put the image in place"),
     }
-    eprintln!(
-        "vm-test: guest image made in {} s",
-        began.elapsed().as_secs()
-    );
+    eprintln!("vm-test: guest image made in {} s", began.elapsed().as_secs());
     Ok(())
 }
 

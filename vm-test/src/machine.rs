@@ -53,18 +53,9 @@ impl Machine {
             saved.display(),
             folder.path().display()
         ))?;
-        let parts = Parts {
-            name,
-            image,
-            accel,
-            payload,
-            hub,
-        };
+        let parts = Parts { name, image, accel, payload, hub };
         let machine = Self::start(&parts, folder, true)?;
-        machine
-            .guest
-            .wait_up(Duration::from_secs(60))
-            .with_context(|| machine.console_tail())?;
+        machine.guest.wait_up(Duration::from_secs(60)).with_context(|| machine.console_tail())?;
         machine.become_itself()?;
         Ok(machine)
     }
@@ -77,10 +68,7 @@ impl Machine {
             folder.path().display()
         ))?;
         let machine = Self::start(parts, folder, false)?;
-        machine
-            .guest
-            .wait_up(BOOT_LIMIT)
-            .with_context(|| machine.console_tail())?;
+        machine.guest.wait_up(BOOT_LIMIT).with_context(|| machine.console_tail())?;
         Ok(machine)
     }
 
@@ -91,9 +79,7 @@ impl Machine {
             command.args(["-loadvm", SAVED]);
         }
         let errors = folder.path().join("qemu.txt");
-        command
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(&errors)?);
+        command.stdout(Stdio::null()).stderr(std::fs::File::create(&errors)?);
         let mut child = command.spawn().context("start qemu-system-x86_64")?;
         let connected = Qmp::connect(&folder.path().join("qmp.sock"), Duration::from_secs(30))
             .and_then(|mut qmp| Ok((qmp.monitor("info usernet")?, qmp)));
@@ -108,14 +94,7 @@ impl Machine {
         let port = forwarded_ssh_port(&usernet).context("QEMU forwards no port to the guest")?;
         let guest = Guest::new(parts.name, port, &parts.image.key(), folder.path());
         let (name, image) = (parts.name.to_string(), parts.image.clone());
-        Ok(Self {
-            guest,
-            child,
-            qmp,
-            image,
-            name,
-            folder,
-        })
+        Ok(Self { guest, child, qmp, image, name, folder })
     }
 
     /// A loaded machine has the clock and the names of the moment it was saved.
@@ -135,9 +114,7 @@ impl Machine {
     pub fn power_cut(&mut self) -> Result<()> {
         self.guest.disconnect();
         self.qmp.execute("system_reset", json!({}))?;
-        self.guest
-            .wait_up(BOOT_LIMIT)
-            .with_context(|| self.console_tail())?;
+        self.guest.wait_up(BOOT_LIMIT).with_context(|| self.console_tail())?;
         self.guest.sh(payload::MOUNT).map(drop)
     }
 
@@ -146,11 +123,7 @@ impl Machine {
         let text = std::fs::read(self.folder.path().join("console")).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let tail: Vec<&str> = text.lines().rev().take(20).collect();
-        format!(
-            "{}: console, newest line first:\n{}",
-            self.name,
-            tail.join("\n")
-        )
+        format!("{}: console, newest line first:\n{}", self.name, tail.join("\n"))
     }
 
     /// Stops the machine, keeps its state in its disk, and gives the disk to `keep`.
@@ -166,11 +139,7 @@ impl Machine {
         self.child.wait()?;
         // Beside the target first: the temporary folder may be on another file system.
         let half = keep.with_extension("half");
-        host::sh(&format!(
-            "cp --sparse=auto {}/disk {}",
-            self.folder.path().display(),
-            half.display()
-        ))?;
+        host::sh(&format!("cp --sparse=auto {}/disk {}", self.folder.path().display(), half.display()))?;
         std::fs::rename(&half, keep).context("put the saved machine in place")
     }
 
@@ -189,31 +158,16 @@ impl Drop for Machine {
 
 /// The disk with the saved machine; made now if there is none for this image, accelerator and shape of machine.
 fn saved_disk(image: &GuestImage, accel: Accel) -> Result<PathBuf> {
-    let version =
-        host::sh("qemu-system-x86_64 --version | head -1 | tr -c 'a-zA-Z0-9.\\n' - | tail -c 24")?;
-    let saved = image.folder.join(format!(
-        "{SAVED}-{}-{MEMORY_MIB}-{version}.qcow2",
-        accel.as_str()
-    ));
+    let version = host::sh("qemu-system-x86_64 --version | head -1 | tr -c 'a-zA-Z0-9.\\n' - | tail -c 24")?;
+    let saved = image.folder.join(format!("{SAVED}-{}-{MEMORY_MIB}-{version}.qcow2", accel.as_str()));
     if saved.exists() {
         return Ok(saved);
     }
-    eprintln!(
-        "vm-test: booting the guest once ({}) to save it",
-        accel.as_str()
-    );
+    eprintln!("vm-test: booting the guest once ({}) to save it", accel.as_str());
     let blank = payload::blank()?;
-    let parts = Parts {
-        name: "lighter-vm",
-        image,
-        accel,
-        payload: blank.path(),
-        hub: None,
-    };
+    let parts = Parts { name: "lighter-vm", image, accel, payload: blank.path(), hub: None };
     let machine = Machine::boot(&parts)?;
-    machine
-        .guest
-        .until(120, "[ \"$(systemctl is-system-running)\" = running ]")?;
+    machine.guest.until(120, "[ \"$(systemctl is-system-running)\" = running ]")?;
     machine.save(&saved)?;
     Ok(saved)
 }
@@ -225,59 +179,30 @@ fn arguments(parts: &Parts, folder: &Path) -> Vec<String> {
         Some(hub) => hub.netdev("wire", &at("wire.sock")),
         None => hub::netdev("wire", &at("wire.sock"), &at("nobody.sock")),
     };
-    let mut all: Vec<String> = [
-        "-machine",
-        "q35",
-        "-smp",
-        "2",
-        "-nodefaults",
-        "-no-user-config",
-        "-display",
-        "none",
-    ]
-    .iter()
-    .chain(parts.accel.arguments().iter())
-    .map(ToString::to_string)
-    .collect();
+    let mut all: Vec<String> =
+        ["-machine", "q35", "-smp", "2", "-nodefaults", "-no-user-config", "-display", "none"]
+            .iter()
+            .chain(parts.accel.arguments().iter())
+            .map(ToString::to_string)
+            .collect();
     let disk = at("disk");
     for (flag, value) in [
         ("-m", MEMORY_MIB.to_string()),
         ("-kernel", parts.image.kernel().display().to_string()),
         ("-initrd", parts.image.initrd().display().to_string()),
-        (
-            "-append",
-            "root=/dev/vda rw console=ttyS0 net.ifnames=0 loglevel=4 systemd.show_status=0".into(),
-        ),
+        ("-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 loglevel=4 systemd.show_status=0".into()),
         // Nothing here outlives the run, so the host's disk need not be waited for.
-        (
-            "-drive",
-            format!(
-                "if=none,id=d0,format=qcow2,cache=unsafe,file={}",
-                disk.display()
-            ),
-        ),
+        ("-drive", format!("if=none,id=d0,format=qcow2,cache=unsafe,file={}", disk.display())),
         ("-device", "virtio-blk-pci,drive=d0".into()),
-        (
-            "-drive",
-            format!(
-                "if=none,id=d1,format=raw,readonly=on,file={}",
-                parts.payload.display()
-            ),
-        ),
+        ("-drive", format!("if=none,id=d1,format=raw,readonly=on,file={}", parts.payload.display())),
         ("-device", "virtio-blk-pci,drive=d1".into()),
-        (
-            "-netdev",
-            "user,id=n0,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22".into(),
-        ),
+        ("-netdev", "user,id=n0,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22".into()),
         ("-device", "virtio-net-pci,netdev=n0,romfile=".into()),
         ("-netdev", wire),
         ("-device", "virtio-net-pci,netdev=wire,romfile=".into()),
         ("-device", "virtio-rng-pci".into()),
         ("-serial", format!("file:{}", at("console").display())),
-        (
-            "-qmp",
-            format!("unix:{},server,nowait", at("qmp.sock").display()),
-        ),
+        ("-qmp", format!("unix:{},server,nowait", at("qmp.sock").display())),
     ] {
         all.extend([flag.to_string(), value]);
     }

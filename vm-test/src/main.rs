@@ -2,7 +2,6 @@
 //! In: a subcommand. Out: lines for a person, exit code 0 only if everything passed.
 //! Owns: nothing itself. Never: does more than choose what runs.
 
-
 use anyhow::{Result, bail};
 use lighter_vm_test::{demo, hub, image, machine, payload, scenarios, tiers};
 use std::process::ExitCode;
@@ -29,9 +28,7 @@ fn run() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["image"] => {
-            image::GuestImage::ensure().map(|image| println!("{}", image.folder.display()))?
-        }
+        ["image"] => image::GuestImage::ensure().map(|image| println!("{}", image.folder.display()))?,
         ["probe"] => probe()?,
         ["scenarios"] => return scenarios::run("").map(code),
         ["scenarios", filter] => return scenarios::run(filter).map(code),
@@ -74,13 +71,7 @@ fn probe() -> Result<()> {
             "ip link set eth1 address 52:54:00:77:00:0{n}; ip addr add 192.168.77.{n}/24 dev eth1; ip link set eth1 up"
         ))?;
     }
-    println!(
-        "{}",
-        a.guest.until(
-            20,
-            "ping -c1 -W1 192.168.77.2 || busybox ping -c1 -W1 192.168.77.2"
-        )?
-    );
+    println!("{}", a.guest.until(20, "ping -c1 -W1 192.168.77.2 || busybox ping -c1 -W1 192.168.77.2")?);
     hub.end();
     Ok(())
 }

@@ -70,7 +70,10 @@ impl Node {
     /// Starts one task of a registered family; its id.
     pub fn start(&self, family: &str) -> Result<String> {
         let answer = self.json(&format!("run {family}"))?;
-        find(&answer, "taskId").and_then(Value::as_str).map(str::to_string).with_context(|| format!("run said {answer}"))
+        find(&answer, "taskId")
+            .and_then(Value::as_str)
+            .map(str::to_string)
+            .with_context(|| format!("run said {answer}"))
     }
 
     /// Registers, starts, and waits until the task runs.
@@ -87,7 +90,8 @@ impl Node {
 
     pub fn task(&self, id: &str) -> Result<Task> {
         let answer = self.json(&format!("task show {id}"))?;
-        let task = answer.get("tasks").and_then(|t| t.get(0)).or_else(|| answer.get("task")).unwrap_or(&answer);
+        let task =
+            answer.get("tasks").and_then(|t| t.get(0)).or_else(|| answer.get("task")).unwrap_or(&answer);
         Ok(Task(task.clone()))
     }
 
@@ -123,7 +127,8 @@ impl Node {
     /// Events of one task, oldest first, as the control plane keeps them.
     pub fn task_events(&self, id: &str) -> Result<Vec<Value>> {
         let text = self.lighter("events -o json")?;
-        let events = serde_json::Deserializer::from_str(&text).into_iter::<Value>().collect::<Result<Vec<_>, _>>()?;
+        let events =
+            serde_json::Deserializer::from_str(&text).into_iter::<Value>().collect::<Result<Vec<_>, _>>()?;
         let flat = events.into_iter().flat_map(|e| e.as_array().cloned().unwrap_or_else(|| vec![e]));
         Ok(flat.filter(|e| find(e, "taskId").and_then(Value::as_str) == Some(id)).collect())
     }
@@ -163,7 +168,10 @@ impl Task {
 
     pub fn container(&self, name: &str) -> Result<&Value> {
         let containers = self.0["containers"].as_array().map(Vec::as_slice).unwrap_or_default();
-        containers.iter().find(|c| c["name"] == name).with_context(|| format!("no container {name} in {}", self.0))
+        containers
+            .iter()
+            .find(|c| c["name"] == name)
+            .with_context(|| format!("no container {name} in {}", self.0))
     }
 
     /// The host's process id of a container's main process.

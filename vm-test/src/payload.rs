@@ -28,40 +28,23 @@ pub struct Payload {
 impl Payload {
     /// The three binaries (without debug information) in bin/, and packaging/ as it is in the checkout.
     pub fn with_lighter(bin_dir: &Path) -> Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("lighter-payload-")
-            .tempdir()?;
+        let folder = tempfile::Builder::new().prefix("lighter-payload-").tempdir()?;
         let to = folder.path().display();
         host::sh(&format!("mkdir {to}/bin"))?;
         for name in ["lighter", "lighter-shim", "lighter-oci"] {
             let from = bin_dir.join(name);
-            anyhow::ensure!(
-                from.exists(),
-                "{} is missing; `make build` makes it",
-                from.display()
-            );
+            anyhow::ensure!(from.exists(), "{} is missing; `make build` makes it", from.display());
             // Most of a development binary is line tables that no scenario reads.
-            host::sh(&format!(
-                "strip --strip-debug -o {to}/bin/{name} {}",
-                from.display()
-            ))?;
+            host::sh(&format!("strip --strip-debug -o {to}/bin/{name} {}", from.display()))?;
         }
-        host::sh(&format!(
-            "cp -a {}/packaging {to}/packaging",
-            host::workspace().display()
-        ))?;
-        host::sh(&format!(
-            "cp -a {}/vm-test/guest {to}/guest",
-            host::workspace().display()
-        ))?;
+        host::sh(&format!("cp -a {}/packaging {to}/packaging", host::workspace().display()))?;
+        host::sh(&format!("cp -a {}/vm-test/guest {to}/guest", host::workspace().display()))?;
         Ok(Self { folder })
     }
 
     /// A folder with nothing but the guest's scripts, to try the harness without Lighter.
     pub fn bare() -> Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("lighter-payload-")
-            .tempdir()?;
+        let folder = tempfile::Builder::new().prefix("lighter-payload-").tempdir()?;
         host::sh(&format!(
             "cp -a {}/vm-test/guest {}/guest",
             host::workspace().display(),
@@ -72,12 +55,7 @@ impl Payload {
 
     /// Adds a file or folder of the host under `name`.
     pub fn add(&self, from: &Path, name: &str) -> Result<()> {
-        host::sh(&format!(
-            "cp -a {} {}/{name}",
-            from.display(),
-            self.folder.path().display()
-        ))
-        .map(drop)
+        host::sh(&format!("cp -a {} {}/{name}", from.display(), self.folder.path().display())).map(drop)
     }
 
     /// The disk image.
@@ -87,10 +65,7 @@ impl Payload {
 }
 
 fn from_folder(folder: &Path) -> Result<NamedTempFile> {
-    let file = tempfile::Builder::new()
-        .prefix("lighter-payload-")
-        .suffix(".ext4")
-        .tempfile()?;
+    let file = tempfile::Builder::new().prefix("lighter-payload-").suffix(".ext4").tempfile()?;
     host::sh(&format!(
         "truncate -s {SIZE} {0} && mke2fs -q -F -t ext4 -O ^has_journal -d {1} {0}",
         file.path().display(),

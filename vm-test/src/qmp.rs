@@ -41,13 +41,9 @@ impl Qmp {
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
         let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
         line.push('\n');
-        self.writer
-            .write_all(line.as_bytes())
-            .with_context(|| format!("send {command}"))?;
+        self.writer.write_all(line.as_bytes()).with_context(|| format!("send {command}"))?;
         loop {
-            let answer = self
-                .line()
-                .with_context(|| format!("answer to {command}"))?;
+            let answer = self.line().with_context(|| format!("answer to {command}"))?;
             if let Some(value) = answer.get("return") {
                 return Ok(value.clone());
             }
@@ -75,11 +71,7 @@ impl Qmp {
 /// The host's port that QEMU's user network forwards to the guest's port 22.
 pub fn forwarded_ssh_port(usernet: &str) -> Option<u16> {
     let line = usernet.lines().find(|l| l.contains("HOST_FORWARD"))?;
-    line.split_whitespace()
-        .skip_while(|word| *word != "127.0.0.1")
-        .nth(1)?
-        .parse()
-        .ok()
+    line.split_whitespace().skip_while(|word| *word != "127.0.0.1").nth(1)?.parse().ok()
 }
 
 #[cfg(test)]

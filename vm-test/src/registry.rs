@@ -36,7 +36,8 @@ impl Registries {
     /// Starts both, makes the test image and pushes it under the names the scenarios use.
     pub fn start() -> Result<Self> {
         host::require(&["docker-registry", "skopeo", "busybox", "jq", "rustc"])?;
-        let registries = Self { open: Registry::start(false)?, closed: Registry::start(true)?, dead_port: free_port()? };
+        let registries =
+            Self { open: Registry::start(false)?, closed: Registry::start(true)?, dead_port: free_port()? };
         let layout = tempfile::tempdir()?;
         test_image(layout.path(), "box")?;
         registries.open.push(layout.path(), "box:1", "")?;

@@ -93,7 +93,8 @@ fn prepare() -> Result<(Shared, tempfile::NamedTempFile)> {
     host::require(&["qemu-system-x86_64", "qemu-img", "mke2fs", "ssh", "timeout", "setpriv", "strip"])?;
     let image = GuestImage::ensure()?;
     let disk = Payload::with_lighter(&host::bin_dir())?.disk()?;
-    let shared = Shared { image, payload: disk.path().to_path_buf(), registries: Arc::new(Registries::start()?) };
+    let shared =
+        Shared { image, payload: disk.path().to_path_buf(), registries: Arc::new(Registries::start()?) };
     Ok((shared, disk))
 }
 
@@ -134,7 +135,12 @@ fn on_stage(shared: &Shared, group: &Group, world: &mut Option<World>, scenario:
     if world.is_none() {
         let began = Instant::now();
         *world = Some(World::raise(shared, group.name, group.machines)?);
-        println!("{}: {} machine(s) ready in {:.1} s", group.name, group.machines, began.elapsed().as_secs_f32());
+        println!(
+            "{}: {} machine(s) ready in {:.1} s",
+            group.name,
+            group.machines,
+            began.elapsed().as_secs_f32()
+        );
     }
     match world {
         Some(world) => scenario(world).and_then(|()| world.settle()),

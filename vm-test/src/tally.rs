@@ -14,8 +14,11 @@ impl Tally {
     pub fn of(output: &str) -> Self {
         let mut sum = Self::default();
         for line in output.lines().filter_map(|l| l.trim().strip_prefix("test result:")) {
-            sum = sum
-                .plus(Self { passed: number(line, "passed"), failed: number(line, "failed"), skipped: number(line, "ignored") });
+            sum = sum.plus(Self {
+                passed: number(line, "passed"),
+                failed: number(line, "failed"),
+                skipped: number(line, "ignored"),
+            });
         }
         sum
     }

@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 /// Crates whose tests/ need no kernel objects: tier T1.
 const T1: [&str; 4] = ["model", "proto", "control", "cli"];
 /// Crates whose tests/ make kernel objects: tier T2.
-const T2: [&str; 7] = ["image", "net", "runtime", "runtime/shim-wire", "runtime/shim", "runtime/oci", "agent"];
+const T2: [&str; 7] =
+    ["image", "net", "runtime", "runtime/shim-wire", "runtime/shim", "runtime/oci", "agent"];
 /// This crate's tests/: tier T4.
 const T4: [&str; 1] = ["vm-test"];
 
@@ -46,7 +47,8 @@ pub fn run(wanted: &[&str]) -> Result<bool> {
     if let Some(unknown) = wanted.iter().find(|w| !all.iter().any(|t| t.name == **w)) {
         bail!("no tier `{unknown}`; there are {}", all.iter().map(|t| t.name).collect::<Vec<_>>().join(", "));
     }
-    let chosen: Vec<Tier> = all.into_iter().filter(|t| wanted.is_empty() || wanted.contains(&t.name)).collect();
+    let chosen: Vec<Tier> =
+        all.into_iter().filter(|t| wanted.is_empty() || wanted.contains(&t.name)).collect();
     let logs = host::target_dir().join("test-logs");
     std::fs::create_dir_all(&logs)?;
     let began = Instant::now();
@@ -120,7 +122,9 @@ fn spawn_image(logs: &Path) -> Result<std::process::Child> {
 fn build(logs: &Path) -> Result<Duration> {
     let began = Instant::now();
     println!("build: the three binaries and every test");
-    for (name, line) in [("build", "make --no-print-directory build"), ("build-tests", "cargo test --workspace --no-run")] {
+    for (name, line) in
+        [("build", "make --no-print-directory build"), ("build-tests", "cargo test --workspace --no-run")]
+    {
         let log = logs.join(format!("{name}.txt"));
         if !logged(&words(line), &log)? {
             print_tail(&log, 60);

@@ -50,10 +50,16 @@ impl World {
                 Ok(node)
             })
             .collect::<Result<Vec<_>>>()?;
-        let mut world =
-            Self { nodes, registries: shared.registries.clone(), baselines: Vec::new(), hub, _folder: folder };
+        let mut world = Self {
+            nodes,
+            registries: shared.registries.clone(),
+            baselines: Vec::new(),
+            hub,
+            _folder: folder,
+        };
         world.raise_lighter().map_err(|error| error.context(world.journals()))?;
-        world.baselines = world.nodes.iter().map(|node| Inventory::take(&node.guest)).collect::<Result<_>>()?;
+        world.baselines =
+            world.nodes.iter().map(|node| Inventory::take(&node.guest)).collect::<Result<_>>()?;
         Ok(world)
     }
 
@@ -65,7 +71,10 @@ impl World {
 
     /// The last words of the daemons of every machine.
     pub fn journals(&self) -> String {
-        self.nodes.iter().map(|node| format!("journal of {}:\n{}\n", node.guest.name(), node.journal_tail())).collect()
+        self.nodes
+            .iter()
+            .map(|node| format!("journal of {}:\n{}\n", node.guest.name(), node.journal_tail()))
+            .collect()
     }
 
     /// The machine that has the control plane, and in most scenarios is the only one.
@@ -79,7 +88,10 @@ impl World {
 
     /// The no-leak oracle: every machine holds what it held before the first scenario.
     pub fn settle(&self) -> Result<()> {
-        self.nodes.iter().zip(&self.baselines).try_for_each(|(node, baseline)| oracle::settle(&node.guest, baseline))
+        self.nodes
+            .iter()
+            .zip(&self.baselines)
+            .try_for_each(|(node, baseline)| oracle::settle(&node.guest, baseline))
     }
 
     pub fn baseline(&self) -> &Inventory {
@@ -88,7 +100,8 @@ impl World {
 
     fn start_control(&self) -> Result<()> {
         let node = self.node();
-        node.guest.write("/etc/lighter/control.toml", &format!("server_names = [\"{}\"]\n", wire_address(1)))?;
+        node.guest
+            .write("/etc/lighter/control.toml", &format!("server_names = [\"{}\"]\n", wire_address(1)))?;
         node.guest.sh("systemctl enable -q --now lighter-control")?;
         node.guest.until(60, "lighter node ls").context("the control plane does not answer").map(drop)
     }
@@ -118,7 +131,8 @@ impl World {
             { "sourceVolume": "own", "containerPath": "/own" },
             { "sourceVolume": "shared", "containerPath": "/shared" },
         ]);
-        definition["containerDefinitions"][0]["portMappings"] = json!([{ "containerPort": 80, "hostPort": 8079 }]);
+        definition["containerDefinitions"][0]["portMappings"] =
+            json!([{ "containerPort": 80, "hostPort": 8079 }]);
         self.node().register(&definition)?;
         // At once, so that placement spreads them over the nodes.
         let ids = self.nodes.iter().map(|_| self.node().start("warm-up")).collect::<Result<Vec<_>>>()?;

@@ -42,7 +42,9 @@ fn the_vagrantfile_has_one_control_machine_and_two_nodes() {
 
 #[test]
 fn every_path_and_unit_of_the_vagrantfile_exists() {
-    let texts = [read("Vagrantfile"), read("packaging/vagrant/control.sh"), read("packaging/vagrant/join.sh")].concat();
+    let texts =
+        [read("Vagrantfile"), read("packaging/vagrant/control.sh"), read("packaging/vagrant/join.sh")]
+            .concat();
     let paths: BTreeSet<&str> = texts
         .split(|c: char| !(c.is_ascii_alphanumeric() || "-._/".contains(c)))
         .map(|word| word.trim_start_matches("/vagrant/").trim_end_matches('.'))
@@ -55,7 +57,10 @@ fn every_path_and_unit_of_the_vagrantfile_exists() {
     let units = units_in(&texts);
     assert_eq!(units.len(), 3, "{units:?}");
     for unit in units {
-        assert!(workspace().join("packaging/systemd").join(&unit).exists(), "{unit} is not in packaging/systemd");
+        assert!(
+            workspace().join("packaging/systemd").join(&unit).exists(),
+            "{unit} is not in packaging/systemd"
+        );
     }
 }
 
@@ -94,19 +99,26 @@ fn tasks_outlive_the_agent_by_their_units() {
     for line in ["KillMode=process", "Restart=always", "RuntimeDirectoryPreserve=yes"] {
         assert!(agent.lines().any(|l| l == line), "lighter-agent.service lacks {line}");
     }
-    assert!(!agent.lines().any(|l| l.starts_with("Delegate")), "a delegated agent cannot restart beside its tasks");
+    assert!(
+        !agent.lines().any(|l| l.starts_with("Delegate")),
+        "a delegated agent cannot restart beside its tasks"
+    );
     assert!(tasks.lines().any(|l| l == "Delegate=yes"));
     assert!(tasks.lines().any(|l| l == "ExecStart=/usr/bin/lighter-shim keeper"));
 }
 
 #[test]
 fn the_example_settings_name_only_keys_that_exist() {
-    for (example, source) in
-        [("packaging/etc/agent.toml", "agent/src/config.rs"), ("packaging/etc/control.toml", "control/src/config.rs")]
-    {
+    for (example, source) in [
+        ("packaging/etc/agent.toml", "agent/src/config.rs"),
+        ("packaging/etc/control.toml", "control/src/config.rs"),
+    ] {
         let code = read(source);
         let text = read(example);
-        assert!(text.lines().all(|l| l.is_empty() || l.starts_with('#')), "{example}: an example changes nothing");
+        assert!(
+            text.lines().all(|l| l.is_empty() || l.starts_with('#')),
+            "{example}: an example changes nothing"
+        );
         let keys: Vec<&str> = text
             .lines()
             .filter_map(|l| l.strip_prefix('#')?.split_once(" = "))
@@ -115,7 +127,10 @@ fn the_example_settings_name_only_keys_that_exist() {
             .collect();
         assert!(keys.len() > 4, "{keys:?}");
         for key in keys {
-            assert!(code.contains(&format!("pub {key}:")), "{example} names {key}, which {source} does not know");
+            assert!(
+                code.contains(&format!("pub {key}:")),
+                "{example} names {key}, which {source} does not know"
+            );
         }
     }
 }

@@ -23,7 +23,9 @@ fn serves_the_image_and_guards_the_closed_one() {
     ));
     assert!(format!("{spoiled:?}").to_lowercase().contains("digest"), "{spoiled:?}");
     let closed = on_host(&registries.closed());
-    let code = |login: &str| host::sh(&format!("curl -s -o /dev/null -w '%{{http_code}}' {login} http://{closed}/v2/")).unwrap();
+    let code = |login: &str| {
+        host::sh(&format!("curl -s -o /dev/null -w '%{{http_code}}' {login} http://{closed}/v2/")).unwrap()
+    };
     assert_eq!(code(""), "401");
     assert_eq!(code(&format!("-u {USER}:{PASSWORD}")), "200");
     assert!(host::sh(&format!("curl -s http://{}/v2/", on_host(&registries.dead()))).is_err());

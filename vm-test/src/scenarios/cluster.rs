@@ -60,6 +60,10 @@ fn used_token_is_refused(world: &World) -> Result<()> {
     let again = second.guest.run(&join("joined-twice"))?;
     second.guest.sh("rm -rf /tmp/joined-*")?;
     ensure!(again.code != 0, "a token was good twice");
-    ensure!(again.err.to_lowercase().contains("token"), "the refusal does not speak of the token: {}", again.err);
+    ensure!(
+        again.err.to_lowercase().contains("token"),
+        "the refusal does not speak of the token: {}",
+        again.err
+    );
     Ok(())
 }

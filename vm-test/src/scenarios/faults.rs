@@ -32,7 +32,11 @@ fn cannot_pull(world: &World, image: &str, words: &[&str]) -> Result<()> {
 }
 
 fn registry_unknown_image(world: &mut World) -> Result<()> {
-    cannot_pull(world, &format!("{}/no-such-image:1", world.registries.open()), &["knows no image", "not found"])
+    cannot_pull(
+        world,
+        &format!("{}/no-such-image:1", world.registries.open()),
+        &["knows no image", "not found"],
+    )
 }
 
 fn registry_wrong_credentials(world: &mut World) -> Result<()> {

@@ -21,7 +21,11 @@ const LEAKS: &[(&str, &str, &str)] = &[
         "mkdir /sys/fs/cgroup$(systemctl show -p ControlGroup --value lighter-tasks)/leak",
         "rmdir /sys/fs/cgroup$(systemctl show -p ControlGroup --value lighter-tasks)/leak",
     ),
-    ("mount", "mkdir /run/lighter/leak && mount -t tmpfs leak /run/lighter/leak", "umount /run/lighter/leak && rmdir /run/lighter/leak"),
+    (
+        "mount",
+        "mkdir /run/lighter/leak && mount -t tmpfs leak /run/lighter/leak",
+        "umount /run/lighter/leak && rmdir /run/lighter/leak",
+    ),
     (
         "netns",
         "mkdir -p /run/lighter/netns && touch /run/lighter/netns/leak && unshare --net=/run/lighter/netns/leak true",
@@ -53,7 +57,10 @@ fn oracle_sees_a_leak_of_each_kind(world: &mut World) -> Result<()> {
         guest.sh(undo).with_context(|| format!("take the {kind} back"))?;
         let wanted = format!("+ {kind}");
         // A namespace shows as a higher count: a line that is new while the old one is gone.
-        ensure!(seen.iter().any(|line| line.starts_with(&wanted)), "a leaked {kind} was not seen, only {seen:?}");
+        ensure!(
+            seen.iter().any(|line| line.starts_with(&wanted)),
+            "a leaked {kind} was not seen, only {seen:?}"
+        );
     }
     Ok(())
 }

@@ -37,7 +37,11 @@ fn stop_without_sigterm_handler(world: &mut World) -> Result<()> {
     let began = Instant::now();
     let stopped = node.stop(task.id())?;
     ensure!(stopped.exit_code("main")? == Some(137), "{}", stopped.0);
-    ensure!(began.elapsed() >= Duration::from_secs(3), "killed after {:?}, before its stopTimeout", began.elapsed());
+    ensure!(
+        began.elapsed() >= Duration::from_secs(3),
+        "killed after {:?}, before its stopTimeout",
+        began.elapsed()
+    );
     let reason = stopped.container("main")?["reason"].as_str().unwrap_or_default();
     ensure!(!reason.starts_with("OutOfMemoryError"), "a kill is not an out of memory: {reason}");
     Ok(())
@@ -80,7 +84,10 @@ impl Bystander {
         ensure!(started == self.started, "the bystander was started again");
         let log = node.logs(&self.task, "main")?;
         let counts: Vec<u64> = log.lines().filter_map(|l| l.rsplit(' ').next()?.parse().ok()).collect();
-        ensure!(!counts.is_empty() && counts.iter().zip(1..).all(|(seen, due)| *seen == due), "a gap in the log: {counts:?}");
+        ensure!(
+            !counts.is_empty() && counts.iter().zip(1..).all(|(seen, due)| *seen == due),
+            "a gap in the log: {counts:?}"
+        );
         node.stop(self.task.id()).map(drop)
     }
 }
@@ -114,7 +121,10 @@ fn agent_killed_and_restarted(world: &mut World) -> Result<()> {
     let bystander = Bystander::start(node, &world.image())?;
     let before = node.guest.sh("systemctl show -p MainPID --value lighter-agent")?;
     node.guest.sh("systemctl kill -s KILL lighter-agent")?;
-    node.guest.until(30, &format!("p=$(systemctl show -p MainPID --value lighter-agent); [ $p != 0 ] && [ $p != {before} ]"))?;
+    node.guest.until(
+        30,
+        &format!("p=$(systemctl show -p MainPID --value lighter-agent); [ $p != 0 ] && [ $p != {before} ]"),
+    )?;
     let task = node.run_until_stopped(&shell_task("after", &world.image(), "exit 3"))?;
     ensure!(task.exit_code("main")? == Some(3), "{}", task.0);
     bystander.undisturbed(node)

@@ -63,7 +63,8 @@ fn pids_limit_holds(world: &mut World) -> Result<()> {
     let limit: u64 = limit.parse().with_context(|| format!("pids.max is {limit:?}"))?;
     node.guest.until(90, &format!("lighter logs {} --container main | grep crowd", task.id()))?;
     // The kernel counts each refusal: `max` in pids.events.
-    node.guest.sh(&format!("awk '/^max/ && $2 > 0 {{ found = 1 }} END {{ exit !found }}' {cgroup}/pids.events"))?;
+    node.guest
+        .sh(&format!("awk '/^max/ && $2 > 0 {{ found = 1 }} END {{ exit !found }}' {cgroup}/pids.events"))?;
     let now: u64 = node.guest.sh(&format!("cat {cgroup}/pids.current"))?.parse()?;
     ensure!(now == limit, "{now} processes and threads under a limit of {limit}");
     node.stop(task.id()).map(drop)
@@ -81,11 +82,17 @@ fn devices_are_closed_but_for_those_allowed(world: &mut World) -> Result<()> {
          dd if=/dev/zero of=/dev/cargo bs=512 count=1 2>/dev/null || echo allowed-device-is-read-only"
     );
     let mut definition = shell_task("devices", &world.image(), &script);
-    definition["containerDefinitions"][0]["linuxParameters"] =
-        json!({ "devices": [{ "hostPath": "/dev/vdb", "containerPath": "/dev/cargo", "permissions": ["read"] }] });
+    definition["containerDefinitions"][0]["linuxParameters"] = json!({ "devices": [{ "hostPath": "/dev/vdb", "containerPath": "/dev/cargo", "permissions": ["read"] }] });
     let task = node.run_until_stopped(&definition)?;
     let log = node.logs(&task, "main")?;
-    for word in ["made", "not permitted", "null-works", "random-works", "allowed-device-works", "allowed-device-is-read-only"] {
+    for word in [
+        "made",
+        "not permitted",
+        "null-works",
+        "random-works",
+        "allowed-device-works",
+        "allowed-device-is-read-only",
+    ] {
         ensure!(log.contains(word), "no {word:?} in {log}");
     }
     ensure!(!log.contains("READ-THE-DISK"), "the container read the host's disk: {log}");

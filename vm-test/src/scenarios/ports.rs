@@ -35,7 +35,8 @@ fn ports_static_and_dynamic(world: &mut World) -> Result<()> {
     let pids = [task.pid("fixed")?, task.pid("free")?];
     for (name, port) in [("fixed", 8081), ("free", free)] {
         // The loopback, the host's own address, and from inside both containers (the hairpin) to the host's address.
-        let mut places = vec![format!("curl -sf http://127.0.0.1:{port}/"), format!("curl -sf http://10.0.2.15:{port}/")];
+        let mut places =
+            vec![format!("curl -sf http://127.0.0.1:{port}/"), format!("curl -sf http://10.0.2.15:{port}/")];
         places.extend(pids.map(|pid| format!("nsenter -t {pid} -n curl -sf -m 5 http://10.0.2.15:{port}/")));
         for place in places {
             let answer = node.guest.until(10, &place)?;
@@ -60,7 +61,9 @@ fn ports_udp(world: &mut World) -> Result<()> {
     for port in [5353, task.host_port("main", 54, "udp")?] {
         for host in ["127.0.0.1", "10.0.2.15"] {
             // bash's socket is connected: an answer from another address or port would not reach it.
-            let ask = format!("exec 3<>/dev/udp/{host}/{port} && echo ahoy >&3 && timeout 2 head -1 <&3 | grep ahoy");
+            let ask = format!(
+                "exec 3<>/dev/udp/{host}/{port} && echo ahoy >&3 && timeout 2 head -1 <&3 | grep ahoy"
+            );
             node.guest.until(20, &ask)?;
         }
     }
@@ -70,7 +73,8 @@ fn ports_udp(world: &mut World) -> Result<()> {
 /// A host port that a foreign process has: the task stops with a reason that names it, and others go on.
 fn port_in_use_names_its_owner(world: &mut World) -> Result<()> {
     let node = world.node();
-    node.guest.sh("setsid busybox httpd -f -p 8085 </dev/null >/dev/null 2>&1 & echo $! > /tmp/foreign.pid")?;
+    node.guest
+        .sh("setsid busybox httpd -f -p 8085 </dev/null >/dev/null 2>&1 & echo $! > /tmp/foreign.pid")?;
     node.guest.until(10, "ss -Htln 'sport = 8085' | grep 8085")?;
     let task = node.run_until_stopped(&json!({
         "family": "late", "containerDefinitions": [server("main", &world.image(), 8085)],

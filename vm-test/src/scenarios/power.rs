@@ -12,10 +12,12 @@ pub(super) const ALL: &[Scenario] = &[("power_cut", power_cut)];
 /// After a power cut the daemons come up by themselves, the lost task is reported once, its shared volume is there.
 fn power_cut(world: &mut World) -> Result<()> {
     let image = world.image();
-    let mut definition = shell_task("lost", &image, "echo precious > /v/file; sync; while :; do sleep 1; done");
+    let mut definition =
+        shell_task("lost", &image, "echo precious > /v/file; sync; while :; do sleep 1; done");
     definition["volumes"] =
         json!([{ "name": "v", "dockerVolumeConfiguration": { "scope": "shared", "autoprovision": true } }]);
-    definition["containerDefinitions"][0]["mountPoints"] = json!([{ "sourceVolume": "v", "containerPath": "/v" }]);
+    definition["containerDefinitions"][0]["mountPoints"] =
+        json!([{ "sourceVolume": "v", "containerPath": "/v" }]);
     let id = world.node().run_until_running(&definition)?.id().to_string();
     world.node().guest.until(20, "grep -rq precious /var/lib/lighter/volumes && sync")?;
     world.nodes[0].machine.power_cut()?;

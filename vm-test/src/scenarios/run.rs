@@ -25,7 +25,10 @@ fn run_and_fetch(world: &mut World) -> Result<()> {
     let page = node.guest.until(10, "curl -sf http://127.0.0.1:8080/")?;
     ensure!(page == "cargo from the image", "the page was {page:?}");
     let address = task.address("main")?;
-    ensure!(node.guest.sh(&format!("curl -sf http://{address}/"))? == page, "the container's own address {address}");
+    ensure!(
+        node.guest.sh(&format!("curl -sf http://{address}/"))? == page,
+        "the container's own address {address}"
+    );
     let log = node.logs(&task, "main")?;
     ensure!(log.contains("started"), "the log was {log:?}");
     let environment = node.guest.sh(&format!("tr '\\0' '\\n' < /proc/{}/environ", task.pid("main")?))?;
@@ -63,10 +66,13 @@ fn invalid_definitions_are_refused_by_field(world: &mut World) -> Result<()> {
     type Spoil = fn(&mut serde_json::Value);
     let cases: [(&str, Spoil); 4] = [
         ("memory", |d| d["containerDefinitions"][0]["memory"] = json!(5)),
-        ("portMappings", |d| d["containerDefinitions"][0]["portMappings"] = json!([{ "containerPort": 70000 }])),
+        ("portMappings", |d| {
+            d["containerDefinitions"][0]["portMappings"] = json!([{ "containerPort": 70000 }])
+        }),
         ("bogusField", |d| d["containerDefinitions"][0]["bogusField"] = json!(true)),
         ("nowhere", |d| {
-            d["containerDefinitions"][0]["mountPoints"] = json!([{ "sourceVolume": "nowhere", "containerPath": "/x" }]);
+            d["containerDefinitions"][0]["mountPoints"] =
+                json!([{ "sourceVolume": "nowhere", "containerPath": "/x" }]);
         }),
     ];
     for (field, spoil) in cases {

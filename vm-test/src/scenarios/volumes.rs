@@ -47,8 +47,15 @@ fn volumes_are_kept_and_removed(world: &mut World) -> Result<()> {
     for expected in ["first-run", "second-run"] {
         let task = node.run_until_stopped(&definition(&world.image(), script))?;
         let log = format!("{}\n{}", node.logs(&task, "main")?, node.logs(&task, "reader")?);
-        for word in ["from the image", "1000:1000:640", "from the host", "path-is-read-only", "scratch-is-tmpfs",
-                     "reader-cannot-write", expected] {
+        for word in [
+            "from the image",
+            "1000:1000:640",
+            "from the host",
+            "path-is-read-only",
+            "scratch-is-tmpfs",
+            "reader-cannot-write",
+            expected,
+        ] {
             ensure!(log.contains(word), "no {word:?} in the log:\n{log}");
         }
         ensure!(!log.contains("WROTE"), "a read-only mount was written:\n{log}");
