@@ -138,22 +138,42 @@ fn how_long_a_start_takes() {
         let mut world = World::new();
         let json = format!(
             r#"{{"family":"f","containerDefinitions":[{{"name":"one","image":"{}","cpu":10,"memory":16,"stopTimeout":1,
-            "command":["sleep","1000"],"portMappings":[{{"containerPort":80}}]}}]}}"#,
+            "command":["sh","-c","trap exit TERM; while true; do sleep 0.05; done"],"portMappings":[{{"containerPort":80}}]}}]}}"#,
             world.image()
         );
         world.control.define("one:1", &json);
         world.start();
         let mut times = Vec::new();
+        let mut parts: [Vec<i64>; 4] = Default::default();
+        let now =
+            || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
         for number in 1..=60 {
             let id = format!("{number:012x}{number:020x}");
-            let begun = std::time::Instant::now();
+            let (begun, begun_ms) = (std::time::Instant::now(), now());
             world.control.assign(&id, "one:1");
-            world.control.wait_status(&id, TaskStatus::Running);
+            let report = world.control.wait_status(&id, TaskStatus::Running);
             times.push(begun.elapsed());
+            let marks = [
+                begun_ms,
+                report.pull_started_at_unix_ms,
+                report.pull_stopped_at_unix_ms,
+                report.started_at_unix_ms,
+                now(),
+            ];
+            parts.iter_mut().zip(marks.windows(2)).for_each(|(part, pair)| part.push(pair[1] - pair[0]));
             world.control.stop(&id, "");
+            world.control.wait_status(&id, TaskStatus::Stopped);
         }
         times.drain(..10);
         times.sort();
+        let middle = parts.map(|mut part| {
+            part.sort_unstable();
+            part[part.len() / 2]
+        });
+        println!(
+            "ms to: pull {}, pulled {}, started {}, told {}",
+            middle[0], middle[1], middle[2], middle[3]
+        );
         println!("start: p50 {:?}, p90 {:?}, max {:?}", times[25], times[45], times[49]);
     });
 }

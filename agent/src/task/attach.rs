@@ -18,6 +18,7 @@ use lighter_model::task_definition::{ContainerDefinition, NetworkMode, TaskDefin
 use lighter_net::{AddRequest, AttachmentMode, PortForward};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// By container; empty in host mode.
@@ -45,6 +46,7 @@ pub(super) async fn place(
 ) -> Result<AttachedAll, Failure> {
     let definition = held.definition.clone();
     let resumed = begun.is_some();
+    let begun_at = Instant::now();
     held.link = Some(match begun {
         Some(begun) => begun.link,
         None => context.facilities.runtime.start_shim(&journal.record.task, &definition).await.map_err(
@@ -56,6 +58,7 @@ pub(super) async fn place(
             },
         )?,
     });
+    tracing::debug!(task = %journal.record.task, took = ?begun_at.elapsed(), "the monitor is there");
     if give_up.is_cancelled() {
         return Err(Failure::GaveUp);
     }
@@ -63,7 +66,10 @@ pub(super) async fn place(
     if !resumed && let Some(link) = &held.link {
         lease(context, journal, &definition, link.shim.as_ref()).await?;
     }
-    add_all(context, journal).await
+    tracing::debug!(task = %journal.record.task, after = ?begun_at.elapsed(), "ports and leases are recorded");
+    let added = add_all(context, journal).await;
+    tracing::debug!(task = %journal.record.task, after = ?begun_at.elapsed(), "attachments are made");
+    added
 }
 
 /// Binds ports, leases addresses, and writes both down in one commit.

@@ -11,6 +11,7 @@ use crate::time::unix_ms;
 use futures_util::future::join_all;
 use lighter_model::ids::ContainerName;
 use lighter_model::status::{ContainerStatus, StopCode, TaskStatus};
+use std::time::Instant;
 
 impl TaskActor {
     pub(super) async fn launch(&mut self, held: Held, bundles: Vec<(ContainerName, Bundle)>) -> TaskPhase {
@@ -19,7 +20,9 @@ impl TaskActor {
         // What an earlier agent had started goes on; only the rest is started.
         let missing: Vec<_> = bundles.iter().filter(|(name, _)| self.is_pending(name)).collect();
         let starts = missing.iter().map(|(name, bundle)| link.shim.start(name, bundle));
+        let begun_at = Instant::now();
         let results = join_all(starts).await;
+        tracing::debug!(task = %self.task(), took = ?begun_at.elapsed(), "containers are started");
         let mut failed = None;
         for ((name, _), result) in missing.into_iter().zip(results) {
             match result {

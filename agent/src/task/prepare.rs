@@ -20,6 +20,7 @@ use lighter_model::task_definition::TaskDefinition;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Why a task does not start, in ECS's words.
@@ -87,7 +88,9 @@ impl TaskActor {
         }
         self.journal.status(TaskStatus::Pending);
         self.journal.tell().await;
+        let begun_at = Instant::now();
         let (images, attached) = self.two_strands(held, begun).await?;
+        tracing::debug!(task = %self.task(), after = ?begun_at.elapsed(), "images and network are there");
         self.context.pulls.forget(self.task());
         self.note_images(&images)?;
         let mounts =
@@ -106,6 +109,7 @@ impl TaskActor {
         };
         let written = bundle::write_all(&context, &self.journal.record, &definition, &parts);
         let (recorded, written) = tokio::join!(recorded, written);
+        tracing::debug!(task = %self.task(), after = ?begun_at.elapsed(), "bundles are written");
         recorded.map_err(|error| Failure::store(&error))?;
         written
     }
@@ -181,6 +185,8 @@ async fn make_images(
         images = pull::pull_all(context, task, definition, cached) => images?,
     };
     let stopped_at_unix_ms = unix_ms();
+    let pulled_at = Instant::now();
     let rootfs = rootfs::prepare_all(context, task, &images).await?;
+    tracing::debug!(%task, took = ?pulled_at.elapsed(), "root file systems are mounted");
     Ok(Images { images, rootfs, started_at_unix_ms, stopped_at_unix_ms })
 }

@@ -17,6 +17,9 @@ const INSIDE: &str = "LIGHTER_TEST_INSIDE";
 pub(super) fn in_own_namespaces(name: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         run("ip", &["link", "set", "lo", "up"]);
+        if let Ok(filter) = std::env::var("LIGHTER_LOG") {
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        }
         return body();
     }
     assert_eq!(rustix::process::geteuid().as_raw(), 0, "these tests need root");
