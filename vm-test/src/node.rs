@@ -54,6 +54,13 @@ impl Node {
 
     /// As `register`; a refusal is an answer.
     pub fn try_register(&self, definition: &Value) -> Result<Done> {
+        let mut definition = definition.clone();
+        // The programs of the scenarios are shells as process 1, which ignore SIGTERM: 30 s a stop otherwise.
+        for container in definition["containerDefinitions"].as_array_mut().into_iter().flatten() {
+            if container["stopTimeout"].is_null() {
+                container["stopTimeout"] = json!(2);
+            }
+        }
         self.guest.run(&format!(
             "printf %s {} > /tmp/definition.json && lighter task-definition register /tmp/definition.json",
             quoted(&definition.to_string())
