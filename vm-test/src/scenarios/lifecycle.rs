@@ -18,7 +18,9 @@ pub(super) const ALL: &[Scenario] = &[
 fn stop_with_sigterm_handler(world: &mut World) -> Result<()> {
     let node = world.node();
     let script = "trap 'echo going; exit 7' TERM; echo ready; while :; do sleep 0.1; done";
-    let task = node.run_until_running(&shell_task("polite", &world.image(), script))?;
+    let mut definition = shell_task("polite", &world.image(), script);
+    definition["containerDefinitions"][0]["stopTimeout"] = json!(30);
+    let task = node.run_until_running(&definition)?;
     node.guest.until(10, &format!("lighter logs {} --container main | grep ready", task.id()))?;
     let began = Instant::now();
     let stopped = node.stop(task.id())?;

@@ -48,7 +48,7 @@ fn essential_exit_stops_the_others(world: &mut World) -> Result<()> {
         "family": "pair",
         "containerDefinitions": [
             { "name": "main", "image": world.image(), "memory": 32, "command": ["sh", "-c", "sleep 1; exit 9"] },
-            { "name": "side", "image": world.image(), "memory": 32, "essential": false, "stopTimeout": 5,
+            { "name": "side", "image": world.image(), "memory": 32, "essential": false, "stopTimeout": 30,
               "command": ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.2; done"] },
         ],
     }))?;
