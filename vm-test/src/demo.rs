@@ -26,7 +26,7 @@ To go on:
 
 /// Whether the demonstration succeeded.
 pub fn run() -> Result<bool> {
-    let images = tempfile::Builder::new().prefix("lighter-demo-").tempdir()?;
+    let images = tempfile::Builder::new().prefix(&host::temporary("images")).tempdir()?;
     println!("Making images from Debian's nginx and redis packages …");
     host::sh(&format!(
         "{}/packaging/demo/images.sh {}",

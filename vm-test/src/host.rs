@@ -33,6 +33,27 @@ pub fn bin_dir() -> PathBuf {
     }
 }
 
+/// The beginning of the names of our temporary files: `lighter-vm-test-<pid>-<what>-`.
+const TEMPORARY: &str = "lighter-vm-test-";
+
+/// A prefix for a temporary file or folder of this run.
+pub fn temporary(what: &str) -> String {
+    format!("{TEMPORARY}{}-{what}-", std::process::id())
+}
+
+/// Removes what runs that were killed left behind: their process is gone, their files are not.
+pub fn sweep() {
+    let entries = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(TEMPORARY).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let path = entry.path();
+            let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        }
+    }
+}
+
 /// Runs a shell script on the host and returns its standard output, trimmed; a failure carries stderr.
 pub fn sh(script: &str) -> Result<String> {
     let out = Command::new("bash")
@@ -82,6 +103,16 @@ mod tests {
     fn quoting_keeps_quotes_and_dollars() {
         let text = "it's $HOME `x` \"y\"";
         assert_eq!(sh(&format!("printf %s {}", quoted(text))).unwrap(), text);
+    }
+
+    #[test]
+    fn files_of_dead_runs_are_swept_and_those_of_living_ones_stay() {
+        // Above the kernel's highest process id.
+        let dead = std::env::temp_dir().join(format!("{TEMPORARY}4194305-x-"));
+        std::fs::write(&dead, "").unwrap();
+        let ours = tempfile::Builder::new().prefix(&temporary("x")).tempfile().unwrap();
+        sweep();
+        assert!(!dead.exists() && ours.path().exists());
     }
 
     #[test]

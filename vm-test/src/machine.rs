@@ -47,7 +47,7 @@ impl Machine {
     pub fn load(name: &str, image: &GuestImage, payload: &Path, hub: Option<&Hub>) -> Result<Self> {
         let accel = Accel::choose(image)?;
         let saved = saved_disk(image, accel)?;
-        let folder = tempfile::Builder::new().prefix("lighter-vm-").tempdir()?;
+        let folder = tempfile::Builder::new().prefix(&host::temporary("machine")).tempdir()?;
         host::sh(&format!(
             "cp --reflink=auto --sparse=auto {} {}/disk",
             saved.display(),
@@ -61,7 +61,7 @@ impl Machine {
     }
 
     fn boot(parts: &Parts) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("lighter-vm-").tempdir()?;
+        let folder = tempfile::Builder::new().prefix(&host::temporary("machine")).tempdir()?;
         host::sh(&format!(
             "qemu-img create -q -f qcow2 -F raw -b {} {}/disk",
             parts.image.root().display(),

@@ -3,7 +3,7 @@
 //! Owns: nothing itself. Never: does more than choose what runs.
 
 use anyhow::{Result, bail};
-use lighter_vm_test::{demo, hub, image, machine, payload, scenarios, tiers};
+use lighter_vm_test::{demo, host, hub, image, machine, payload, scenarios, tiers};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: lighter-vm-test image | probe | scenarios [FILTER] | tiers [T0 T1 …]
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
+    host::sweep();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {

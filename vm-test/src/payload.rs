@@ -28,7 +28,7 @@ pub struct Payload {
 impl Payload {
     /// The three binaries (without debug information) in bin/, and packaging/ as it is in the checkout.
     pub fn with_lighter(bin_dir: &Path) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("lighter-payload-").tempdir()?;
+        let folder = tempfile::Builder::new().prefix(&host::temporary("payload")).tempdir()?;
         let to = folder.path().display();
         host::sh(&format!("mkdir {to}/bin"))?;
         for name in ["lighter", "lighter-shim", "lighter-oci"] {
@@ -44,7 +44,7 @@ impl Payload {
 
     /// A folder with nothing but the guest's scripts, to try the harness without Lighter.
     pub fn bare() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("lighter-payload-").tempdir()?;
+        let folder = tempfile::Builder::new().prefix(&host::temporary("payload")).tempdir()?;
         host::sh(&format!(
             "cp -a {}/vm-test/guest {}/guest",
             host::workspace().display(),
@@ -65,7 +65,7 @@ impl Payload {
 }
 
 fn from_folder(folder: &Path) -> Result<NamedTempFile> {
-    let file = tempfile::Builder::new().prefix("lighter-payload-").suffix(".ext4").tempfile()?;
+    let file = tempfile::Builder::new().prefix(&host::temporary("payload")).suffix(".ext4").tempfile()?;
     host::sh(&format!(
         "truncate -s {SIZE} {0} && mke2fs -q -F -t ext4 -O ^has_journal -d {1} {0}",
         file.path().display(),

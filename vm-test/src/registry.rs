@@ -73,7 +73,7 @@ impl Registries {
 
 impl Registry {
     fn start(with_password: bool) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("lighter-registry-").tempdir()?;
+        let folder = tempfile::Builder::new().prefix(&host::temporary("registry")).tempdir()?;
         let port = free_port()?;
         let at = folder.path().display();
         let mut settings = format!(

@@ -2,6 +2,7 @@
 //! In: the shared image, payload and registries. Out: nodes; the first one also runs the control plane.
 //! Owns: the machines and their baselines. Never: knows a scenario.
 
+use crate::host;
 use crate::hub::Hub;
 use crate::image::GuestImage;
 use crate::machine::Machine;
@@ -40,7 +41,7 @@ pub fn wire_address(n: usize) -> String {
 impl World {
     /// Loads `count` machines, installs Lighter, starts the control plane on the first and joins all by token.
     pub fn raise(shared: &Shared, group: &str, count: usize) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("lighter-wire-").tempdir()?;
+        let folder = tempfile::Builder::new().prefix(&host::temporary("wire")).tempdir()?;
         let hub = Hub::start(folder.path())?;
         let nodes = (1..=count)
             .map(|n| {
