@@ -62,7 +62,7 @@ impl Executor for ContainerProgram {
 impl ContainerProgram {
     /// The last steps before the program: its filter must be in force, or it does not run.
     fn prepare(&self, spec: &Spec) -> Result<(), String> {
-        sys::default_sigpipe();
+        sys::default_signals();
         let Some(filter) = &self.filter else { return Ok(()) };
         if spec.process().as_ref().and_then(|process| process.no_new_privileges()) != Some(true) {
             return Err("a seccomp filter needs no-new-privileges".to_owned());

@@ -48,10 +48,15 @@ fn unblock_signals() {
     }
 }
 
-/// Rust ignores SIGPIPE at start, and an ignored signal stays ignored over exec.
-pub(crate) fn default_sigpipe() {
-    // SAFETY: SIG_DFL is a valid disposition.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+/// An ignored signal stays ignored over exec (signal(7)): Rust ignores SIGPIPE at start, and a shell
+/// that starts a daemon in the background ignores SIGINT and SIGQUIT for it.
+pub(crate) fn default_signals() {
+    const LAST: libc::c_int = 64;
+    for signal in 1..=LAST {
+        // Refused for SIGKILL, SIGSTOP and the two that belong to libc: they have no other setting.
+        // SAFETY: SIG_DFL is a valid disposition for every number.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }
 
 /// A pipe whose ends close on exec: (read, write).

@@ -1,6 +1,6 @@
 //! What a default container must not be able to do, seen from inside it and from /proc.
 
-use crate::support::{Node, exit_of, shell, status_field};
+use crate::support::{Node, bin_dir, exit_of, shell, status_field};
 use lighter_model::exit::ExitStatus;
 use lighter_model::ids::TaskId;
 use lighter_runtime::selftest::DeviceRules;
@@ -8,6 +8,7 @@ use lighter_runtime::{BindMount, BundleError, Privileges, SpecError};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 #[tokio::test]
 async fn seccomp_capabilities_and_no_new_privileges_are_in_force() {
@@ -30,6 +31,23 @@ async fn seccomp_capabilities_and_no_new_privileges_are_in_force() {
         let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
         assert_ne!(of(&pid.to_string()), of("self"), "{namespace}");
     }
+    node.leave_nothing(&shim).await;
+}
+
+/// A daemon that a shell started in the background ignores SIGINT and SIGQUIT; its containers must not.
+#[tokio::test]
+async fn signals_that_the_agent_ignores_are_not_ignored_in_a_container() {
+    let directory = tempfile::tempdir().unwrap();
+    let helper = directory.path().join("lighter-oci");
+    let real = bin_dir().join("lighter-oci");
+    let script = format!("#!/bin/sh\ntrap '' INT QUIT HUP USR1\nexec {} \"$@\"\n", real.display());
+    fs::write(&helper, script).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let node = Node::with_config(|config| config.oci_path = helper);
+    let shim = node.shim().await;
+    let pid = node.start(&shim, shell("c", "exec sleep 1000")).await.unwrap().pid;
+    let ignored = u64::from_str_radix(&status_field(pid, "SigIgn"), 16).unwrap();
+    assert_eq!(ignored & !(3 << 31), 0, "{ignored:x}");
     node.leave_nothing(&shim).await;
 }
 
