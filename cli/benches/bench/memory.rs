@@ -29,7 +29,7 @@ pub(crate) async fn loaded(cluster: &Cluster, plan: &Plan) -> Result<Loaded> {
     let kernel_before = kernel_kib()?;
     let (mut tasks, mut held) = (Vec::new(), Vec::new());
     for _ in 0..plan.tasks {
-        tasks.push(cluster.run_one().await?);
+        tasks.push(cluster.run_one_of_many().await?);
         held.push(first.next().await?.1);
     }
     for task in &tasks {

@@ -88,8 +88,18 @@ impl Cluster {
         ))
     }
 
+    /// One task with half a core and 64 MiB, as the peers get them.
     pub(crate) async fn run_one(&self) -> Result<String> {
-        let request = v1::RunTaskRequest { task_definition: "bench".into(), ..Default::default() };
+        self.run("bench").await
+    }
+
+    /// One of many at once: without CPU of its own, because CPU that is limited is also reserved.
+    pub(crate) async fn run_one_of_many(&self) -> Result<String> {
+        self.run("bench-many").await
+    }
+
+    async fn run(&self, family: &str) -> Result<String> {
+        let request = v1::RunTaskRequest { task_definition: family.into(), ..Default::default() };
         let answer = self.client.clone().run_task(request).await?.into_inner();
         if let Some(failure) = answer.failures.first() {
             bail!("run: {} {}", failure.reason, failure.detail);
@@ -145,10 +155,15 @@ impl Cluster {
     }
 
     async fn register(&self) -> Result<()> {
+        self.register_one("bench", 512).await?;
+        self.register_one("bench-many", 0).await
+    }
+
+    async fn register_one(&self, family: &str, cpu_units: u32) -> Result<()> {
         let json = serde_json::json!({
-            "family": "bench",
+            "family": family,
             "containerDefinitions": [{
-                "name": "first", "image": Registry::REFERENCE, "cpu": 2, "memory": 64,
+                "name": "first", "image": Registry::REFERENCE, "cpu": cpu_units, "memory": 64,
                 "portMappings": [{"containerPort": 8080}],
                 "mountPoints": [{"sourceVolume": "share", "containerPath": "/bench"}],
             }],

@@ -20,7 +20,7 @@ pub(crate) async fn ours(cluster: &Cluster, plan: &Plan) -> Result<f64> {
         clients.push(tokio::spawn(async move {
             let mut tasks = Vec::new();
             while next.fetch_add(1, Ordering::Relaxed) < starts {
-                let task = cluster.run_one().await?;
+                let task = cluster.run_one_of_many().await?;
                 cluster.wait_running(&task).await?;
                 tasks.push(task);
             }
