@@ -20,9 +20,11 @@ use lighter_model::report::KernelLimits;
 use lighter_model::resources::HostPort;
 use lighter_model::task_definition::TaskDefinition;
 use lighter_net::AttachmentRecord;
+use lighter_runtime::{ExecError, ExecOrder, ExecSession, ProbeOutcome, WindowSize};
 use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// The facilities of one node.
@@ -259,6 +261,23 @@ pub(crate) trait Shim: Send + Sync + 'static {
     fn signal<'a>(&'a self, container: &'a ContainerName, signal: i32) -> Answer<'a, ()>;
     /// SIGKILL to every process of the container.
     fn kill<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ()>;
+    /// Runs a program in the container exactly as its own runs, and kills it after `timeout`.
+    fn probe<'a>(
+        &'a self,
+        container: &'a ContainerName,
+        argv: &'a [String],
+        timeout: Duration,
+    ) -> Answer<'a, ProbeOutcome>;
+    /// Runs a program in the container with a terminal or pipes.
+    fn exec<'a>(
+        &'a self,
+        container: &'a ContainerName,
+        order: &'a ExecOrder,
+        terminal: Option<WindowSize>,
+        stdin: bool,
+    ) -> Answer<'a, ExecSession, ExecError>;
+    /// Output and input of the container's main process, from now on.
+    fn attach<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ExecSession, ExecError>;
     /// Forgets an ended container.
     fn remove_container<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ()>;
     /// Ends the shim, which gives its ports back; nothing may run.

@@ -91,6 +91,12 @@ pub enum RequestError {
     NotFound(String),
     #[error("not possible while a container runs, or one of that name exists")]
     Busy,
+    #[error("container {0} does not run")]
+    NotRunning(String),
+    #[error("this task's shim is of an older release; exec works after the task is restarted")]
+    OldShim,
+    #[error("what container {container} was started with cannot be read")]
+    Profile { container: String, source: io::Error },
     #[error("the shim could not do it")]
     System(#[source] io::Error),
     #[error("the shim gave an answer that does not fit the request")]

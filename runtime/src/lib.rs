@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod cgroup;
 pub mod config;
 pub mod connection;
+pub mod exec;
 pub mod handle;
 pub mod logs;
 pub mod runtime;
@@ -21,6 +22,10 @@ pub mod user;
 pub use bundle::{Bundle, BundleError, BundleRequest};
 pub use cgroup::{CgroupError, CgroupRoot, TaskLimits};
 pub use config::{LogConfig, RuntimeConfig};
+pub use exec::{
+    AttachSession, ExecError, ExecOrder, ExecSession, ProbeEnd, ProbeOutcome, SessionControl, SessionError,
+    WindowSize,
+};
 pub use handle::{
     BindError, ContainerStatus, HostPortBind, Phase, RequestError, ShimEvent, ShimHandle, StartError,
     Started, TaskStatus,

@@ -4,6 +4,7 @@
 //! there. Owns: `World`, behind a lock that is held for one change at a time.
 //! Never: forgiving: a port bound twice, a container started twice, a mount left over are recorded.
 
+mod exec;
 mod image;
 mod network;
 mod runtime;
@@ -13,9 +14,11 @@ use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::ids::{AttachmentKey, ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
 use lighter_model::resources::HostPort;
-use std::collections::{BTreeMap, BTreeSet};
+use lighter_runtime::{ProbeEnd, ProbeOutcome};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// How a container's program behaves.
@@ -33,6 +36,30 @@ pub(crate) enum Program {
         oom: bool,
     },
     CannotStart,
+}
+
+/// One probe to come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum FakeProbe {
+    /// Ends so after `delay`, or at its timeout when that is earlier.
+    Ends { outcome: ProbeOutcome, delay: Duration },
+    /// The shim's answer is an error.
+    Fails(String),
+}
+
+impl FakeProbe {
+    pub(crate) fn exits(code: i32, output: &str) -> Self {
+        let outcome = ProbeOutcome { end: ProbeEnd::Exited(code), output: output.into() };
+        Self::Ends { outcome, delay: Duration::ZERO }
+    }
+}
+
+/// What an exec does: writes this, and ends with this code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FakeExec {
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    pub code: i32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +87,10 @@ pub(crate) struct World {
     pub rootfs: BTreeMap<AttachmentKey, PathBuf>,
     pub attachments: BTreeSet<String>,
     pub foreign_ports: BTreeSet<HostPort>,
+    /// How the next probes of each container go; none left: they succeed.
+    pub probes: BTreeMap<ContainerName, VecDeque<FakeProbe>>,
+    /// What an exec of each container does; none: it echoes its input and ends with 0 after it.
+    pub execs: BTreeMap<ContainerName, FakeExec>,
     /// How often each container's program was started.
     pub starts: BTreeMap<(TaskId, ContainerName), u32>,
     /// Signals sent, in order.

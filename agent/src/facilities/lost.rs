@@ -6,6 +6,8 @@ use crate::errors::{Cause, words};
 use lighter_model::ids::ContainerName;
 use lighter_model::resources::HostPort;
 use lighter_model::task_definition::TransportProtocol;
+use lighter_runtime::{ExecError, ExecOrder, ExecSession, ProbeOutcome, RequestError, WindowSize};
+use std::time::Duration;
 
 pub(super) struct LostShim;
 
@@ -33,6 +35,24 @@ impl Shim for LostShim {
 
     fn kill<'a>(&'a self, _: &'a ContainerName) -> Answer<'a, ()> {
         Box::pin(async { Err(silence()) })
+    }
+
+    fn probe<'a>(&'a self, _: &'a ContainerName, _: &'a [String], _: Duration) -> Answer<'a, ProbeOutcome> {
+        Box::pin(async { Err(silence()) })
+    }
+
+    fn exec<'a>(
+        &'a self,
+        _: &'a ContainerName,
+        _: &'a ExecOrder,
+        _: Option<WindowSize>,
+        _: bool,
+    ) -> Answer<'a, ExecSession, ExecError> {
+        Box::pin(async { Err(RequestError::Disconnected.into()) })
+    }
+
+    fn attach<'a>(&'a self, _: &'a ContainerName) -> Answer<'a, ExecSession, ExecError> {
+        Box::pin(async { Err(RequestError::Disconnected.into()) })
     }
 
     fn remove_container<'a>(&'a self, _: &'a ContainerName) -> Answer<'a, ()> {

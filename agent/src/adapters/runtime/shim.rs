@@ -10,9 +10,13 @@ use crate::facilities::{
 };
 use lighter_model::ids::ContainerName;
 use lighter_model::resources::HostPort;
-use lighter_runtime::{BindError, HostPortBind, Phase, RequestError, ShimHandle, StartError, TaskStatus};
+use lighter_runtime::{
+    BindError, ExecError, ExecOrder, ExecSession, HostPortBind, Phase, ProbeOutcome, RequestError,
+    ShimHandle, StartError, TaskStatus, WindowSize,
+};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
@@ -124,6 +128,29 @@ impl Shim for RealShim {
 
     fn kill<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ()> {
         Box::pin(async move { ended_is_fine(self.0.kill(container).await) })
+    }
+
+    fn probe<'a>(
+        &'a self,
+        container: &'a ContainerName,
+        argv: &'a [String],
+        timeout: Duration,
+    ) -> Answer<'a, ProbeOutcome> {
+        Box::pin(async move { Ok(self.0.probe(container, argv, timeout).await?) })
+    }
+
+    fn exec<'a>(
+        &'a self,
+        container: &'a ContainerName,
+        order: &'a ExecOrder,
+        terminal: Option<WindowSize>,
+        stdin: bool,
+    ) -> Answer<'a, ExecSession, ExecError> {
+        Box::pin(self.0.exec(container, order, terminal, stdin))
+    }
+
+    fn attach<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ExecSession, ExecError> {
+        Box::pin(self.0.attach(container))
     }
 
     fn remove_container<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ()> {

@@ -16,7 +16,9 @@ use lighter_model::image_config::ImageConfig;
 use lighter_model::report::KernelLimits;
 use lighter_model::resources::HostPort;
 use lighter_model::task_definition::TaskDefinition;
+use lighter_runtime::{ExecError, ExecOrder, ExecSession, ProbeOutcome, WindowSize};
 use std::sync::Arc;
+use std::time::Duration;
 
 struct FakeShim {
     machine: Machine,
@@ -218,6 +220,30 @@ impl Shim for FakeShim {
             });
             Ok(killed.await?)
         })
+    }
+
+    fn probe<'a>(
+        &'a self,
+        container: &'a ContainerName,
+        argv: &'a [String],
+        timeout: Duration,
+    ) -> Answer<'a, ProbeOutcome> {
+        Box::pin(super::exec::probe(&self.machine, &self.task, container, argv, timeout))
+    }
+
+    fn exec<'a>(
+        &'a self,
+        container: &'a ContainerName,
+        order: &'a ExecOrder,
+        terminal: Option<WindowSize>,
+        _stdin: bool,
+    ) -> Answer<'a, ExecSession, ExecError> {
+        let words = order.argv.join(" ");
+        Box::pin(super::exec::session(&self.machine, "exec", &self.task, container, words, terminal))
+    }
+
+    fn attach<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ExecSession, ExecError> {
+        Box::pin(super::exec::session(&self.machine, "attach", &self.task, container, String::new(), None))
     }
 
     fn remove_container<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ()> {
