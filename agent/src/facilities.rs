@@ -19,9 +19,10 @@ use lighter_model::image_config::ImageConfig;
 use lighter_model::report::KernelLimits;
 use lighter_model::resources::HostPort;
 use lighter_model::task_definition::TaskDefinition;
-use lighter_net::AttachmentRecord;
-use lighter_runtime::{ExecError, ExecOrder, ExecSession, ProbeOutcome, WindowSize};
+use lighter_net::{AttachmentRecord, Traffic};
+use lighter_runtime::{ContainerStats, ExecError, ExecOrder, ExecSession, ProbeOutcome, WindowSize};
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -146,6 +147,9 @@ pub(crate) trait NetworkFacility: Send + Sync + 'static {
     fn remove_leftovers<'a>(&'a self, records: &'a [AttachmentRecord]) -> Answer<'a, Vec<String>>;
     /// `nginx (pid 12)`; asked only after a port could not be bound.
     fn port_owner(&self, port: HostPort) -> Option<String>;
+    /// What these attachments have sent and received; one without a link is not in the answer.
+    fn traffic<'a>(&'a self, records: &'a [AttachmentRecord])
+    -> Answer<'a, BTreeMap<AttachmentKey, Traffic>>;
     fn self_test(&self) -> BoxFuture<'_, Vec<Probe>>;
     /// Sends packets; the host's side must be made (`restore`).
     fn probe_forwarding(&self) -> BoxFuture<'_, Probe>;
@@ -353,6 +357,12 @@ pub(crate) trait RuntimeFacility: Send + Sync + 'static {
     fn write_bundle<'a>(&'a self, order: &'a BundleOrder) -> Answer<'a, Bundle>;
     /// The signal number that asks a container of this image to stop.
     fn stop_signal(&self, image: &ImageConfig) -> Result<i32, Cause>;
+    /// What a container, or with `None` the whole task, has used; `None` when it has no cgroup.
+    fn stats<'a>(
+        &'a self,
+        task: &'a TaskId,
+        container: Option<&'a ContainerName>,
+    ) -> Answer<'a, Option<ContainerStats>>;
     fn read_logs(&self, query: LogQuery) -> BoxStream<'static, Result<LogLine, Cause>>;
     fn self_test(&self) -> BoxFuture<'_, Vec<Probe>>;
 }

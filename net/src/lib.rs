@@ -28,6 +28,7 @@ mod probe;
 mod record;
 mod subnet;
 mod teardown;
+mod traffic;
 
 pub use attach::AttachError;
 pub use check::CheckError;
@@ -46,3 +47,4 @@ pub use probe::{ForwardingVerdict, ProbeError, probe_nf_tables};
 pub use record::{AddRequest, AttachmentMode, AttachmentRecord, PlanError, PortForward, plan_attachment};
 pub use subnet::{Subnet, SubnetError};
 pub use teardown::{DelError, DelStepError};
+pub use traffic::Traffic;

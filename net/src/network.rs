@@ -15,9 +15,11 @@ use crate::netns;
 use crate::nft::{self, NftError, PortElement};
 use crate::record::{AttachmentRecord, PortForward};
 use crate::teardown::{self, DelError, DelStepError};
+use crate::traffic::{self, Traffic};
 use lighter_model::ids::AttachmentKey;
 use lighter_model::task_definition::TransportProtocol;
 use nix::errno::Errno;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
@@ -312,6 +314,18 @@ impl Network {
             failures.extend(deleted.err().map(DelStepError::Conntrack));
         }
         finish(&record.key, failures)
+    }
+
+    /// What the attachments of these records have sent and received; one without a link, or whose
+    /// link is gone, is not in the answer. One reading for all.
+    pub async fn traffic(
+        &self,
+        records: &[AttachmentRecord],
+    ) -> io::Result<BTreeMap<AttachmentKey, Traffic>> {
+        let inner = self.inner.clone();
+        let all = netns::on_own_thread("lighter-traffic", move || traffic::read(&inner.home)).await??;
+        let of = |record: &AttachmentRecord| Some((record.key.clone(), *all.get(record.veth.as_ref()?)?));
+        Ok(records.iter().filter_map(of).collect())
     }
 
     /// Everything of ours in the kernel.

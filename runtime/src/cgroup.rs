@@ -12,6 +12,7 @@ pub mod cpu;
 mod layout;
 pub(crate) mod limits;
 mod remove;
+pub mod stats;
 mod wait;
 
 pub use limits::{TaskLimits, TaskUsage};

@@ -20,6 +20,7 @@ pub mod spec;
 pub mod user;
 
 pub use bundle::{Bundle, BundleError, BundleRequest};
+pub use cgroup::stats::{ContainerStats, CpuStats, HostCpu, IoStats, MemoryStats, Pressure, PressureStats};
 pub use cgroup::{CgroupError, CgroupRoot, TaskLimits};
 pub use config::{LogConfig, RuntimeConfig};
 pub use exec::{

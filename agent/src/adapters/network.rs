@@ -6,11 +6,13 @@ use crate::config::AgentConfig;
 use crate::errors::{Cause, chain};
 use crate::facilities::{Answer, Attached, NetworkFacility, Probe};
 use futures_util::future::BoxFuture;
+use lighter_model::ids::AttachmentKey;
 use lighter_model::resources::HostPort;
 use lighter_net::{
-    AttachmentRecord, ForwardingVerdict, Network, NetworkConfig, Subnet, leftovers, port_owner,
+    AttachmentRecord, ForwardingVerdict, Network, NetworkConfig, Subnet, Traffic, leftovers, port_owner,
     probe_nf_tables,
 };
+use std::collections::BTreeMap;
 
 pub(super) struct NetworkAdapter {
     network: Network,
@@ -80,6 +82,13 @@ impl NetworkFacility for NetworkAdapter {
 
     fn port_owner(&self, port: HostPort) -> Option<String> {
         port_owner(port.protocol, port.port).map(|owner| owner.to_string())
+    }
+
+    fn traffic<'a>(
+        &'a self,
+        records: &'a [AttachmentRecord],
+    ) -> Answer<'a, BTreeMap<AttachmentKey, Traffic>> {
+        Box::pin(async move { Ok(self.network.traffic(records).await?) })
     }
 
     fn self_test(&self) -> BoxFuture<'_, Vec<Probe>> {

@@ -13,12 +13,12 @@ use crate::facilities::{
 };
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use lighter_model::ids::TaskId;
+use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
 use lighter_model::task_definition::TaskDefinition;
 use lighter_runtime::{
-    AdoptError, BindMount, BundleRequest, CgroupRoot, LogConfig, Privileges, Runtime, RuntimeConfig,
-    TaskLimits, cgroup,
+    AdoptError, BindMount, BundleRequest, CgroupRoot, ContainerStats, LogConfig, Privileges, Runtime,
+    RuntimeConfig, TaskLimits, cgroup,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -137,6 +137,15 @@ impl RuntimeFacility for RuntimeAdapter {
 
     fn stop_signal(&self, image: &ImageConfig) -> Result<i32, Cause> {
         Ok(lighter_runtime::stop_signal(image)?)
+    }
+
+    fn stats<'a>(
+        &'a self,
+        task: &'a TaskId,
+        container: Option<&'a ContainerName>,
+    ) -> Answer<'a, Option<ContainerStats>> {
+        let (runtime, task, container) = (self.runtime.clone(), task.clone(), container.cloned());
+        Box::pin(super::blocking(move || Ok(runtime.stats(&task, container.as_ref()))))
     }
 
     fn read_logs(&self, query: LogQuery) -> BoxStream<'static, Result<LogLine, Cause>> {

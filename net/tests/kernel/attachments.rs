@@ -26,6 +26,36 @@ fn add_again_gives_the_same_answer() {
 }
 
 #[test]
+fn traffic_is_counted_as_the_attachment_sees_it() {
+    world(|w| {
+        let (record, web) = w.add(vec![]);
+        let (silent, _) = w.add(vec![]);
+        let none =
+            AddRequest { key: key(99, "none"), mode: AttachmentMode::None, address: None, ports: vec![] };
+        let none = plan_attachment(&mut w.pool, none).unwrap();
+        let path = web.netns_path.display().to_string();
+        let server = Server::tcp(Some(&web.netns_path), 80, "web");
+        assert!(ask_tcp(None, record.address.unwrap(), 80).is_some());
+        drop(server);
+        let counted =
+            w.runtime.block_on(w.network.traffic(&[record.clone(), silent.clone(), none.clone()])).unwrap();
+        let inside = |what: &str| -> u64 {
+            // nsenter --net keeps the old /sys; /proc/net follows the process.
+            let line = sh(&format!("nsenter --net={path} cat /proc/net/dev | grep eth0"));
+            let column = if what == "rx" { 1 } else { 9 };
+            line.split_whitespace().nth(column).unwrap().parse().unwrap()
+        };
+        let of = counted[&record.key];
+        assert!(of.sent_bytes >= 200 && of.received_bytes >= 200, "{of:?}");
+        assert_eq!((of.received_bytes, of.sent_bytes), (inside("rx"), inside("tx")));
+        assert!(counted.contains_key(&silent.key));
+        assert!(!counted.contains_key(&none.key));
+        w.del(&record);
+        assert!(!w.runtime.block_on(w.network.traffic(&[record])).unwrap().contains_key(&key(1, "web")));
+    });
+}
+
+#[test]
 fn del_leaves_nothing_and_may_be_repeated() {
     world(|w| {
         let (record, web) = w.add(vec![tcp(8080, 80), udp(8080, 80)]);

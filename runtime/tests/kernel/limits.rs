@@ -61,6 +61,18 @@ async fn a_busy_loop_gets_its_quota_and_no_more() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let used = (cpu_time(pid) - begin.1).as_secs_f64() / begin.0.elapsed().as_secs_f64();
     assert!(used < 0.30, "a quarter of a CPU was allowed, {used:.2} used");
+    let stats = node.runtime.stats(&node.task, Some(&"busy".parse().unwrap())).unwrap();
+    let by_process = cpu_time(pid);
+    let by_stats = Duration::from_nanos(stats.cpu.usage_ns);
+    assert!(by_stats + Duration::from_millis(30) >= by_process, "{by_stats:?} {by_process:?}");
+    assert!(stats.cpu.throttled_periods > 0 && stats.cpu.throttled_ns > 0, "{:?}", stats.cpu);
+    assert!(stats.cpu.periods >= stats.cpu.throttled_periods);
+    assert!(stats.memory.current_bytes > 0 && stats.memory.anon_bytes > 0, "{:?}", stats.memory);
+    assert_eq!((stats.pids, stats.pids_limit), (1, Some(200)));
+    assert_eq!(stats.pressure.cpu.is_some(), cgroup::is_v2());
+    let of_task = node.runtime.stats(&node.task, None).unwrap();
+    assert!(of_task.cpu.usage_ns >= stats.cpu.usage_ns);
+    assert_eq!(node.runtime.stats(&node.task, Some(&"other".parse().unwrap())), None);
     node.leave_nothing(&shim).await;
 }
 

@@ -16,7 +16,7 @@ use lighter_model::image_config::ImageConfig;
 use lighter_model::report::KernelLimits;
 use lighter_model::resources::HostPort;
 use lighter_model::task_definition::TaskDefinition;
-use lighter_runtime::{ExecError, ExecOrder, ExecSession, ProbeOutcome, WindowSize};
+use lighter_runtime::{ContainerStats, ExecError, ExecOrder, ExecSession, ProbeOutcome, WindowSize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,6 +108,22 @@ impl RuntimeFacility for Machine {
 
     fn stop_signal(&self, image: &ImageConfig) -> Result<i32, Cause> {
         Ok(if image.stop_signal.as_deref() == Some("SIGQUIT") { 3 } else { 15 })
+    }
+
+    fn stats<'a>(
+        &'a self,
+        task: &'a TaskId,
+        container: Option<&'a ContainerName>,
+    ) -> Answer<'a, Option<ContainerStats>> {
+        Box::pin(async move {
+            let read = self.call("stats", task.to_string(), |world| {
+                let Some(shim) = world.shims.get(task) else { return Ok(None) };
+                let there = container.is_none_or(|name| shim.containers.contains_key(name));
+                let stats = ContainerStats { pids: 1, ..ContainerStats::default() };
+                Ok(there.then_some(stats))
+            });
+            Ok(read.await?)
+        })
     }
 
     fn read_logs(&self, query: LogQuery) -> BoxStream<'static, Result<LogLine, Cause>> {
