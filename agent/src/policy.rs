@@ -20,6 +20,8 @@ pub(crate) enum Refusal {
         "container {container} asks for device {device}, which this node does not allow; set allow_devices = true in the agent's file to allow it"
     )]
     Device { container: ContainerName, device: String },
+    #[error("container {container} asks for {member}, which this agent does not do yet")]
+    NotYet { container: ContainerName, member: &'static str },
     #[error(
         "networkMode host is not allowed on this node; set allow_host_namespaces = true in the agent's file to allow it"
     )]
@@ -36,6 +38,15 @@ pub(crate) fn check(definition: &TaskDefinition, config: &AgentConfig) -> Result
         return Err(Refusal::HostNetwork);
     }
     for container in &definition.container_definitions {
+        for (asked, member) in [
+            (!container.depends_on.is_empty(), "dependsOn"),
+            (container.health_check.is_some(), "healthCheck"),
+            (container.restart_policy.is_some(), "restartPolicy"),
+        ] {
+            if asked {
+                return Err(Refusal::NotYet { container: container.name.clone(), member });
+            }
+        }
         if container.privileged && !config.allow_privileged {
             return Err(Refusal::Privileged { container: container.name.clone() });
         }

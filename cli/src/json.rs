@@ -56,6 +56,7 @@ pub fn task(task: &v1::Task) -> Value {
         .time("stoppingAt", task.stopping_at_unix_ms)
         .time("executionStoppedAt", task.execution_stopped_at_unix_ms)
         .time("stoppedAt", task.stopped_at_unix_ms)
+        .text("healthStatus", words::health_status(task.health_status))
         .value("containers", containers)
         .done()
 }
@@ -80,8 +81,20 @@ fn container(container: &v1::Container) -> Value {
         .text("reason", &container.reason)
         .value("pid", (container.pid != 0).then_some(container.pid))
         .text("address", &container.address)
+        .text("healthStatus", words::health_status(container.health.as_ref().map_or(0, |h| h.status)))
+        .value("health", container.health.as_ref().map(health))
+        .value("restartCount", container.restart_count)
         .value("networkBindings", bindings)
         .value("limits", container.limits.as_ref().map(limits))
+        .done()
+}
+
+fn health(health: &v1::ContainerHealth) -> Value {
+    Object::default()
+        .value("failingStreak", health.failing_streak)
+        .time("since", health.since_unix_ms)
+        .text("lastEnd", &health.last_end)
+        .text("lastOutput", &health.last_output)
         .done()
 }
 

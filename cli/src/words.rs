@@ -23,6 +23,11 @@ pub fn container_status(number: i32) -> &'static str {
     strip(v1::ContainerStatus::try_from(number).ok().map(|status| status.as_str_name()), "CONTAINER_STATUS_")
 }
 
+/// Empty when there is no health check.
+pub fn health_status(number: i32) -> &'static str {
+    strip(v1::HealthStatus::try_from(number).ok().map(|status| status.as_str_name()), "HEALTH_STATUS_")
+}
+
 pub fn definition_status(number: i32) -> &'static str {
     strip(v1::TaskDefinitionStatus::try_from(number).ok().map(|s| s.as_str_name()), "TASK_DEFINITION_STATUS_")
 }
@@ -91,6 +96,16 @@ pub fn exit(container: &v1::Container) -> String {
         }
         _ if code.is_empty() => String::new(),
         _ => format!("exit {code}"),
+    }
+}
+
+/// How an earlier attempt of a container ended.
+pub fn exit_of(exit: &v1::ContainerExit) -> String {
+    match exit.status {
+        _ if exit.oom_killed => "OutOfMemory (137)".to_owned(),
+        Some(v1::container_exit::Status::Signaled(signal)) => format!("signal {signal} ({})", 128 + signal),
+        Some(v1::container_exit::Status::Exited(code)) => format!("exit {code}"),
+        None => String::new(),
     }
 }
 

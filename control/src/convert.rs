@@ -20,6 +20,7 @@ use crate::identity::layer::{address, node};
 use crate::session::convert::{LogBatch, desired_status, stop_code};
 use crate::session::run::Identity;
 use lighter_model::exit::{ContainerExit, ExitStatus};
+use lighter_model::health::{ContainerHealth, HealthStatus};
 use lighter_model::report::{KernelLimits, NetworkBinding};
 use lighter_model::resources::Resources;
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
@@ -258,6 +259,7 @@ pub fn task(record: &TaskRecord) -> v1::Task {
         stopping_at_unix_ms: ms_or_zero(times.stopping_at),
         execution_stopped_at_unix_ms: ms_or_zero(times.execution_stopped_at),
         stopped_at_unix_ms: ms_or_zero(times.stopped_at),
+        health_status: health_status(record.health()).into(),
     }
 }
 
@@ -293,6 +295,27 @@ fn container(record: &ContainerRecord) -> v1::Container {
         network_bindings: record.network_bindings.iter().map(binding).collect(),
         limits: Some(limits(&record.limits)),
         essential: record.essential,
+        health: record.health.as_ref().map(health),
+        restart_count: record.restart_count,
+        last_exit: record.last_exit.as_ref().map(exit),
+    }
+}
+
+fn health_status(status: HealthStatus) -> v1::HealthStatus {
+    match status {
+        HealthStatus::Unknown => v1::HealthStatus::Unknown,
+        HealthStatus::Healthy => v1::HealthStatus::Healthy,
+        HealthStatus::Unhealthy => v1::HealthStatus::Unhealthy,
+    }
+}
+
+fn health(health: &ContainerHealth) -> v1::ContainerHealth {
+    v1::ContainerHealth {
+        status: health_status(health.status).into(),
+        since_unix_ms: ms(health.since_unix_ms),
+        failing_streak: health.failing_streak,
+        last_end: health.last_end.clone(),
+        last_output: health.last_output.clone(),
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::config::Limits;
 use crate::digest::Digest;
 use crate::platform::Platform;
-use lighter_model::image_config::ImageConfig;
+use lighter_model::image_config::{ImageConfig, ImageHealthcheck};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -249,6 +249,29 @@ struct RawConfig {
     stop_signal: Option<String>,
     volumes: Option<BTreeMap<String, serde::de::IgnoredAny>>,
     labels: Option<BTreeMap<String, String>>,
+    healthcheck: Option<RawHealthcheck>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct RawHealthcheck {
+    test: Option<Vec<String>>,
+    interval: u64,
+    timeout: u64,
+    start_period: u64,
+    retries: u32,
+}
+
+impl From<RawHealthcheck> for ImageHealthcheck {
+    fn from(raw: RawHealthcheck) -> Self {
+        Self {
+            test: raw.test.unwrap_or_default(),
+            interval_ns: raw.interval,
+            timeout_ns: raw.timeout,
+            start_period_ns: raw.start_period,
+            retries: raw.retries,
+        }
+    }
 }
 
 impl ConfigFile {
@@ -276,6 +299,7 @@ impl ConfigFile {
                 stop_signal: c.stop_signal.filter(|s| !s.is_empty()),
                 volumes,
                 labels: c.labels.unwrap_or_default(),
+                healthcheck: c.healthcheck.map(ImageHealthcheck::from),
             },
             platform: Platform {
                 os: raw.os,

@@ -20,4 +20,18 @@ pub struct ImageConfig {
     /// Paths that get an anonymous volume when nothing else is mounted there.
     pub volumes: BTreeSet<String>,
     pub labels: BTreeMap<String, String>,
+    /// Docker's addition to the configuration; counts only when a definition asks for it.
+    #[serde(default)]
+    pub healthcheck: Option<ImageHealthcheck>,
+}
+
+/// The image's HEALTHCHECK; 0 means Docker's default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageHealthcheck {
+    /// `CMD` and arguments, `CMD-SHELL` and one text, or `NONE`; empty means none.
+    pub test: Vec<String>,
+    pub interval_ns: u64,
+    pub timeout_ns: u64,
+    pub start_period_ns: u64,
+    pub retries: u32,
 }

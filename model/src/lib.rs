@@ -3,6 +3,7 @@
 //! Owns nothing. Never: performs I/O, reads a clock, draws a random number, knows tokio or gRPC.
 
 pub mod exit;
+pub mod health;
 pub mod ids;
 pub mod image_config;
 pub mod report;

@@ -2,6 +2,7 @@
 //! knows it, so that a lost or repeated report does no harm.
 
 use crate::exit::ContainerExit;
+use crate::health::ContainerHealth;
 use crate::ids::{ContainerName, TaskId};
 use crate::status::{ContainerStatus, StopCode, TaskStatus};
 use crate::task_definition::TransportProtocol;
@@ -44,6 +45,12 @@ pub struct ContainerReport {
     pub address: Option<String>,
     pub network_bindings: Vec<NetworkBinding>,
     pub limits: KernelLimits,
+    /// `None`: it has no health check.
+    pub health: Option<ContainerHealth>,
+    /// How often it was started again.
+    pub restart_count: u32,
+    /// How the attempt before this one ended.
+    pub last_exit: Option<ContainerExit>,
 }
 
 /// A task as its node knows it.

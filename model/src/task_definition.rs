@@ -5,12 +5,17 @@
 
 pub mod amount;
 pub mod input;
+mod lifecycle;
 mod members;
 mod strict_json;
 pub mod support;
 mod validate;
 mod walk;
 
+pub use lifecycle::{
+    Dependency, DependencyCondition, HEALTH_INTERVAL_S, HEALTH_RETRIES, HEALTH_TIMEOUT_S, HealthCheck,
+    OnUnhealthy, RESTART_ATTEMPT_PERIOD_S, RestartPolicy,
+};
 pub use members::{MEMORY_MIB_MIN, TMPFS_OPTIONS, TMPFS_OPTIONS_WITH_VALUE};
 
 use crate::ids::{ContainerName, Family, VolumeName};
@@ -122,6 +127,16 @@ pub struct ContainerDefinition {
     /// Seconds between the stop signal and SIGKILL; 30 when absent.
     #[serde(default, rename = "stopTimeout", skip_serializing_if = "Option::is_none")]
     pub stop_timeout_s: Option<u32>,
+    /// Containers that have to come first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<Dependency>,
+    /// Seconds after its start in which what others wait for must become true of it; no bound when absent or 0.
+    #[serde(default, rename = "startTimeout", skip_serializing_if = "Option::is_none")]
+    pub start_timeout_s: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_policy: Option<RestartPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// `user`, `uid`, `user:group` or `uid:gid`; overrides the image's.
@@ -136,6 +151,25 @@ pub struct ContainerDefinition {
     pub readonly_root_filesystem: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub docker_labels: BTreeMap<String, String>,
+}
+
+impl ContainerDefinition {
+    /// Everything that has to come first, and what must be true of it: dependsOn, and as START the
+    /// containers whose volumes it takes.
+    pub fn comes_after(&self) -> impl Iterator<Item = (&ContainerName, DependencyCondition)> {
+        let depends =
+            self.depends_on.iter().map(|dependency| (&dependency.container_name, dependency.condition));
+        let volumes =
+            self.volumes_from.iter().map(|from| (&from.source_container, DependencyCondition::Start));
+        depends.chain(volumes)
+    }
+
+    /// It has a health check, its own or perhaps its image's.
+    pub fn is_checked(&self) -> bool {
+        self.health_check
+            .as_ref()
+            .is_some_and(|check| check.command.first().is_none_or(|word| word != "NONE"))
+    }
 }
 
 /// ECS's default time between the stop signal and SIGKILL.

@@ -90,12 +90,9 @@ fn an_unknown_member_is_refused_by_name() {
 #[test]
 fn an_unsupported_member_is_refused_by_name() {
     for (name, value) in [
-        ("healthCheck", json!({"command": ["CMD", "true"]})),
         ("secrets", json!([{"name": "A", "valueFrom": "arn:aws:ssm:x"}])),
-        ("dependsOn", json!([{"containerName": "b", "condition": "START"}])),
         ("interactive", json!(true)),
         ("ulimits", json!([{"name": "nofile", "softLimit": 1, "hardLimit": 2}])),
-        ("startTimeout", json!(30)),
         ("links", json!(["db:db"])),
     ] {
         let message = refused(&format!("{C}.{name}"), definition(json!({}), json!({name: value})));

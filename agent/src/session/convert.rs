@@ -8,11 +8,12 @@ use crate::assignment::Assignment;
 use crate::facilities::{LogLine, LogOrigin};
 use crate::reconcile::{HelloFacts, Inbound, LocalTask, Outbound};
 use lighter_model::exit::{ContainerExit, ExitStatus};
+use lighter_model::health::{ContainerHealth, HealthStatus, task_health};
 use lighter_model::ids::{ContainerName, Generation, TaskId};
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
 use lighter_model::resources::Resources;
 use lighter_model::status::{ContainerStatus, DesiredStatus, StopCode, TaskStatus};
-use lighter_model::task_definition::TransportProtocol;
+use lighter_model::task_definition::{TaskDefinition, TransportProtocol};
 use lighter_proto::v1;
 use lighter_proto::v1::control_message::Message as Control;
 use lighter_proto::v1::node_message::Message as Node;
@@ -245,6 +246,27 @@ fn container(container: ContainerReport) -> v1::Container {
         address: container.address.unwrap_or_default(),
         network_bindings: container.network_bindings.into_iter().map(binding).collect(),
         limits: Some(limits(&container.limits)),
+        health: container.health.map(health),
+        restart_count: container.restart_count,
+        last_exit: container.last_exit.map(exit),
+    }
+}
+
+fn health_status(status: HealthStatus) -> v1::HealthStatus {
+    match status {
+        HealthStatus::Unknown => v1::HealthStatus::Unknown,
+        HealthStatus::Healthy => v1::HealthStatus::Healthy,
+        HealthStatus::Unhealthy => v1::HealthStatus::Unhealthy,
+    }
+}
+
+fn health(health: ContainerHealth) -> v1::ContainerHealth {
+    v1::ContainerHealth {
+        status: health_status(health.status).into(),
+        since_unix_ms: time(Some(health.since_unix_ms)),
+        failing_streak: health.failing_streak,
+        last_end: health.last_end,
+        last_output: health.last_output,
     }
 }
 
@@ -349,11 +371,12 @@ pub(super) fn log_batch(stream_id: &str, lines: Vec<LogLine>) -> v1::SendLogsReq
 
 /// A task as the local socket shows it.
 pub(crate) fn local_task(task: LocalTask, cluster: &str, container_instance: &str) -> v1::Task {
-    let LocalTask { assignment, report: known, needs, .. } = task;
+    let LocalTask { assignment, report: known, needs, definition } = task;
     let desired = match assignment.desired {
         DesiredStatus::Running => v1::DesiredStatus::Running,
         DesiredStatus::Stopped => v1::DesiredStatus::Stopped,
     };
+    let health = local_health(known.as_ref(), definition.as_deref());
     let known = known.map(report).unwrap_or_default();
     let needs = needs.unwrap_or_default();
     v1::Task {
@@ -377,8 +400,18 @@ pub(crate) fn local_task(task: LocalTask, cluster: &str, container_instance: &st
         stopping_at_unix_ms: known.stopping_at_unix_ms,
         execution_stopped_at_unix_ms: known.execution_stopped_at_unix_ms,
         stopped_at_unix_ms: known.stopped_at_unix_ms,
+        health_status: health_status(health).into(),
         ..v1::Task::default()
     }
+}
+
+fn local_health(known: Option<&TaskReport>, definition: Option<&TaskDefinition>) -> HealthStatus {
+    let essential = |name: &ContainerName| {
+        let mut containers = definition.iter().flat_map(|definition| &definition.container_definitions);
+        containers.any(|container| container.name == *name && container.essential)
+    };
+    let containers = known.iter().flat_map(|report| &report.containers);
+    task_health(containers.map(|c| (essential(&c.name), c.health.as_ref().map(|health| health.status))))
 }
 
 /// The id of a task in a local question.

@@ -4,6 +4,10 @@
 //! share a record. A golden test holds the format.
 //! Never: a field whose meaning depends on the code's version without the version being raised.
 
+mod life;
+
+pub(crate) use life::Life;
+
 use lighter_model::exit::ContainerExit;
 use lighter_model::ids::{ContainerName, Generation, TaskDefinitionId, TaskId};
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
@@ -68,6 +72,8 @@ pub(crate) struct ContainerRecord {
     pub attachment: Option<AttachmentRecord>,
     pub bindings: Vec<NetworkBinding>,
     pub limits: KernelLimits,
+    #[serde(default, skip_serializing_if = "Life::is_new")]
+    pub life: Life,
 }
 
 /// How far a task is on this node, and all that its reports say.
@@ -143,6 +149,9 @@ impl ContainerRecord {
             address: self.attachment.as_ref().and_then(|a| a.address).map(|address| address.to_string()),
             network_bindings: self.bindings.clone(),
             limits: self.limits.clone(),
+            health: self.life.health.clone(),
+            restart_count: self.life.restarts,
+            last_exit: self.life.last_exit.clone(),
         }
     }
 }

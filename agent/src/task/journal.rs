@@ -7,7 +7,7 @@
 use crate::facilities::{ContainerPhase, ShimStatus, Started};
 use crate::reconcile::plan::Known;
 use crate::reconcile::{CoreInput, News};
-use crate::store::records::{ContainerRecord, FORMAT_VERSION, Step, TaskRecord};
+use crate::store::records::{ContainerRecord, FORMAT_VERSION, Life, Step, TaskRecord};
 use crate::store::{Store, StoreError, StoreOp};
 use crate::time::unix_ms;
 use lighter_model::exit::ContainerExit;
@@ -78,6 +78,7 @@ pub(crate) fn new_containers(definition: &TaskDefinition) -> Vec<ContainerRecord
             attachment: None,
             bindings: Vec::new(),
             limits: KernelLimits::default(),
+            life: Life { policy: container.restart_policy.clone(), ..Life::default() },
         })
         .collect()
 }

@@ -37,6 +37,7 @@ pub fn text(task: &v1::Task, node: &str, now_unix_ms: i64) -> String {
         ("Task", task.task_id.clone()),
         ("Definition", task.task_definition.clone()),
         ("Status", status),
+        ("Health", health(task)),
         ("Waits for", task.waiting_reason.clone()),
         ("Stop code", words::stop_code(task.stop_code).to_owned()),
         ("Stopped because", task.stopped_reason.clone()),
@@ -77,12 +78,40 @@ fn of_container(container: &v1::Container) -> String {
         ("  Image", container.image.clone()),
         ("  Digest", container.image_digest.clone()),
         ("  Status", status),
+        ("  Health", container_health(container)),
+        ("  Restarts", restarts(container)),
         ("  Reason", container.reason.clone()),
         ("  Pid", if container.pid == 0 { String::new() } else { container.pid.to_string() }),
         ("  Address", container.address.clone()),
         ("  Ports", ports.join(", ")),
         ("  Limits", container.limits.as_ref().map(words::limits).unwrap_or_default()),
     ])
+}
+
+/// Said only where a container has a health check.
+fn health(task: &v1::Task) -> String {
+    let checked = task.containers.iter().any(|container| container.health.is_some());
+    if checked { words::health_status(task.health_status).to_owned() } else { String::new() }
+}
+
+fn container_health(container: &v1::Container) -> String {
+    let Some(health) = &container.health else { return String::new() };
+    let status = words::health_status(health.status);
+    let last = match (health.last_end.as_str(), health.last_output.trim()) {
+        ("", _) => return format!("{status}, not checked yet"),
+        (end, "") => end.to_owned(),
+        (end, output) => format!("{end}: {}", output.replace('\n', " / ")),
+    };
+    match health.failing_streak {
+        0 => format!("{status}, last check: {last}"),
+        streak => format!("{status}, {streak} failed in a row, last check: {last}"),
+    }
+}
+
+fn restarts(container: &v1::Container) -> String {
+    let Some(exit) = &container.last_exit else { return String::new() };
+    let ended = words::exit_of(exit);
+    format!("{}, the attempt before ended: {ended}", container.restart_count)
 }
 
 fn moment(unix_ms: i64, now_unix_ms: i64) -> String {

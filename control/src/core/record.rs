@@ -3,6 +3,7 @@
 //! Never: a type of the wire contract; a newer format than ours is refused, not guessed.
 
 use lighter_model::exit::ContainerExit;
+use lighter_model::health::{ContainerHealth, HealthStatus, task_health};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, ContainerName, Family, Generation};
 use lighter_model::ids::{TaskDefinitionId, TaskId};
 use lighter_model::report::{KernelLimits, NetworkBinding};
@@ -134,6 +135,12 @@ pub struct ContainerRecord {
     pub address: Option<String>,
     pub network_bindings: Vec<NetworkBinding>,
     pub limits: KernelLimits,
+    #[serde(default)]
+    pub health: Option<ContainerHealth>,
+    #[serde(default)]
+    pub restart_count: u32,
+    #[serde(default)]
+    pub last_exit: Option<ContainerExit>,
 }
 
 /// When what happened to a task, in milliseconds since the Unix epoch.
@@ -173,6 +180,14 @@ pub struct TaskRecord {
     /// What it takes of its node until it is STOPPED.
     pub resources: Resources,
     pub times: TaskTimes,
+}
+
+impl TaskRecord {
+    /// The worst of the essential containers that have a health check.
+    pub fn health(&self) -> HealthStatus {
+        let containers = self.containers.iter();
+        task_health(containers.map(|c| (c.essential, c.health.as_ref().map(|health| health.status))))
+    }
 }
 
 /// Why one of several tasks was not placed; the words of `reason` are ECS's.

@@ -82,7 +82,8 @@ fn merge(old: &TaskRecord, report: TaskReport, now_ms: u64) -> TaskRecord {
 }
 
 fn merge_container(record: &mut ContainerRecord, report: ContainerReport) {
-    record.status = record.status.max(report.status);
+    // Not `max`: a container that is started again waits for it.
+    record.status = report.status;
     record.exit = record.exit.take().or(report.exit);
     record.reason = report.reason.or(record.reason.take());
     record.pid = report.pid;
@@ -90,4 +91,7 @@ fn merge_container(record: &mut ContainerRecord, report: ContainerReport) {
     record.address = report.address.or(record.address.take());
     record.network_bindings = report.network_bindings;
     record.limits = report.limits;
+    record.health = report.health;
+    record.restart_count = report.restart_count;
+    record.last_exit = report.last_exit.or(record.last_exit.take());
 }

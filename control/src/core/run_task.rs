@@ -178,6 +178,9 @@ fn new_containers(definition: &DefinitionRecord) -> Vec<ContainerRecord> {
             address: None,
             network_bindings: Vec::new(),
             limits: KernelLimits::default(),
+            health: None,
+            restart_count: 0,
+            last_exit: None,
         })
         .collect()
 }

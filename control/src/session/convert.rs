@@ -7,6 +7,7 @@ use crate::core::instance::NodeFacts;
 use crate::core::record::{DefinitionRecord, TaskRecord};
 use crate::error::ApiError;
 use lighter_model::exit::{ContainerExit, ExitStatus};
+use lighter_model::health::{ContainerHealth, HealthStatus};
 use lighter_model::ids::{IdError, TaskId};
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
 use lighter_model::resources::{HostPort, Resources};
@@ -148,6 +149,9 @@ fn read_container(container: v1::Container) -> Result<ContainerReport, ApiError>
             .map(read_binding)
             .collect::<Result<_, _>>()?,
         limits: container.limits.map(read_limits).unwrap_or_default(),
+        health: container.health.map(read_health),
+        restart_count: container.restart_count,
+        last_exit: container.last_exit.map(read_exit).transpose()?,
     })
 }
 
@@ -158,6 +162,21 @@ fn read_exit(exit: v1::ContainerExit) -> Result<ContainerExit, ApiError> {
     };
     let finished_at_unix_ms = happened(exit.finished_at_unix_ms).unwrap_or_default();
     Ok(ContainerExit { status, oom_killed: exit.oom_killed, finished_at_unix_ms })
+}
+
+fn read_health(health: v1::ContainerHealth) -> ContainerHealth {
+    let status = match health.status() {
+        v1::HealthStatus::Unspecified | v1::HealthStatus::Unknown => HealthStatus::Unknown,
+        v1::HealthStatus::Healthy => HealthStatus::Healthy,
+        v1::HealthStatus::Unhealthy => HealthStatus::Unhealthy,
+    };
+    ContainerHealth {
+        status,
+        since_unix_ms: happened(health.since_unix_ms).unwrap_or_default(),
+        failing_streak: health.failing_streak,
+        last_end: health.last_end,
+        last_output: health.last_output,
+    }
 }
 
 fn read_binding(binding: v1::NetworkBinding) -> Result<NetworkBinding, ApiError> {

@@ -120,10 +120,10 @@ pub(super) const MEMBERS: &[Member] = &[
     refused("containerDefinitions[].links", &[], NOT_YET),
     optional("containerDefinitions[].portMappings", Shape::List, "ports_static_and_dynamic"),
     optional("containerDefinitions[].essential", Shape::Flag, "essential_exit_stops_the_others"),
-    refused(
+    optional(
         "containerDefinitions[].restartPolicy",
-        &["enabled", "ignoredExitCodes", "restartAttemptPeriod"],
-        NOT_YET,
+        Shape::Object,
+        "a_container_is_started_again_where_it_was",
     ),
     optional(
         "containerDefinitions[].entryPoint",
@@ -149,8 +149,12 @@ pub(super) const MEMBERS: &[Member] = &[
         "devices_are_closed_but_for_those_allowed",
     ),
     refused("containerDefinitions[].secrets", &["name", "valueFrom"], NOT_YET),
-    refused("containerDefinitions[].dependsOn", &["containerName", "condition"], NOT_YET),
-    refused("containerDefinitions[].startTimeout", &[], NOT_YET),
+    optional("containerDefinitions[].dependsOn", Shape::List, "init_main_and_sidecar_come_in_order"),
+    optional(
+        "containerDefinitions[].startTimeout",
+        Shape::Whole { min: 0, max: STOP_TIMEOUT_S_MAX },
+        "what_does_not_come_in_time_ends_the_task",
+    ),
     optional(
         "containerDefinitions[].stopTimeout",
         Shape::Whole { min: 0, max: STOP_TIMEOUT_S_MAX },
@@ -196,15 +200,74 @@ pub(super) const MEMBERS: &[Member] = &[
     optional("containerDefinitions[].dockerLabels", Shape::TextMap, "process_members"),
     refused("containerDefinitions[].ulimits", &["name", "softLimit", "hardLimit"], NOT_YET),
     checked("containerDefinitions[].logConfiguration", Shape::Object, "the_default_log_driver_is_accepted"),
-    refused(
-        "containerDefinitions[].healthCheck",
-        &["command", "interval", "timeout", "retries", "startPeriod"],
-        NOT_YET,
-    ),
+    optional("containerDefinitions[].healthCheck", Shape::Object, "health_is_reported_and_only_its_changes"),
     refused("containerDefinitions[].systemControls", &["namespace", "value"], NOT_YET),
     refused("containerDefinitions[].resourceRequirements", &["value", "type"], "GPUs are not supported yet"),
     refused("containerDefinitions[].firelensConfiguration", &["type", "options"], NOT_YET),
     refused("containerDefinitions[].credentialSpecs", &[], "only Windows has it"),
+    // ContainerDependency
+    required(
+        "containerDefinitions[].dependsOn[].containerName",
+        Shape::Name,
+        "init_main_and_sidecar_come_in_order",
+    ),
+    required(
+        "containerDefinitions[].dependsOn[].condition",
+        Shape::OneOf(&["START", "COMPLETE", "SUCCESS", "HEALTHY"]),
+        "init_main_and_sidecar_come_in_order",
+    ),
+    // HealthCheck; the last two are ours
+    optional(
+        "containerDefinitions[].healthCheck.command",
+        Shape::TextList,
+        "health_is_reported_and_only_its_changes",
+    ),
+    optional(
+        "containerDefinitions[].healthCheck.interval",
+        Shape::Whole { min: 5, max: 300 },
+        "a_check_follows_docker_and_a_slow_reference",
+    ),
+    optional(
+        "containerDefinitions[].healthCheck.timeout",
+        Shape::Whole { min: 2, max: 60 },
+        "a_check_follows_docker_and_a_slow_reference",
+    ),
+    optional(
+        "containerDefinitions[].healthCheck.retries",
+        Shape::Whole { min: 1, max: 10 },
+        "a_check_follows_docker_and_a_slow_reference",
+    ),
+    optional(
+        "containerDefinitions[].healthCheck.startPeriod",
+        Shape::Whole { min: 0, max: 300 },
+        "a_check_follows_docker_and_a_slow_reference",
+    ),
+    optional(
+        "containerDefinitions[].healthCheck.fromImage",
+        Shape::Flag,
+        "the_images_check_counts_only_when_asked_for",
+    ),
+    optional(
+        "containerDefinitions[].healthCheck.onUnhealthy",
+        Shape::OneOf(&["report", "restart", "stop"]),
+        "an_unhealthy_container_is_reported_restarted_or_ends_its_task",
+    ),
+    // ContainerRestartPolicy
+    required(
+        "containerDefinitions[].restartPolicy.enabled",
+        Shape::Flag,
+        "a_container_is_started_again_where_it_was",
+    ),
+    optional(
+        "containerDefinitions[].restartPolicy.ignoredExitCodes",
+        Shape::WholeList { min: 0, max: 255 },
+        "a_restart_follows_ecs",
+    ),
+    optional(
+        "containerDefinitions[].restartPolicy.restartAttemptPeriod",
+        Shape::Whole { min: 0, max: 1800 },
+        "a_restart_follows_ecs",
+    ),
     // PortMapping
     required(
         "containerDefinitions[].portMappings[].containerPort",

@@ -34,6 +34,11 @@ pub enum Shape {
     /// Task-level `memory`: MiB, or text like `0.5 GB`.
     MemoryAmount,
     Flag,
+    /// A list of whole numbers within these bounds.
+    WholeList {
+        min: u64,
+        max: u64,
+    },
     TextList,
     /// A list of words out of these.
     ListOf(&'static [&'static str]),
@@ -116,6 +121,9 @@ const TAIL: &str = "
 | network mode `none`: no port mappings | `….portMappings` |
 | every mount point names a volume of the definition; no two mounts of a container share a path | `….sourceVolume`, `….containerPath` |
 | `volumesFrom` names another container of the task, and no container in the end itself | `….sourceContainer` |
+| `dependsOn` names other containers, not in a circle (`volumesFrom` counts as START) | `….dependsOn[].containerName` |
+| HEALTHY asks for a container with a health check, COMPLETE and SUCCESS for one that is not essential | `….dependsOn[].condition` |
+| a health check has a `command`, or `fromImage` (ours: the image's HEALTHCHECK, which else does not count) | `….healthCheck` |
 | paths in containers and of host volumes and devices are absolute and without `..` | the member |
 ";
 
@@ -139,6 +147,9 @@ pub fn markdown() -> String {
 const OBJECTS: &[(&str, &str)] = &[
     ("The task definition", ""),
     ("`containerDefinitions[]`", "containerDefinitions[]"),
+    ("`containerDefinitions[].dependsOn[]`", "containerDefinitions[].dependsOn[]"),
+    ("`containerDefinitions[].healthCheck`", "containerDefinitions[].healthCheck"),
+    ("`containerDefinitions[].restartPolicy`", "containerDefinitions[].restartPolicy"),
     ("`containerDefinitions[].portMappings[]`", "containerDefinitions[].portMappings[]"),
     ("`containerDefinitions[].environment[]`", "containerDefinitions[].environment[]"),
     ("`containerDefinitions[].mountPoints[]`", "containerDefinitions[].mountPoints[]"),
@@ -191,6 +202,7 @@ pub fn shape_in_words(shape: Shape) -> String {
         Shape::OneOf(words) => format!("one of {}", quoted(words)),
         Shape::Whole { min, max: u64::MAX } => format!("a whole number, at least {min}"),
         Shape::Whole { min, max } => format!("a whole number from {min} to {max}"),
+        Shape::WholeList { min, max } => format!("a list of whole numbers from {min} to {max}"),
         Shape::CpuAmount => "CPU units like `\"512\"`, or `\"0.5 vCPU\"`".into(),
         Shape::MemoryAmount => "MiB like `\"512\"`, or `\"0.5 GB\"`".into(),
         Shape::Flag => "true or false".into(),

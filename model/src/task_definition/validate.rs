@@ -3,6 +3,8 @@
 //! Owns nothing. Never: changes the definition, or knows what a node allows.
 //! Source: Amazon ECS API reference; Linux for paths, host names and users.
 
+mod lifecycle;
+
 use super::input::Problem;
 use super::members::{CPU_UNITS_MAX, TMPFS_OPTIONS, TMPFS_OPTIONS_WITH_VALUE};
 use super::{ContainerDefinition, LinuxParameters, NetworkMode, TaskDefinition, Volume};
@@ -34,6 +36,7 @@ pub(super) fn problems(definition: &TaskDefinition) -> Vec<Problem> {
     }
     found.ports(definition);
     found.volumes_from(&definition.container_definitions);
+    found.lifecycle(definition);
     found.task_level(definition);
     found.0
 }

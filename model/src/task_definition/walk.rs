@@ -11,6 +11,9 @@ use serde_json::{Map, Value};
 /// Bound on one text, in bytes: execve(2) takes 128 KiB an argument, ECS 64 KiB the whole definition.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 
+/// Objects that the skeletons of the AWS command line print unfilled, and that say nothing then.
+const UNFILLED: &[&str] = &["containerDefinitions[].healthCheck", "containerDefinitions[].restartPolicy"];
+
 /// Walks the whole definition.
 pub(super) fn walk(members: Map<String, Value>, problems: &mut Vec<Problem>) -> Value {
     Walk { problems }.object("", "", members)
@@ -77,6 +80,12 @@ impl Walk<'_> {
                 self.shaped(member, false, field, value);
                 None
             }
+            Support::Supported { .. } if UNFILLED.contains(&member.path) && says_nothing(&value) => {
+                if let Some(name) = unknown_member(member.path, &value) {
+                    self.problem(&join(field, &name), "no such member");
+                }
+                None
+            }
             Support::Supported { required, .. } => self.shaped(member, required, field, value),
         }
     }
@@ -88,6 +97,14 @@ impl Walk<'_> {
             (Shape::TextList | Shape::ListOf(_), Value::Array(items)) => {
                 for (index, item) in items.iter().enumerate() {
                     self.text_of_list(member.shape, &format!("{field}[{index}]"), item);
+                }
+                Some(Value::Array(items))
+            }
+            (Shape::WholeList { min, max }, Value::Array(items)) => {
+                for (index, item) in items.iter().enumerate() {
+                    if let Err(message) = check(Shape::Whole { min, max }, item) {
+                        self.problem(&format!("{field}[{index}]"), message);
+                    }
                 }
                 Some(Value::Array(items))
             }
@@ -135,6 +152,12 @@ impl Walk<'_> {
             self.problem(field, message);
         }
     }
+}
+
+/// A name in an unfilled object that its row does not have.
+fn unknown_member(row: &str, value: &Value) -> Option<String> {
+    let members = value.as_object()?;
+    members.keys().find(|name| find(&join(row, name)).is_none()).cloned()
 }
 
 fn refusal(why: &str) -> String {

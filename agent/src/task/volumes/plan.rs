@@ -88,14 +88,20 @@ fn without_shadowed(
 ) -> Vec<(ContainerName, Vec<PlannedMount>)> {
     let givers = |name: &ContainerName| -> BTreeSet<ContainerName> {
         let container = definition.container_definitions.iter().find(|container| container.name == *name);
-        container.into_iter().flat_map(|container| inherited(definition, container)).map(|(from, _)| from).collect()
+        container
+            .into_iter()
+            .flat_map(|container| inherited(definition, container))
+            .map(|(from, _)| from)
+            .collect()
     };
     let shadowed = |mount: &PlannedMount| {
         let givers_of_it = givers(&mount.container);
         own.iter().filter(|(from, _)| givers_of_it.contains(from)).any(|(from, mounts)| {
             // In a circle an image's VOLUME of one would shadow the other's, and the other's the one's.
             let circle = givers(from).contains(&mount.container);
-            mounts.iter().any(|m| trimmed(&m.destination) == trimmed(&mount.destination) && !(circle && of_image(m)))
+            mounts
+                .iter()
+                .any(|m| trimmed(&m.destination) == trimmed(&mount.destination) && !(circle && of_image(m)))
         })
     };
     own.iter()
