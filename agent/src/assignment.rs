@@ -6,6 +6,7 @@
 //! or takes the silence of a store that was set back for an order to stop.
 
 use crate::store::records::{AssignmentRecord, FORMAT_VERSION, SessionRecord};
+use lighter_model::adjust::ContainerResources;
 use lighter_model::ids::{Generation, TaskDefinitionId, TaskId};
 use lighter_model::status::{DesiredStatus, StopCode};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,10 @@ pub(crate) struct Assignment {
     pub stop_reason: String,
     pub forget: bool,
     pub group: String,
+    /// No process of it shall run.
+    pub paused: bool,
+    /// Limits in place of the definition's.
+    pub resources: Vec<ContainerResources>,
 }
 
 /// Everything recorded of assignments.
@@ -114,6 +119,8 @@ fn record(assignment: Assignment, incarnation: &str) -> AssignmentRecord {
         group: assignment.group,
         listed_by: incarnation.to_owned(),
         disowned: false,
+        paused: assignment.paused,
+        resources: assignment.resources,
     }
 }
 
@@ -132,6 +139,8 @@ mod tests {
             stop_reason: format!("reason {generation}"),
             forget: false,
             group: String::new(),
+            paused: false,
+            resources: Vec::new(),
         }
     }
 

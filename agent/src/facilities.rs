@@ -354,6 +354,15 @@ pub(crate) trait RuntimeFacility: Send + Sync + 'static {
     fn list_tasks(&self) -> Answer<'_, Vec<TaskId>>;
     /// Kills what runs, by cgroup, and removes everything of the task but its logs.
     fn remove_task<'a>(&'a self, task: &'a TaskId) -> Answer<'a, ()>;
+    /// Freezes every process of the task, or lets them go on; answers when the kernel says so.
+    fn set_frozen<'a>(&'a self, task: &'a TaskId, frozen: bool) -> Answer<'a, ()>;
+    /// Gives containers that run the limits of `definition`, all or none; answers with the kernel's.
+    fn set_limits<'a>(
+        &'a self,
+        task: &'a TaskId,
+        definition: &'a TaskDefinition,
+        containers: &'a [ContainerName],
+    ) -> Answer<'a, Vec<(ContainerName, KernelLimits)>>;
     fn write_bundle<'a>(&'a self, order: &'a BundleOrder) -> Answer<'a, Bundle>;
     /// The signal number that asks a container of this image to stop.
     fn stop_signal(&self, image: &ImageConfig) -> Result<i32, Cause>;

@@ -149,6 +149,8 @@ pub(super) struct Entry {
     known: Known,
     orders: watch::Sender<Orders>,
     report: Option<TaskReport>,
+    /// Needs before and after a change of limits that the task has not settled yet.
+    resizing: Option<act::Resizing>,
     /// For those who follow a container's log: becomes true when it has ended.
     ended: BTreeMap<ContainerName, watch::Sender<bool>>,
 }
@@ -235,7 +237,7 @@ impl Reconciler {
 
     fn actor(&self, journal: Journal, report: Option<TaskReport>) -> (TaskActor, Entry) {
         let (orders, receiver) = watch::channel(Orders::default());
-        let entry = Entry { known: journal.known, orders, report, ended: BTreeMap::new() };
+        let entry = Entry { known: journal.known, orders, report, resizing: None, ended: BTreeMap::new() };
         (TaskActor { context: self.context.clone(), journal, orders: receiver }, entry)
     }
 

@@ -14,6 +14,7 @@ use crate::reconcile::{Definitions, RecoveredTask};
 use crate::self_test::is_self_test;
 use crate::store::records::{AssignmentRecord, FORMAT_VERSION, Step, TaskRecord};
 use crate::store::{Loaded, StoreOp};
+use crate::task::adjust::adjusted;
 use crate::task::journal::new_record;
 use crate::task::watch::monitor_gone;
 use crate::task::{Begun, Held, TaskContext, TaskPhase, copy};
@@ -94,8 +95,10 @@ fn candidates(
     let each = all.into_iter().map(|task| {
         let assignment = assignments.remove(&task);
         let mut record = records.remove(&task);
-        let named =
-            assignment.as_ref().and_then(|assignment| definitions.get(&assignment.definition)?.clone().ok());
+        let named = assignment.as_ref().and_then(|assignment| {
+            let definition = definitions.get(&assignment.definition)?.as_ref().ok()?;
+            Some(adjusted(definition, &assignment.resources))
+        });
         let mut definition = named;
         if record.is_none() && assignment.is_none() {
             // The store was lost: the copy in /run says what the record said.
@@ -156,6 +159,8 @@ fn orphan(task: &TaskId) -> Option<AssignmentRecord> {
         group: String::new(),
         listed_by: String::new(),
         disowned: false,
+        paused: false,
+        resources: Vec::new(),
     })
 }
 

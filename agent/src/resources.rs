@@ -111,6 +111,18 @@ impl Ledger {
         Ok(())
     }
 
+    /// Is there room for a task that holds something already and needs this instead?
+    pub(crate) fn fits_instead(&self, task: &TaskId, needs: &Resources) -> Result<(), Waiting> {
+        let mut others = self.clone();
+        others.release(task);
+        others.fits(needs)
+    }
+
+    /// What a task holds.
+    pub(crate) fn held(&self, task: &TaskId) -> Option<&Resources> {
+        self.held.get(task)
+    }
+
     /// Notes what a task holds, also beyond what is offered: a task adopted after the reserve was
     /// raised runs all the same.
     pub(crate) fn hold(&mut self, task: TaskId, needs: Resources) {

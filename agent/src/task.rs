@@ -17,6 +17,7 @@
 //! lists, and the task's record. Dropped anywhere (the agent leaves or is killed), it is taken up
 //! again by `recover`. Never: decides whether there is room for it.
 
+pub(crate) mod adjust;
 mod admit;
 mod attach;
 mod bundle;
@@ -87,6 +88,7 @@ pub(crate) struct Orders {
     /// Highest sequence the control plane has applied.
     pub applied: u64,
     pub forget: bool,
+    pub adjust: adjust::Adjust,
 }
 
 /// What a task holds of the node. Attachments are in the task's record; root file systems, volumes

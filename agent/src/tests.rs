@@ -3,6 +3,7 @@
 //! has. The agent runs on a tokio runtime of its own, which is dropped to kill it.
 //! Never: sleeps to wait for something; conditions have deadlines.
 
+mod adjust;
 mod bench;
 mod control;
 mod crash;

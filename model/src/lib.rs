@@ -2,6 +2,7 @@
 //! In: values and text. Out: values, or an error that names the offending field.
 //! Owns nothing. Never: performs I/O, reads a clock, draws a random number, knows tokio or gRPC.
 
+pub mod adjust;
 pub mod exit;
 pub mod health;
 pub mod ids;

@@ -3,7 +3,7 @@
 
 use crate::exit::ContainerExit;
 use crate::health::ContainerHealth;
-use crate::ids::{ContainerName, TaskId};
+use crate::ids::{ContainerName, Generation, TaskId};
 use crate::status::{ContainerStatus, StopCode, TaskStatus};
 use crate::task_definition::TransportProtocol;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,12 @@ pub struct TaskReport {
     /// What the task is waiting for, in words, while it is not yet running.
     pub waiting_reason: Option<String>,
     pub containers: Vec<ContainerReport>,
+    /// No process of it runs: the kernel says so.
+    pub paused: bool,
+    /// Generation of the last assignment whose pause and limits are in force, or were refused.
+    pub settled: Generation,
+    /// Why the last change of pause or limits is not in force.
+    pub refusal: Option<String>,
     pub pull_started_at_unix_ms: Option<u64>,
     pub pull_stopped_at_unix_ms: Option<u64>,
     pub started_at_unix_ms: Option<u64>,

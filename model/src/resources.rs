@@ -21,6 +21,16 @@ pub struct Resources {
     pub host_ports: BTreeSet<HostPort>,
 }
 
+impl Resources {
+    /// The larger of both in every count; the ports of both.
+    pub fn max(mut self, other: &Self) -> Self {
+        self.cpu_units = self.cpu_units.max(other.cpu_units);
+        self.memory_mib = self.memory_mib.max(other.memory_mib);
+        self.host_ports.extend(other.host_ports.iter().copied());
+        self
+    }
+}
+
 /// What placement has to find free on one node for a task of this definition.
 ///
 /// Task-level `cpu` and `memory` win over the sum of the containers'. A container counts with its

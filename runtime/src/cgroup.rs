@@ -9,9 +9,11 @@
 //! Never: touches a cgroup outside its root.
 
 pub mod cpu;
+mod freeze;
 mod layout;
 pub(crate) mod limits;
 mod remove;
+pub(crate) mod resize;
 pub mod stats;
 mod wait;
 
@@ -20,6 +22,7 @@ pub use limits::{TaskLimits, TaskUsage};
 use lighter_model::ids::{ContainerName, TaskId};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where the cgroup file system is mounted.
 pub const MOUNT: &str = "/sys/fs/cgroup";
@@ -59,6 +62,14 @@ pub enum CgroupError {
     NotInForce { path: PathBuf, difference: String },
     #[error("the cgroup {path} still has processes after {waited_ms} ms: {pids:?}")]
     Populated { path: PathBuf, waited_ms: u64, pids: Vec<i32> },
+    #[error("this kernel has no freezer controller, so tasks cannot be paused")]
+    NoFreezer,
+    #[error("the processes in {path} did not stand still, or go on, within {waited:?}")]
+    NotFrozen { path: PathBuf, waited: Duration },
+    #[error(
+        "a memory limit of {wanted_mib} MiB is below what container {container} uses and cannot give back, {used_mib} MiB"
+    )]
+    BelowUse { container: String, wanted_mib: u64, used_mib: u64 },
     #[error("several steps failed: {}", joined(.0))]
     Several(Vec<CgroupError>),
 }

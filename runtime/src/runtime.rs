@@ -3,10 +3,12 @@
 //! Owns no task of its own. Every operation may be repeated.
 //! Never: decides; remembers: what is on disk and in the kernel is the truth.
 
+mod adjust;
 mod adopt;
 mod launch;
 mod teardown;
 
+pub use adjust::AdjustError;
 pub use adopt::{AdoptError, Adopted};
 pub use launch::StartShimError;
 pub use teardown::RemoveError;

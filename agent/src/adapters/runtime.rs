@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
+use lighter_model::report::KernelLimits;
 use lighter_model::task_definition::TaskDefinition;
 use lighter_runtime::{
     AdoptError, BindMount, BundleRequest, CgroupRoot, ContainerStats, LogConfig, Privileges, Runtime,
@@ -128,6 +129,19 @@ impl RuntimeFacility for RuntimeAdapter {
 
     fn remove_task<'a>(&'a self, task: &'a TaskId) -> Answer<'a, ()> {
         Box::pin(async move { Ok(self.runtime.remove_task(task).await?) })
+    }
+
+    fn set_frozen<'a>(&'a self, task: &'a TaskId, frozen: bool) -> Answer<'a, ()> {
+        Box::pin(async move { Ok(self.runtime.set_frozen(task, frozen).await?) })
+    }
+
+    fn set_limits<'a>(
+        &'a self,
+        task: &'a TaskId,
+        definition: &'a TaskDefinition,
+        containers: &'a [ContainerName],
+    ) -> Answer<'a, Vec<(ContainerName, KernelLimits)>> {
+        Box::pin(async move { Ok(self.runtime.set_limits(task, definition, containers).await?) })
     }
 
     fn write_bundle<'a>(&'a self, order: &'a BundleOrder) -> Answer<'a, Bundle> {

@@ -75,6 +75,8 @@ pub(crate) struct ShimState {
     pub alive: bool,
     /// It lives and does not answer new connections.
     pub silent: bool,
+    /// Its processes stand still.
+    pub frozen: bool,
     listeners: Vec<mpsc::Sender<ShimEvent>>,
 }
 

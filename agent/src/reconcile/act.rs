@@ -4,21 +4,88 @@
 //! Never: decides; `plan` does.
 
 use super::plan::{Action, Known, PlanTask, plan};
-use super::{Outbound, Reconciler};
+use super::{Entry, Outbound, Reconciler};
+use crate::store::records::AssignmentRecord;
+use crate::task::adjust::{Adjust, adjusted};
 use crate::task::{Start, StopOrder};
-use lighter_model::ids::{TaskDefinitionId, TaskId};
+use lighter_model::ids::{Generation, TaskId};
+use lighter_model::report::TaskReport;
 use lighter_model::resources::{Resources, required_resources};
 use lighter_model::status::{DesiredStatus, StopCode};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc::error::TrySendError;
 
+/// Needs of a task before and after a change of its limits.
+pub(super) struct Resizing {
+    generation: Generation,
+    before: Resources,
+    after: Resources,
+}
+
 impl Reconciler {
     pub(super) fn act(&mut self) {
+        self.adjust_all();
         let picture = self.picture();
         for action in plan(&picture, &self.ledger) {
             self.perform(action);
         }
         self.flush();
+    }
+
+    /// Tells tasks what their assignments want of them while they run.
+    fn adjust_all(&mut self) {
+        let stale = |entry: &Entry, record: &AssignmentRecord| {
+            let known = entry.orders.borrow().adjust.generation;
+            record.generation > known
+        };
+        let records = self.book.assignments.values();
+        let changed: Vec<AssignmentRecord> = records
+            .filter(|record| self.tasks.get(&record.task).is_some_and(|entry| stale(entry, record)))
+            .cloned()
+            .collect();
+        changed.iter().for_each(|record| self.adjust(record));
+    }
+
+    fn adjust(&mut self, record: &AssignmentRecord) {
+        let refused = self.hold_for_resize(record);
+        let definition = self.definitions.get(&record.definition).and_then(|found| found.as_ref().ok());
+        let wanted = Adjust {
+            generation: record.generation,
+            paused: record.paused,
+            resources: record.resources.clone(),
+            definition: definition.map(|definition| adjusted(definition, &record.resources)),
+            refused,
+        };
+        if let Some(entry) = self.tasks.get_mut(&record.task) {
+            entry.orders.send_modify(|orders| orders.adjust = wanted);
+        }
+    }
+
+    /// Holds the larger of old and new needs until the task has settled; why not, if there is no room.
+    fn hold_for_resize(&mut self, record: &AssignmentRecord) -> Option<String> {
+        let needs = self.needs(record)?;
+        let entry = self.tasks.get_mut(&record.task)?;
+        let before = self.ledger.held(&record.task).filter(|before| **before != needs)?.clone();
+        if entry.known != Known::Active {
+            return None;
+        }
+        let both = before.clone().max(&needs);
+        if let Err(why) = self.ledger.fits_instead(&record.task, &both) {
+            let why = why.to_string();
+            return Some(why.split(';').next().unwrap_or(&why).to_owned());
+        }
+        self.ledger.hold(record.task.clone(), both);
+        entry.resizing = Some(Resizing { generation: record.generation, before, after: needs });
+        None
+    }
+
+    /// A task has settled a change of its limits: only what it has now is held on.
+    pub(super) fn resized(&mut self, report: &TaskReport) {
+        let Some(entry) = self.tasks.get_mut(&report.task) else { return };
+        let settled = entry.resizing.take_if(|resizing| report.settled >= resizing.generation);
+        if let Some(Resizing { before, after, .. }) = settled {
+            self.ledger.hold(report.task.clone(), if report.refusal.is_some() { before } else { after });
+        }
     }
 
     fn picture(&self) -> BTreeMap<TaskId, PlanTask> {
@@ -28,15 +95,15 @@ impl Reconciler {
             .filter_map(|record| {
                 let known = known(&record.task)?;
                 let forget = record.forget || record.disowned;
-                let needs = self.needs(&record.definition);
+                let needs = self.needs(record);
                 Some((record.task.clone(), PlanTask { desired: record.desired, forget, known, needs }))
             })
             .collect()
     }
 
-    pub(super) fn needs(&self, definition: &TaskDefinitionId) -> Option<Resources> {
-        match self.definitions.get(definition)? {
-            Ok(definition) => Some(required_resources(definition)),
+    pub(super) fn needs(&self, record: &AssignmentRecord) -> Option<Resources> {
+        match self.definitions.get(&record.definition)? {
+            Ok(definition) => Some(required_resources(&adjusted(definition, &record.resources))),
             // It needs nothing, and is refused as soon as it is admitted.
             Err(_) => Some(Resources::default()),
         }
@@ -66,9 +133,9 @@ impl Reconciler {
     }
 
     fn admit(&mut self, task: TaskId, needs: Resources) {
-        let id = self.book.assignments.get(&task).map(|record| &record.definition);
-        let definition = match id.and_then(|id| self.definitions.get(id)) {
-            Some(Ok(definition)) => definition.clone(),
+        let Some(record) = self.book.assignments.get(&task) else { return };
+        let definition = match self.definitions.get(&record.definition) {
+            Some(Ok(definition)) => adjusted(definition, &record.resources),
             Some(Err(reason)) => return self.refuse(&task, reason.clone()),
             None => return,
         };

@@ -228,6 +228,7 @@ impl Reconciler {
                 ended.send_if_modified(|ended| !std::mem::replace(ended, has_ended(&report, name)) && *ended);
             }
             entry.report = Some((*report).clone());
+            self.resized(&report);
             self.outbox.put(*report);
         }
     }
@@ -276,7 +277,7 @@ impl Reconciler {
             .map(|record| LocalTask {
                 assignment: record.clone(),
                 report: self.tasks.get(&record.task).and_then(|entry| entry.report.clone()),
-                needs: self.needs(&record.definition),
+                needs: self.needs(record),
                 definition: self
                     .definitions
                     .get(&record.definition)

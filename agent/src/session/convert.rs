@@ -7,6 +7,7 @@ use super::NodeFacts;
 use crate::assignment::Assignment;
 use crate::facilities::{LogLine, LogOrigin};
 use crate::reconcile::{HelloFacts, Inbound, LocalTask, Outbound};
+use lighter_model::adjust::ContainerResources;
 use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus, task_health};
 use lighter_model::ids::{ContainerName, Generation, TaskId};
@@ -134,6 +135,20 @@ fn assignment(message: v1::Assignment) -> Result<Assignment, ConvertError> {
         stop_reason: message.stop_reason,
         forget: message.forget,
         group: message.group,
+        paused: message.paused,
+        resources: message
+            .container_resources
+            .into_iter()
+            .map(container_resources)
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn container_resources(message: v1::ContainerResources) -> Result<ContainerResources, ConvertError> {
+    Ok(ContainerResources {
+        container: parse("container", &message.container)?,
+        cpu_units: message.cpu_units,
+        memory_mib: message.memory_mib,
     })
 }
 
@@ -228,6 +243,9 @@ fn report(report: TaskReport) -> v1::TaskReport {
         stopping_at_unix_ms: time(report.stopping_at_unix_ms),
         execution_stopped_at_unix_ms: time(report.execution_stopped_at_unix_ms),
         stopped_at_unix_ms: time(report.stopped_at_unix_ms),
+        paused: report.paused,
+        settled_generation: report.settled.0,
+        refusal: report.refusal.unwrap_or_default(),
     }
 }
 

@@ -8,6 +8,7 @@ mod life;
 
 pub(crate) use life::Life;
 
+use lighter_model::adjust::ContainerResources;
 use lighter_model::exit::ContainerExit;
 use lighter_model::ids::{ContainerName, Generation, TaskDefinitionId, TaskId};
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
@@ -36,6 +37,12 @@ pub(crate) struct AssignmentRecord {
     pub listed_by: String,
     /// The control plane confirmed that it does not know the task.
     pub disowned: bool,
+    /// No process of it shall run.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub paused: bool,
+    /// Limits in place of the definition's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<ContainerResources>,
 }
 
 /// How far a task is; each step is written before it begins.
@@ -97,6 +104,26 @@ pub(crate) struct TaskRecord {
     pub stopping_at_unix_ms: Option<u64>,
     pub execution_stopped_at_unix_ms: Option<u64>,
     pub stopped_at_unix_ms: Option<u64>,
+    /// Its processes stand still.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub paused: bool,
+    /// Generation of the assignment that was last looked at for pause and limits.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub settled: Generation,
+    /// The limits of that assignment, in force unless there is a refusal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adjusted: Vec<ContainerResources>,
+    /// Why the last change of pause or limits is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn is_zero(generation: &Generation) -> bool {
+    generation.0 == 0
 }
 
 /// The highest the node has seen of its control plane.
@@ -119,6 +146,9 @@ impl TaskRecord {
             stopped_reason: self.stopped_reason.clone(),
             waiting_reason: self.waiting_reason.clone(),
             containers: self.containers.iter().map(ContainerRecord::report).collect(),
+            paused: self.paused,
+            settled: self.settled,
+            refusal: self.refusal.clone(),
             pull_started_at_unix_ms: self.pull_started_at_unix_ms,
             pull_stopped_at_unix_ms: self.pull_stopped_at_unix_ms,
             started_at_unix_ms: self.started_at_unix_ms,

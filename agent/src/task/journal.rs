@@ -11,7 +11,7 @@ use crate::store::records::{ContainerRecord, FORMAT_VERSION, Life, Step, TaskRec
 use crate::store::{Store, StoreError, StoreOp};
 use crate::time::unix_ms;
 use lighter_model::exit::ContainerExit;
-use lighter_model::ids::{ContainerName, TaskId};
+use lighter_model::ids::{ContainerName, Generation, TaskId};
 use lighter_model::report::KernelLimits;
 use lighter_model::status::{ContainerStatus, StopCode, TaskStatus};
 use lighter_model::task_definition::{DEFAULT_STOP_TIMEOUT_S, TaskDefinition};
@@ -57,6 +57,10 @@ pub(crate) fn new_record(task: TaskId, boot_id: &str, recorded_sequence: u64) ->
         stopping_at_unix_ms: None,
         execution_stopped_at_unix_ms: None,
         stopped_at_unix_ms: None,
+        paused: false,
+        settled: Generation::default(),
+        adjusted: Vec::new(),
+        refusal: None,
     }
 }
 
@@ -188,6 +192,11 @@ impl TaskRecord {
         container.status = ContainerStatus::Running;
         container.pid = Some(started.pid);
         container.limits = started.limits;
+        if !self.adjusted.is_empty() {
+            // Its bundle may have older limits than the task was given since.
+            self.adjusted.clear();
+            self.settled = Generation::default();
+        }
     }
 
     /// Takes over what a shim knows and the record does not.

@@ -31,6 +31,7 @@ impl TaskActor {
         if !live.is_empty() {
             self.journal.commit_or_warn(Step::Stopping).await;
         }
+        self.thaw().await;
         let mut endings = match &held.link {
             Some(link) => self.signal_all(&link.shim, live).await,
             None => Vec::new(),

@@ -4,6 +4,7 @@
 //! A lost connection is not a lost task: the shim is asked again, and only a shim that is gone
 //! itself ends the task. Never: polls.
 
+use super::adjust;
 use super::{Held, TaskActor, TaskPhase, told_to_stop};
 use crate::errors::chain;
 use crate::facilities::{Found, ShimEvent, ShimLink};
@@ -27,9 +28,14 @@ impl TaskActor {
                 return phase;
             }
             let Some(link) = &mut held.link else { return TaskPhase::TearingDown { left: held } };
+            let mut orders = self.orders.clone();
             let event = tokio::select! {
-                // Both may be dropped: a channel keeps its event, an order stays an order.
+                // All may be dropped: a channel keeps its event, an order stays an order.
                 event = link.events.recv() => event.unwrap_or(ShimEvent::Disconnected),
+                () = adjust::wanted(&mut orders, &self.journal.record) => {
+                    self.adjust().await;
+                    continue;
+                }
                 order = told_to_stop(&mut self.orders) => {
                     self.journal.stopping(order.code, order.reason);
                     return TaskPhase::Stopping { held };

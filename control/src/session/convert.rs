@@ -8,7 +8,7 @@ use crate::core::record::{DefinitionRecord, TaskRecord};
 use crate::error::ApiError;
 use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus};
-use lighter_model::ids::{IdError, TaskId};
+use lighter_model::ids::{Generation, IdError, TaskId};
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
 use lighter_model::resources::{HostPort, Resources};
 use lighter_model::status::{ContainerStatus, DesiredStatus, StopCode, TaskStatus};
@@ -126,6 +126,9 @@ fn read_report(report: v1::TaskReport) -> Result<TaskReport, ApiError> {
         stopping_at_unix_ms: happened(report.stopping_at_unix_ms),
         execution_stopped_at_unix_ms: happened(report.execution_stopped_at_unix_ms),
         stopped_at_unix_ms: happened(report.stopped_at_unix_ms),
+        paused: report.paused,
+        settled: Generation(report.settled_generation),
+        refusal: text(report.refusal),
     })
 }
 
@@ -302,6 +305,7 @@ fn assignment(task: &TaskRecord) -> v1::Assignment {
         stop_reason: task.stopped_reason.clone().filter(|_| stopped).unwrap_or_default(),
         forget: task.last == TaskStatus::Stopped,
         group: task.group.clone(),
+        ..v1::Assignment::default()
     }
 }
 

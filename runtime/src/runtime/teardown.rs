@@ -46,6 +46,8 @@ impl Runtime {
         if let Ok(pidfd) = live_shim(&task_dir) {
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
         }
+        // On v1 a frozen process does not even die; without a freezer there is none.
+        let _ = self.config.cgroup.set_frozen(task, false);
         if let Err(error) = self.config.cgroup.remove_task(task) {
             errors.push(RemoveStepError::Cgroup(error));
         }

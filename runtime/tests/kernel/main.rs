@@ -4,6 +4,7 @@
 //! cgroup root, and asserts at its end that nothing of it is left.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod adjust;
 mod adoption;
 mod confinement;
 mod faults;

@@ -97,6 +97,39 @@ impl RuntimeFacility for Machine {
         })
     }
 
+    fn set_frozen<'a>(&'a self, task: &'a TaskId, frozen: bool) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let set = self.call("set_frozen", format!("{task} {frozen}"), |world| {
+                match world.shims.get_mut(task) {
+                    Some(shim) => shim.frozen = frozen,
+                    None if frozen => return Err("it has no cgroup".to_owned()),
+                    None => {}
+                }
+                Ok(())
+            });
+            Ok(set.await?)
+        })
+    }
+
+    fn set_limits<'a>(
+        &'a self,
+        task: &'a TaskId,
+        definition: &'a TaskDefinition,
+        containers: &'a [ContainerName],
+    ) -> Answer<'a, Vec<(ContainerName, KernelLimits)>> {
+        Box::pin(async move {
+            let set = self.call("set_limits", task.to_string(), |_| {
+                let wanted = definition.container_definitions.iter().filter(|c| containers.contains(&c.name));
+                let limits = wanted.map(|c| {
+                    let memory_max_bytes = c.memory_mib.map(|mib| mib << 20);
+                    (c.name.clone(), KernelLimits { memory_max_bytes, ..KernelLimits::default() })
+                });
+                Ok(limits.collect())
+            });
+            Ok(set.await?)
+        })
+    }
+
     fn write_bundle<'a>(&'a self, order: &'a BundleOrder) -> Answer<'a, Bundle> {
         Box::pin(async move {
             let written =
@@ -218,6 +251,10 @@ impl Shim for FakeShim {
         Box::pin(async move {
             let signalled = self.machine.call("signal", self.of(container), |world| {
                 world.signals.push((self.task.clone(), container.clone(), signal));
+                let frozen = world.shims.get(&self.task).is_some_and(|shim| shim.frozen);
+                if frozen && signal != 9 {
+                    world.offences.push(format!("{container} stands still and got signal {signal}"));
+                }
                 if let Program::Runs { on_stop } = world.program(container) {
                     world.exit(&self.task, container, ExitStatus::Exited(on_stop), false);
                 }
