@@ -7,6 +7,7 @@ pub mod overrides;
 
 pub use overrides::ConfigOverrides;
 
+use lighter_model::task_definition::options::CAPABILITIES;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -46,6 +47,9 @@ pub struct AgentConfig {
     pub reserve_memory_mib: u64,
     /// CPU units kept likewise; 1024 are one core.
     pub reserve_cpu_units: u32,
+    /// Whether a container's `cpu` is a hard limit. If not, it is a share, as on ECS's own instances:
+    /// CPU that nobody else wants is anyone's. A task's `cpu` is a hard limit always.
+    pub cpu_quota: bool,
     /// tcp ports that tasks never get.
     pub reserved_ports: Vec<u16>,
     /// udp ports that tasks never get.
@@ -54,6 +58,12 @@ pub struct AgentConfig {
     /// `false`, `true`, or a list of directories below which host paths may be mounted.
     pub allow_host_paths: AllowHostPaths,
     pub allow_devices: bool,
+    /// `false`, `true`, or a list of directories below which files of variables may be.
+    pub allow_environment_files: AllowHostPaths,
+    /// Capabilities that containers may add to Docker's default set, without `CAP_`; `ALL` for every one.
+    pub allow_capabilities: Vec<String>,
+    /// `seccomp:unconfined` and `apparmor:unconfined`.
+    pub allow_unconfined: bool,
     /// networkMode host.
     pub allow_host_namespaces: bool,
     /// Let containers reach the instance metadata service at 169.254.169.254.
@@ -129,12 +139,16 @@ impl Default for AgentConfig {
             docker_config: None,
             reserve_memory_mib: 256,
             reserve_cpu_units: 128,
+            cpu_quota: true,
             // ssh, Docker's own, and ECS's introspection, metadata and metrics.
             reserved_ports: vec![22, 2375, 2376, 51678, 51679, 51680],
             reserved_ports_udp: Vec::new(),
             allow_privileged: false,
             allow_host_paths: AllowHostPaths::All(false),
             allow_devices: false,
+            allow_environment_files: AllowHostPaths::All(false),
+            allow_capabilities: Vec::new(),
+            allow_unconfined: false,
             allow_host_namespaces: false,
             allow_instance_metadata: false,
             allow_cgroup_v1_hybrid: false,
@@ -216,6 +230,14 @@ impl AgentConfig {
                 let value = path.display().to_string();
                 return Err(ConfigError::Invalid { key, problem: "must be an absolute path", value });
             }
+        }
+        let unknown = |name: &&String| !CAPABILITIES.contains(&name.as_str());
+        if let Some(name) = self.allow_capabilities.iter().find(unknown) {
+            return Err(ConfigError::Invalid {
+                key: "allow_capabilities",
+                problem: "must be names of capabilities without CAP_, or ALL",
+                value: name.clone(),
+            });
         }
         if self.logs.files_max == 0 {
             return Err(ConfigError::Invalid {

@@ -20,9 +20,12 @@ use lighter_model::report::KernelLimits;
 use lighter_model::resources::HostPort;
 use lighter_model::task_definition::TaskDefinition;
 use lighter_net::{AttachmentRecord, Traffic};
-use lighter_runtime::{ContainerStats, ExecError, ExecOrder, ExecSession, ProbeOutcome, WindowSize};
+use lighter_runtime::{
+    ContainerStats, ExecError, ExecOrder, ExecSession, Privileges, ProbeOutcome, WindowSize,
+};
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,6 +126,8 @@ pub(crate) trait ImageFacility: Send + Sync + 'static {
 pub(crate) struct Attached {
     /// Path of the network namespace.
     pub netns: PathBuf,
+    /// The node's address on the bridge; in bridge mode only.
+    pub gateway: Option<Ipv4Addr>,
 }
 
 /// One result of the self-test.
@@ -179,8 +184,9 @@ pub(crate) struct BundleOrder {
     pub hostname_file: String,
     pub resolv_conf: String,
     pub mounts: Vec<Mount>,
-    pub allow_privileged: bool,
-    pub allow_devices: bool,
+    /// `NAME=value` of each file of variables, in the definition's order.
+    pub environment_files: Vec<Vec<String>>,
+    pub privileges: Privileges,
 }
 
 /// A bundle on disk.

@@ -5,7 +5,9 @@
 
 use crate::config::{AgentConfig, AllowHostPaths};
 use lighter_model::ids::ContainerName;
-use lighter_model::task_definition::{NetworkMode, TaskDefinition};
+use lighter_model::task_definition::options::DEFAULT_CAPABILITIES;
+use lighter_model::task_definition::{ContainerDefinition, NetworkMode, SecurityOption, TaskDefinition};
+use lighter_runtime::Privileges;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +25,18 @@ pub(crate) enum Refusal {
     #[error("container {container} asks for {member}, which this agent does not do yet")]
     NotYet { container: ContainerName, member: &'static str },
     #[error(
+        "container {container} adds capability {capability}, which this node does not allow; add it to allow_capabilities in the agent's file to allow it"
+    )]
+    Capability { container: ContainerName, capability: String },
+    #[error(
+        "container {container} asks for {option}, which this node does not allow; set allow_unconfined = true in the agent's file to allow it"
+    )]
+    Unconfined { container: ContainerName, option: String },
+    #[error(
+        "container {container} takes variables from {path}, which this node does not allow; add it to allow_environment_files in the agent's file to allow it"
+    )]
+    EnvironmentFile { container: ContainerName, path: String },
+    #[error(
         "networkMode host is not allowed on this node; set allow_host_namespaces = true in the agent's file to allow it"
     )]
     HostNetwork,
@@ -32,7 +46,17 @@ pub(crate) enum Refusal {
     HostPath { volume: String, path: String },
 }
 
-/// Everything but where host paths really lead.
+/// What the runtime may give to a container of this node.
+pub(crate) fn privileges(config: &AgentConfig) -> Privileges {
+    Privileges {
+        privileged: config.allow_privileged,
+        devices: config.allow_devices,
+        unconfined: config.allow_unconfined,
+        capabilities: config.allow_capabilities.clone(),
+    }
+}
+
+/// Everything but what only the runtime sees, and where host paths really lead.
 pub(crate) fn check(definition: &TaskDefinition, config: &AgentConfig) -> Result<(), Refusal> {
     if definition.network_mode == NetworkMode::Host && !config.allow_host_namespaces {
         return Err(Refusal::HostNetwork);
@@ -57,6 +81,13 @@ pub(crate) fn check(definition: &TaskDefinition, config: &AgentConfig) -> Result
                 device: device.host_path.clone(),
             });
         }
+        confinement(container, config)?;
+        let files = &container.environment_files;
+        let outside = |path: &&str| !is_allowed(Path::new(path), &config.allow_environment_files);
+        if let Some(path) = files.iter().map(|file| file.value.as_str()).find(outside) {
+            let container = container.name.clone();
+            return Err(Refusal::EnvironmentFile { container, path: path.to_owned() });
+        }
     }
     for volume in &definition.volumes {
         let path =
@@ -66,6 +97,32 @@ pub(crate) fn check(definition: &TaskDefinition, config: &AgentConfig) -> Result
         }
     }
     Ok(())
+}
+
+/// Capabilities and profiles; a privileged container has left them behind.
+fn confinement(container: &ContainerDefinition, config: &AgentConfig) -> Result<(), Refusal> {
+    let named = |list: &[String], name: &str| list.iter().any(|entry| entry == name);
+    let allowed = &config.allow_capabilities;
+    let changes = container.linux_parameters.as_ref().and_then(|linux| linux.capabilities.as_ref());
+    let refused = changes.iter().flat_map(|changes| &changes.add).find(|name| {
+        !DEFAULT_CAPABILITIES.contains(&name.as_str()) && !named(allowed, "ALL") && !named(allowed, name)
+    });
+    if let Some(capability) = refused.filter(|_| !container.privileged) {
+        let container = container.name.clone();
+        return Err(Refusal::Capability { container, capability: capability.clone() });
+    }
+    let unconfined = |option: &String| {
+        matches!(
+            SecurityOption::parse(option),
+            Ok(SecurityOption::SeccompUnconfined | SecurityOption::AppArmor { profile: "unconfined" })
+        )
+    };
+    match container.docker_security_options.iter().find(|option| unconfined(option)) {
+        Some(option) if !config.allow_unconfined => {
+            Err(Refusal::Unconfined { container: container.name.clone(), option: option.clone() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// By the text of the path; `..` is never allowed.
@@ -82,9 +139,9 @@ fn is_allowed(path: &Path, allowed: &AllowHostPaths) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HostPathError {
     #[error(
-        "host path {path:?} leads to {real:?}, which this node does not allow; add that to allow_host_paths in the agent's file to allow it"
+        "host path {path:?} leads to {real:?}, which this node does not allow; add that to {setting} in the agent's file to allow it"
     )]
-    LeadsOutside { path: PathBuf, real: PathBuf },
+    LeadsOutside { path: PathBuf, real: PathBuf, setting: &'static str },
     #[error("host path {path:?} cannot be used")]
     Io {
         path: PathBuf,
@@ -109,18 +166,38 @@ pub(crate) fn resolve_host_path(path: &Path, allowed: &AllowHostPaths) -> Result
     Ok(real)
 }
 
+/// The real path of a file of variables that is there.
+pub(crate) fn existing_file_below(path: &Path, allowed: &AllowHostPaths) -> Result<PathBuf, HostPathError> {
+    let setting = "allow_environment_files";
+    let outside = |real: &Path| HostPathError::LeadsOutside {
+        path: path.to_path_buf(),
+        real: real.to_path_buf(),
+        setting,
+    };
+    // By its text first: what is outside is not even looked for.
+    if !is_allowed(path, allowed) {
+        return Err(outside(path));
+    }
+    let real =
+        path.canonicalize().map_err(|source| HostPathError::Io { path: path.to_path_buf(), source })?;
+    if is_below(&real, allowed) { Ok(real) } else { Err(outside(&real)) }
+}
+
 fn judge(path: &Path, real: &Path, allowed: &AllowHostPaths) -> Result<(), HostPathError> {
-    let outside = || HostPathError::LeadsOutside { path: path.to_path_buf(), real: real.to_path_buf() };
+    if is_below(real, allowed) {
+        return Ok(());
+    }
+    let setting = "allow_host_paths";
+    Err(HostPathError::LeadsOutside { path: path.to_path_buf(), real: real.to_path_buf(), setting })
+}
+
+/// A real path; the prefix may itself be reached through a link, like /var/run.
+fn is_below(real: &Path, allowed: &AllowHostPaths) -> bool {
     match allowed {
-        AllowHostPaths::All(true) => Ok(()),
-        AllowHostPaths::All(false) => Err(outside()),
-        AllowHostPaths::Below(prefixes) => {
-            // The prefix may itself be reached through a link, like /var/run.
-            let inside = prefixes
-                .iter()
-                .any(|prefix| real.starts_with(prefix.canonicalize().unwrap_or_else(|_| prefix.clone())));
-            if inside { Ok(()) } else { Err(outside()) }
-        }
+        AllowHostPaths::All(all) => *all,
+        AllowHostPaths::Below(prefixes) => prefixes
+            .iter()
+            .any(|prefix| real.starts_with(prefix.canonicalize().unwrap_or_else(|_| prefix.clone()))),
     }
 }
 
@@ -148,6 +225,12 @@ mod tests {
         assert!(refusal(host).contains("allow_host_namespaces"));
         let path = r#"{"family":"f","containerDefinitions":[{"name":"a","image":"i"}],"volumes":[{"name":"v","host":{"sourcePath":"/etc"}}]}"#;
         assert!(refusal(path).contains("allow_host_paths"));
+        let capability = r#","linuxParameters":{"capabilities":{"add":["CHOWN","SYS_PTRACE"]}}"#;
+        assert!(refusal(&container(capability)).contains("allow_capabilities"));
+        let unconfined = r#","dockerSecurityOptions":["no-new-privileges","seccomp=unconfined"]"#;
+        assert!(refusal(&container(unconfined)).contains("allow_unconfined"));
+        let file = r#","environmentFiles":[{"value":"/etc/a.env","type":"file"}]"#;
+        assert!(refusal(&container(file)).contains("allow_environment_files"));
         assert_eq!(check(&definition(&container("")), &AgentConfig::default()), Ok(()));
     }
 

@@ -131,10 +131,7 @@ mod tests {
     #[test]
     fn known_digest_and_refusals() {
         let empty = Digest::of(b"");
-        assert_eq!(
-            empty.as_str(),
-            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-        );
+        assert_eq!(empty.as_str(), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_eq!(empty.as_str().parse::<Digest>().unwrap(), empty);
         for wrong in ["", "sha256:", "sha512:00", "sha256:../../etc", &empty.as_str().to_uppercase()] {
             assert!(wrong.parse::<Digest>().is_err(), "{wrong}");

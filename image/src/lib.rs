@@ -30,5 +30,5 @@ pub use pull::{PullOptions, PullPolicy, PulledImage};
 pub use reference::{ImageReference, InvalidReference};
 pub use registry::error::RegistryError;
 pub use rootfs::{RootfsError, RootfsMount, Snapshot};
-pub use seed::{Seeded, SeedError, seed_volume};
-pub use store::{CommitStep, CommitHook, DiskUsage, ImageStore, InUse, OpenError, PruneError, Pruned};
+pub use seed::{SeedError, Seeded, seed_volume};
+pub use store::{CommitHook, CommitStep, DiskUsage, ImageStore, InUse, OpenError, PruneError, Pruned};

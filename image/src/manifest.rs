@@ -21,7 +21,11 @@ const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     #[error("{what} is not valid JSON of its kind")]
-    Json { what: &'static str, #[source] source: serde_json::Error },
+    Json {
+        what: &'static str,
+        #[source]
+        source: serde_json::Error,
+    },
     #[error("the media type {media_type:?} of {what} is not supported")]
     MediaType { what: String, media_type: String },
     #[error("{what} says {problem}")]
@@ -116,12 +120,10 @@ impl Manifest {
             (OCI_INDEX | DOCKER_LIST, Some(_), None) => Ok(Self::Index(parse_index(raw)?)),
             (OCI_MANIFEST | DOCKER_MANIFEST, None, Some(_)) => Ok(Self::Image(parse_image(raw, limits)?)),
             // Both kinds in one document is how one digest is made to mean two images.
-            (OCI_INDEX | DOCKER_LIST | OCI_MANIFEST | DOCKER_MANIFEST, _, _) => {
-                Err(ManifestError::Invalid {
-                    what: "the manifest".into(),
-                    problem: format!("it is a {named} but is not built like one"),
-                })
-            }
+            (OCI_INDEX | DOCKER_LIST | OCI_MANIFEST | DOCKER_MANIFEST, _, _) => Err(ManifestError::Invalid {
+                what: "the manifest".into(),
+                problem: format!("it is a {named} but is not built like one"),
+            }),
             (other, _, _) => Err(unsupported(other)),
         }
     }
@@ -162,7 +164,10 @@ fn parse_image(raw: RawManifest, limits: &Limits) -> Result<ImageManifest, Manif
         return Err(ManifestError::MediaType { what: "what is not a container image".into(), media_type });
     }
     if config.size > limits.max_manifest_bytes {
-        let problem = format!("its config has {} bytes, more than the {} allowed", config.size, limits.max_manifest_bytes);
+        let problem = format!(
+            "its config has {} bytes, more than the {} allowed",
+            config.size, limits.max_manifest_bytes
+        );
         return Err(ManifestError::Invalid { what: "the manifest".into(), problem });
     }
     let raw_layers = raw.layers.unwrap_or_default();
@@ -177,7 +182,11 @@ fn parse_image(raw: RawManifest, limits: &Limits) -> Result<ImageManifest, Manif
             media_type: layer.media_type.clone(),
         })?;
         if layer.size > limits.max_layer_bytes {
-            return Err(ManifestError::LayerTooLarge { digest, size: layer.size, limit: limits.max_layer_bytes });
+            return Err(ManifestError::LayerTooLarge {
+                digest,
+                size: layer.size,
+                limit: limits.max_layer_bytes,
+            });
         }
         layers.push(LayerDescriptor { digest, size: layer.size, compression });
     }

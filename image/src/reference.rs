@@ -30,7 +30,9 @@ impl FromStr for ImageReference {
     fn from_str(text: &str) -> Result<Self, InvalidReference> {
         let wrong = |problem: &str| InvalidReference { text: text.to_owned(), problem: problem.to_owned() };
         let (name, digest) = match text.split_once('@') {
-            Some((name, digest)) => (name, Some(digest.parse::<Digest>().map_err(|e| wrong(&e.to_string()))?)),
+            Some((name, digest)) => {
+                (name, Some(digest.parse::<Digest>().map_err(|e| wrong(&e.to_string()))?))
+            }
             None => (text, None),
         };
         // A colon after the last slash starts a tag; one before it belongs to a port.
@@ -47,7 +49,9 @@ impl FromStr for ImageReference {
             return Err(wrong("the host is not a host name with an optional port"));
         }
         if !is_repository(&repository) {
-            return Err(wrong("the name must be lower-case letters and digits, parts of it joined by . _ __ - or /"));
+            return Err(wrong(
+                "the name must be lower-case letters and digits, parts of it joined by . _ __ - or /",
+            ));
         }
         let tag = match (tag, &digest) {
             (None, None) => Some("latest".to_owned()),
@@ -60,7 +64,9 @@ impl FromStr for ImageReference {
 /// The first part is a host if it looks like one: with a dot, a port, or `localhost`.
 fn split_host(name: &str) -> (&str, String) {
     match name.split_once('/') {
-        Some(("index.docker.io" | "docker.io", rest)) if !rest.contains('/') => ("docker.io", format!("library/{rest}")),
+        Some(("index.docker.io" | "docker.io", rest)) if !rest.contains('/') => {
+            ("docker.io", format!("library/{rest}"))
+        }
         Some(("index.docker.io", rest)) => ("docker.io", rest.to_owned()),
         Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => (host, rest.to_owned()),
         Some(_) => ("docker.io", name.to_owned()),
@@ -88,8 +94,12 @@ fn is_repository(repository: &str) -> bool {
     let separator = |s: &str| matches!(s, "." | "_" | "__") || s.bytes().all(|b| b == b'-');
     let part = |part: &str| {
         let inner = part.trim_matches(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-        let edges = part.bytes().next().is_some_and(alphanumeric) && part.bytes().last().is_some_and(alphanumeric);
-        edges && inner.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).all(|s| s.is_empty() || separator(s))
+        let edges =
+            part.bytes().next().is_some_and(alphanumeric) && part.bytes().last().is_some_and(alphanumeric);
+        edges
+            && inner
+                .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+                .all(|s| s.is_empty() || separator(s))
     };
     repository.len() <= 255 && repository.split('/').all(part)
 }
@@ -149,8 +159,28 @@ mod tests {
     #[test]
     fn nonsense_is_refused_with_its_text() {
         for text in [
-            "", "UPPER/case", "a b", "../../etc/passwd", "r/a@sha512:00", "r/a:", "a/../b", "a//b", "a/", "/a", "a:t/x:",
-            "a___b", "-a", "a-", "h.x:99999/a", "h.x:p/a", "a:-t", "a?b", "r.x/a@", "[::1/a", "a@sha256:00", "é",
+            "",
+            "UPPER/case",
+            "a b",
+            "../../etc/passwd",
+            "r/a@sha512:00",
+            "r/a:",
+            "a/../b",
+            "a//b",
+            "a/",
+            "/a",
+            "a:t/x:",
+            "a___b",
+            "-a",
+            "a-",
+            "h.x:99999/a",
+            "h.x:p/a",
+            "a:-t",
+            "a?b",
+            "r.x/a@",
+            "[::1/a",
+            "a@sha256:00",
+            "é",
         ] {
             let error = text.parse::<ImageReference>().unwrap_err();
             assert_eq!(error.text, text);

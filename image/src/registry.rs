@@ -66,7 +66,11 @@ impl Registries {
     }
 
     /// What a tag stands for now, without its content; `None` when the registry does not say.
-    pub(crate) async fn head_manifest(&self, ask: Ask<'_>, name: &str) -> Result<Option<Digest>, RegistryError> {
+    pub(crate) async fn head_manifest(
+        &self,
+        ask: Ask<'_>,
+        name: &str,
+    ) -> Result<Option<Digest>, RegistryError> {
         let response = self.send(ask, Method::HEAD, &format!("manifests/{name}"), accept_manifests()).await?;
         Ok(digest_header(response.headers()))
     }
@@ -76,12 +80,8 @@ impl Registries {
     pub(crate) async fn manifest(&self, ask: Ask<'_>, name: &str) -> Result<RawDocument, RegistryError> {
         let response = self.send(ask, Method::GET, &format!("manifests/{name}"), accept_manifests()).await?;
         let expected = name.parse::<Digest>().ok().or_else(|| digest_header(response.headers()));
-        let content_type = response
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|v| v.to_str().ok())
-            .unwrap_or_default()
-            .to_owned();
+        let content_type =
+            response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         let limit = self.config.limits.max_manifest_bytes;
         let host = &ask.endpoint.host;
         let bytes = self.clients.body(response, host, &format!("manifest {name}"), limit).await?;
@@ -95,7 +95,12 @@ impl Registries {
     }
 
     /// A small blob, whole and verified.
-    pub(crate) async fn small_blob(&self, ask: Ask<'_>, digest: &Digest, size: u64) -> Result<Vec<u8>, RegistryError> {
+    pub(crate) async fn small_blob(
+        &self,
+        ask: Ask<'_>,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<Vec<u8>, RegistryError> {
         let mut blob = self.blob(ask, digest, size, 0).await?;
         let mut bytes = Vec::new();
         while let Some(chunk) = blob.next().await? {

@@ -43,7 +43,12 @@ pub enum RootfsError {
     #[error("the snapshot of {key} was made from another image or for another directory")]
     Conflict { key: AttachmentKey },
     #[error("{action} {} failed", path.display())]
-    Io { action: &'static str, path: PathBuf, #[source] source: io::Error },
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("this kernel has no overlayfs; load it with: modprobe overlay")]
     NoOverlayfs,
     #[error("the work ended before it was done")]
@@ -147,7 +152,8 @@ fn make_upper(snapshot: &Path, top: &Path) -> Result<(), RootfsError> {
     make_dir(&snapshot.join("work"))?;
     let meta = fs::metadata(top).map_err(failed("looking at", top))?;
     let mode = if top.ends_with("empty") { 0o755 } else { meta.mode() & 0o7777 };
-    std::os::unix::fs::chown(&upper, Some(meta.uid()), Some(meta.gid())).map_err(failed("chown of", &upper))?;
+    std::os::unix::fs::chown(&upper, Some(meta.uid()), Some(meta.gid()))
+        .map_err(failed("chown of", &upper))?;
     fs::set_permissions(&upper, fs::Permissions::from_mode(mode)).map_err(failed("chmod of", &upper))
 }
 
@@ -201,8 +207,8 @@ fn discard(inner: &Inner, snapshot: &Path) -> Result<(), RootfsError> {
         other => other.map_err(failed("deleting", snapshot))?,
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd: OwnedFd = rustix::fs::open(&trash, flags, Mode::empty())
-        .map_err(|e| failed("opening", &trash)(e.into()))?;
+    let fd: OwnedFd =
+        rustix::fs::open(&trash, flags, Mode::empty()).map_err(|e| failed("opening", &trash)(e.into()))?;
     let name = std::ffi::CString::new(name).map_err(|e| failed("deleting", snapshot)(e.into()))?;
     tree::remove(fd.as_fd(), &name, fd.as_fd()).map_err(failed("emptying", &trash))
 }

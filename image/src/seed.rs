@@ -7,7 +7,9 @@
 use crate::tree;
 use crate::unpack::place::open_inside;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -28,7 +30,12 @@ pub enum SeedError {
     #[error("{path:?} in the image is not a directory, so no volume can be there")]
     NotADirectory { path: String },
     #[error("{action} {path:?} failed")]
-    Io { action: &'static str, path: String, #[source] source: io::Error },
+    Io {
+        action: &'static str,
+        path: String,
+        #[source]
+        source: io::Error,
+    },
 }
 
 fn failed(action: &'static str, path: &[u8]) -> impl FnOnce(Errno) -> SeedError {
@@ -90,7 +97,8 @@ impl Staging {
         let name = dest.file_name().ok_or_else(|| io_error("seeding")(io::ErrorKind::InvalidInput.into()))?;
         let name = format!(".{}.seeding", name.to_string_lossy());
         let path = above.join(&name);
-        let parent = rustix::fs::open(above, DIRECTORY, Mode::empty()).map_err(|e| io_error("opening the parent of")(e.into()))?;
+        let parent = rustix::fs::open(above, DIRECTORY, Mode::empty())
+            .map_err(|e| io_error("opening the parent of")(e.into()))?;
         let c_name = CString::new(name).map_err(|e| io_error("seeding")(e.into()))?;
         // Left behind by a crash.
         tree::remove(parent.as_fd(), &c_name, parent.as_fd()).map_err(io_error("sweeping beside"))?;
@@ -155,8 +163,13 @@ impl Copy {
             if name == c"." || name == c".." {
                 continue;
             }
-            let below = if path.is_empty() { name.to_bytes().to_vec() } else { [path, b"/", name.to_bytes()].concat() };
-            let stat = rustix::fs::statat(&from, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("looking at", &below))?;
+            let below = if path.is_empty() {
+                name.to_bytes().to_vec()
+            } else {
+                [path, b"/", name.to_bytes()].concat()
+            };
+            let stat = rustix::fs::statat(&from, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(failed("looking at", &below))?;
             self.seeded.entries += 1;
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                 rustix::fs::mkdirat(&to, name, Mode::from(0o700)).map_err(failed("making", &below))?;
@@ -186,23 +199,35 @@ impl Copy {
         }
     }
 
-    fn other(&mut self, from: &OwnedFd, to: &OwnedFd, name: &CStr, path: &[u8], stat: &Stat) -> Result<(), SeedError> {
+    fn other(
+        &mut self,
+        from: &OwnedFd,
+        to: &OwnedFd,
+        name: &CStr,
+        path: &[u8],
+        stat: &Stat,
+    ) -> Result<(), SeedError> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         match kind {
             FileType::RegularFile => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let source = rustix::fs::openat(from, name, flags, Mode::empty()).map_err(failed("opening", path))?;
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let made = rustix::fs::openat(to, name, flags, Mode::from(0o600)).map_err(failed("making", path))?;
+                let source =
+                    rustix::fs::openat(from, name, flags, Mode::empty()).map_err(failed("opening", path))?;
+                let flags =
+                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let made =
+                    rustix::fs::openat(to, name, flags, Mode::from(0o600)).map_err(failed("making", path))?;
                 self.seeded.bytes += content(&source, &made, path)?;
                 return attributes(&source, &made, stat, path);
             }
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(from, name, Vec::new()).map_err(failed("reading", path))?;
+                let target =
+                    rustix::fs::readlinkat(from, name, Vec::new()).map_err(failed("reading", path))?;
                 rustix::fs::symlinkat(target.as_c_str(), to, name).map_err(failed("making", path))?;
             }
             _ => {
-                rustix::fs::mknodat(to, name, kind, Mode::from(0o600), stat.st_rdev).map_err(failed("making", path))?;
+                rustix::fs::mknodat(to, name, kind, Mode::from(0o600), stat.st_rdev)
+                    .map_err(failed("making", path))?;
             }
         }
         named_attributes(to, name, path, stat, kind)
@@ -247,7 +272,8 @@ fn attributes(from: &OwnedFd, to: &OwnedFd, stat: &Stat, path: &[u8]) -> Result<
             continue;
         }
         let mut value = vec![0u8; 64 << 10];
-        let length = rustix::fs::fgetxattr(from, name, value.as_mut_slice()).map_err(failed("reading an attribute of", path))?;
+        let length = rustix::fs::fgetxattr(from, name, value.as_mut_slice())
+            .map_err(failed("reading an attribute of", path))?;
         match rustix::fs::fsetxattr(to, name, &value[..length], XattrFlags::empty()) {
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(e) => return Err(failed("setting an attribute of", path)(e)),
@@ -256,14 +282,20 @@ fn attributes(from: &OwnedFd, to: &OwnedFd, stat: &Stat, path: &[u8]) -> Result<
     rustix::fs::futimens(to, &times(stat)).map_err(failed("setting the time of", path))
 }
 
-fn named_attributes(to: &OwnedFd, name: &CStr, path: &[u8], stat: &Stat, kind: FileType) -> Result<(), SeedError> {
+fn named_attributes(
+    to: &OwnedFd,
+    name: &CStr,
+    path: &[u8],
+    stat: &Stat,
+    kind: FileType,
+) -> Result<(), SeedError> {
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-    rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(failed("chown of", path))?;
+    rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(failed("chown of", path))?;
     if kind != FileType::Symlink {
-
-
         rustix::fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())
             .map_err(failed("chmod of", path))?;
     }
-    rustix::fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW).map_err(failed("setting the time of", path))
+    rustix::fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(failed("setting the time of", path))
 }

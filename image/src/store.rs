@@ -37,7 +37,12 @@ pub enum OpenError {
     #[error("{} is in use by another process", path.display())]
     InUse { path: PathBuf },
     #[error("{action} {} failed", path.display())]
-    Io { action: &'static str, path: PathBuf, #[source] source: io::Error },
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// Points of a commit at which a test may stop the process; see `ImageStore::open_with_hook`.

@@ -44,7 +44,12 @@ fn remove_dir(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
 }
 
 /// Takes everything out of one directory: files and empty directories are deleted, others hoisted.
-fn empty(parent: BorrowedFd<'_>, name: &CStr, trash: BorrowedFd<'_>, waiting: &mut Vec<String>) -> io::Result<()> {
+fn empty(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    trash: BorrowedFd<'_>,
+    waiting: &mut Vec<String>,
+) -> io::Result<()> {
     let dir: OwnedFd = match rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()) {
         Ok(dir) => dir,
         Err(Errno::NOENT) => return Ok(()),

@@ -34,7 +34,12 @@ pub enum UnpackError {
     #[error("the layer cannot be decompressed")]
     Decompress(#[source] io::Error),
     #[error("{action} {path:?} failed")]
-    Io { action: &'static str, path: String, #[source] source: io::Error },
+    Io {
+        action: &'static str,
+        path: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("the layer's bytes ended before the layer did")]
     Input,
 }
@@ -114,7 +119,8 @@ pub fn unpack_file(layer: &Path, dir: &Path, limits: UnpackLimits) -> Result<Unp
         let path = path.display().to_string();
         move |source: io::Error| UnpackError::Io { action, path, source }
     };
-    let mut input = BufReader::with_capacity(256 << 10, File::open(layer).map_err(io_error("opening", layer))?);
+    let mut input =
+        BufReader::with_capacity(256 << 10, File::open(layer).map_err(io_error("opening", layer))?);
     let start = io::BufRead::fill_buf(&mut input).map_err(io_error("reading", layer))?;
     let compression = match start {
         [0x1f, 0x8b, ..] => Compression::Gzip,

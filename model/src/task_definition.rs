@@ -7,6 +7,7 @@ pub mod amount;
 pub mod input;
 mod lifecycle;
 mod members;
+pub mod options;
 mod strict_json;
 pub mod support;
 mod validate;
@@ -16,6 +17,10 @@ pub use lifecycle::{
     Dependency, DependencyCondition, HEALTH_INTERVAL_S, HEALTH_RETRIES, HEALTH_TIMEOUT_S, HealthCheck,
     OnUnhealthy, RESTART_ATTEMPT_PERIOD_S, RestartPolicy,
 };
+pub use options::{
+    EnvironmentFile, HostEntry, KernelCapabilities, Link, SecurityOption, SystemControl, Ulimit,
+};
+
 pub use members::{MEMORY_MIB_MIN, TMPFS_OPTIONS, TMPFS_OPTIONS_WITH_VALUE};
 
 use crate::ids::{ContainerName, Family, VolumeName};
@@ -118,6 +123,9 @@ pub struct ContainerDefinition {
     pub command: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<KeyValuePair>,
+    /// Variables from files of the node; those of `environment` win, then the first file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environment_files: Vec<EnvironmentFile>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mount_points: Vec<MountPoint>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -151,6 +159,37 @@ pub struct ContainerDefinition {
     pub readonly_root_filesystem: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub docker_labels: BTreeMap<String, String>,
+    /// Groups beside those of `user`, by name or number; Lighter's own member.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// `name:alias` of other containers, which /etc/hosts then knows; bridge mode only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<String>,
+    /// A network namespace with a loopback interface only, whatever the task's mode.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disable_networking: bool,
+    /// Addresses; instead of the node's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_servers: Vec<String>,
+    /// Instead of the node's; `.` alone means none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns_search_domains: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_hosts: Vec<HostEntry>,
+    /// See `SecurityOption`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub docker_security_options: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<Ulimit>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub system_controls: Vec<SystemControl>,
+}
+
+impl ContainerDefinition {
+    /// `dockerSecurityOptions`, understood; what is not was refused with the definition.
+    pub fn security_options(&self) -> impl Iterator<Item = SecurityOption<'_>> {
+        self.docker_security_options.iter().filter_map(|text| SecurityOption::parse(text).ok())
+    }
 }
 
 impl ContainerDefinition {
@@ -222,6 +261,17 @@ pub struct LinuxParameters {
     pub devices: Vec<Device>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<Tmpfs>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<KernelCapabilities>,
+    /// Size of /dev/shm; absent or 0 means Docker's 64 MiB.
+    #[serde(default, rename = "sharedMemorySize", skip_serializing_if = "Option::is_none")]
+    pub shared_memory_mib: Option<u64>,
+    /// Swap beyond `memory`; absent or 0 means none.
+    #[serde(default, rename = "maxSwap", skip_serializing_if = "Option::is_none")]
+    pub max_swap_mib: Option<u64>,
+    /// 0 to 100; cgroup v1 only, v2 has no such setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swappiness: Option<u64>,
 }
 
 /// A host device shown to a container; refused by nodes whose own file does not allow it.

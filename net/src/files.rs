@@ -74,6 +74,33 @@ pub fn resolv_conf(host_text: &str, fallback: &[IpAddr]) -> String {
     text
 }
 
+/// A resolv.conf with other servers and search domains, each where there are any; `.` alone as a
+/// domain means none.
+pub fn with_own_names(base: &str, servers: &[IpAddr], domains: &[String]) -> String {
+    let mut text = String::new();
+    for server in servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    let own_search = (!domains.is_empty()).then(|| {
+        let domains: Vec<&str> = domains.iter().map(String::as_str).filter(|domain| *domain != ".").collect();
+        if domains.is_empty() { String::new() } else { format!("search {}\n", domains.join(" ")) }
+    });
+    let kind = |line: &str| line.split_whitespace().next().unwrap_or("").to_owned();
+    let (base_servers, rest): (Vec<&str>, Vec<&str>) =
+        base.lines().partition(|line| kind(line) == "nameserver");
+    if servers.is_empty() {
+        base_servers.iter().for_each(|line| text.push_str(&format!("{line}\n")));
+    }
+    text.push_str(own_search.as_deref().unwrap_or(""));
+    for line in rest {
+        let replaced = own_search.is_some() && matches!(kind(line).as_str(), "search" | "domain");
+        if !replaced {
+            let _ = writeln!(text, "{line}");
+        }
+    }
+    text
+}
+
 fn kept_options(line: &str) -> Option<String> {
     let kept: Vec<&str> = line.split_whitespace().filter(|word| *word != "trust-ad").collect();
     (kept.len() > 1).then(|| kept.join(" "))

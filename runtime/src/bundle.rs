@@ -5,6 +5,7 @@
 //! Never: mounts, creates cgroups.
 
 mod devices;
+pub(crate) mod seccomp;
 mod workdir;
 
 use crate::config::RuntimeConfig;
@@ -32,6 +33,8 @@ pub struct BundleRequest<'a> {
     pub hostname: &'a str,
     /// Volumes, and the hosts, hostname and resolv.conf files.
     pub mounts: Vec<BindMount>,
+    /// `KEY=value` of each of the definition's files of variables, in its order.
+    pub environment_files: Vec<Vec<String>>,
     /// `KEY=value`, after those of image and definition.
     pub env_extra: Vec<String>,
     /// What the node's own file allows.
@@ -61,6 +64,8 @@ pub enum BundleError {
     Device { container: String, path: String, source: io::Error },
     #[error("container {container}: its working directory {path} cannot be made")]
     WorkingDirectory { container: String, path: String, source: io::Error },
+    #[error("container {container}: its seccomp profile cannot be compiled")]
+    Seccomp { container: String, source: io::Error },
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error("cannot write {path}")]
@@ -77,11 +82,14 @@ impl BundleError {
     }
 }
 
+/// There when AppArmor is on (apparmor(7)).
+const APPARMOR: &str = "/sys/kernel/security/apparmor";
+
 pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Result<Bundle, BundleError> {
     let name = &request.container.name;
     let container = name.to_string();
     let wanted_user = request.container.user.as_deref().unwrap_or(&request.image.user);
-    let user = user::resolve(wanted_user, request.rootfs)
+    let user = user::resolve(wanted_user, &request.container.groups, request.rootfs)
         .map_err(|source| BundleError::User { container: container.clone(), source })?;
     let host_devices = devices::find(request)?;
     let cgroup = config.cgroup.container_paths(request.task, name);
@@ -94,16 +102,20 @@ pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Resu
         netns: request.netns,
         hostname: request.hostname,
         mounts: &request.mounts,
+        environment_files: &request.environment_files,
         env_extra: &request.env_extra,
-        privileges: request.privileges,
+        privileges: &request.privileges,
+        apparmor: Path::new(APPARMOR).is_dir(),
         user: &user,
         host_devices: &host_devices,
         cgroups_path: &cgroups_path,
         cgroup_version: cgroup.version,
         pids_max: config.pids_max_default,
         nofile: config.nofile_default,
+        cpu_quota: config.cpu_quota,
     };
     let (spec, expected) = spec::oci_spec(&spec_request)?;
+    let seccomp_filter = seccomp::filter(config, &spec_request)?;
     workdir::ensure(&spec_request)?;
     let directory = config.bundle_dir(request.task, name);
     let file = directory.join("config.json");
@@ -119,7 +131,7 @@ pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Resu
         state_root: config.state_root(request.task),
         cgroup,
         expected,
-        seccomp_filter: (!request.container.privileged).then(|| config.seccomp_filter()),
+        seccomp_filter,
         log_path: config.task_log_dir(request.task).join(format!("{name}.log")),
         log: LogPolicy { file_bytes_max: config.log.file_bytes_max, files_max: config.log.files_max },
         directory,

@@ -38,6 +38,8 @@ pub struct RuntimeConfig {
     /// Soft and hard RLIMIT_NOFILE of a container; `Runtime::open` lowers them to what this
     /// process may set.
     pub nofile_default: (u64, u64),
+    /// Whether a container's `cpu` is a hard limit; else it is a share, and idle CPU is anyone's.
+    pub cpu_quota: bool,
 }
 
 impl RuntimeConfig {
@@ -52,6 +54,7 @@ impl RuntimeConfig {
             log: LogConfig::default(),
             pids_max_default: 4096,
             nofile_default: (1024, 524_288),
+            cpu_quota: true,
         }
     }
 
@@ -69,9 +72,9 @@ impl RuntimeConfig {
         self.task_dir(task).join("bundles").join(container.as_str())
     }
 
-    /// The compiled default profile; made by `Runtime::open`.
-    pub(crate) fn seccomp_filter(&self) -> PathBuf {
-        self.run_dir.join("seccomp").join("default.bpf")
+    /// Compiled seccomp profiles.
+    pub(crate) fn seccomp_dir(&self) -> PathBuf {
+        self.run_dir.join("seccomp")
     }
 
     /// libcontainer's state directories of a task.

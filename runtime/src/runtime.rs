@@ -13,7 +13,7 @@ pub use adopt::{AdoptError, Adopted};
 pub use launch::StartShimError;
 pub use teardown::RemoveError;
 
-use crate::bundle::{self, Bundle, BundleError, BundleRequest};
+use crate::bundle::{self, Bundle, BundleError, BundleRequest, seccomp};
 use crate::cgroup::stats::ContainerStats;
 use crate::cgroup::{CgroupError, TaskUsage};
 use crate::config::{RuntimeConfig, attainable_nofile};
@@ -30,8 +30,8 @@ pub enum OpenError {
     NoProgram { path: PathBuf },
     #[error("cannot make {path}")]
     Directory { path: PathBuf, source: io::Error },
-    #[error("the seccomp profile cannot be compiled: {message}")]
-    Seccomp { message: String },
+    #[error("the seccomp profile cannot be compiled")]
+    Seccomp(#[source] io::Error),
     #[error("cgroups are not usable")]
     Cgroup(#[source] CgroupError),
 }
@@ -43,31 +43,6 @@ pub struct Runtime {
     controllers: Vec<String>,
 }
 
-/// Has lighter-oci compile the default profile; containers that start meanwhile keep the file
-/// they have opened.
-fn compile_seccomp(config: &RuntimeConfig) -> Result<(), OpenError> {
-    let filter = config.seccomp_filter();
-    let profile = filter.with_extension("json");
-    let failed = |message: String| OpenError::Seccomp { message };
-    if let Some(directory) = filter.parent() {
-        launch::private_directory(directory).map_err(|error| failed(error.to_string()))?;
-    }
-    std::fs::write(&profile, spec::default_seccomp().to_string())
-        .map_err(|error| failed(error.to_string()))?;
-    let mut command = std::process::Command::new(&config.oci_path);
-    let output = command
-        .arg("compile-seccomp")
-        .arg(&profile)
-        .arg(&filter)
-        .output()
-        .map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-    }
-}
-
 impl Runtime {
     /// Checks the binaries, makes the directories and the cgroup tree. Blocks; for start-up.
     pub fn open(mut config: RuntimeConfig) -> Result<Self, OpenError> {
@@ -76,12 +51,13 @@ impl Runtime {
                 return Err(OpenError::NoProgram { path: path.clone() });
             }
         }
-        for path in [config.tasks_dir(), config.log_dir.clone()] {
+        for path in [config.tasks_dir(), config.log_dir.clone(), config.seccomp_dir()] {
             launch::private_directory(&path).map_err(|source| OpenError::Directory { path, source })?;
         }
         config.nofile_default = attainable_nofile(config.nofile_default);
         let controllers = config.cgroup.prepare().map_err(OpenError::Cgroup)?;
-        compile_seccomp(&config)?;
+        let default = seccomp::DEFAULT;
+        seccomp::compile(&config, default, &spec::default_seccomp()).map_err(OpenError::Seccomp)?;
         Ok(Self { config: Arc::new(config), controllers })
     }
 

@@ -89,6 +89,7 @@ impl Runtime {
                 netns: None,
                 hostname: "self-test",
                 mounts: self.library_mounts(rootfs),
+                environment_files: Vec::new(),
                 env_extra: Vec::new(),
                 privileges: Privileges::default(),
             })

@@ -9,6 +9,7 @@
 //! installs the result right before the program.
 //! Never: reads a file.
 
+mod capabilities;
 mod devices;
 mod mounts;
 mod process;
@@ -19,7 +20,7 @@ pub(crate) use process::working_directory;
 
 use crate::user::User;
 use lighter_model::image_config::ImageConfig;
-use lighter_model::task_definition::{ContainerDefinition, TaskDefinition};
+use lighter_model::task_definition::{ContainerDefinition, SecurityOption, TaskDefinition};
 use lighter_shim_wire::{CgroupVersion, Limits};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
@@ -35,10 +36,14 @@ pub struct BindMount {
 }
 
 /// What the node's own file allows; all off by default.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Privileges {
     pub privileged: bool,
     pub devices: bool,
+    /// Containers without seccomp or outside the AppArmor profile.
+    pub unconfined: bool,
+    /// Beyond Docker's default set, without `CAP_`; `ALL` allows every one.
+    pub capabilities: Vec<String>,
 }
 
 /// A host device that the definition asks for, as stat(2) found it.
@@ -65,15 +70,21 @@ pub struct SpecRequest<'a> {
     pub netns: Option<&'a Path>,
     pub hostname: &'a str,
     pub mounts: &'a [BindMount],
+    /// `KEY=value` of each of the definition's files, in its order.
+    pub environment_files: &'a [Vec<String>],
     /// `KEY=value`, after all others.
     pub env_extra: &'a [String],
-    pub privileges: Privileges,
+    pub privileges: &'a Privileges,
+    /// Whether the host has AppArmor.
+    pub apparmor: bool,
     pub user: &'a User,
     pub host_devices: &'a [HostDevice],
     pub cgroups_path: &'a Path,
     pub cgroup_version: CgroupVersion,
     pub pids_max: u64,
     pub nofile: (u64, u64),
+    /// Whether `cpu` is a hard limit; else it is a share only.
+    pub cpu_quota: bool,
 }
 
 /// Why a container cannot be described.
@@ -89,6 +100,14 @@ pub enum SpecError {
     PrivilegedNotAllowed { container: String },
     #[error("container {container} asks for device {device}, which this node does not allow (allow_devices)")]
     DevicesNotAllowed { container: String, device: String },
+    #[error(
+        "container {container} asks for capability {capability}, which this node does not allow (allow_capabilities)"
+    )]
+    CapabilityNotAllowed { container: String, capability: String },
+    #[error("container {container} asks for {option}, which this node does not allow (allow_unconfined)")]
+    UnconfinedNotAllowed { container: String, option: &'static str },
+    #[error("container {container} asks for AppArmor profile {profile}, but this node has no AppArmor")]
+    NoAppArmor { container: String, profile: String },
     #[error("container {container}: device path {path:?} is not below /dev")]
     DevicePath { container: String, path: String },
     #[error("container {container}: device permission {word:?} is none of read, write, mknod")]
@@ -97,9 +116,23 @@ pub enum SpecError {
     NotOci { container: String, source: serde_json::Error },
 }
 
-/// The profile every container but a privileged one gets.
+/// The profile of a container with Docker's default capabilities.
 pub fn default_seccomp() -> Value {
-    seccomp::default_profile(process::DEFAULT_CAPABILITIES)
+    seccomp::default_profile(&capabilities::default_set())
+}
+
+/// The profile of this container: more capabilities let more system calls through. `None`: no filter.
+pub(crate) fn seccomp_profile(request: &SpecRequest<'_>) -> Result<Option<Value>, SpecError> {
+    let unconfined =
+        request.container.security_options().any(|option| option == SecurityOption::SeccompUnconfined);
+    if unconfined && !request.privileges.unconfined {
+        let container = request.container.name.to_string();
+        return Err(SpecError::UnconfinedNotAllowed { container, option: "seccomp:unconfined" });
+    }
+    if unconfined || request.container.privileged {
+        return Ok(None);
+    }
+    Ok(Some(seccomp::default_profile(&capabilities::of(request)?)))
 }
 
 /// The spec and the limits that it asks for.
@@ -123,7 +156,12 @@ pub fn oci_spec(request: &SpecRequest<'_>) -> Result<(Spec, Limits), SpecError> 
         linux["maskedPaths"] = json!(MASKED_PATHS);
         linux["readonlyPaths"] = json!(READONLY_PATHS);
     }
-    let value = json!({
+    let controls = &request.container.system_controls;
+    if !controls.is_empty() {
+        let pairs = controls.iter().map(|control| (control.namespace.clone(), json!(control.value)));
+        linux["sysctl"] = Value::Object(pairs.collect());
+    }
+    let mut value = json!({
         "ociVersion": "1.0.2",
         "hostname": request.hostname,
         "root": { "path": request.rootfs, "readonly": request.container.readonly_root_filesystem },
@@ -131,6 +169,9 @@ pub fn oci_spec(request: &SpecRequest<'_>) -> Result<(Spec, Limits), SpecError> 
         "mounts": mounts::mounts(request)?,
         "linux": linux,
     });
+    if !request.container.docker_labels.is_empty() {
+        value["annotations"] = json!(request.container.docker_labels);
+    }
     let spec = serde_json::from_value(value).map_err(|source| SpecError::NotOci { container, source })?;
     Ok((spec, limits))
 }

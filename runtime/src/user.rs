@@ -34,11 +34,19 @@ pub enum UserError {
 /// Largest passwd or group file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Looks `text` up in the root file system; empty means root.
-pub fn resolve(text: &str, rootfs: &Path) -> Result<User, UserError> {
+/// Looks `text` up in the root file system, empty means root, and adds `groups`.
+pub fn resolve(text: &str, groups: &[String], rootfs: &Path) -> Result<User, UserError> {
     let read =
         |path: &'static str| read_in_root(rootfs, path).map_err(|source| UserError::Read { path, source });
-    resolve_in(text, &read("/etc/passwd")?, &read("/etc/group")?)
+    let group_file = read("/etc/group")?;
+    let mut user = resolve_in(text, &read("/etc/passwd")?, &group_file)?;
+    for wanted in groups {
+        let gid = group_id(wanted, &group_file)?;
+        if gid != user.gid && !user.additional_gids.contains(&gid) {
+            user.additional_gids.push(gid);
+        }
+    }
+    Ok(user)
 }
 
 /// As `resolve`, with the two files as text. Docker's rules: a number need not be in the files;

@@ -49,7 +49,7 @@ impl NetworkFacility for NetworkAdapter {
     fn add<'a>(&'a self, record: &'a AttachmentRecord) -> Answer<'a, Attached> {
         Box::pin(async move {
             let attachment = self.network.add(record).await?;
-            Ok(Attached { netns: attachment.netns_path })
+            Ok(Attached { netns: attachment.netns_path, gateway: attachment.gateway })
         })
     }
 

@@ -18,8 +18,8 @@ use lighter_model::image_config::ImageConfig;
 use lighter_model::report::KernelLimits;
 use lighter_model::task_definition::TaskDefinition;
 use lighter_runtime::{
-    AdoptError, BindMount, BundleRequest, CgroupRoot, ContainerStats, LogConfig, Privileges, Runtime,
-    RuntimeConfig, TaskLimits, cgroup,
+    AdoptError, BindMount, BundleRequest, CgroupRoot, ContainerStats, LogConfig, Runtime, RuntimeConfig,
+    TaskLimits, cgroup,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +48,7 @@ impl RuntimeAdapter {
                 file_bytes_max: config.logs.file_mib_max << 20,
                 files_max: config.logs.files_max,
             },
+            cpu_quota: config.cpu_quota,
             ..RuntimeConfig::new(Path::new(LIBRARY_DIR), CgroupRoot::detect("lighter"))
         };
         Ok(Self { runtime: Runtime::open(settings)?, self_test_dir: config.data_dir.join("self-test") })
@@ -229,8 +230,9 @@ fn write_bundle(runtime: &Runtime, order: &BundleOrder) -> Result<Bundle, Cause>
         netns: order.netns.as_deref(),
         hostname: &order.hostname,
         mounts,
+        environment_files: order.environment_files.clone(),
         env_extra: Vec::new(),
-        privileges: Privileges { privileged: order.allow_privileged, devices: order.allow_devices },
+        privileges: order.privileges.clone(),
     };
     Ok(Bundle { own: Arc::new(runtime.write_bundle(&request)?) })
 }

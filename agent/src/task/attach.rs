@@ -88,12 +88,15 @@ async fn lease(
         let own = mappings.iter().filter(|mapping| mapping.container == container.name);
         container.bindings = own.map(binding).collect();
     }
-    if definition.network_mode != NetworkMode::Host {
-        let requests = definition
-            .container_definitions
-            .iter()
-            .map(|c| request(journal, definition, c, &mappings))
-            .collect();
+    let requests: Vec<AddRequest> = definition
+        .container_definitions
+        .iter()
+        .filter_map(|container| {
+            let mode = attachment_mode(definition, container)?;
+            Some(request(journal, mode, container, &mappings))
+        })
+        .collect();
+    if !requests.is_empty() {
         let planned = context.leases.plan(requests).await;
         let records =
             planned.map_err(|error| Failure::words("ResourceInitializationError", chain(&error)))?;
@@ -115,17 +118,26 @@ fn binding(mapping: &Mapping) -> NetworkBinding {
     }
 }
 
+/// The namespace of a container; `None`: the node's own.
+fn attachment_mode(definition: &TaskDefinition, container: &ContainerDefinition) -> Option<AttachmentMode> {
+    match definition.network_mode {
+        _ if container.disable_networking => Some(AttachmentMode::None),
+        NetworkMode::Bridge => Some(AttachmentMode::Bridge),
+        NetworkMode::None => Some(AttachmentMode::None),
+        NetworkMode::Host => None,
+    }
+}
+
 fn request(
     journal: &Journal,
-    definition: &TaskDefinition,
+    mode: AttachmentMode,
     container: &ContainerDefinition,
     mappings: &[Mapping],
 ) -> AddRequest {
-    let bridge = definition.network_mode == NetworkMode::Bridge;
     let own = mappings.iter().filter(|mapping| mapping.container == container.name);
     AddRequest {
         key: AttachmentKey::new(journal.record.task.clone(), container.name.clone()),
-        mode: if bridge { AttachmentMode::Bridge } else { AttachmentMode::None },
+        mode,
         address: None,
         ports: own
             .map(|mapping| PortForward {
@@ -239,4 +251,27 @@ async fn add_all(context: &TaskContext, journal: &Journal) -> Result<AttachedAll
     });
     // Every one is awaited, also when another fails: teardown must find nothing under way.
     join_all(adds).await.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_without_networking_has_only_a_loopback() {
+        for (network, disabled, expected) in [
+            ("bridge", false, Some(AttachmentMode::Bridge)),
+            ("bridge", true, Some(AttachmentMode::None)),
+            ("host", false, None),
+            ("host", true, Some(AttachmentMode::None)),
+            ("none", false, Some(AttachmentMode::None)),
+        ] {
+            let json = format!(
+                r#"{{"family":"f","networkMode":"{network}","containerDefinitions":[{{"name":"a","image":"i","disableNetworking":{disabled}}}]}}"#
+            );
+            let definition: TaskDefinition = serde_json::from_str(&json).unwrap();
+            let mode = attachment_mode(&definition, &definition.container_definitions[0]);
+            assert_eq!(mode, expected, "{network} {disabled}");
+        }
+    }
 }

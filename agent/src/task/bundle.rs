@@ -4,15 +4,18 @@
 //! Never: makes a spec; that is the runtime's.
 
 use super::TaskContext;
+use super::environment::Variables;
+use super::names;
 use super::prepare::Failure;
 use super::volumes::Mounts;
 use crate::errors::chain;
 use crate::facilities::{Attached, Bundle, BundleOrder, Image};
 use crate::join::identity::host_name;
+use crate::policy;
 use crate::store::records::TaskRecord;
 use futures_util::future::join_all;
 use lighter_model::ids::ContainerName;
-use lighter_model::task_definition::{ContainerDefinition, NetworkMode, TaskDefinition};
+use lighter_model::task_definition::{ContainerDefinition, TaskDefinition};
 use lighter_net::files;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -25,6 +28,7 @@ pub(super) struct Parts<'a> {
     pub rootfs: &'a BTreeMap<ContainerName, PathBuf>,
     pub attached: &'a BTreeMap<ContainerName, Attached>,
     pub mounts: &'a BTreeMap<ContainerName, Mounts>,
+    pub variables: &'a Variables,
 }
 
 pub(super) async fn write_all(
@@ -33,9 +37,9 @@ pub(super) async fn write_all(
     definition: &Arc<TaskDefinition>,
     parts: &Parts<'_>,
 ) -> Result<Vec<(ContainerName, Bundle)>, Failure> {
-    let resolv_conf = resolv_conf(context, definition.network_mode);
+    let host_resolv_conf = files::host_resolv_conf();
     let orders = definition.container_definitions.iter().map(|container| {
-        let order = order(context, record, definition, container, parts, &resolv_conf);
+        let order = order(context, record, definition, container, parts, &host_resolv_conf);
         async move {
             let Some(order) = order else {
                 return Err(Failure::words(
@@ -61,38 +65,29 @@ fn order(
     definition: &Arc<TaskDefinition>,
     container: &ContainerDefinition,
     parts: &Parts<'_>,
-    resolv_conf: &str,
+    host_resolv_conf: &str,
 ) -> Option<BundleOrder> {
-    let host_network = definition.network_mode == NetworkMode::Host;
-    let hostname = match &container.hostname {
-        Some(hostname) => hostname.clone(),
-        None if host_network => host_name(),
-        None => files::hostname(container.name.as_str()),
-    };
-    let attachment = record.attachments().find(|attachment| attachment.key.container == container.name);
-    let address: Option<Ipv4Addr> = attachment.and_then(|attachment| attachment.address);
+    let hostname = names::hostname(definition, container, &host_name());
+    let addresses: BTreeMap<ContainerName, Ipv4Addr> = record
+        .attachments()
+        .filter_map(|attachment| Some((attachment.key.container.clone(), attachment.address?)))
+        .collect();
+    let attached = parts.attached.get(&container.name);
+    let gateway = attached.and_then(|attached| attached.gateway);
+    let fallback = &context.config.dns_fallback;
     Some(BundleOrder {
         task: record.task.clone(),
         container: container.name.clone(),
         definition: definition.clone(),
         image: parts.images.get(&container.name)?.config.clone(),
         rootfs: parts.rootfs.get(&container.name)?.clone(),
-        netns: parts.attached.get(&container.name).map(|attached| attached.netns.clone()),
-        hosts: files::hosts_file(&hostname, address, &[]),
+        netns: attached.map(|attached| attached.netns.clone()),
+        hosts: names::hosts(container, &hostname, &addresses, gateway),
         hostname_file: files::hostname_file(&hostname),
-        resolv_conf: resolv_conf.to_owned(),
+        resolv_conf: names::resolv_conf(attached.is_none(), container, host_resolv_conf, fallback),
         hostname,
         mounts: parts.mounts.get(&container.name).cloned().unwrap_or_default(),
-        allow_privileged: context.config.allow_privileged,
-        allow_devices: context.config.allow_devices,
+        environment_files: parts.variables.get(&container.name).cloned().unwrap_or_default(),
+        privileges: policy::privileges(&context.config),
     })
-}
-
-fn resolv_conf(context: &TaskContext, mode: NetworkMode) -> String {
-    let host = files::host_resolv_conf();
-    if mode == NetworkMode::Host {
-        return host;
-    }
-    let fallback = &context.config.dns_fallback;
-    files::resolv_conf(&host, if fallback.is_empty() { &files::PUBLIC_NAME_SERVERS } else { fallback })
 }

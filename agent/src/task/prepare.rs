@@ -6,8 +6,8 @@
 //! the short steps of the other strand finish. Never: leaves out a clean-up; `teardown` does all.
 
 use super::{
-    Begun, Held, TaskActor, TaskContext, TaskPhase, attach, bundle, journal, pull, rootfs, told_to_stop,
-    volumes,
+    Begun, Held, TaskActor, TaskContext, TaskPhase, attach, bundle, environment, journal, pull, rootfs,
+    told_to_stop, volumes,
 };
 use crate::facilities::Image;
 use crate::policy;
@@ -95,6 +95,12 @@ impl TaskActor {
         self.note_images(&images)?;
         let mounts =
             volumes::prepare(&context, self.task(), &definition, &images.images, &images.rootfs).await?;
+        let variables = {
+            let (context, definition) = (context.clone(), definition.clone());
+            tokio::task::spawn_blocking(move || environment::read_all(&context.config, &definition))
+                .await
+                .map_err(|_| Failure::GaveUp)??
+        };
         if self.stop_order().is_some() {
             return Err(Failure::GaveUp);
         }
@@ -106,6 +112,7 @@ impl TaskActor {
             rootfs: &images.rootfs,
             attached: &attached,
             mounts: &mounts,
+            variables: &variables,
         };
         let written = bundle::write_all(&context, &self.journal.record, &definition, &parts);
         let (recorded, written) = tokio::join!(recorded, written);

@@ -54,7 +54,12 @@ pub(crate) fn commit(
     Ok(())
 }
 
-fn inherit_attributes(reference: &str, staged: &Staged, diff: &Path, below: &[PathBuf]) -> Result<(), PullError> {
+fn inherit_attributes(
+    reference: &str,
+    staged: &Staged,
+    diff: &Path,
+    below: &[PathBuf],
+) -> Result<(), PullError> {
     if !inherit::needed(&staged.implicit_dirs, below.len()) {
         return Ok(());
     }
@@ -92,7 +97,8 @@ pub(crate) fn record_image(inner: &Inner, resolved: &Resolved, image: &PulledIma
     let dir = inner.layout.images();
     let name = format!("{}.json", image_name(&image.reference, &image.platform));
     let bytes = serde_json::to_vec_pretty(image).map_err(|e| failed(&dir)(e.into()))?;
-    durable::write_file(&inner.layout.tmp(), &inner.layout.unique(), &dir, &name, &bytes).map_err(failed(&dir))?;
+    durable::write_file(&inner.layout.tmp(), &inner.layout.unique(), &dir, &name, &bytes)
+        .map_err(failed(&dir))?;
     inner.at(CommitStep::ImageRecorded);
     inner.index_mut().insert_image(image.clone());
     Ok(())
@@ -103,5 +109,6 @@ fn write_blob(inner: &Inner, digest: &Digest, bytes: &[u8]) -> Result<(), PullEr
     if inner.layout.blob(digest).exists() {
         return Ok(());
     }
-    durable::write_file(&inner.layout.tmp(), &inner.layout.unique(), &dir, digest.hex(), bytes).map_err(failed(&dir))
+    durable::write_file(&inner.layout.tmp(), &inner.layout.unique(), &dir, digest.hex(), bytes)
+        .map_err(failed(&dir))
 }

@@ -16,21 +16,43 @@ pub enum PullError {
     #[error("the image name is not valid")]
     Reference(#[source] InvalidReference),
     #[error("asking the registry for {reference} failed")]
-    Resolve { reference: String, #[source] source: Box<RegistryError> },
+    Resolve {
+        reference: String,
+        #[source]
+        source: Box<RegistryError>,
+    },
     #[error("the registry's answer for {reference} cannot be used")]
-    Manifest { reference: String, #[source] source: ManifestError },
+    Manifest {
+        reference: String,
+        #[source]
+        source: ManifestError,
+    },
     #[error("{reference} has no image for {wanted} (it has {offered})")]
     WrongPlatform { reference: String, wanted: String, offered: String },
     #[error("downloading layer {digest} of {reference} failed")]
-    Layer { reference: String, digest: Digest, #[source] source: Box<RegistryError> },
+    Layer {
+        reference: String,
+        digest: Digest,
+        #[source]
+        source: Box<RegistryError>,
+    },
     #[error("unpacking layer {digest} of {reference} failed")]
-    Unpack { reference: String, digest: Digest, #[source] source: UnpackError },
+    Unpack {
+        reference: String,
+        digest: Digest,
+        #[source]
+        source: UnpackError,
+    },
     #[error("layer {digest} of {reference} unpacks to {actual}, its image says {expected}")]
     WrongDiffId { reference: String, digest: Digest, expected: Digest, actual: Digest },
     #[error("{reference} took longer than {seconds} s to pull")]
     TooSlow { reference: String, seconds: u64 },
     #[error("writing to the image store at {} failed", path.display())]
-    Store { path: PathBuf, #[source] source: io::Error },
+    Store {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("the login file cannot be used")]
     Login(#[source] crate::registry::docker_config::DockerConfigError),
     #[error("the pull ended before its work did")]
@@ -55,7 +77,9 @@ impl PullError {
 
     /// Whether the disk of the image store is full.
     pub fn disk_full(&self) -> bool {
-        let full = |e: &io::Error| e.kind() == io::ErrorKind::StorageFull || e.kind() == io::ErrorKind::QuotaExceeded;
+        let full = |e: &io::Error| {
+            e.kind() == io::ErrorKind::StorageFull || e.kind() == io::ErrorKind::QuotaExceeded
+        };
         match self {
             Self::Store { source, .. } => full(source),
             Self::Unpack { source, .. } => source.io().is_some_and(full),

@@ -210,7 +210,9 @@ impl<'a> Download<'a> {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) if self.received == size => return Ok(None),
                 Ok(None) => return Err(cut(self.received, None)),
-                Err(RegistryError::Unreachable { source, .. }) => return Err(cut(self.received, Some(source))),
+                Err(RegistryError::Unreachable { source, .. }) => {
+                    return Err(cut(self.received, Some(source)));
+                }
                 Err(error) => return Err(error),
             };
             if self.received + chunk.len() as u64 > size {

@@ -36,11 +36,14 @@ pub(crate) async fn pull(
         return Ok(image.clone());
     }
     let limit = Duration::from_millis(inner.config.timeouts.pull_ms);
-    let pulled = tokio::time::timeout(limit, Pull { inner, reference: &reference, options, progress }.run(cached.as_ref()))
-        .await
-        .unwrap_or_else(|_| {
-            Err(PullError::TooSlow { reference: reference.to_string(), seconds: limit.as_secs() })
-        });
+    let pulled = tokio::time::timeout(
+        limit,
+        Pull { inner, reference: &reference, options, progress }.run(cached.as_ref()),
+    )
+    .await
+    .unwrap_or_else(|_| {
+        Err(PullError::TooSlow { reference: reference.to_string(), seconds: limit.as_secs() })
+    });
     match (pulled, cached, options.policy) {
         (Err(error), Some(image), PullPolicy::Default) if unreachable(&error) => {
             progress(PullProgress::UsingCached { cause: words(&error) });

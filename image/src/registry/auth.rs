@@ -66,7 +66,9 @@ impl Registries {
         let challenge = challenge::choose(offered.iter().map(String::as_str));
         let login = ask.logins.of(&ask.endpoint.host);
         match (challenge, login) {
-            (Some(Challenge::Bearer { .. }), Some(Login::Registry(token))) => self.header(ask, &format!("Bearer {token}")),
+            (Some(Challenge::Bearer { .. }), Some(Login::Registry(token))) => {
+                self.header(ask, &format!("Bearer {token}"))
+            }
             (Some(Challenge::Bearer { realm, service, scope }), login) => {
                 let answer = self.token(ask, client, &realm, service, scope, login).await?;
                 let seconds = answer.expires_in.unwrap_or(DEFAULT_TOKEN_S);
@@ -80,7 +82,9 @@ impl Registries {
                 self.tokens.remember(ask, &header, DEFAULT_TOKEN_S);
                 Ok(header)
             }
-            (Some(Challenge::Basic), _) => Err(self.denied(ask, "it wants a user name and a password".into())),
+            (Some(Challenge::Basic), _) => {
+                Err(self.denied(ask, "it wants a user name and a password".into()))
+            }
             (None, _) => {
                 let message = self.error_message(refused, &ask.endpoint.host).await;
                 Err(self.denied(ask, message))
@@ -138,7 +142,12 @@ impl Registries {
             let message = self.error_message(response, host).await;
             return Err(match status.is_client_error() && status.as_u16() != 429 {
                 true => self.denied(ask, format!("its token server answered {status}: {message}")),
-                false => RegistryError::Status { host: host.clone(), status: status.as_u16(), message, retry_after: None },
+                false => RegistryError::Status {
+                    host: host.clone(),
+                    status: status.as_u16(),
+                    message,
+                    retry_after: None,
+                },
             });
         }
         let body = self.clients.body(response, host, "token", MAX_TOKEN_BYTES).await?;
@@ -157,7 +166,13 @@ fn basic(user: &str, password: &str) -> String {
 }
 
 /// A GET with the login as Basic, or, with a refresh token, a POST of a form.
-fn token_request(client: &Client, mut url: Url, service: Option<&str>, scope: &str, login: Option<&Login>) -> RequestBuilder {
+fn token_request(
+    client: &Client,
+    mut url: Url,
+    service: Option<&str>,
+    scope: &str,
+    login: Option<&Login>,
+) -> RequestBuilder {
     if let Some(Login::Identity(refresh)) = login {
         let mut form = url.clone();
         form.set_query(None);
@@ -176,7 +191,8 @@ fn token_request(client: &Client, mut url: Url, service: Option<&str>, scope: &s
     url.query_pairs_mut().append_pair("scope", scope);
     match login {
         Some(Login::Password { user, password }) => {
-            let mut value = HeaderValue::from_str(&basic(user, password)).unwrap_or(HeaderValue::from_static(""));
+            let mut value =
+                HeaderValue::from_str(&basic(user, password)).unwrap_or(HeaderValue::from_static(""));
             value.set_sensitive(true);
             client.get(url).header(AUTHORIZATION, value)
         }

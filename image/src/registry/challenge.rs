@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn challenges_as_registries_send_them() {
-        let bearer = r#"Bearer realm="https://auth.example/token?x=1,2",service="r",scope="repository:a/b:pull""#;
+        let bearer =
+            r#"Bearer realm="https://auth.example/token?x=1,2",service="r",scope="repository:a/b:pull""#;
         assert_eq!(
             choose([bearer].into_iter()),
             Some(Challenge::Bearer {

@@ -14,9 +14,17 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum DockerConfigError {
     #[error("reading {} failed", path.display())]
-    Read { path: PathBuf, #[source] source: io::Error },
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("{} is not a Docker config.json", path.display())]
-    Json { path: PathBuf, #[source] source: serde_json::Error },
+    Json {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
     #[error("{}: the auth of {host} is not base64 of user:password", path.display())]
     Auth { path: PathBuf, host: String },
 }
@@ -24,7 +32,10 @@ pub enum DockerConfigError {
 /// One login.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Login {
-    Password { user: String, password: String },
+    Password {
+        user: String,
+        password: String,
+    },
     /// An OAuth2 refresh token.
     Identity(String),
     /// A finished bearer token.
@@ -143,7 +154,8 @@ mod tests {
                "credHelpers": {"ecr": "ecr-login"}, "HttpHeaders": {"x": "y"}}"#,
         )
         .unwrap();
-        let password = |user: &str, password: &str| Login::Password { user: user.into(), password: password.into() };
+        let password =
+            |user: &str, password: &str| Login::Password { user: user.into(), password: password.into() };
         assert_eq!(logins.of("docker.io"), Some(&password("u", "p:w")));
         assert_eq!(logins.of("r:5000"), Some(&password("a", "b")));
         assert_eq!(logins.of("i"), Some(&Login::Identity("t".into())));

@@ -17,13 +17,27 @@ pub enum RegistryError {
     #[error("{host} answered {status}: {message}")]
     Status { host: String, status: u16, message: String, retry_after: Option<Duration> },
     #[error("{host} cannot be reached")]
-    Unreachable { host: String, #[source] source: TransportError },
+    Unreachable {
+        host: String,
+        #[source]
+        source: TransportError,
+    },
     #[error("{host} does not speak TLS; if plain HTTP is meant, allow it by name with http_allowed")]
     NotTls { host: String },
     #[error("the certificate of {host} is not trusted; name the file of its CA in ca_pem")]
-    Certificate { host: String, #[source] source: TransportError },
+    Certificate {
+        host: String,
+        #[source]
+        source: TransportError,
+    },
     #[error("{host} broke off after {received} of {expected} bytes")]
-    Cut { host: String, received: u64, expected: u64, #[source] source: Option<TransportError> },
+    Cut {
+        host: String,
+        received: u64,
+        expected: u64,
+        #[source]
+        source: Option<TransportError>,
+    },
     #[error("{host} sent nothing for {seconds} s")]
     Stalled { host: String, seconds: u64 },
     #[error("{host} sent {digest} with other content: its digest is {actual}")]

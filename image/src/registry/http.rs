@@ -95,7 +95,11 @@ impl Clients {
         Ok(body)
     }
 
-    pub(crate) async fn chunk(&self, response: &mut Response, host: &str) -> Result<Option<bytes::Bytes>, RegistryError> {
+    pub(crate) async fn chunk(
+        &self,
+        response: &mut Response,
+        host: &str,
+    ) -> Result<Option<bytes::Bytes>, RegistryError> {
         response.chunk().await.map_err(|e| self.transport_error(host, e))
     }
 
@@ -170,9 +174,10 @@ fn tls(host: &str, ca: Option<&Path>) -> Result<rustls::ClientConfig, RegistryEr
             return Err(wrong("it has no certificate".into()));
         }
     }
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| RegistryError::Protocol { host: host.to_owned(), problem: e.to_string() })?;
+    let config =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| RegistryError::Protocol { host: host.to_owned(), problem: e.to_string() })?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
@@ -220,7 +225,12 @@ impl Registries {
         Err(wrong("it asked for authorization again and again".into()))
     }
 
-    async fn successful(&self, ask: Ask<'_>, path: &str, response: Response) -> Result<Response, RegistryError> {
+    async fn successful(
+        &self,
+        ask: Ask<'_>,
+        path: &str,
+        response: Response,
+    ) -> Result<Response, RegistryError> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);

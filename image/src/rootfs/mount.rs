@@ -24,7 +24,8 @@ pub(super) fn overlay(base: &Path, options: &str, target: &Path) -> io::Result<(
         Ok(rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), Some(options.as_c_str()))?)
     };
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("overlay-mount".into()).spawn_scoped(scope, mounting)?;
+        let thread =
+            std::thread::Builder::new().name("overlay-mount".into()).spawn_scoped(scope, mounting)?;
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the mounting thread panicked")))
     })
 }
@@ -61,9 +62,8 @@ pub(super) fn find_by_upper(upper: &str) -> io::Result<Option<PathBuf>> {
     Ok(table.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
         let options = right.strip_prefix("overlay ")?.split_whitespace().nth(1)?;
-        let ours = options.split(',').any(|o| {
-            o.strip_prefix("upperdir=").is_some_and(|path| path.ends_with(upper))
-        });
+        let ours =
+            options.split(',').any(|o| o.strip_prefix("upperdir=").is_some_and(|path| path.ends_with(upper)));
         ours.then(|| unescape(left.split(' ').nth(4).unwrap_or_default()))
     }))
 }

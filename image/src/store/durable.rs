@@ -8,7 +8,13 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Writes `bytes` as `dir/name` by way of `tmp_dir`, which is on the same file system.
-pub(crate) fn write_file(tmp_dir: &Path, unique: &str, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_file(
+    tmp_dir: &Path,
+    unique: &str,
+    dir: &Path,
+    name: &str,
+    bytes: &[u8],
+) -> io::Result<()> {
     let temporary = tmp_dir.join(format!("{unique}.file"));
     let written = (|| {
         let mut file = File::create(&temporary)?;

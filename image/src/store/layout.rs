@@ -28,9 +28,8 @@ pub(crate) struct Layout {
 pub(crate) const VERSION: &str = "1";
 
 /// Every directory of the store, in the order they are made.
-pub(crate) const DIRECTORIES: [&str; 10] = [
-    "blobs", "blobs/sha256", "layers", "l", "images", "snapshots", "empty", "tmp", "trash", "damaged",
-];
+pub(crate) const DIRECTORIES: [&str; 10] =
+    ["blobs", "blobs/sha256", "layers", "l", "images", "snapshots", "empty", "tmp", "trash", "damaged"];
 
 impl Layout {
     pub(crate) fn new(root: &Path) -> Self {

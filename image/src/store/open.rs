@@ -60,8 +60,8 @@ fn make_dir(path: &Path) -> Result<(), OpenError> {
 fn take_lock(root: &Path) -> Result<OwnedFd, OpenError> {
     let path = root.join("lock");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(&path, flags, Mode::from(0o600))
-        .map_err(|e| failed("opening", &path)(e.into()))?;
+    let fd =
+        rustix::fs::open(&path, flags, Mode::from(0o600)).map_err(|e| failed("opening", &path)(e.into()))?;
     // A process that was just killed, or a child of it between fork and exec, may hold it a moment longer.
     for _ in 0..LOCK_TRIES {
         match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {

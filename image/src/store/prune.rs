@@ -38,7 +38,12 @@ pub struct Pruned {
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
     #[error("{action} {} failed", path.display())]
-    Io { action: &'static str, path: PathBuf, #[source] source: io::Error },
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("the snapshots cannot be listed")]
     Snapshots(#[source] crate::rootfs::RootfsError),
     #[error("the prune ended before its work did")]

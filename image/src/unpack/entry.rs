@@ -87,7 +87,9 @@ pub(crate) fn meaning<'a>(path: &[u8], name: &'a [u8]) -> Result<Meaning<'a>, Un
         None => Ok(Meaning::Ordinary),
         Some(b".wh..opq") => Ok(Meaning::Opaque),
         Some(rest) if rest.starts_with(b".wh.") => Ok(Meaning::Ignored),
-        Some(b"" | b"." | b"..") => Err(UnpackError::hostile(path, "is a whiteout of nothing that can exist")),
+        Some(b"" | b"." | b"..") => {
+            Err(UnpackError::hostile(path, "is a whiteout of nothing that can exist"))
+        }
         Some(hidden) => Ok(Meaning::Whiteout(hidden)),
     }
 }

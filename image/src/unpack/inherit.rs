@@ -23,7 +23,11 @@ enum Found {
 }
 
 /// Gives every directory of `implicit` (parents first) the attributes it has in `lower`.
-pub(crate) fn inherit(diff: BorrowedFd<'_>, implicit: &[Vec<u8>], lower: &[OwnedFd]) -> Result<(), UnpackError> {
+pub(crate) fn inherit(
+    diff: BorrowedFd<'_>,
+    implicit: &[Vec<u8>],
+    lower: &[OwnedFd],
+) -> Result<(), UnpackError> {
     let mut times = Vec::new();
     for path in implicit {
         for layer in lower {
@@ -46,7 +50,8 @@ pub(crate) fn inherit(diff: BorrowedFd<'_>, implicit: &[Vec<u8>], lower: &[Owned
 }
 
 fn find(layer: BorrowedFd<'_>, path: &[u8]) -> Result<Found, UnpackError> {
-    let mut at = rustix::fs::openat(layer, ".", DIRECTORY, Mode::empty()).map_err(UnpackError::at("opening", path))?;
+    let mut at =
+        rustix::fs::openat(layer, ".", DIRECTORY, Mode::empty()).map_err(UnpackError::at("opening", path))?;
     for component in path.split(|b| *b == b'/').filter(|c| !c.is_empty()) {
         match rustix::fs::statat(&at, component, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
@@ -55,7 +60,8 @@ fn find(layer: BorrowedFd<'_>, path: &[u8]) -> Result<Found, UnpackError> {
             Err(Errno::NOENT) => return Ok(Found::Absent),
             Err(e) => return Err(UnpackError::at("looking at", path)(e)),
         }
-        at = rustix::fs::openat(&at, component, DIRECTORY, Mode::empty()).map_err(UnpackError::at("opening", path))?;
+        at = rustix::fs::openat(&at, component, DIRECTORY, Mode::empty())
+            .map_err(UnpackError::at("opening", path))?;
     }
     Ok(Found::Directory(at))
 }
@@ -91,7 +97,9 @@ fn copy(diff: BorrowedFd<'_>, path: &[u8], from: &OwnedFd) -> Result<Timestamps,
 fn xattr_names(fd: &OwnedFd, path: &[u8]) -> Result<Vec<Vec<u8>>, UnpackError> {
     let mut list = vec![0u8; 64 << 10];
     match rustix::fs::flistxattr(fd, list.as_mut_slice()) {
-        Ok(length) => Ok(list[..length].split(|b| *b == 0).filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect()),
+        Ok(length) => {
+            Ok(list[..length].split(|b| *b == 0).filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect())
+        }
         Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
         Err(e) => Err(UnpackError::at("reading the attributes of", path)(e)),
     }
@@ -107,4 +115,3 @@ pub(crate) fn open_layer(path: &std::path::Path) -> Result<OwnedFd, UnpackError>
     rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())
         .map_err(UnpackError::at("opening", path.as_os_str().as_encoded_bytes()))
 }
-

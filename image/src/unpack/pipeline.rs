@@ -99,7 +99,11 @@ pub(crate) fn unpack(
     })
 }
 
-fn write(blocks: &mut Blocks, target: &Target, max_entries: u64) -> Result<super::write::Counted, UnpackError> {
+fn write(
+    blocks: &mut Blocks,
+    target: &Target,
+    max_entries: u64,
+) -> Result<super::write::Counted, UnpackError> {
     let counted = super::unpack_tar(&mut *blocks, target, max_entries)?;
     TarStream::drain(blocks)?;
     Ok(counted)

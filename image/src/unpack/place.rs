@@ -93,7 +93,9 @@ impl<'a> Place<'a> {
         let open = |path: &[u8]| open_inside(self.root, path, OFlags::PATH | OFlags::DIRECTORY);
         match open(dir) {
             Err(Errno::NOENT) if !dir.is_empty() => {}
-            Err(Errno::NOTDIR) => return Err(UnpackError::hostile(dir, "is used as a directory but is none")),
+            Err(Errno::NOTDIR) => {
+                return Err(UnpackError::hostile(dir, "is used as a directory but is none"));
+            }
             other => return other.map_err(UnpackError::at("opening", dir)),
         }
         let (above, name) = split(dir);
@@ -113,7 +115,8 @@ impl<'a> Place<'a> {
                 }
                 // From its parent and not from the root: paths of thousands of parts stay linear.
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                rustix::fs::openat(&parent, name, flags, Mode::empty()).map_err(UnpackError::at("opening", dir))
+                rustix::fs::openat(&parent, name, flags, Mode::empty())
+                    .map_err(UnpackError::at("opening", dir))
             }
             Err(Errno::EXIST) => self.ensure_target(dir, above, name, parent.as_fd(), links_left),
             Err(e) => Err(UnpackError::at("making", dir)(e)),

@@ -189,7 +189,8 @@ impl Extensions {
 
     fn read_record(&mut self, key: &[u8], value: &[u8]) -> Result<(), UnpackError> {
         let wrong = || UnpackError::format("an attribute record has a value that is no number");
-        let number = |v: &[u8]| std::str::from_utf8(v).ok().and_then(|t| t.parse::<u64>().ok()).ok_or_else(wrong);
+        let number =
+            |v: &[u8]| std::str::from_utf8(v).ok().and_then(|t| t.parse::<u64>().ok()).ok_or_else(wrong);
         match key {
             b"path" => self.path = Some(value.to_vec()),
             b"linkpath" => self.link = Some(value.to_vec()),
@@ -214,9 +215,8 @@ impl Extensions {
         let wrong = |what: &str| UnpackError::format(format!("the {what} of an entry is no number"));
         let path = self.path.unwrap_or_else(|| header.path_bytes().into_owned());
         let kind = kind_of(header.entry_type(), &path)?;
-        let link = self
-            .link
-            .unwrap_or_else(|| header.link_name_bytes().map(|l| l.into_owned()).unwrap_or_default());
+        let link =
+            self.link.unwrap_or_else(|| header.link_name_bytes().map(|l| l.into_owned()).unwrap_or_default());
         let id = |pax: Option<u64>, field: std::io::Result<u64>, what| {
             let id = pax.map_or_else(|| field.map_err(|_| wrong(what)), Ok)?;
             // The largest number means "no change" to chown.
@@ -265,7 +265,10 @@ fn kind_of(entry_type: EntryType, path: &[u8]) -> Result<Kind, UnpackError> {
         EntryType::Fifo => Kind::Fifo,
         EntryType::GNUSparse => return Err(UnpackError::format("sparse files are not supported")),
         other => {
-            return Err(UnpackError::format(format!("an entry of unknown type {:?}", other.as_byte() as char)));
+            return Err(UnpackError::format(format!(
+                "an entry of unknown type {:?}",
+                other.as_byte() as char
+            )));
         }
     })
 }

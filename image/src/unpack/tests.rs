@@ -106,7 +106,12 @@ impl Arena {
                     let content = if meta.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
                     seen.push(format!(
                         "{path:?} {:o} {} {} {} {} {:?} {content:?}",
-                        meta.mode(), meta.uid(), meta.gid(), meta.nlink(), meta.mtime(), meta.ctime_nsec()
+                        meta.mode(),
+                        meta.uid(),
+                        meta.gid(),
+                        meta.nlink(),
+                        meta.mtime(),
+                        meta.ctime_nsec()
                     ));
                 }
                 if meta.is_dir() {
@@ -193,11 +198,21 @@ fn whiteouts_speak_of_lower_layers_only() {
 fn later_entries_replace_earlier_ones() {
     let arena = Arena::new();
     let archive = Archive::default()
-        .file("f", b"one").file("f", b"two")
-        .dir("d/").file("d/x", b"x").dir("d/sub/").file("d/sub/y", b"y").file("d", b"now a file")
-        .symlink("l", "f").dir("l/").file("l/in", b"in")
-        .file("h", b"h").hard_link("h", "h")
-        .dir("same/").file("same/x", b"x").add(EntryType::Directory, "same/", "", 0o700, b"");
+        .file("f", b"one")
+        .file("f", b"two")
+        .dir("d/")
+        .file("d/x", b"x")
+        .dir("d/sub/")
+        .file("d/sub/y", b"y")
+        .file("d", b"now a file")
+        .symlink("l", "f")
+        .dir("l/")
+        .file("l/in", b"in")
+        .file("h", b"h")
+        .hard_link("h", "h")
+        .dir("same/")
+        .file("same/x", b"x")
+        .add(EntryType::Directory, "same/", "", 0o700, b"");
     arena.unpack(archive).unwrap();
     assert_eq!(std::fs::read(arena.at("f")).unwrap(), b"two");
     assert_eq!(std::fs::read(arena.at("d")).unwrap(), b"now a file");
@@ -211,9 +226,12 @@ fn later_entries_replace_earlier_ones() {
 fn symlinked_directories_are_followed_inside_the_layer() {
     let arena = Arena::new();
     let archive = Archive::default()
-        .symlink("lib", "usr/lib").file("lib/a", b"a")
-        .symlink("abs", "/usr/share").file("abs/b", b"b")
-        .symlink("up", "../../../../outside").file("up/c", b"c");
+        .symlink("lib", "usr/lib")
+        .file("lib/a", b"a")
+        .symlink("abs", "/usr/share")
+        .file("abs/b", b"b")
+        .symlink("up", "../../../../outside")
+        .file("up/c", b"c");
     let before = arena.outside();
     arena.unpack(archive).unwrap();
     assert_eq!(std::fs::read(arena.at("usr/lib/a")).unwrap(), b"a");
@@ -230,20 +248,51 @@ fn hostile_layers_are_refused_or_stay_inside() {
         ("dots", Box::new(|_| Archive::default().file("../outside/secret", b"x"))),
         ("absolute", Box::new(|o| Archive::default().file(&format!("{o}/secret"), b"x"))),
         ("through a symlink", Box::new(|o| Archive::default().symlink("s", o).file("s/secret", b"x"))),
-        ("onto a symlink", Box::new(|o| Archive::default().symlink("s", &format!("{o}/secret")).file("s", b"x"))),
+        (
+            "onto a symlink",
+            Box::new(|o| Archive::default().symlink("s", &format!("{o}/secret")).file("s", b"x")),
+        ),
         ("hard link out", Box::new(|o| Archive::default().hard_link("h", &format!("{o}/secret")))),
         ("hard link with dots", Box::new(|_| Archive::default().hard_link("h", "../../outside/secret"))),
-        ("hard link through a symlink", Box::new(|o| Archive::default().symlink("s", o).hard_link("h", "s/secret").file("h", b"x"))),
-        ("hard link to a symlink", Box::new(|o| Archive::default().symlink("s", &format!("{o}/secret")).hard_link("h", "s").file("h", b"x"))),
-        ("directory then symlink", Box::new(|o| Archive::default().dir("d/").file("d/a", b"a").symlink("d", o).file("d/secret", b"x"))),
-        ("chmod through a symlink", Box::new(|o| Archive::default().symlink("s", o).add(EntryType::Directory, "s/", "", 0o000, b""))),
-        ("whiteout through a symlink", Box::new(|o| Archive::default().symlink("s", o).file("s/.wh.secret", b""))),
-        ("opaque through a symlink", Box::new(|o| Archive::default().symlink("s", o).file("s/.wh..wh..opq", b""))),
+        (
+            "hard link through a symlink",
+            Box::new(|o| Archive::default().symlink("s", o).hard_link("h", "s/secret").file("h", b"x")),
+        ),
+        (
+            "hard link to a symlink",
+            Box::new(|o| {
+                Archive::default().symlink("s", &format!("{o}/secret")).hard_link("h", "s").file("h", b"x")
+            }),
+        ),
+        (
+            "directory then symlink",
+            Box::new(|o| {
+                Archive::default().dir("d/").file("d/a", b"a").symlink("d", o).file("d/secret", b"x")
+            }),
+        ),
+        (
+            "chmod through a symlink",
+            Box::new(|o| Archive::default().symlink("s", o).add(EntryType::Directory, "s/", "", 0o000, b"")),
+        ),
+        (
+            "whiteout through a symlink",
+            Box::new(|o| Archive::default().symlink("s", o).file("s/.wh.secret", b"")),
+        ),
+        (
+            "opaque through a symlink",
+            Box::new(|o| Archive::default().symlink("s", o).file("s/.wh..wh..opq", b"")),
+        ),
         ("whiteout of dots", Box::new(|_| Archive::default().file(".wh...", b""))),
         ("whiteout of nothing", Box::new(|_| Archive::default().file(".wh.", b""))),
         ("magic link", Box::new(|_| Archive::default().symlink("s", "/proc/self/cwd").file("s/x", b"x"))),
-        ("symlink circle", Box::new(|_| Archive::default().symlink("a", "b").symlink("b", "a").file("a/x", b"x"))),
-        ("overlay attribute", Box::new(|_| Archive::default().xattr("trusted.overlay.redirect", b"/etc").dir("d/"))),
+        (
+            "symlink circle",
+            Box::new(|_| Archive::default().symlink("a", "b").symlink("b", "a").file("a/x", b"x")),
+        ),
+        (
+            "overlay attribute",
+            Box::new(|_| Archive::default().xattr("trusted.overlay.redirect", b"/etc").dir("d/")),
+        ),
         ("symlink to itself deeper", Box::new(|_| Archive::default().symlink("a", "a/a").file("a/x", b"x"))),
         ("root is a file", Box::new(|_| Archive::default().file("./", b""))),
         ("file as directory", Box::new(|_| Archive::default().file("f", b"").file("f/x", b""))),
@@ -313,13 +362,18 @@ fn implicit_directories_take_the_attributes_of_the_layers_below() {
                 .symlink("s", "a"),
         )
         .unwrap();
-    let unpacked = upper.unpack(Archive::default().file("a/b/new", b"").file("s/f", b"").file("own/f", b"")).unwrap();
+    let unpacked =
+        upper.unpack(Archive::default().file("a/b/new", b"").file("s/f", b"").file("own/f", b"")).unwrap();
     let diff = inherit::open_layer(&upper.diff()).unwrap();
     let below = [inherit::open_layer(&lower.diff()).unwrap()];
     inherit::inherit(std::os::fd::AsFd::as_fd(&diff), &unpacked.implicit_dirs, &below).unwrap();
     let meta = |path: &str| std::fs::symlink_metadata(upper.at(path)).unwrap();
     for (path, mode) in [("", 0o701), ("a", 0o1711), ("a/b", 0o700)] {
-        assert_eq!((meta(path).mode() & 0o7777, meta(path).uid(), meta(path).mtime()), (mode, 1000, 1_000_000), "{path}");
+        assert_eq!(
+            (meta(path).mode() & 0o7777, meta(path).uid(), meta(path).mtime()),
+            (mode, 1000, 1_000_000),
+            "{path}"
+        );
     }
     assert_eq!(xattr(&upper.at("a"), "user.x").unwrap(), b"y");
     // Below there is a symlink of that name, which this layer's directory replaces.
@@ -330,12 +384,44 @@ fn implicit_directories_take_the_attributes_of_the_layers_below() {
 /// Steps an attacker may combine: few names, so that they meet.
 fn step() -> impl Strategy<Value = (u8, &'static str, &'static str, u32)> {
     let path = prop::sample::select(vec![
-        "a", "a/b", "a/b/c", "b", "b/a", "./a/", "/b", "a//b", ".wh.a", "a/.wh.b", "b/.wh..wh..opq", "../a", "a/../../b",
-        "..", ".wh...", "a/.wh.", ".", "c/a", "c", "c/b/a",
+        "a",
+        "a/b",
+        "a/b/c",
+        "b",
+        "b/a",
+        "./a/",
+        "/b",
+        "a//b",
+        ".wh.a",
+        "a/.wh.b",
+        "b/.wh..wh..opq",
+        "../a",
+        "a/../../b",
+        "..",
+        ".wh...",
+        "a/.wh.",
+        ".",
+        "c/a",
+        "c",
+        "c/b/a",
     ]);
     let link = prop::sample::select(vec![
-        "a", "b", "/", "..", "../..", "../../outside", "../../outside/secret", "/a/b", "b/..", "OUTSIDE", "OUTSIDE/secret",
-        "/proc/self/root", "/proc/self/fd", "c", ".", "a/b/c",
+        "a",
+        "b",
+        "/",
+        "..",
+        "../..",
+        "../../outside",
+        "../../outside/secret",
+        "/a/b",
+        "b/..",
+        "OUTSIDE",
+        "OUTSIDE/secret",
+        "/proc/self/root",
+        "/proc/self/fd",
+        "c",
+        ".",
+        "a/b/c",
     ]);
     (0u8..8, path, link, prop::sample::select(vec![0u32, 0o777, 0o4755, 0o1000]))
 }

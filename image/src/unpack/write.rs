@@ -45,7 +45,11 @@ impl<'a> Writer<'a> {
     }
 
     /// Makes one entry; its data is taken from the stream.
-    pub(crate) fn write<R: BufRead>(&mut self, entry: &Entry, stream: &mut TarStream<R>) -> Result<(), UnpackError> {
+    pub(crate) fn write<R: BufRead>(
+        &mut self,
+        entry: &Entry,
+        stream: &mut TarStream<R>,
+    ) -> Result<(), UnpackError> {
         attributes::check(entry)?;
         let path = clean(&entry.path)?;
         if path.is_empty() {
@@ -180,7 +184,10 @@ impl<'a> Writer<'a> {
         let target = clean(&entry.link)?;
         let missing = || {
             let link = String::from_utf8_lossy(&entry.link);
-            UnpackError::hostile(&entry.path, format!("is a hard link to {link:?}, which is not in this layer"))
+            UnpackError::hostile(
+                &entry.path,
+                format!("is a hard link to {link:?}, which is not in this layer"),
+            )
         };
         let (target_dir, target_name) = split(&target);
         let from = self.place.existing(target_dir)?.ok_or_else(missing)?;
@@ -242,7 +249,8 @@ impl<'a> Writer<'a> {
 
     fn clear(&mut self, parent: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<(), UnpackError> {
         self.place.forget();
-        let c_name = CString::new(name).map_err(|_| UnpackError::hostile(path, "is not a possible file name"))?;
+        let c_name =
+            CString::new(name).map_err(|_| UnpackError::hostile(path, "is not a possible file name"))?;
         tree::remove(parent, &c_name, self.scratch).map_err(|source| UnpackError::Io {
             action: "replacing",
             path: String::from_utf8_lossy(path).into_owned(),
@@ -252,7 +260,8 @@ impl<'a> Writer<'a> {
 }
 
 fn set_opaque(dir: BorrowedFd<'_>, path: &[u8]) -> Result<(), UnpackError> {
-    rustix::fs::fsetxattr(dir, OPAQUE, b"y", XattrFlags::empty()).map_err(UnpackError::at("hiding what is below", path))
+    rustix::fs::fsetxattr(dir, OPAQUE, b"y", XattrFlags::empty())
+        .map_err(UnpackError::at("hiding what is below", path))
 }
 
 fn kind_at(parent: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<Option<(FileType, Dev)>, UnpackError> {

@@ -14,8 +14,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const STEPS: [CommitStep; 6] = [
-    CommitStep::LayerUnpacked, CommitStep::LayersSynced, CommitStep::LayersRenamed,
-    CommitStep::LayersVisible, CommitStep::BlobsWritten, CommitStep::ImageRecorded,
+    CommitStep::LayerUnpacked,
+    CommitStep::LayersSynced,
+    CommitStep::LayersRenamed,
+    CommitStep::LayersVisible,
+    CommitStep::BlobsWritten,
+    CommitStep::ImageRecorded,
 ];
 
 /// Run in the child: pulls, and at the step says so by a file and waits to be killed.
@@ -127,7 +131,8 @@ async fn a_killed_process_leaves_everything_whole_or_absent() {
     registry.behave().hold_blobs_at = Some(2 << 20);
     let child = start_child(&root, &registry.host(), 99, &dir.path().join("reached"));
     let tmp = root.join("tmp");
-    let half = || std::fs::read_dir(&tmp).is_ok_and(|d| d.flatten().any(|e| e.path().join("diff/big/3-0").exists()));
+    let half =
+        || std::fs::read_dir(&tmp).is_ok_and(|d| d.flatten().any(|e| e.path().join("diff/big/3-0").exists()));
     wait_for("a layer is half unpacked", half).await;
     drop(child);
     registry.behave().hold_blobs_at = None;

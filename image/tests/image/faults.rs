@@ -2,9 +2,14 @@
 //! and where trying again can help it does.
 //! In: faults of the fake registry. Out: errors as a person reads them. Never: waits without end.
 
-use crate::fixture::{Fixture, Image, Layer, OCI_MANIFEST, Served, assert_nothing_half_made, chain, large_layer, layer_dir, options, pull};
+use crate::fixture::{
+    Fixture, Image, Layer, OCI_MANIFEST, Served, assert_nothing_half_made, chain, large_layer, layer_dir,
+    options, pull,
+};
 use crate::registry::{Auth, Behaviour, FakeRegistry};
-use lighter_image::{Digest, ImageStore, OpenError, PullError, PullOptions, PullPolicy, PullProgress, RegistryHost};
+use lighter_image::{
+    Digest, ImageStore, OpenError, PullError, PullOptions, PullPolicy, PullProgress, RegistryHost,
+};
 use serde_json::json;
 use std::sync::Mutex;
 
@@ -52,7 +57,9 @@ async fn wait_clean(root: &std::path::Path) {
 async fn unknown_names_and_registries_that_are_down() {
     let scene = Scene::new().await;
     let host = scene.registry.host();
-    scene.fails(&format!("{host}/test/app:none"), &format!("{host} knows no image test/app:none"), false).await;
+    scene
+        .fails(&format!("{host}/test/app:none"), &format!("{host} knows no image test/app:none"), false)
+        .await;
     scene.fails("UPPER", "is not an image reference", false).await;
     let down = {
         let registry = FakeRegistry::start().await;
@@ -67,7 +74,9 @@ async fn unknown_names_and_registries_that_are_down() {
 async fn a_host_that_is_not_allowed_by_name_never_gets_plain_http() {
     let (scene, other) = (Scene::new().await, FakeRegistry::start().await);
     other.put("1", &scene.served);
-    scene.fails(&format!("{}/test/app:1", other.host()), "does not speak TLS; if plain HTTP is meant", false).await;
+    scene
+        .fails(&format!("{}/test/app:1", other.host()), "does not speak TLS; if plain HTTP is meant", false)
+        .await;
     assert!(other.log().is_empty(), "not one readable byte was sent");
     scene.registry.behave().redirect_blobs_to = Some(format!("http://{}", other.host()));
     scene.fails(&scene.reference, "without encryption", false).await;
@@ -85,7 +94,8 @@ async fn redirected_blobs_are_fetched_without_the_login() {
     storage.put("1", &scene.served);
     let mut fixture = Fixture::new(&[&scene.registry, &storage]);
     let path = fixture.dir.path().join("config.json");
-    std::fs::write(&path, format!(r#"{{"auths":{{"{}":{{"auth":"dTpw"}}}}}}"#, scene.registry.host())).unwrap();
+    std::fs::write(&path, format!(r#"{{"auths":{{"{}":{{"auth":"dTpw"}}}}}}"#, scene.registry.host()))
+        .unwrap();
     fixture.config.docker_config = Some(path);
     scene.registry.behave().auth = Some(Auth::Basic("u", "p"));
     scene.registry.behave().redirect_blobs_to = Some(format!("http://{}", storage.host()));
@@ -160,7 +170,10 @@ async fn cut_downloads_are_resumed_where_they_were_cut() {
     scene.registry.behave().cut_blobs_at = [100, 1 << 20, 7].into();
     let store = scene.fixture.open();
     let events = Mutex::new(Vec::new());
-    let image = store.resolve_and_pull(&scene.reference, &options(), |e| events.lock().unwrap().push(e)).await.unwrap();
+    let image = store
+        .resolve_and_pull(&scene.reference, &options(), |e| events.lock().unwrap().push(e))
+        .await
+        .unwrap();
     assert!(layer_dir(&scene.fixture.root(), &image, 1).join("big/5-2").is_file());
     let resumed = scene.registry.log().iter().filter(|l| l.contains(" bytes=")).count();
     assert!(resumed >= 2, "{resumed}");
@@ -212,9 +225,15 @@ async fn images_of_the_wrong_kind() {
     let arm = arm.serve();
     let single = scene.registry.put("arm", &arm);
     scene.fails(&single, "has no image for linux/amd64 (it has linux/arm64)", false).await;
-    let index = scene.registry.put_index("index", &[("linux", "arm64", Some("v8"), &arm), ("windows", "amd64", None, &arm)]);
+    let index = scene
+        .registry
+        .put_index("index", &[("linux", "arm64", Some("v8"), &arm), ("windows", "amd64", None, &arm)]);
     scene.fails(&index, "it has linux/arm64/v8, windows/amd64", false).await;
-    let schema1 = scene.registry.put_raw_manifest("old", "application/vnd.docker.distribution.manifest.v1+json", b"{\"schemaVersion\":1}");
+    let schema1 = scene.registry.put_raw_manifest(
+        "old",
+        "application/vnd.docker.distribution.manifest.v1+json",
+        b"{\"schemaVersion\":1}",
+    );
     scene.fails(&schema1, "schema 1", false).await;
     let html = scene.registry.put_raw_manifest("html", "text/html", b"<html>");
     scene.fails(&html, "is not valid JSON", false).await;
@@ -234,7 +253,9 @@ async fn images_of_the_wrong_kind() {
 async fn hostile_and_oversized_layers_are_refused() {
     let mut scene = Scene::new().await;
     let image = |tar: Vec<u8>| Image::of(vec![tar]).serve();
-    let hostile = scene.registry.put("hostile", &image(Layer::new().link(tar::EntryType::Link, "h", "etc/passwd").tar()));
+    let hostile = scene
+        .registry
+        .put("hostile", &image(Layer::new().link(tar::EntryType::Link, "h", "etc/passwd").tar()));
     scene.fails(&hostile, "which is not in this layer", false).await;
     let garbage = scene.registry.put("garbage", &image(vec![7; 5000]));
     scene.fails(&garbage, "not a valid tar archive", false).await;
@@ -243,9 +264,11 @@ async fn hostile_and_oversized_layers_are_refused() {
     wrong.layers[0].0 = Layer::new().file("f", b"y").tar();
     let other = wrong.serve();
     let mixed = String::from_utf8(honest.manifest.clone()).unwrap();
-    let mixed = mixed
-        .replace(Digest::of(&honest.blobs[0]).as_str(), Digest::of(&other.blobs[0]).as_str())
-        .replace(&format!("\"size\":{}", honest.blobs[0].len()), &format!("\"size\":{}", other.blobs[0].len()));
+    let mixed =
+        mixed.replace(Digest::of(&honest.blobs[0]).as_str(), Digest::of(&other.blobs[0]).as_str()).replace(
+            &format!("\"size\":{}", honest.blobs[0].len()),
+            &format!("\"size\":{}", other.blobs[0].len()),
+        );
     scene.registry.put("honest", &honest);
     scene.registry.put("other", &other);
     let mixed = scene.registry.put_raw_manifest("mixed", OCI_MANIFEST, mixed.as_bytes());
@@ -264,7 +287,10 @@ async fn a_cached_image_serves_while_the_registry_is_away() {
     scene.registry.behave().statuses = vec![503; 100].into();
     scene.registry.log();
     let events = Mutex::new(Vec::new());
-    let again = store.resolve_and_pull(&scene.reference, &options(), |e| events.lock().unwrap().push(e)).await.unwrap();
+    let again = store
+        .resolve_and_pull(&scene.reference, &options(), |e| events.lock().unwrap().push(e))
+        .await
+        .unwrap();
     assert_eq!(again, image);
     assert!(events.into_inner().unwrap().iter().any(|e| matches!(e, PullProgress::UsingCached { .. })));
     assert_eq!(scene.registry.log().len(), 1, "a start does not wait for retries");
@@ -291,7 +317,10 @@ fn a_store_is_for_one_process_and_damage_is_set_aside() {
     std::fs::create_dir_all(root.join("trash/7/x")).unwrap();
     drop(fixture.open());
     let count = |dir: &str| std::fs::read_dir(root.join(dir)).unwrap().count();
-    assert_eq!((count("images"), count("layers"), count("tmp"), count("trash"), count("damaged")), (0, 0, 0, 0, 2));
+    assert_eq!(
+        (count("images"), count("layers"), count("tmp"), count("trash"), count("damaged")),
+        (0, 0, 0, 0, 2)
+    );
     std::fs::write(root.join("version"), b"99").unwrap();
     drop(fixture.open());
     assert_eq!(count("damaged"), 0);

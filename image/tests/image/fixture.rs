@@ -3,7 +3,9 @@
 //! Never: touches the network.
 
 use crate::registry::FakeRegistry;
-use lighter_image::{Digest, ImageStore, ImageStoreConfig, PullError, PullOptions, PullProgress, PulledImage, RegistryHost};
+use lighter_image::{
+    Digest, ImageStore, ImageStoreConfig, PullError, PullOptions, PullProgress, PulledImage, RegistryHost,
+};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,7 +23,14 @@ impl Layer {
         Self(tar::Builder::new(Vec::new()))
     }
 
-    pub(crate) fn entry(mut self, kind: tar::EntryType, path: &str, mode: u32, owner: u64, data: &[u8]) -> Self {
+    pub(crate) fn entry(
+        mut self,
+        kind: tar::EntryType,
+        path: &str,
+        mode: u32,
+        owner: u64,
+        data: &[u8],
+    ) -> Self {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_size(data.len() as u64);
@@ -127,7 +136,8 @@ impl Image {
                 true => "application/vnd.docker.image.rootfs.diff.tar.gzip".to_owned(),
                 false => format!("application/vnd.oci.image.layer.v1.tar{suffix}"),
             };
-            descriptors.push(json!({"mediaType": media_type, "digest": Digest::of(&blob), "size": blob.len()}));
+            descriptors
+                .push(json!({"mediaType": media_type, "digest": Digest::of(&blob), "size": blob.len()}));
             blobs.push(blob);
         }
         let (media_type, config_type) = match self.docker {

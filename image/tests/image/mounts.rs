@@ -26,7 +26,10 @@ pub(crate) fn in_own_namespace(test: impl Future<Output = ()> + Send) {
 }
 
 fn key(container: &str) -> AttachmentKey {
-    AttachmentKey { task: "0123456789abcdef0123456789abcdef".parse().unwrap(), container: container.parse().unwrap() }
+    AttachmentKey {
+        task: "0123456789abcdef0123456789abcdef".parse().unwrap(),
+        container: container.parse().unwrap(),
+    }
 }
 
 fn overlays(under: &Path) -> Vec<String> {
@@ -42,17 +45,28 @@ fn layers_are_merged_with_whiteouts_and_opaque_directories() {
         let fixture = Fixture::new(&[&registry]);
         let store = fixture.open();
         let bottom = Layer::new()
-            .dir("./", 0o751, 7).dir("etc", 0o755, 0).file("etc/gone", b"g").file("etc/kept", b"k")
-            .dir("opaque", 0o755, 0).file("opaque/old", b"o").file("replaced/inner", b"i").tar();
+            .dir("./", 0o751, 7)
+            .dir("etc", 0o755, 0)
+            .file("etc/gone", b"g")
+            .file("etc/kept", b"k")
+            .dir("opaque", 0o755, 0)
+            .file("opaque/old", b"o")
+            .file("replaced/inner", b"i")
+            .tar();
         let top = Layer::new()
-            .file("etc/.wh.gone", b"").file("opaque/.wh..wh..opq", b"").file("opaque/new", b"n").file("replaced", b"r").tar();
+            .file("etc/.wh.gone", b"")
+            .file("opaque/.wh..wh..opq", b"")
+            .file("opaque/new", b"n")
+            .file("replaced", b"r")
+            .tar();
         let reference = registry.put("1", &Image::of(vec![bottom, top]).serve());
         let image = pull(&store, &reference).await.unwrap();
         let dir = fixture.dir.path().join("run/rootfs");
         let mount = store.prepare_rootfs(&key("web"), &image, &dir).await.unwrap();
         assert_eq!(mount.path, dir);
         let names = |path: &str| {
-            let mut names: Vec<_> = fs::read_dir(dir.join(path)).unwrap().map(|e| e.unwrap().file_name()).collect();
+            let mut names: Vec<_> =
+                fs::read_dir(dir.join(path)).unwrap().map(|e| e.unwrap().file_name()).collect();
             names.sort();
             names
         };
@@ -70,7 +84,10 @@ fn layers_are_merged_with_whiteouts_and_opaque_directories() {
         let other = fixture.dir.path().join("run/other");
         let side = store.prepare_rootfs(&key("side"), &image, &other).await.unwrap();
         assert_eq!(fs::read(side.path.join("etc/kept")).unwrap(), b"k");
-        assert!(matches!(store.prepare_rootfs(&key("web"), &image, &other).await, Err(RootfsError::Conflict { .. })));
+        assert!(matches!(
+            store.prepare_rootfs(&key("web"), &image, &other).await,
+            Err(RootfsError::Conflict { .. })
+        ));
 
         // After a restart everything is found by its key.
         drop(store);
@@ -100,14 +117,20 @@ fn an_image_of_127_layers_is_mounted_and_128_are_refused() {
         let registry = FakeRegistry::start().await;
         let fixture = Fixture::new(&[&registry]);
         let store = fixture.open();
-        let layer = |n: usize| Layer::new().file(&format!("f{n}"), n.to_string().as_bytes()).file("top", n.to_string().as_bytes()).tar();
+        let layer = |n: usize| {
+            Layer::new()
+                .file(&format!("f{n}"), n.to_string().as_bytes())
+                .file("top", n.to_string().as_bytes())
+                .tar()
+        };
         let reference = registry.put("127", &Image::of((0..127).map(layer).collect()).serve());
         let image = pull(&store, &reference).await.unwrap();
         let dir = fixture.dir.path().join("rootfs");
         store.prepare_rootfs(&key(&"c".repeat(255)), &image, &dir).await.unwrap();
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 128);
         assert_eq!(fs::read(dir.join("top")).unwrap(), b"126");
-        let seen = Command::new("findmnt").args(["-n", "-o", "FSTYPE"]).arg(&dir).output().expect("util-linux");
+        let seen =
+            Command::new("findmnt").args(["-n", "-o", "FSTYPE"]).arg(&dir).output().expect("util-linux");
         assert_eq!(String::from_utf8_lossy(&seen.stdout).trim(), "overlay");
         store.remove_rootfs(&key(&"c".repeat(255))).await.unwrap();
         let too_many = registry.put("128", &Image::of((0..128).map(layer).collect()).serve());
@@ -129,7 +152,10 @@ fn images_without_layers_and_layers_that_are_gone() {
         assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o7777, 0o755);
         store.remove_rootfs(&key("a")).await.unwrap();
         assert_eq!(fs::read_dir(fixture.root().join("empty")).unwrap().count(), 0);
-        let image = pull(&store, &registry.put("1", &Image::of(vec![Layer::new().file("f", b"x").tar()]).serve())).await.unwrap();
+        let image =
+            pull(&store, &registry.put("1", &Image::of(vec![Layer::new().file("f", b"x").tar()]).serve()))
+                .await
+                .unwrap();
         store.prune(&InUse::default()).await.unwrap();
         assert!(store.lookup(&image.reference, &options().platform).is_none());
         let missing = store.prepare_rootfs(&key("b"), &image, &dir).await;
@@ -144,7 +170,10 @@ fn a_snapshot_that_lost_its_record_is_still_removed() {
         let registry = FakeRegistry::start().await;
         let fixture = Fixture::new(&[&registry]);
         let store = fixture.open();
-        let image = pull(&store, &registry.put("1", &Image::of(vec![Layer::new().file("f", b"x").tar()]).serve())).await.unwrap();
+        let image =
+            pull(&store, &registry.put("1", &Image::of(vec![Layer::new().file("f", b"x").tar()]).serve()))
+                .await
+                .unwrap();
         let dir = fixture.dir.path().join("a b\\c");
         store.prepare_rootfs(&key("a"), &image, &dir).await.unwrap();
         let snapshot = fixture.root().join("snapshots/0123456789abcdef0123456789abcdef/a");
@@ -161,7 +190,10 @@ fn a_snapshot_whose_mount_a_reboot_took_away_is_mounted_again() {
         let registry = FakeRegistry::start().await;
         let fixture = Fixture::new(&[&registry]);
         let store = fixture.open();
-        let image = pull(&store, &registry.put("1", &Image::of(vec![Layer::new().file("f", b"x").tar()]).serve())).await.unwrap();
+        let image =
+            pull(&store, &registry.put("1", &Image::of(vec![Layer::new().file("f", b"x").tar()]).serve()))
+                .await
+                .unwrap();
         let dir = fixture.dir.path().join("rootfs");
         store.prepare_rootfs(&key("a"), &image, &dir).await.unwrap();
         fs::write(dir.join("f"), b"changed").unwrap();
@@ -182,7 +214,8 @@ fn a_full_disk_is_named_and_leaves_nothing() {
         let small = registry.put("small", &Image::of(vec![Layer::new().file("f", b"x").tar()]).serve());
         let large = registry.put("large", &Image::of(vec![crate::fixture::large_layer(8, 1)]).serve());
         fs::create_dir(fixture.root()).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(fixture.root()).status();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(fixture.root()).status();
         assert!(mounted.unwrap().success());
         let store = fixture.open();
         let error = pull(&store, &large).await.unwrap_err();
@@ -202,14 +235,16 @@ fn a_fresh_volume_gets_the_images_files() {
         let fixture = Fixture::new(&[&registry]);
         let store = fixture.open();
         let layer = Layer::new()
-            .dir("data", 0o2770, 999).dir("data/sub", 0o700, 998)
+            .dir("data", 0o2770, 999)
+            .dir("data/sub", 0o700, 998)
             .entry(tar::EntryType::Regular, "data/suid", 0o4711, 33, b"program")
             .link(tar::EntryType::Link, "data/sub/second", "data/suid")
             .link(tar::EntryType::Symlink, "data/out", "/etc/passwd")
             .entry(tar::EntryType::Fifo, "data/fifo", 0o640, 5, b"")
             .link(tar::EntryType::Symlink, "var/lib/alias", "/data")
             .link(tar::EntryType::Symlink, "escape", "/../../../../../../../../root")
-            .file("plain", b"").tar();
+            .file("plain", b"")
+            .tar();
         let image = pull(&store, &registry.put("1", &Image::of(vec![layer]).serve())).await.unwrap();
         let rootfs = fixture.dir.path().join("rootfs");
         store.prepare_rootfs(&key("a"), &image, &rootfs).await.unwrap();
@@ -218,9 +253,15 @@ fn a_fresh_volume_gets_the_images_files() {
         let seeded = seed_volume(&rootfs, "/var/lib/alias", &volume).unwrap();
         assert_eq!((seeded.entries, seeded.bytes), (5, 7));
         let meta = |path: &str| fs::symlink_metadata(volume.join(path)).unwrap();
-        for (path, mode, owner) in [("", 0o2770, 999), ("sub", 0o700, 998), ("suid", 0o4711, 33), ("fifo", 0o640, 5)] {
+        for (path, mode, owner) in
+            [("", 0o2770, 999), ("sub", 0o700, 998), ("suid", 0o4711, 33), ("fifo", 0o640, 5)]
+        {
             let found = meta(path);
-            assert_eq!((found.mode() & 0o7777, found.uid(), found.gid(), found.mtime()), (mode, owner, owner, 1_600_000_000), "{path}");
+            assert_eq!(
+                (found.mode() & 0o7777, found.uid(), found.gid(), found.mtime()),
+                (mode, owner, owner, 1_600_000_000),
+                "{path}"
+            );
         }
         assert_eq!(meta("suid").ino(), meta("sub/second").ino());
         assert_eq!(fs::read_link(volume.join("out")).unwrap(), Path::new("/etc/passwd"));
@@ -234,7 +275,11 @@ fn a_fresh_volume_gets_the_images_files() {
         assert_eq!(seed_volume(&rootfs, "/escape", &fresh).unwrap().entries, 0, "links stay inside");
         assert!(seed_volume(&rootfs, "/plain", &fresh).is_err());
         fs::create_dir(fixture.dir.path().join(".fresh.seeding")).unwrap();
-        assert_eq!(seed_volume(&rootfs, "data", &fresh).unwrap().entries, 5, "a crash's leftovers do not hinder");
+        assert_eq!(
+            seed_volume(&rootfs, "data", &fresh).unwrap().entries,
+            5,
+            "a crash's leftovers do not hinder"
+        );
         store.remove_rootfs(&key("a")).await.unwrap();
     });
 }

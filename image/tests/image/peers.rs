@@ -3,7 +3,9 @@
 //! Needs docker-registry, skopeo, umoci.
 //! Never: leaves the registry running: it is killed by its own pid.
 
-use crate::fixture::{Fixture, Image, Layer, Served, assert_nothing_half_made, chain, large_layer, layer_dir, options, pull};
+use crate::fixture::{
+    Fixture, Image, Layer, Served, assert_nothing_half_made, chain, large_layer, layer_dir, options, pull,
+};
 use crate::registry::FakeRegistry;
 use lighter_image::{Digest, RegistryHost};
 use serde_json::json;
@@ -33,7 +35,8 @@ fn certificates() -> (String, String, String) {
     let ca_certificate = ca.self_signed(&ca_key).unwrap();
     let issuer = rcgen::Issuer::new(ca, ca_key);
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap().signed_by(&key, &issuer).unwrap();
     (ca_certificate.pem(), certificate.pem(), key.serialize_pem())
 }
 
@@ -140,7 +143,12 @@ fn describe(top: &Path) -> Vec<String> {
         let name = path.strip_prefix(top).unwrap().display().to_string();
         // The root and directories without entries of their own have no time in the archive.
         let time = if name.is_empty() || name == "run" || name == "big" { 0 } else { meta.mtime() };
-        lines.push(format!("{name} {:o} {}:{} {links} {time} {content}", meta.mode(), meta.uid(), meta.gid()));
+        lines.push(format!(
+            "{name} {:o} {}:{} {links} {time} {content}",
+            meta.mode(),
+            meta.uid(),
+            meta.gid()
+        ));
     }
     lines.sort();
     lines
@@ -153,7 +161,11 @@ async fn a_real_registry_over_http_with_every_format_skopeo_writes() {
     let layout = layout(&registry.dir.path().join("layout"), &image);
     let mut fixture = Fixture::new(&[]);
     fixture.config.timeouts.inactivity_ms = 10_000;
-    fixture.config.registries.hosts.insert(registry.host(), RegistryHost { http_allowed: true, ..Default::default() });
+    fixture
+        .config
+        .registries
+        .hosts
+        .insert(registry.host(), RegistryHost { http_allowed: true, ..Default::default() });
     let store = fixture.open();
     let oci = pull(&store, &registry.push(&layout, "oci:1", &[])).await.unwrap();
     assert_eq!(oci.manifest_digest, image.digest);
@@ -171,7 +183,10 @@ async fn a_real_registry_over_http_with_every_format_skopeo_writes() {
 
     // What umoci makes of the same layout.
     let bundle = registry.dir.path().join("bundle");
-    run(Command::new("umoci").args(["raw", "unpack", "--image"]).arg(format!("{}:latest", layout.display())).arg(&bundle));
+    run(Command::new("umoci")
+        .args(["raw", "unpack", "--image"])
+        .arg(format!("{}:latest", layout.display()))
+        .arg(&bundle));
     let merged = fixture.dir.path().join("merged");
     std::fs::create_dir(&merged).unwrap();
     for index in 0..oci.layers.len() {

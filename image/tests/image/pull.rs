@@ -2,7 +2,9 @@
 //! In: images on the fake registry. Out: layers on the disk and the log of what was asked.
 //! Never: mounts.
 
-use crate::fixture::{Fixture, Image, Layer, assert_nothing_half_made, gzip, large_layer, layer_dir, options, pull};
+use crate::fixture::{
+    Fixture, Image, Layer, assert_nothing_half_made, gzip, large_layer, layer_dir, options, pull,
+};
 use crate::registry::{Auth, FakeRegistry};
 use lighter_image::{InUse, PullPolicy, PullProgress, RegistryHost};
 use std::os::unix::fs::MetadataExt;
@@ -33,7 +35,8 @@ async fn an_image_is_pulled_whole_and_found_again_without_asking() {
     let store = fixture.open();
     assert!(store.lookup(&reference, &options().platform).is_none());
     let events = Mutex::new(Vec::new());
-    let image = store.resolve_and_pull(&reference, &options(), |e| events.lock().unwrap().push(e)).await.unwrap();
+    let image =
+        store.resolve_and_pull(&reference, &options(), |e| events.lock().unwrap().push(e)).await.unwrap();
     assert_eq!(image.manifest_digest, served.digest);
     assert_eq!((image.config.cmd.as_slice(), image.size_bytes), (&["/bin/true".to_owned()][..], 7));
     assert!(image.config.volumes.contains("/data"));
@@ -63,7 +66,9 @@ async fn every_packing_and_both_kinds_of_manifest() {
     let registry = FakeRegistry::start().await;
     let fixture = Fixture::new(&[&registry]);
     let store = fixture.open();
-    for (name, packing, docker) in [("gz", "gzip", false), ("zst", "zstd", false), ("tar", "", false), ("v2s2", "gzip", true)] {
+    for (name, packing, docker) in
+        [("gz", "gzip", false), ("zst", "zstd", false), ("tar", "", false), ("v2s2", "gzip", true)]
+    {
         let mut image = Image::of(vec![Layer::new().file(name, b"x").tar()]);
         image.layers[0].1 = packing;
         image.docker = docker;
@@ -86,9 +91,14 @@ async fn an_index_is_resolved_by_platform_and_variant() {
         image.serve()
     };
     let (amd, v6, v7) = (of("amd64", "amd"), of("arm", "v6"), of("arm", "v7"));
-    let reference = registry.put_index("multi", &[
-        ("linux", "arm", Some("v6"), &v6), ("linux", "arm", Some("v7"), &v7), ("linux", "amd64", None, &amd),
-    ]);
+    let reference = registry.put_index(
+        "multi",
+        &[
+            ("linux", "arm", Some("v6"), &v6),
+            ("linux", "arm", Some("v7"), &v7),
+            ("linux", "amd64", None, &amd),
+        ],
+    );
     let image = pull(&store, &reference).await.unwrap();
     assert_eq!(image.manifest_digest, amd.digest);
     assert_ne!(image.resolved_digest, image.manifest_digest);
@@ -184,12 +194,17 @@ async fn logins_basic_bearer_and_identity_tokens() {
         assert_eq!(image.manifest_digest, served.digest);
     }
     let log = registry.log();
-    assert!(log.iter().any(|l| l.starts_with("GET /token?service=test-service&scope=repository%3Atest%2Fapp%3Apull")), "{log:?}");
+    assert!(
+        log.iter()
+            .any(|l| l.starts_with("GET /token?service=test-service&scope=repository%3Atest%2Fapp%3Apull")),
+        "{log:?}"
+    );
 }
 
 #[tokio::test]
 async fn mirrors_are_asked_in_order_before_the_registry() {
-    let (down, mirror, origin) = (FakeRegistry::start().await, FakeRegistry::start().await, FakeRegistry::start().await);
+    let (down, mirror, origin) =
+        (FakeRegistry::start().await, FakeRegistry::start().await, FakeRegistry::start().await);
     let served = app().serve();
     let name = origin.put("1", &served);
     mirror.put("1", &served);

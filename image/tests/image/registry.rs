@@ -156,7 +156,11 @@ impl FakeRegistry {
     }
 }
 
-async fn answer(state: &State, port: u16, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
+async fn answer(
+    state: &State,
+    port: u16,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+) -> std::io::Result<()> {
     let Some(request) = read_request(&mut stream).await? else {
         return send(&mut stream, 400, &[], b"not HTTP").await;
     };
@@ -247,7 +251,11 @@ fn refused(state: &State, port: u16, request: &Request) -> Option<String> {
     }
 }
 
-async fn token(state: &State, request: &Request, stream: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+async fn token(
+    state: &State,
+    request: &Request,
+    stream: &mut (impl AsyncWrite + Unpin),
+) -> std::io::Result<()> {
     let wanted = match &state.behaviour.lock().unwrap().auth {
         Some(Auth::Bearer(login)) => *login,
         _ => None,
@@ -255,16 +263,25 @@ async fn token(state: &State, request: &Request, stream: &mut (impl AsyncWrite +
     let form = String::from_utf8_lossy(&request.body);
     let allowed = match wanted {
         None => true,
-        Some((_, password)) if request.method == "POST" => form.contains(&format!("refresh_token={password}")),
+        Some((_, password)) if request.method == "POST" => {
+            form.contains(&format!("refresh_token={password}"))
+        }
         Some((user, password)) => request.headers.get("authorization") == Some(&basic(user, password)),
     };
     match allowed {
         true => send(stream, 200, &[], br#"{"token":"good-token","expires_in":300}"#).await,
-        false => send(stream, 401, &[], br#"{"errors":[{"code":"UNAUTHORIZED","message":"bad login"}]}"#).await,
+        false => {
+            send(stream, 401, &[], br#"{"errors":[{"code":"UNAUTHORIZED","message":"bad login"}]}"#).await
+        }
     }
 }
 
-async fn manifest(state: &State, request: &Request, name: &str, stream: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+async fn manifest(
+    state: &State,
+    request: &Request,
+    name: &str,
+    stream: &mut (impl AsyncWrite + Unpin),
+) -> std::io::Result<()> {
     let no_head = state.behaviour.lock().unwrap().no_head;
     let found = state.content.lock().unwrap().manifests.get(name).cloned();
     match found {
@@ -282,13 +299,19 @@ async fn manifest(state: &State, request: &Request, name: &str, stream: &mut (im
     }
 }
 
-async fn blob(state: &State, request: &Request, digest: &str, stream: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+async fn blob(
+    state: &State,
+    request: &Request,
+    digest: &str,
+    stream: &mut (impl AsyncWrite + Unpin),
+) -> std::io::Result<()> {
     let (bytes, spared) = {
         let content = state.content.lock().unwrap();
         (content.blobs.get(digest).cloned(), content.spared.iter().any(|d| d == digest))
     };
     let Some(mut bytes) = bytes else {
-        return send(stream, 404, &[], br#"{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown"}]}"#).await;
+        return send(stream, 404, &[], br#"{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown"}]}"#)
+            .await;
     };
     if spared {
         return send(stream, 200, &[], &bytes).await;
@@ -301,7 +324,13 @@ async fn blob(state: &State, request: &Request, digest: &str, stream: &mut (impl
         }
         bytes.truncate(bytes.len() - behaviour.short_by.min(bytes.len()));
         let redirect = behaviour.redirect_blobs_to.clone();
-        (behaviour.cut_blobs_at.pop_front(), behaviour.hold_blobs_at, behaviour.extra, redirect, behaviour.ignore_range)
+        (
+            behaviour.cut_blobs_at.pop_front(),
+            behaviour.hold_blobs_at,
+            behaviour.extra,
+            redirect,
+            behaviour.ignore_range,
+        )
     };
     if let Some(base) = redirect {
         return send(stream, 307, &[("location", &format!("{base}{}", request.path))], b"").await;
@@ -310,13 +339,17 @@ async fn blob(state: &State, request: &Request, digest: &str, stream: &mut (impl
         bytes.extend(std::iter::repeat_n(b'x', extra));
         return send_chunked(stream, &bytes).await;
     }
-    let start = request.headers.get("range").filter(|_| !ignore_range).and_then(|range| {
-        range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok()
-    });
+    let start = request
+        .headers
+        .get("range")
+        .filter(|_| !ignore_range)
+        .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     let total = bytes.len();
     let from = start.unwrap_or(0).min(total);
     let mut head = match start {
-        Some(_) => format!("HTTP/1.1 206 Partial Content\r\ncontent-range: bytes {from}-{}/{total}\r\n", total - 1),
+        Some(_) => {
+            format!("HTTP/1.1 206 Partial Content\r\ncontent-range: bytes {from}-{}/{total}\r\n", total - 1)
+        }
         None => "HTTP/1.1 200 OK\r\n".to_owned(),
     };
     head.push_str(&format!("content-length: {}\r\nconnection: close\r\n\r\n", total - from));
@@ -341,8 +374,14 @@ async fn send_chunked(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> s
     stream.shutdown().await
 }
 
-async fn send(stream: &mut (impl AsyncWrite + Unpin), status: u16, headers: &[(&str, &str)], body: &[u8]) -> std::io::Result<()> {
-    let mut head = format!("HTTP/1.1 {status} Test\r\ncontent-length: {}\r\nconnection: close\r\n", body.len());
+async fn send(
+    stream: &mut (impl AsyncWrite + Unpin),
+    status: u16,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> std::io::Result<()> {
+    let mut head =
+        format!("HTTP/1.1 {status} Test\r\ncontent-length: {}\r\nconnection: close\r\n", body.len());
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }

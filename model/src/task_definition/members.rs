@@ -3,6 +3,7 @@
 //! Never: lists a member as supported without the test that shows it.
 //! Source: Amazon ECS API reference, RegisterTaskDefinition and the types it names.
 
+use super::options::{CAPABILITIES, ULIMITS};
 use super::support::{Member, Shape, Support};
 
 const fn required(path: &'static str, shape: Shape, test: &'static str) -> Member {
@@ -33,8 +34,10 @@ pub const MEMORY_MIB_MIN: u64 = 6;
 const MEMORY: Shape = Shape::Whole { min: MEMORY_MIB_MIN, max: 1 << 30 };
 /// 192 vCPUs, ECS's largest task-level amount.
 pub(super) const CPU_UNITS_MAX: u64 = 196_608;
-/// A day, in seconds; ECS sets no bound on its own instances.
-const STOP_TIMEOUT_S_MAX: u64 = 86_400;
+/// No bound, as on ECS's own instances: 136 years are what the field holds.
+const STOP_TIMEOUT_S_MAX: u64 = u32::MAX as u64;
+/// The largest amount of memory that can be written, in MiB.
+const MIB_MAX: u64 = 1 << 30;
 
 /// What tmpfs understands of ECS's list of mount options. `size` says how large it is, so `nr_blocks` is not here.
 pub const TMPFS_OPTIONS: &[&str] = &[
@@ -117,7 +120,7 @@ pub(super) const MEMBERS: &[Member] = &[
     ),
     optional("containerDefinitions[].memory", MEMORY, "memory_limit_ends_in_out_of_memory_error"),
     optional("containerDefinitions[].memoryReservation", MEMORY, "limits_are_numbers_of_the_kernel"),
-    refused("containerDefinitions[].links", &[], NOT_YET),
+    optional("containerDefinitions[].links", Shape::WordList, "a_link_is_a_name_in_the_hosts_file"),
     optional("containerDefinitions[].portMappings", Shape::List, "ports_static_and_dynamic"),
     optional("containerDefinitions[].essential", Shape::Flag, "essential_exit_stops_the_others"),
     optional(
@@ -140,7 +143,11 @@ pub(super) const MEMBERS: &[Member] = &[
         Shape::List,
         "environment_is_layered_and_has_what_every_program_expects",
     ),
-    refused("containerDefinitions[].environmentFiles", &["value", "type"], "S3 is not supported yet"),
+    optional(
+        "containerDefinitions[].environmentFiles",
+        Shape::List,
+        "variables_come_from_files_of_allowed_directories",
+    ),
     optional("containerDefinitions[].mountPoints", Shape::List, "volumes_are_kept_and_removed"),
     optional("containerDefinitions[].volumesFrom", Shape::List, "volumes_are_kept_and_removed"),
     optional(
@@ -180,7 +187,11 @@ pub(super) const MEMBERS: &[Member] = &[
         Shape::Text,
         "users_groups_and_working_directories_are_those_of_the_definition",
     ),
-    refused("containerDefinitions[].disableNetworking", &[], "use network mode `none`"),
+    optional(
+        "containerDefinitions[].disableNetworking",
+        Shape::Flag,
+        "a_container_without_networking_has_only_a_loopback",
+    ),
     optional(
         "containerDefinitions[].privileged",
         Shape::Flag,
@@ -191,17 +202,38 @@ pub(super) const MEMBERS: &[Member] = &[
         Shape::Flag,
         "a_read_only_root_file_system_is_read_only_and_its_tmpfs_and_volumes_are_not",
     ),
-    refused("containerDefinitions[].dnsServers", &[], NOT_YET),
-    refused("containerDefinitions[].dnsSearchDomains", &[], NOT_YET),
-    refused("containerDefinitions[].extraHosts", &["hostname", "ipAddress"], NOT_YET),
-    refused("containerDefinitions[].dockerSecurityOptions", &[], NOT_YET),
+    optional(
+        "containerDefinitions[].dnsServers",
+        Shape::WordList,
+        "servers_and_domains_of_the_definition_replace_the_nodes",
+    ),
+    optional(
+        "containerDefinitions[].dnsSearchDomains",
+        Shape::WordList,
+        "servers_and_domains_of_the_definition_replace_the_nodes",
+    ),
+    optional("containerDefinitions[].extraHosts", Shape::List, "a_link_is_a_name_in_the_hosts_file"),
+    optional(
+        "containerDefinitions[].dockerSecurityOptions",
+        Shape::WordList,
+        "seccomp_can_be_left_out_only_where_that_is_allowed",
+    ),
     refused("containerDefinitions[].interactive", &[], NOT_YET),
     refused("containerDefinitions[].pseudoTerminal", &[], NOT_YET),
-    optional("containerDefinitions[].dockerLabels", Shape::TextMap, "process_members"),
-    refused("containerDefinitions[].ulimits", &["name", "softLimit", "hardLimit"], NOT_YET),
+    optional("containerDefinitions[].dockerLabels", Shape::TextMap, "labels_are_annotations_of_the_spec"),
+    optional(
+        "containerDefinitions[].groups",
+        Shape::WordList,
+        "users_groups_and_working_directories_are_those_of_the_definition",
+    ),
+    optional("containerDefinitions[].ulimits", Shape::List, "ulimits_and_kernel_parameters_are_in_force"),
     checked("containerDefinitions[].logConfiguration", Shape::Object, "the_default_log_driver_is_accepted"),
     optional("containerDefinitions[].healthCheck", Shape::Object, "health_is_reported_and_only_its_changes"),
-    refused("containerDefinitions[].systemControls", &["namespace", "value"], NOT_YET),
+    optional(
+        "containerDefinitions[].systemControls",
+        Shape::List,
+        "ulimits_and_kernel_parameters_are_in_force",
+    ),
     refused("containerDefinitions[].resourceRequirements", &["value", "type"], "GPUs are not supported yet"),
     refused("containerDefinitions[].firelensConfiguration", &["type", "options"], NOT_YET),
     refused("containerDefinitions[].credentialSpecs", &[], "only Windows has it"),
@@ -294,6 +326,55 @@ pub(super) const MEMBERS: &[Member] = &[
         Shape::Text,
         "environment_is_layered_and_has_what_every_program_expects",
     ),
+    // EnvironmentFile
+    required(
+        "containerDefinitions[].environmentFiles[].value",
+        Shape::Text,
+        "variables_come_from_files_of_allowed_directories",
+    ),
+    required(
+        "containerDefinitions[].environmentFiles[].type",
+        Shape::OneOf(&["file"]),
+        "variables_come_from_files_of_allowed_directories",
+    ),
+    // HostEntry
+    required(
+        "containerDefinitions[].extraHosts[].hostname",
+        Shape::Text,
+        "a_link_is_a_name_in_the_hosts_file",
+    ),
+    required(
+        "containerDefinitions[].extraHosts[].ipAddress",
+        Shape::Text,
+        "a_link_is_a_name_in_the_hosts_file",
+    ),
+    // Ulimit
+    required(
+        "containerDefinitions[].ulimits[].name",
+        Shape::OneOf(ULIMITS),
+        "ulimits_and_kernel_parameters_are_in_force",
+    ),
+    required(
+        "containerDefinitions[].ulimits[].softLimit",
+        Shape::Limit,
+        "ulimits_and_kernel_parameters_are_in_force",
+    ),
+    required(
+        "containerDefinitions[].ulimits[].hardLimit",
+        Shape::Limit,
+        "ulimits_and_kernel_parameters_are_in_force",
+    ),
+    // SystemControl
+    required(
+        "containerDefinitions[].systemControls[].namespace",
+        Shape::Text,
+        "ulimits_and_kernel_parameters_are_in_force",
+    ),
+    required(
+        "containerDefinitions[].systemControls[].value",
+        Shape::Text,
+        "ulimits_and_kernel_parameters_are_in_force",
+    ),
     // MountPoint
     required(
         "containerDefinitions[].mountPoints[].sourceVolume",
@@ -314,17 +395,44 @@ pub(super) const MEMBERS: &[Member] = &[
     ),
     optional("containerDefinitions[].volumesFrom[].readOnly", Shape::Flag, "volumes_are_kept_and_removed"),
     // LinuxParameters
-    refused("containerDefinitions[].linuxParameters.capabilities", &["add", "drop"], NOT_YET),
+    optional(
+        "containerDefinitions[].linuxParameters.capabilities",
+        Shape::Object,
+        "capabilities_are_added_and_dropped",
+    ),
     optional(
         "containerDefinitions[].linuxParameters.devices",
         Shape::List,
         "devices_are_closed_but_for_those_allowed",
     ),
     refused("containerDefinitions[].linuxParameters.initProcessEnabled", &[], NOT_YET),
-    refused("containerDefinitions[].linuxParameters.sharedMemorySize", &[], NOT_YET),
+    optional(
+        "containerDefinitions[].linuxParameters.sharedMemorySize",
+        Shape::Whole { min: 0, max: MIB_MAX },
+        "shared_memory_has_the_size_of_the_definition",
+    ),
     optional("containerDefinitions[].linuxParameters.tmpfs", Shape::List, "volumes_are_kept_and_removed"),
-    refused("containerDefinitions[].linuxParameters.maxSwap", &[], "containers have no swap yet"),
-    refused("containerDefinitions[].linuxParameters.swappiness", &[], "containers have no swap yet"),
+    optional(
+        "containerDefinitions[].linuxParameters.maxSwap",
+        Shape::Whole { min: 0, max: MIB_MAX },
+        "swap_is_none_unless_the_definition_says_how_much",
+    ),
+    optional(
+        "containerDefinitions[].linuxParameters.swappiness",
+        Shape::Whole { min: 0, max: 100 },
+        "swap_is_none_unless_the_definition_says_how_much",
+    ),
+    // KernelCapabilities
+    optional(
+        "containerDefinitions[].linuxParameters.capabilities.add",
+        Shape::ListOf(CAPABILITIES),
+        "capabilities_are_added_and_dropped",
+    ),
+    optional(
+        "containerDefinitions[].linuxParameters.capabilities.drop",
+        Shape::ListOf(CAPABILITIES),
+        "capabilities_are_added_and_dropped",
+    ),
     // Device
     required(
         "containerDefinitions[].linuxParameters.devices[].hostPath",

@@ -33,6 +33,8 @@ pub enum Shape {
     CpuAmount,
     /// Task-level `memory`: MiB, or text like `0.5 GB`.
     MemoryAmount,
+    /// A whole number, or -1 for no limit.
+    Limit,
     Flag,
     /// A list of whole numbers within these bounds.
     WholeList {
@@ -40,6 +42,8 @@ pub enum Shape {
         max: u64,
     },
     TextList,
+    /// A list of texts of which empty ones count as absent, as in the skeletons of the AWS command line.
+    WordList,
     /// A list of words out of these.
     ListOf(&'static [&'static str]),
     /// An object from text to text.
@@ -124,6 +128,11 @@ const TAIL: &str = "
 | `dependsOn` names other containers, not in a circle (`volumesFrom` counts as START) | `….dependsOn[].containerName` |
 | HEALTHY asks for a container with a health check, COMPLETE and SUCCESS for one that is not essential | `….dependsOn[].condition` |
 | a health check has a `command`, or `fromImage` (ours: the image's HEALTHCHECK, which else does not count) | `….healthCheck` |
+| `links`: another container of the task, network mode `bridge`, networking not disabled, no circle | `….links` |
+| `disableNetworking`: no port mappings | `….portMappings` |
+| `systemControls`: kernel parameters of the container's own namespaces; no `net.*` in host mode | `….namespace` |
+| `ulimits`: no soft limit above its hard limit, none given twice | the member |
+| `maxSwap` above 0 needs `memory` | `….maxSwap` |
 | paths in containers and of host volumes and devices are absolute and without `..` | the member |
 ";
 
@@ -152,9 +161,17 @@ const OBJECTS: &[(&str, &str)] = &[
     ("`containerDefinitions[].restartPolicy`", "containerDefinitions[].restartPolicy"),
     ("`containerDefinitions[].portMappings[]`", "containerDefinitions[].portMappings[]"),
     ("`containerDefinitions[].environment[]`", "containerDefinitions[].environment[]"),
+    ("`containerDefinitions[].environmentFiles[]`", "containerDefinitions[].environmentFiles[]"),
+    ("`containerDefinitions[].extraHosts[]`", "containerDefinitions[].extraHosts[]"),
+    ("`containerDefinitions[].ulimits[]`", "containerDefinitions[].ulimits[]"),
+    ("`containerDefinitions[].systemControls[]`", "containerDefinitions[].systemControls[]"),
     ("`containerDefinitions[].mountPoints[]`", "containerDefinitions[].mountPoints[]"),
     ("`containerDefinitions[].volumesFrom[]`", "containerDefinitions[].volumesFrom[]"),
     ("`containerDefinitions[].linuxParameters`", "containerDefinitions[].linuxParameters"),
+    (
+        "`containerDefinitions[].linuxParameters.capabilities`",
+        "containerDefinitions[].linuxParameters.capabilities",
+    ),
     (
         "`containerDefinitions[].linuxParameters.devices[]`",
         "containerDefinitions[].linuxParameters.devices[]",
@@ -206,7 +223,8 @@ pub fn shape_in_words(shape: Shape) -> String {
         Shape::CpuAmount => "CPU units like `\"512\"`, or `\"0.5 vCPU\"`".into(),
         Shape::MemoryAmount => "MiB like `\"512\"`, or `\"0.5 GB\"`".into(),
         Shape::Flag => "true or false".into(),
-        Shape::TextList => "a list of texts".into(),
+        Shape::Limit => "a whole number, or -1 for no limit".into(),
+        Shape::TextList | Shape::WordList => "a list of texts".into(),
         Shape::ListOf(words) => format!("a list out of {}", quoted(words)),
         Shape::TextMap => "an object from text to text".into(),
         Shape::Object => "an object, see below".into(),
@@ -282,8 +300,10 @@ mod tests {
             "volumesFrom",
             "workingDirectory",
         ];
+        // Lighter's own.
+        const OURS: [&str; 1] = ["groups"];
         let listed: BTreeSet<&str> = members_of("containerDefinitions[]").map(Member::name).collect();
-        let expected: BTreeSet<&str> = ALL.into_iter().collect();
+        let expected: BTreeSet<&str> = ALL.into_iter().chain(OURS).collect();
         assert_eq!(listed, expected);
         let paths: BTreeSet<&str> = MEMBERS.iter().map(|member| member.path).collect();
         assert_eq!(paths.len(), MEMBERS.len(), "a path is listed twice");

@@ -4,6 +4,7 @@
 //! Source: Amazon ECS API reference; Linux for paths, host names and users.
 
 mod lifecycle;
+mod options;
 
 use super::input::Problem;
 use super::members::{CPU_UNITS_MAX, TMPFS_OPTIONS, TMPFS_OPTIONS_WITH_VALUE};
@@ -30,6 +31,7 @@ pub(super) fn problems(definition: &TaskDefinition) -> Vec<Problem> {
         found.memory(&at, definition, container);
         found.process(&at, container);
         found.mounts(&at, container, &volumes);
+        found.options(&at, definition, container);
         if let Some(parameters) = &container.linux_parameters {
             found.linux_parameters(&format!("{at}.linuxParameters"), parameters);
         }
@@ -37,6 +39,7 @@ pub(super) fn problems(definition: &TaskDefinition) -> Vec<Problem> {
     found.ports(definition);
     found.volumes_from(&definition.container_definitions);
     found.lifecycle(definition);
+    found.links(definition);
     found.task_level(definition);
     found.0
 }
@@ -199,6 +202,10 @@ impl Found {
             let at = format!("containerDefinitions[{index}].portMappings");
             if definition.network_mode == NetworkMode::None && !container.port_mappings.is_empty() {
                 self.add(at, "must be empty with network mode none");
+                continue;
+            }
+            if container.disable_networking && !container.port_mappings.is_empty() {
+                self.add(at, "must be empty with disableNetworking");
                 continue;
             }
             for (index, mapping) in container.port_mappings.iter().enumerate() {

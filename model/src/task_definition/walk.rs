@@ -94,6 +94,13 @@ impl Walk<'_> {
         match (member.shape, value) {
             (Shape::Object, Value::Object(members)) => Some(self.object(member.path, field, members)),
             (Shape::List, Value::Array(items)) => Some(self.list(member.path, field, items)),
+            (Shape::WordList, Value::Array(mut items)) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.text_of_list(member.shape, &format!("{field}[{index}]"), item);
+                }
+                items.retain(|item| item.as_str() != Some(""));
+                Some(Value::Array(items))
+            }
             (Shape::TextList | Shape::ListOf(_), Value::Array(items)) => {
                 for (index, item) in items.iter().enumerate() {
                     self.text_of_list(member.shape, &format!("{field}[{index}]"), item);
@@ -183,6 +190,7 @@ fn check(shape: Shape, value: &Value) -> Result<(), String> {
         {
             Ok(())
         }
+        (Shape::Limit, Value::Number(number)) if number.as_i64().is_some_and(|limit| limit >= -1) => Ok(()),
         (Shape::CpuAmount | Shape::MemoryAmount, Value::Number(number)) if number.is_u64() => Ok(()),
         (Shape::CpuAmount, Value::String(text)) => amount::cpu_units(text).map(|_| ()),
         (Shape::MemoryAmount, Value::String(text)) => amount::memory_mib(text).map(|_| ()),

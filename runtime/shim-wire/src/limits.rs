@@ -67,6 +67,38 @@ impl Limits {
     }
 }
 
+/// The limits in force of a cgroup. `read(directory, file)` gives a file's text, and an empty one for
+/// a file that is not there: that is "no limit", and a comparison then names what was asked for.
+pub fn in_force(paths: &CgroupPaths, read: impl Fn(&str, &str) -> String) -> Limits {
+    let pids_max = parse_limit(&read(&paths.pids, "pids.max"));
+    match paths.version {
+        CgroupVersion::V2 => {
+            let (cpu_quota_us, cpu_period_us) = parse_cpu_max(&read(&paths.cpu, "cpu.max"));
+            Limits {
+                cpu_quota_us,
+                cpu_period_us,
+                cpu_weight: parse_limit(&read(&paths.cpu, "cpu.weight")),
+                memory_max_bytes: parse_limit(&read(&paths.memory, "memory.max")),
+                swap_max_bytes: parse_limit(&read(&paths.memory, "memory.swap.max")),
+                pids_max,
+            }
+        }
+        CgroupVersion::V1 => {
+            let memory = parse_v1_bytes(&read(&paths.memory, "memory.limit_in_bytes"));
+            // Memory and swap together.
+            let both = parse_v1_bytes(&read(&paths.memory, "memory.memsw.limit_in_bytes"));
+            Limits {
+                cpu_quota_us: parse_limit(&read(&paths.cpu, "cpu.cfs_quota_us")),
+                cpu_period_us: parse_limit(&read(&paths.cpu, "cpu.cfs_period_us")),
+                cpu_weight: parse_limit(&read(&paths.cpu, "cpu.shares")),
+                memory_max_bytes: memory,
+                swap_max_bytes: memory.zip(both).map(|(memory, both)| both.saturating_sub(memory)),
+                pids_max,
+            }
+        }
+    }
+}
+
 /// Name, asked, found, whether two numbers count as the same.
 type Comparison<'a> = (&'a str, Option<u64>, Option<u64>, &'a dyn Fn(u64, u64) -> bool);
 
@@ -109,6 +141,55 @@ mod tests {
         assert_eq!(parse_limit("-1\n"), None);
         assert_eq!(parse_keyed("low 0\noom 3\noom_kill 2\n", "oom_kill"), Some(2));
         assert_eq!(parse_v1_bytes("9223372036854771712"), None);
+    }
+
+    fn paths(version: CgroupVersion) -> CgroupPaths {
+        CgroupPaths { version, cpu: "/c".into(), memory: "/m".into(), pids: "/p".into() }
+    }
+
+    #[test]
+    fn limits_are_read_from_the_files_of_either_version() {
+        let v2 = in_force(&paths(CgroupVersion::V2), |directory, file| {
+            match (directory, file) {
+                ("/c", "cpu.max") => "50000 100000\n",
+                ("/c", "cpu.weight") => "50\n",
+                ("/m", "memory.max") => "4096\n",
+                ("/m", "memory.swap.max") => "0\n",
+                ("/p", "pids.max") => "max\n",
+                _ => "",
+            }
+            .to_owned()
+        });
+        let expected = Limits {
+            cpu_quota_us: Some(50_000),
+            cpu_period_us: Some(100_000),
+            cpu_weight: Some(50),
+            memory_max_bytes: Some(4096),
+            swap_max_bytes: Some(0),
+            pids_max: None,
+        };
+        assert_eq!(v2, expected);
+        let v1 = |memory: &'static str, both: &'static str| {
+            in_force(&paths(CgroupVersion::V1), |_, file| {
+                match file {
+                    "cpu.cfs_quota_us" => "-1\n",
+                    "cpu.shares" => "256\n",
+                    "memory.limit_in_bytes" => memory,
+                    "memory.memsw.limit_in_bytes" => both,
+                    _ => "",
+                }
+                .to_owned()
+            })
+        };
+        let none = "9223372036854771712";
+        let found = v1("4096", "12288");
+        assert_eq!((found.cpu_quota_us, found.cpu_weight), (None, Some(256)));
+        assert_eq!((found.memory_max_bytes, found.swap_max_bytes), (Some(4096), Some(8192)));
+        assert_eq!(v1("4096", "4096").swap_max_bytes, Some(0));
+        assert_eq!(v1("4096", none).swap_max_bytes, None);
+        assert_eq!(v1(none, none).memory_max_bytes, None);
+        // A kernel without swap accounting has no such file.
+        assert_eq!(v1("4096", "").swap_max_bytes, None);
     }
 
     #[test]

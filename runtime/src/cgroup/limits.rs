@@ -8,7 +8,7 @@ use cgroups_rs::fs::memory::MemController;
 use cgroups_rs::fs::{Cgroup, hierarchies};
 use lighter_model::ids::TaskId;
 use lighter_model::report::KernelLimits;
-use lighter_shim_wire::limits::{parse_cpu_max, parse_keyed, parse_limit, parse_v1_bytes};
+use lighter_shim_wire::limits::{parse_keyed, parse_limit};
 use lighter_shim_wire::{CgroupPaths, CgroupVersion, Limits};
 use std::fs;
 use std::path::PathBuf;
@@ -75,8 +75,6 @@ impl CgroupRoot {
 }
 
 pub(crate) fn usage(paths: &CgroupPaths) -> TaskUsage {
-    let read =
-        |directory: &str, file: &str| fs::read_to_string(format!("{directory}/{file}")).unwrap_or_default();
     let (cpu_usage_us, memory_file) = match paths.version {
         CgroupVersion::V2 => (parse_keyed(&read(&paths.cpu, "cpu.stat"), "usage_usec"), "memory.current"),
         CgroupVersion::V1 => {
@@ -91,31 +89,14 @@ pub(crate) fn usage(paths: &CgroupPaths) -> TaskUsage {
     }
 }
 
+/// A file that is not there reads as empty.
+fn read(directory: &str, file: &str) -> String {
+    fs::read_to_string(format!("{directory}/{file}")).unwrap_or_default()
+}
+
 /// Limits as the kernel has them now.
 pub(crate) fn in_force(paths: &CgroupPaths) -> Limits {
-    let read =
-        |directory: &str, file: &str| fs::read_to_string(format!("{directory}/{file}")).unwrap_or_default();
-    match paths.version {
-        CgroupVersion::V2 => {
-            let (cpu_quota_us, cpu_period_us) = parse_cpu_max(&read(&paths.cpu, "cpu.max"));
-            Limits {
-                cpu_quota_us,
-                cpu_period_us,
-                cpu_weight: parse_limit(&read(&paths.cpu, "cpu.weight")),
-                memory_max_bytes: parse_limit(&read(&paths.memory, "memory.max")),
-                swap_max_bytes: parse_limit(&read(&paths.memory, "memory.swap.max")),
-                pids_max: parse_limit(&read(&paths.pids, "pids.max")),
-            }
-        }
-        CgroupVersion::V1 => Limits {
-            cpu_quota_us: parse_limit(&read(&paths.cpu, "cpu.cfs_quota_us")),
-            cpu_period_us: parse_limit(&read(&paths.cpu, "cpu.cfs_period_us")),
-            cpu_weight: parse_limit(&read(&paths.cpu, "cpu.shares")),
-            memory_max_bytes: parse_v1_bytes(&read(&paths.memory, "memory.limit_in_bytes")),
-            swap_max_bytes: None,
-            pids_max: parse_limit(&read(&paths.pids, "pids.max")),
-        },
-    }
+    lighter_shim_wire::limits::in_force(paths, read)
 }
 
 pub(crate) fn to_kernel_limits(limits: &Limits) -> KernelLimits {

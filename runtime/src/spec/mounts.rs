@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 pub(super) fn mounts(request: &SpecRequest<'_>) -> Result<Vec<Value>, SpecError> {
     let privileged = request.container.privileged;
-    let mut list = standard(privileged);
+    let mut list = standard(request);
     // On v1 the controllers would show the host's tree; development machines do without.
     if request.cgroup_version == CgroupVersion::V2 {
         let access = if privileged { "rw" } else { "ro" };
@@ -38,8 +38,14 @@ pub(super) fn mounts(request: &SpecRequest<'_>) -> Result<Vec<Value>, SpecError>
     Ok(list)
 }
 
-fn standard(privileged: bool) -> Vec<Value> {
-    let sys_access = if privileged { "rw" } else { "ro" };
+/// Docker's size of /dev/shm.
+const SHARED_MEMORY_KIB: u64 = 65_536;
+
+fn standard(request: &SpecRequest<'_>) -> Vec<Value> {
+    let sys_access = if request.container.privileged { "rw" } else { "ro" };
+    let wanted_mib = request.container.linux_parameters.as_ref().and_then(|linux| linux.shared_memory_mib);
+    let shared_memory_kib = wanted_mib.filter(|mib| *mib > 0).map_or(SHARED_MEMORY_KIB, |mib| mib << 10);
+    let shared_memory = format!("size={shared_memory_kib}k");
     vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -51,7 +57,7 @@ fn standard(privileged: bool) -> Vec<Value> {
         ),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", sys_access]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shared_memory]),
     ]
 }
 

@@ -3,81 +3,23 @@
 //! (Dockerfile reference), moby's default capabilities.
 //! Never: expands variables or runs a shell; the definition's words are used as they are.
 
-use super::{SpecError, SpecRequest};
+use super::{SpecError, SpecRequest, capabilities};
+use lighter_model::task_definition::SecurityOption;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-/// Docker's default set; what a container's root needs to set up and run a service.
-pub(crate) const DEFAULT_CAPABILITIES: &[&str] = &[
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
-
-/// Every capability up to CAP_CHECKPOINT_RESTORE (Linux 5.9).
-const ALL_CAPABILITIES: &[&str] = &[
-    "CAP_AUDIT_CONTROL",
-    "CAP_AUDIT_READ",
-    "CAP_AUDIT_WRITE",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_KILL",
-    "CAP_LEASE",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_MAC_ADMIN",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MKNOD",
-    "CAP_NET_ADMIN",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_RAW",
-    "CAP_PERFMON",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_NICE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-];
+/// AppArmor's word for no profile.
+const UNCONFINED: &str = "unconfined";
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub(super) fn process(request: &SpecRequest<'_>) -> Result<Value, SpecError> {
     let privileged = request.container.privileged;
-    let capabilities = if privileged { ALL_CAPABILITIES } else { DEFAULT_CAPABILITIES };
+    let bounding = capabilities::of(request)?;
     // As runc: a user other than root keeps the bounding set only, so that set-uid programs of the
     // image can still gain them where no-new-privileges allows.
-    let held: &[&str] = if request.user.uid == 0 { capabilities } else { &[] };
-    Ok(json!({
+    let held: &[&str] = if request.user.uid == 0 { &bounding } else { &[] };
+    let mut process = json!({
         "terminal": false,
         "user": {
             "uid": request.user.uid,
@@ -88,16 +30,53 @@ pub(super) fn process(request: &SpecRequest<'_>) -> Result<Value, SpecError> {
         "env": environment(request)?,
         "cwd": working_directory(request)?,
         "capabilities": {
-            "bounding": capabilities,
+            "bounding": bounding,
             "effective": held,
             "permitted": held,
             "inheritable": [],
             "ambient": [],
         },
-        "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": request.nofile.0, "hard": request.nofile.1 }],
+        "rlimits": rlimits(request),
         "noNewPrivileges": !privileged,
         "oomScoreAdj": 0,
-    }))
+    });
+    if let Some(profile) = apparmor_profile(request)? {
+        process["apparmorProfile"] = json!(profile);
+    }
+    Ok(process)
+}
+
+/// The node's limit on open files, and the definition's own; one of each kind.
+fn rlimits(request: &SpecRequest<'_>) -> Vec<Value> {
+    // setrlimit(2)'s RLIM_INFINITY is the largest number.
+    let amount = |limit: i64| u64::try_from(limit).unwrap_or(u64::MAX);
+    let mut limits = BTreeMap::from([("nofile", request.nofile)]);
+    for ulimit in &request.container.ulimits {
+        limits.insert(&ulimit.name, (amount(ulimit.soft_limit), amount(ulimit.hard_limit)));
+    }
+    let value = |(name, (soft, hard)): (&str, (u64, u64))| json!({ "type": format!("RLIMIT_{}", name.to_ascii_uppercase()), "soft": soft, "hard": hard });
+    limits.into_iter().map(value).collect()
+}
+
+/// A named profile that the node has loaded. Leaving the node's default profile is a privilege; a
+/// name on a host without AppArmor is an error, because it would confine nothing.
+fn apparmor_profile<'a>(request: &SpecRequest<'a>) -> Result<Option<&'a str>, SpecError> {
+    let container = || request.container.name.to_string();
+    let profile = request.container.security_options().find_map(|option| match option {
+        SecurityOption::AppArmor { profile } => Some(profile),
+        _ => None,
+    });
+    match profile {
+        Some(UNCONFINED) if !request.privileges.unconfined => {
+            Err(SpecError::UnconfinedNotAllowed { container: container(), option: "apparmor:unconfined" })
+        }
+        // Lighter has no profile of its own that would have to be left.
+        None | Some(UNCONFINED) => Ok(None),
+        Some(profile) if !request.apparmor => {
+            Err(SpecError::NoAppArmor { container: container(), profile: profile.to_owned() })
+        }
+        Some(profile) => Ok(Some(profile)),
+    }
 }
 
 /// The definition's entryPoint replaces the image's and then its CMD does not count; the
@@ -135,6 +114,8 @@ fn environment(request: &SpecRequest<'_>) -> Result<Vec<String>, SpecError> {
     // libraries; so it is never missing.
     set(format!("HOME={}", request.user.home));
     request.image.env.iter().filter(|entry| entry.contains('=')).for_each(|entry| set(entry.clone()));
+    // The first file wins over later ones, so it is set last.
+    request.environment_files.iter().rev().flatten().for_each(|entry| set(entry.clone()));
     request.container.environment.iter().for_each(|pair| set(format!("{}={}", pair.name, pair.value)));
     request.env_extra.iter().for_each(|entry| set(entry.clone()));
     without_nul(&list, request.container.name.to_string(), "environment")

@@ -1,6 +1,7 @@
 //! Limits of a container. In: definition. Out: OCI `linux.resources`, and the same limits in the
-//! kernel's numbers, to be compared with what is in force. CPU is a hard quota and a weight; swap
-//! is none. Never: limits of the task; those are on the parent cgroup.
+//! kernel's numbers, to be compared with what is in force. CPU is a hard quota and a weight,
+//! or the weight alone where the node says so; swap is none unless the definition says how much.
+//! Never: limits of the task; those are on the parent cgroup.
 
 use super::{SpecRequest, devices};
 use crate::cgroup::cpu;
@@ -32,7 +33,7 @@ pub(super) fn resources(request: &SpecRequest<'_>) -> (Value, Limits) {
             limits.cpu_weight = Some(shares);
         }
     }
-    if let Some(quota) = cpu::quota_us(container.cpu_units) {
+    if let Some(quota) = cpu::quota_us(container.cpu_units).filter(|_| request.cpu_quota) {
         cpu_value["quota"] = json!(quota);
         cpu_value["period"] = json!(cpu::PERIOD_US);
         limits.cpu_quota_us = Some(quota);
@@ -41,14 +42,24 @@ pub(super) fn resources(request: &SpecRequest<'_>) -> (Value, Limits) {
     value["cpu"] = cpu_value;
     let mut memory = json!({});
     if let Some(bytes) = container.memory_mib.map(|mib| mib << 20) {
+        let linux = container.linux_parameters.as_ref();
+        let swap_bytes = linux.and_then(|linux| linux.max_swap_mib).unwrap_or(0) << 20;
         memory["limit"] = json!(bytes);
         // Memory and swap together (OCI): equal means no swap.
-        memory["swap"] = json!(bytes);
+        memory["swap"] = json!(bytes + swap_bytes);
         limits.memory_max_bytes = Some(bytes);
-        if request.cgroup_version == CgroupVersion::V2 {
-            // libcgroups takes a difference of 0 for "not given" and leaves swap without a limit.
-            value["unified"]["memory.swap.max"] = json!("0");
-            limits.swap_max_bytes = Some(0);
+        match request.cgroup_version {
+            CgroupVersion::V2 => {
+                // libcgroups takes a difference of 0 for "not given" and leaves swap without a limit.
+                value["unified"]["memory.swap.max"] = json!(swap_bytes.to_string());
+                limits.swap_max_bytes = Some(swap_bytes);
+            }
+            // v2 has no swappiness of a cgroup.
+            CgroupVersion::V1 => {
+                if let Some(swappiness) = linux.and_then(|linux| linux.swappiness) {
+                    memory["swappiness"] = json!(swappiness);
+                }
+            }
         }
     }
     if let Some(mib) = container.memory_reservation_mib {

@@ -19,6 +19,8 @@ struct Case {
     devices: Vec<HostDevice>,
     privileges: Privileges,
     version: CgroupVersion,
+    environment_files: Vec<Vec<String>>,
+    cpu_quota: bool,
 }
 
 fn case(container: Value) -> Case {
@@ -33,6 +35,8 @@ fn case(container: Value) -> Case {
         devices,
         privileges: Privileges::default(),
         version: CgroupVersion::V2,
+        environment_files: Vec::new(),
+        cpu_quota: true,
     }
 }
 
@@ -50,14 +54,17 @@ impl Case {
             netns: Some(Path::new("/run/lighter/netns/x")),
             hostname: "host",
             mounts: &self.mounts,
+            environment_files: &self.environment_files,
             env_extra: &["EXTRA=last".to_owned()],
-            privileges: self.privileges,
+            privileges: &self.privileges,
+            apparmor: false,
             user: &self.user,
             host_devices: &self.devices,
             cgroups_path: Path::new("/lighter/tasks/t/c"),
             cgroup_version: self.version,
             pids_max: 4096,
             nofile: (1024, 524_288),
+            cpu_quota: self.cpu_quota,
         })
     }
 
@@ -110,6 +117,94 @@ fn environment_is_layered_and_has_what_every_program_expects() {
         "N=x=y"
     ]);
     assert_eq!(case.json()["process"]["env"], expected);
+}
+
+#[test]
+fn files_of_variables_come_between_image_and_definition_and_the_first_wins() {
+    let mut case =
+        case(json!({ "name": "c", "image": "i", "environment": [{ "name": "A", "value": "own" }] }));
+    case.image.env = words(&["A=image", "B=image", "C=image"]);
+    case.environment_files = vec![words(&["A=1", "B=1"]), words(&["B=2", "D=2"])];
+    let json = case.json();
+    let all: Vec<&str> =
+        json["process"]["env"].as_array().unwrap().iter().map(|entry| entry.as_str().unwrap()).collect();
+    assert_eq!(&all[3..7], ["A=own", "B=1", "C=image", "D=2"]);
+}
+
+#[test]
+fn capabilities_are_added_and_dropped() {
+    let bounding = |capabilities: Value, allowed: &[&str]| {
+        let mut case =
+            case(json!({ "name": "c", "image": "i", "linuxParameters": { "capabilities": capabilities } }));
+        case.privileges.capabilities = words(allowed);
+        let spec = case.build()?.0;
+        let process = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+        let mut names: Vec<String> =
+            process.bounding().as_ref().unwrap().iter().map(ToString::to_string).collect();
+        names.sort();
+        assert_eq!(process.bounding(), process.effective());
+        Ok::<Vec<String>, SpecError>(names)
+    };
+    assert_eq!(bounding(json!({}), &[]).unwrap().len(), 14);
+    assert_eq!(bounding(json!({ "drop": ["ALL"], "add": ["CHOWN"] }), &[]).unwrap(), ["CAP_CHOWN"]);
+    assert_eq!(bounding(json!({ "drop": ["CHOWN", "KILL"] }), &[]).unwrap().len(), 12);
+    assert_eq!(bounding(json!({ "add": ["SYS_TIME"] }), &["SYS_TIME"]).unwrap().len(), 15);
+    assert_eq!(bounding(json!({ "add": ["ALL"], "drop": ["SYS_ADMIN"] }), &["ALL"]).unwrap().len(), 40);
+    for add in ["ALL", "SYS_ADMIN"] {
+        let refused = bounding(json!({ "add": [add] }), &["SYS_TIME"]).unwrap_err();
+        assert!(matches!(refused, SpecError::CapabilityNotAllowed { capability, .. } if capability == add));
+    }
+}
+
+#[test]
+fn labels_are_annotations_of_the_spec() {
+    let json = case(json!({ "name": "c", "image": "i", "dockerLabels": { "team": "web" } })).json();
+    assert_eq!(json["annotations"], json!({ "team": "web" }));
+}
+
+#[test]
+fn shared_memory_has_the_size_of_the_definition() {
+    let options = |parameters: Value| {
+        let json = case(json!({ "name": "c", "image": "i", "linuxParameters": parameters })).json();
+        let mounts = json["mounts"].as_array().unwrap().clone();
+        mounts.iter().find(|mount| mount["destination"] == "/dev/shm").unwrap()["options"].to_string()
+    };
+    assert!(options(json!({})).contains("size=65536k"));
+    assert!(options(json!({ "sharedMemorySize": 0 })).contains("size=65536k"));
+    assert!(options(json!({ "sharedMemorySize": 128 })).contains("size=131072k"));
+}
+
+#[test]
+fn swap_is_none_unless_the_definition_says_how_much() {
+    let mut case = case(
+        json!({ "name": "c", "image": "i", "memory": 20, "linuxParameters": { "maxSwap": 5, "swappiness": 10 } }),
+    );
+    assert_eq!(case.build().unwrap().1.swap_max_bytes, Some(5 << 20));
+    let resources = case.json()["linux"]["resources"].clone();
+    assert_eq!(resources["unified"]["memory.swap.max"], (5 << 20).to_string());
+    assert_eq!(resources["memory"], json!({ "limit": 20 << 20, "swap": 25 << 20 }));
+    case.version = CgroupVersion::V1;
+    let resources = case.json()["linux"]["resources"].clone();
+    assert_eq!(resources["memory"], json!({ "limit": 20 << 20, "swap": 25 << 20, "swappiness": 10 }));
+}
+
+#[test]
+fn cpu_is_a_share_alone_where_the_node_says_so() {
+    let mut case = case(json!({ "name": "c", "image": "i", "cpu": 512 }));
+    case.cpu_quota = false;
+    let (_, limits) = case.build().unwrap();
+    assert_eq!((limits.cpu_quota_us, limits.cpu_weight), (None, Some(50)));
+    assert_eq!(case.json()["linux"]["resources"]["cpu"], json!({}));
+}
+
+#[test]
+fn a_profile_needs_a_host_that_has_profiles() {
+    let with = |option: &str| case(json!({ "name": "c", "image": "i", "dockerSecurityOptions": [option] }));
+    assert!(matches!(with("apparmor:web").build(), Err(SpecError::NoAppArmor { .. })));
+    let mut unconfined = with("apparmor:unconfined");
+    assert!(matches!(unconfined.build(), Err(SpecError::UnconfinedNotAllowed { .. })));
+    unconfined.privileges.unconfined = true;
+    assert_eq!(unconfined.json()["process"].get("apparmorProfile"), None);
 }
 
 #[test]

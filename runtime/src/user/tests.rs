@@ -39,20 +39,20 @@ fn users_are_found_as_docker_finds_them() {
 fn files_of_the_image_never_lead_outside_it() {
     let root = tempfile::tempdir().unwrap();
     let etc = root.path().join("etc");
-    assert_eq!(resolve("0", root.path()).unwrap().home, "/");
+    assert_eq!(resolve("0", &[], root.path()).unwrap().home, "/");
     fs::create_dir(&etc).unwrap();
     // Absolute and climbing links stay inside: there is no such file there.
     symlink("/etc/passwd", etc.join("passwd")).unwrap();
     symlink("../../../../../../etc/group", etc.join("group")).unwrap();
-    assert!(resolve("root", root.path()).is_err());
+    assert!(resolve("root", &[], root.path()).is_err());
     fs::remove_file(etc.join("passwd")).unwrap();
     // A link that stays inside works.
     fs::write(etc.join("other"), PASSWD).unwrap();
     symlink("/etc/other", etc.join("passwd")).unwrap();
     fs::remove_file(etc.join("group")).unwrap();
-    assert_eq!(resolve("web", root.path()).unwrap().uid, 33);
+    assert_eq!(resolve("web", &[], root.path()).unwrap().uid, 33);
     // A fifo would block for ever.
     fs::remove_file(etc.join("passwd")).unwrap();
     nix::unistd::mkfifo(&etc.join("passwd"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert!(matches!(resolve("web", root.path()), Err(UserError::Read { .. })));
+    assert!(matches!(resolve("web", &[], root.path()), Err(UserError::Read { .. })));
 }

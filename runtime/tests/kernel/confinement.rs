@@ -144,11 +144,63 @@ async fn privileges_are_refused_unless_the_node_allows_them() {
     device["linuxParameters"] = json!({ "devices": [{ "hostPath": "/dev/kmsg" }] });
     let error = node.bundle(device).unwrap_err();
     assert!(matches!(error, BundleError::Spec(SpecError::DevicesNotAllowed { .. })), "{error}");
-    node.privileges = Privileges { privileged: false, devices: true };
+    node.privileges = Privileges { devices: true, ..Privileges::default() };
     let mut device = shell("c", "head -c 1 /dev/my-kmsg | wc -c");
     device["linuxParameters"] = json!({ "devices": [{ "hostPath": "/dev/kmsg", "containerPath": "/dev/my-kmsg", "permissions": ["read"] }] });
     let (_, output) = node.run_container(device).await;
     assert!(output.lines().any(|line| line == "1" || line == "0"), "{output}");
+}
+
+#[tokio::test]
+async fn ulimits_and_kernel_parameters_are_in_force() {
+    let node = Node::new();
+    let mut container = shell(
+        "c",
+        "grep -E 'core|open files' /proc/self/limits; cat /proc/sys/kernel/shmmni /proc/sys/fs/mqueue/msg_max; df -k /dev/shm | tail -n 1",
+    );
+    container["ulimits"] = json!([
+        { "name": "nofile", "softLimit": 100, "hardLimit": 200 },
+        { "name": "core", "softLimit": 0, "hardLimit": -1 },
+    ]);
+    container["systemControls"] = json!([
+        { "namespace": "kernel.shmmni", "value": "77" },
+        { "namespace": "fs.mqueue.msg_max", "value": "33" },
+    ]);
+    container["linuxParameters"] = json!({ "sharedMemorySize": 3 });
+    let (exit, output) = node.run_container(container).await;
+    assert_eq!(exit.status, ExitStatus::Exited(0), "{output}");
+    let lines: Vec<Vec<&str>> = output.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0][4..6], ["0", "unlimited"], "{output}");
+    assert_eq!(lines[1][3..5], ["100", "200"], "{output}");
+    assert_eq!((lines[2][0], lines[3][0]), ("77", "33"), "{output}");
+    assert_eq!(lines[4][1], "3072", "{output}");
+}
+
+#[tokio::test]
+async fn an_added_capability_works_together_with_its_system_calls() {
+    let mut node = Node::new();
+    node.privileges = Privileges { capabilities: vec!["SYS_ADMIN".to_owned()], ..Privileges::default() };
+    let mut container = shell(
+        "c",
+        "grep -E 'Cap(Eff|Bnd)|Seccomp:' /proc/self/status; mount -t tmpfs none /tmp && echo mounted",
+    );
+    container["linuxParameters"] = json!({ "capabilities": { "add": ["SYS_ADMIN"], "drop": ["MKNOD"] } });
+    let (_, output) = node.run_container(container).await;
+    // Docker's default set, less CAP_MKNOD (27), and CAP_SYS_ADMIN (21).
+    assert_eq!(output.matches("00000000a02425fb").count(), 2, "{output}");
+    assert!(output.contains("Seccomp:\t2") && output.contains("mounted"), "{output}");
+}
+
+#[tokio::test]
+async fn seccomp_can_be_left_out_only_where_that_is_allowed() {
+    let mut node = Node::new();
+    let mut container = shell("c", "grep Seccomp: /proc/self/status");
+    container["dockerSecurityOptions"] = json!(["seccomp:unconfined", "no-new-privileges"]);
+    let error = node.bundle(container.clone()).unwrap_err();
+    assert!(matches!(error, BundleError::Spec(SpecError::UnconfinedNotAllowed { .. })), "{error}");
+    node.privileges.unconfined = true;
+    let (_, output) = node.run_container(container).await;
+    assert_eq!(output, "Seccomp:\t0");
 }
 
 #[tokio::test]

@@ -78,10 +78,11 @@ async fn users_groups_and_working_directories_are_those_of_the_definition() {
     );
     let mut container = shell("c", "id -u; id -g; id -G");
     container["user"] = json!("4242:log");
+    container["groups"] = json!(["audio", "77", "log"]);
     node.image.working_dir = String::new();
     let _ = node.runtime.remove_logs(&node.task);
     let (_, output) = node.run_container(container).await;
-    assert_eq!(output.lines().collect::<Vec<_>>(), ["4242", "50", "50"]);
+    assert_eq!(output.lines().collect::<Vec<_>>(), ["4242", "50", "50 29 77"]);
     let mut container = shell("c", "true");
     container["user"] = json!("nobody-here");
     let error = node.bundle(container).unwrap_err();

@@ -121,8 +121,9 @@ impl Node {
             netns: None,
             hostname: "host-of-test",
             mounts: self.mounts.clone(),
+            environment_files: Vec::new(),
             env_extra: Vec::new(),
-            privileges: self.privileges,
+            privileges: self.privileges.clone(),
         })
     }
 
@@ -219,6 +220,7 @@ fn make_rootfs(rootfs: &Path) {
     for name in [
         "sh", "cat", "ls", "id", "echo", "sleep", "dd", "mknod", "grep", "head", "tail", "mount", "unshare",
         "readlink", "env", "kill", "awk", "yes", "stat", "true", "pwd", "ps", "hostname", "touch", "wc",
+        "df",
     ] {
         symlink("busybox", rootfs.join("bin").join(name)).unwrap();
     }

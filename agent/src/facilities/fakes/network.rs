@@ -33,7 +33,7 @@ impl NetworkFacility for Machine {
                 Ok(())
             });
             added.await?;
-            Ok(Attached { netns: PathBuf::from("/run/lighter/netns").join(&record.netns) })
+            Ok(Attached { netns: PathBuf::from("/run/lighter/netns").join(&record.netns), gateway: None })
         })
     }
 

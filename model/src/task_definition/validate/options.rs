@@ -1,0 +1,179 @@
+//! The rules of `task_definition::options`: name resolution, files of variables, user limits, kernel
+//! parameters, groups, links. In: a definition. Out: problems. Owns nothing.
+//! Never: judges what only the node can know, such as whether a capability is allowed there.
+
+use super::{Found, is_hostname, is_user, reaches};
+use crate::ids::ContainerName;
+use crate::task_definition::options::{
+    ControlNamespace, HOST_GATEWAY, Link, SecurityOption, SystemControl, Ulimit,
+};
+use crate::task_definition::{ContainerDefinition, NetworkMode, TaskDefinition};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// ECS's bound on files of variables of a container.
+const ENVIRONMENT_FILES_MAX: usize = 10;
+/// What the C library takes of a resolv.conf (resolv.conf(5), MAXNS).
+const DNS_SERVERS_MAX: usize = 3;
+
+impl Found {
+    /// All but `links`, which take a look at the other containers.
+    pub(super) fn options(&mut self, at: &str, definition: &TaskDefinition, container: &ContainerDefinition) {
+        self.environment_files(at, container);
+        self.name_resolution(at, definition, container);
+        self.ulimits(at, &container.ulimits);
+        for (index, control) in container.system_controls.iter().enumerate() {
+            self.system_control(&format!("{at}.systemControls[{index}]"), definition, container, control);
+        }
+        for (index, text) in container.docker_security_options.iter().enumerate() {
+            if let Err(message) = SecurityOption::parse(text) {
+                self.add(format!("{at}.dockerSecurityOptions[{index}]"), message);
+            }
+        }
+        for (index, group) in container.groups.iter().enumerate() {
+            if group.contains(':') || !is_user(group) {
+                self.add(format!("{at}.groups[{index}]"), "must be the name or number of a group");
+            }
+        }
+        let swap = container.linux_parameters.as_ref().and_then(|linux| linux.max_swap_mib).unwrap_or(0);
+        if swap > 0 && container.memory_mib.is_none() {
+            let field = format!("{at}.linuxParameters.maxSwap");
+            self.add(field, "is swap beyond the container's memory, which must be given too");
+        }
+    }
+
+    fn environment_files(&mut self, at: &str, container: &ContainerDefinition) {
+        let files = &container.environment_files;
+        if files.len() > ENVIRONMENT_FILES_MAX {
+            let message = format!("must have at most {ENVIRONMENT_FILES_MAX} files, not {}", files.len());
+            self.add(format!("{at}.environmentFiles"), message);
+        }
+        for (index, file) in files.iter().enumerate() {
+            let field = format!("{at}.environmentFiles[{index}].value");
+            if file.value.starts_with("arn:") {
+                self.add(field, "is an object of S3, which is not supported; give a path of the node");
+            } else if !file.value.ends_with(".env") {
+                self.add(field, "must end in .env");
+            } else {
+                self.absolute_path(field, &file.value);
+            }
+        }
+    }
+
+    fn name_resolution(&mut self, at: &str, definition: &TaskDefinition, container: &ContainerDefinition) {
+        if container.dns_servers.len() > DNS_SERVERS_MAX {
+            let message = format!("must have at most {DNS_SERVERS_MAX} servers; C libraries ignore the rest");
+            self.add(format!("{at}.dnsServers"), message);
+        }
+        for (index, server) in container.dns_servers.iter().enumerate() {
+            if server.parse::<IpAddr>().is_err() {
+                self.add(format!("{at}.dnsServers[{index}]"), "must be an IP address");
+            }
+        }
+        for (index, domain) in container.dns_search_domains.iter().enumerate() {
+            if domain != "." && !is_domain(domain.trim_end_matches('.')) {
+                self.add(format!("{at}.dnsSearchDomains[{index}]"), "must be a domain name");
+            }
+        }
+        for (index, entry) in container.extra_hosts.iter().enumerate() {
+            let at = format!("{at}.extraHosts[{index}]");
+            if !is_domain(&entry.hostname) {
+                self.add(format!("{at}.hostname"), "must be a host name");
+            }
+            let gateway = entry.ip_address == HOST_GATEWAY;
+            if gateway && (definition.network_mode != NetworkMode::Bridge || container.disable_networking) {
+                self.add(format!("{at}.ipAddress"), "can be host-gateway with network mode bridge only");
+            } else if !gateway && entry.ip_address.parse::<IpAddr>().is_err() {
+                self.add(format!("{at}.ipAddress"), "must be an IP address or host-gateway");
+            }
+        }
+    }
+
+    fn ulimits(&mut self, at: &str, ulimits: &[Ulimit]) {
+        // -1 is no limit, so the largest.
+        let amount = |limit: i64| u64::try_from(limit).unwrap_or(u64::MAX);
+        let mut names = BTreeSet::new();
+        for (index, ulimit) in ulimits.iter().enumerate() {
+            let at = format!("{at}.ulimits[{index}]");
+            if !names.insert(&ulimit.name) {
+                self.add(format!("{at}.name"), format!("{:?} is given twice", ulimit.name));
+            } else if amount(ulimit.soft_limit) > amount(ulimit.hard_limit) {
+                self.add(format!("{at}.softLimit"), "must not be above hardLimit");
+            }
+        }
+    }
+
+    fn system_control(
+        &mut self,
+        at: &str,
+        definition: &TaskDefinition,
+        container: &ContainerDefinition,
+        control: &SystemControl,
+    ) {
+        let host_network = definition.network_mode == NetworkMode::Host && !container.disable_networking;
+        match control.belongs_to() {
+            None => self.add(
+                format!("{at}.namespace"),
+                format!(
+                    "{:?} is no kernel parameter of a container's own; supported are net.*, fs.mqueue.*, kernel.msg*, kernel.sem and kernel.shm*",
+                    control.namespace
+                ),
+            ),
+            Some(ControlNamespace::Network) if host_network => {
+                self.add(format!("{at}.namespace"), "would change the node's network with network mode host");
+            }
+            Some(_) => {}
+        }
+        if control.value.contains('\n') {
+            self.add(format!("{at}.value"), "must be one line");
+        }
+    }
+
+    pub(super) fn links(&mut self, definition: &TaskDefinition) {
+        let containers = &definition.container_definitions;
+        let find = |name: &str| containers.iter().find(|container| container.name.as_str() == name);
+        let edges: BTreeMap<&ContainerName, Vec<&ContainerName>> = containers
+            .iter()
+            .map(|container| {
+                let to = container.links.iter().filter_map(|text| find(Link::parse(text).container));
+                (&container.name, to.map(|to| &to.name).collect())
+            })
+            .collect();
+        for (index, container) in containers.iter().enumerate() {
+            let at = format!("containerDefinitions[{index}].links");
+            if container.links.is_empty() {
+                continue;
+            }
+            if definition.network_mode != NetworkMode::Bridge || container.disable_networking {
+                self.add(at, "need network mode bridge and networking that is not disabled");
+                continue;
+            }
+            for (link_index, text) in container.links.iter().enumerate() {
+                let link = Link::parse(text);
+                let problem = match find(link.container) {
+                    _ if !is_domain(link.alias) => "must be name or name:alias".to_owned(),
+                    None => format!("no container of the task definition is named {:?}", link.container),
+                    Some(to) if to.name == container.name => "must name another container".to_owned(),
+                    Some(to) if to.disable_networking => {
+                        format!("{:?} has its networking disabled", link.container)
+                    }
+                    Some(to) if reaches(&edges, &to.name, &container.name) => {
+                        format!("goes in a circle: {:?} links to this container", link.container)
+                    }
+                    Some(_) => continue,
+                };
+                self.add(format!("{at}[{link_index}]"), problem);
+            }
+        }
+    }
+}
+
+/// A host name, or one with underscores: names of containers have them.
+fn is_domain(name: &str) -> bool {
+    const DOMAIN_BYTES_MAX: usize = 253;
+    name.len() <= DOMAIN_BYTES_MAX
+        && name.split('.').all(|label| {
+            // The rule for the characters; the length of a whole host name does not bound a label.
+            is_hostname(&label.replace('_', "x"))
+        })
+}
