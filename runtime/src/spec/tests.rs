@@ -146,7 +146,7 @@ fn capabilities_are_added_and_dropped() {
         Ok::<Vec<String>, SpecError>(names)
     };
     assert_eq!(bounding(json!({}), &[]).unwrap().len(), 14);
-    assert_eq!(bounding(json!({ "drop": ["ALL"], "add": ["CHOWN"] }), &[]).unwrap(), ["CAP_CHOWN"]);
+    assert_eq!(bounding(json!({ "drop": ["ALL"], "add": ["CHOWN"] }), &[]).unwrap(), ["CHOWN"]);
     assert_eq!(bounding(json!({ "drop": ["CHOWN", "KILL"] }), &[]).unwrap().len(), 12);
     assert_eq!(bounding(json!({ "add": ["SYS_TIME"] }), &["SYS_TIME"]).unwrap().len(), 15);
     assert_eq!(bounding(json!({ "add": ["ALL"], "drop": ["SYS_ADMIN"] }), &["ALL"]).unwrap().len(), 40);
