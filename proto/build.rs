@@ -7,8 +7,13 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-const FILES: [&str; 4] =
-    ["lighter/v1/types.proto", "lighter/v1/lighter.proto", "lighter/v1/node.proto", "lighter/v1/agent.proto"];
+const FILES: [&str; 5] = [
+    "lighter/v1/types.proto",
+    "lighter/v1/stream.proto",
+    "lighter/v1/lighter.proto",
+    "lighter/v1/node.proto",
+    "lighter/v1/agent.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("proto");

@@ -18,6 +18,7 @@ use crate::resources::{Ledger, offered};
 use crate::self_test::SelfTest;
 use crate::session::{ControlEndpoint, NodeFacts, Session, SessionStatus};
 use crate::store::{Loaded, OpenStoreError, Store};
+use crate::task::board::MonitorBoard;
 use crate::task::{TaskContext, copy};
 use crate::time;
 use lighter_net::{AttachmentRecord, LeasePool, PortAllocator, Subnet};
@@ -141,6 +142,7 @@ impl Agent {
             leases,
             reconciler,
             pulls: PullBoard::default(),
+            monitors: MonitorBoard::default(),
             boot_id: parts.node.boot_id.clone(),
             leaving: leaving.clone(),
         });
@@ -192,7 +194,7 @@ fn spawn(
         endpoint: rest.endpoint.clone(),
         node: rest.node,
         reconciler: context.reconciler.clone(),
-        runtime: context.facilities.runtime.clone(),
+        context: context.clone(),
         status: status.0,
         leaving: leaving.clone(),
     };

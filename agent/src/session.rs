@@ -1,6 +1,6 @@
 //! The session with the control plane: one bidirectional stream, kept open for ever (decision 7).
 //! In: what the control plane sends. Out: acknowledgements, reports, heartbeats, logs on request.
-//! Owns: one tokio task that connects and reconnects, one for each open log stream.
+//! Owns: one tokio task that connects and reconnects, one for each open log or data stream.
 //! On connect: hello, the manifest in chunks, then deltas. Never: applies an assignment itself; keeps
 //! a message for a later session (the reconciler's outbox does).
 
@@ -8,12 +8,13 @@ pub(crate) mod connect;
 pub(crate) mod convert;
 mod link;
 mod logs;
+mod streams;
 
 pub(crate) use connect::ControlEndpoint;
 
 use crate::errors::chain;
-use crate::facilities::RuntimeFacility;
 use crate::reconcile::CoreInput;
+use crate::task::TaskContext;
 use crate::time::sleep;
 use connect::Backoff;
 use link::{Link, LinkError};
@@ -44,7 +45,7 @@ pub(crate) struct Session {
     pub endpoint: ControlEndpoint,
     pub node: NodeFacts,
     pub reconciler: mpsc::Sender<CoreInput>,
-    pub runtime: Arc<dyn RuntimeFacility>,
+    pub context: Arc<TaskContext>,
     pub status: watch::Sender<SessionStatus>,
     pub leaving: CancellationToken,
 }

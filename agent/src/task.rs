@@ -20,6 +20,7 @@
 pub(crate) mod adjust;
 mod admit;
 mod attach;
+pub(crate) mod board;
 mod bundle;
 pub(crate) mod copy;
 mod environment;
@@ -41,6 +42,7 @@ use crate::leases::Leases;
 use crate::local_api::pulls::PullBoard;
 use crate::reconcile::CoreInput;
 use crate::store::Store;
+use board::{Monitor, MonitorBoard};
 use journal::Journal;
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::status::StopCode;
@@ -58,6 +60,8 @@ pub(crate) struct TaskContext {
     pub leases: Leases,
     pub reconciler: mpsc::Sender<CoreInput>,
     pub pulls: PullBoard,
+    /// Monitors of tasks that have one, for exec, attach, copies and counters.
+    pub monitors: MonitorBoard,
     pub boot_id: String,
     /// "The agent leaves." Nothing is stopped by it; see `StopOrder` for that.
     pub leaving: CancellationToken,
@@ -137,6 +141,19 @@ pub(crate) enum TaskPhase {
     Forgotten,
 }
 
+impl TaskPhase {
+    fn held(&self) -> Option<&Held> {
+        match self {
+            Self::Prepared { held, .. } | Self::Running { held } | Self::Stopping { held } => Some(held),
+            Self::Waiting
+            | Self::Admitted { .. }
+            | Self::TearingDown { .. }
+            | Self::Stopped
+            | Self::Forgotten => None,
+        }
+    }
+}
+
 /// The owner of one task.
 pub(crate) struct TaskActor {
     pub(crate) context: Arc<TaskContext>,
@@ -157,6 +174,7 @@ impl TaskActor {
     pub(crate) async fn run(mut self, mut phase: TaskPhase) {
         let leaving = self.context.leaving.clone();
         loop {
+            self.note_monitor(phase.held());
             phase = tokio::select! {
                 // Dropping a step half-way is what a killed agent does; recovery knows every place.
                 () = leaving.cancelled() => return,
@@ -179,6 +197,16 @@ impl TaskActor {
             TaskPhase::Stopped => self.forget().await,
             TaskPhase::Forgotten => TaskPhase::Forgotten,
         }
+    }
+
+    /// Shows others how to reach the task's monitor, or that there is none.
+    fn note_monitor(&self, held: Option<&Held>) {
+        let monitor = held.and_then(|held| {
+            let shim = held.link.as_ref()?.shim.clone();
+            let attachments = self.journal.record.attachments().cloned().collect();
+            Some(Monitor { shim, definition: held.definition.clone(), attachments })
+        });
+        self.context.monitors.note(self.task(), monitor);
     }
 
     pub(crate) fn task(&self) -> &TaskId {

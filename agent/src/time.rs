@@ -23,6 +23,11 @@ impl BootInstant {
         Self(Duration::new(now.tv_sec as u64, now.tv_nsec as u32))
     }
 
+    /// Since boot.
+    pub(crate) fn as_nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+
     pub(crate) fn after(self, time: Duration) -> Self {
         Self(self.0 + time)
     }

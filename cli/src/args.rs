@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod page;
 
+use crate::detach::DetachKeys;
 use crate::duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ Where the control plane is found: --endpoint, else LIGHTER_ENDPOINT, else the so
 /run/lighter/control.sock, else https://127.0.0.1:7443. Who you are: --key, else LIGHTER_KEY, else
 ~/.config/lighter/admin.pem, else /var/lib/lighter/admin.pem. The socket needs no key.
 
-Exit codes: 0 done, 1 failure, 2 wrong usage, 3 refused or invalid, 4 not found, 5 not available now,
+Exit codes but those of `exec`: 0 done, 1 failure, 2 wrong usage, 3 refused or invalid, 4 not found, 5 not available now,
 6 not permitted. `run --wait` ends with the exit code of the task's essential container; 125 when
 Lighter could not run it, 126 when its program could not be started, 127 when it was not found.
 
@@ -79,6 +80,16 @@ pub enum Command {
     Task(TaskCommand),
     /// The output of a task's containers
     Logs(LogsArgs),
+    /// Run a program in a container
+    Exec(ExecArgs),
+    /// Join the input and output of a container's own program
+    Attach(AttachArgs),
+    /// What containers use now: CPU, memory, network, disk, pressure
+    Top(TopArgs),
+    /// Let no process of a task run until `unpause`
+    Pause(PauseArgs),
+    /// Let a paused task go on
+    Unpause(PauseArgs),
     /// Stop tasks
     Stop(StopArgs),
     /// Nodes (container instances)
@@ -86,6 +97,8 @@ pub enum Command {
     Node(NodeCommand),
     /// What happens in the cluster
     Events(EventsArgs),
+    /// Who looked into or changed which running task
+    Audit(AuditArgs),
     /// Disk use of this node, through its agent's socket
     #[command(subcommand)]
     System(SystemCommand),
@@ -267,6 +280,8 @@ pub struct PsArgs {
 pub enum TaskCommand {
     /// Everything about a task
     Show(OneTask),
+    /// Give a container of a running task other limits, without a restart
+    Update(UpdateArgs),
 }
 
 /// A task: its id, the beginning of it, or the family when one task of it runs.
@@ -276,6 +291,106 @@ pub struct OneTask {
     pub task: String,
     #[arg(long)]
     pub cluster: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXEC_AFTER_HELP)]
+pub struct ExecArgs {
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the program a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// As whom: name, uid, name:group or uid:gid [default: the container's]
+    #[arg(short, long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Where [default: the container's working directory]
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// A variable beside the container's; may be repeated
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub env: Vec<(String, String)>,
+    #[command(flatten)]
+    pub task: OneTask,
+    /// In which container [default: the first essential one]
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+const EXEC_AFTER_HELP: &str = "\
+Ends with the exit code of the program, 128 and the signal when one ended it; 125 when Lighter could
+not run it, 126 when it could not be started, 127 when it was not found. The program ends when this
+command does: it is hung up, and killed after five seconds.
+
+lighter exec -it web -- sh
+lighter exec web -c sidecar -- cat /etc/hosts";
+
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    #[command(flatten)]
+    pub task: OneTask,
+    /// Which container [default: the first essential one]
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// Only look
+    #[arg(long)]
+    pub no_stdin: bool,
+    /// Keys that leave and let the container go on, when it has a terminal
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = DetachKeys::parse)]
+    pub detach_keys: DetachKeys,
+}
+
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Task id, the beginning of it, or a family with one task [default: every task]
+    pub task: Option<String>,
+    #[arg(long)]
+    pub cluster: Option<String>,
+    /// Print once and end
+    #[arg(long)]
+    pub once: bool,
+    /// Between two looks, like 500ms or 2s
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = crate::commands::top::interval)]
+    pub interval: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct PauseArgs {
+    #[command(flatten)]
+    pub task: OneTask,
+}
+
+#[derive(Debug, Args)]
+pub struct UpdateArgs {
+    #[command(flatten)]
+    pub task: OneTask,
+    /// Which container [default: the only one]
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// CPU units, 1024 to a core
+    #[arg(long, value_name = "UNITS", required_unless_present = "memory")]
+    pub cpu: Option<u32>,
+    /// Hard limit in MiB
+    #[arg(long, value_name = "MIB")]
+    pub memory: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Only this task: its id, or the beginning of it; the task may be gone
+    pub task: Option<String>,
+    #[arg(long)]
+    pub cluster: Option<String>,
+    /// Only what this user did
+    #[arg(long)]
+    pub user: Option<String>,
+    /// The newest so many
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    pub limit: u32,
 }
 
 #[derive(Debug, Args)]

@@ -2,12 +2,16 @@
 //! In: `Cli`. Out: an exit code or a failure. Never: does a command's work itself.
 
 mod agent;
+mod attach;
+mod audit;
 mod completion;
 mod control;
 mod dev;
 mod events;
+mod exec;
 mod logs;
 mod node;
+mod pause;
 mod ps;
 mod run;
 mod stop;
@@ -15,6 +19,7 @@ mod system;
 mod task;
 mod task_definition;
 mod token;
+pub mod top;
 
 use crate::args::{
     AgentCommand, Cli, Command, Format, Global, NodeCommand, SystemCommand, TaskCommand, TokenCommand,
@@ -35,6 +40,10 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Control(args) => control::run(args).await?,
         Command::Dev(args) => dev::run(args).await?,
         Command::Run(args) => return run::run(global, args).await,
+        Command::Exec(args) => return Ok(exec::run(global, args).await),
+        Command::Attach(args) => {
+            return attach::run(global, &mut client::connect(global).await?, args).await;
+        }
         Command::Completion { shell } => completion::run(shell)?,
         Command::System(SystemCommand::Df(socket)) => system::df(global, &socket).await?,
         Command::System(SystemCommand::Prune { socket, volumes }) => {
@@ -56,6 +65,11 @@ async fn with_control_plane(global: &Global, command: Command) -> Result<(), Fai
         Command::TaskDefinition(command) => task_definition::run(global, client, command).await,
         Command::Ps(args) => ps::run(global, client, args).await,
         Command::Task(TaskCommand::Show(args)) => task::show(global, client, args).await,
+        Command::Task(TaskCommand::Update(args)) => pause::update(global, client, args).await,
+        Command::Pause(args) => pause::pause(global, client, args).await,
+        Command::Unpause(args) => pause::unpause(global, client, args).await,
+        Command::Top(args) => top::run(global, client, args).await,
+        Command::Audit(args) => audit::run(global, client, args).await,
         Command::Logs(args) => logs::run(global, client, args).await,
         Command::Stop(args) => stop::run(global, client, args).await,
         Command::Node(NodeCommand::Ls { cluster }) => node::ls(global, client, cluster).await,
@@ -68,6 +82,8 @@ async fn with_control_plane(global: &Global, command: Command) -> Result<(), Fai
         | Command::Control(_)
         | Command::Dev(_)
         | Command::Run(_)
+        | Command::Exec(_)
+        | Command::Attach(_)
         | Command::Completion { .. }
         | Command::System(_) => Ok(()),
     }

@@ -175,6 +175,22 @@ fn next_of_status(status: &Status) -> Option<String> {
         "TASK_DEFINITION_INACTIVE" => "lighter task-definition register FILE",
         "TASK_NOT_FOUND" => "lighter ps -a",
         "CONTAINER_NOT_FOUND" => "lighter task show TASK",
+        "TASK_NOT_RUNNING" => "lighter ps shows what runs; its output is still there: lighter logs TASK",
+        "CONTAINER_NOT_RUNNING" => "lighter task show TASK says why; its output: lighter logs TASK",
+        "COMMAND_NOT_FOUND" => {
+            "give the whole path, or a program that the image has: lighter exec TASK -- ls /bin"
+        }
+        "COMMAND_NOT_EXECUTABLE" => {
+            "lighter exec TASK -- ls -l FILE shows its mode; a script needs its interpreter"
+        }
+        "USER_NOT_FOUND" => "give a number: --user 1000:1000",
+        "PATH_NOT_FOUND" => "lighter exec TASK -- ls -la DIRECTORY",
+        "STREAM_LIMIT" => {
+            "end one of the open exec, attach, cp or top; lighter audit shows them as `goes on`"
+        }
+        "AGENT_TOO_OLD" | "NOT_SUPPORTED" => "upgrade the node's agent; lighter node ls shows its version",
+        "STREAM_BROKEN" => "lighter node ls; then try again",
+        "NO_ROOM" => "lighter node ls shows what is free; ask for less, or stop another task",
         "CONTAINER_INSTANCE_NOT_FOUND" | "NODE_NOT_CONNECTED" | "NODE_DID_NOT_ANSWER" => "lighter node ls",
         "CLUSTER_NOT_FOUND" => "name a cluster that exists; `default` always does",
         "UNAUTHENTICATED" | "ACCESS_DENIED" => {

@@ -10,13 +10,16 @@ mod args;
 mod client;
 mod commands;
 mod daemon;
+mod detach;
 mod duration;
 mod failure;
 mod json;
 mod names;
 mod output;
 mod progress;
+mod stream;
 mod table;
+mod terminal;
 mod time;
 mod words;
 

@@ -2,11 +2,14 @@
 //! In: checked values from `convert`, a `Caller`. Out: records and pages. Owns nothing.
 //! Never: a type of the wire contract; never answers from anything but the committed view.
 
+pub mod audit;
 pub mod events;
 pub mod instance;
 pub mod join;
 pub mod logs;
 pub mod page;
+pub mod stats;
+pub mod stream;
 pub mod task;
 pub mod task_definition;
 
@@ -15,6 +18,7 @@ use crate::error::ApiError;
 use crate::identity::ca::Ca;
 use crate::session::logs::LogStreams;
 use crate::session::registry::Sessions;
+use crate::session::streams::Streams;
 use crate::view::{Shown, View};
 use crate::writer::WriterHandle;
 use lighter_model::ids::ClusterName;
@@ -34,6 +38,7 @@ pub struct Context {
     pub environment: Environment,
     pub sessions: Arc<Sessions>,
     pub logs: Arc<LogStreams>,
+    pub streams: Streams,
     pub heartbeat_interval: Duration,
     /// Ends sessions and watchers at shutdown.
     pub stop: CancellationToken,

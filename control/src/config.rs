@@ -36,6 +36,8 @@ pub struct ControlConfig {
     pub events_kept: usize,
     /// Stopped tasks kept beyond the hour that each is kept anyway.
     pub stopped_tasks_kept: usize,
+    /// Audit records kept: who looked into or changed which running task.
+    pub audit_kept: usize,
 }
 
 impl Default for ControlConfig {
@@ -51,6 +53,7 @@ impl Default for ControlConfig {
             placement_reserve_memory_mib: 0,
             events_kept: 4_096,
             stopped_tasks_kept: 1_000,
+            audit_kept: 4_096,
         }
     }
 }

@@ -1,23 +1,26 @@
 //! Between the messages of the user service and our own types; here and in `session::convert` only.
 //! In: requests. Out: commands and filters; and messages from records. Never: decides anything.
 
+use crate::api::audit::{AuditFilter, AuditPage};
 use crate::api::cluster_name;
 use crate::api::events::WatchRequest;
 use crate::api::instance::Filter as InstanceFilter;
 use crate::api::join::{Joined, NewToken, TokenRequest};
 use crate::api::logs::LogsRequest;
 use crate::api::page::{Page, PageRequest};
+use crate::api::stats::StatsRequest;
 use crate::api::task::{Described, Filter as TaskFilter};
 use crate::api::task_definition::Filter as DefinitionFilter;
 use crate::core::record::{
-    ContainerRecord, DefinitionRecord, EventRecord, EventSubject, InstanceSnapshot, PlacementFailure,
-    TaskRecord,
+    AuditRecord, ContainerRecord, DefinitionRecord, EventRecord, EventSubject, InstanceSnapshot,
+    PlacementFailure, TaskRecord,
 };
 use crate::core::run_task::{RunTask, RunTaskAnswer};
 use crate::core::stop_task::StopTask;
+use crate::core::update_task::{Asker, PauseTask, UpdateTask};
 use crate::error::ApiError;
-use crate::identity::layer::{address, node};
-use crate::session::convert::{LogBatch, desired_status, stop_code};
+use crate::identity::layer::{address, asker as caller_name, node};
+use crate::session::convert::{LogBatch, container_resources, desired_status, stop_code};
 use crate::session::run::Identity;
 use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus};
@@ -130,6 +133,39 @@ pub fn logs_request(request: v1::StreamTaskLogsRequest) -> LogsRequest {
     }
 }
 
+/// Who calls, for the audit.
+pub fn asker(extensions: &Extensions) -> Asker {
+    Asker { user: caller_name(extensions), address: address(extensions).to_string() }
+}
+
+pub fn pause_task(asker: Asker, cluster: &str, task: String, paused: bool) -> Result<PauseTask, ApiError> {
+    Ok(PauseTask { asker, cluster: cluster_name(cluster)?, task, paused })
+}
+
+pub fn update_task(asker: Asker, request: v1::UpdateTaskRequest) -> Result<UpdateTask, ApiError> {
+    Ok(UpdateTask {
+        asker,
+        cluster: cluster_name(&request.cluster)?,
+        task: request.task,
+        container: request.container,
+        cpu_units: request.cpu_units,
+        memory_mib: request.memory_mib,
+    })
+}
+
+pub fn stats_request(request: v1::WatchStatsRequest) -> StatsRequest {
+    StatsRequest { cluster: request.cluster, task: request.task, interval_ms: request.interval_ms }
+}
+
+pub fn audit_filter(request: v1::ListAuditRequest) -> AuditFilter {
+    AuditFilter {
+        cluster: request.cluster,
+        task: request.task,
+        user: request.user,
+        page: page_request(request.max_results, request.next_token),
+    }
+}
+
 pub fn watch_request(request: v1::WatchEventsRequest) -> WatchRequest {
     WatchRequest {
         cluster: request.cluster,
@@ -191,6 +227,31 @@ pub fn described_instances(described: Described<InstanceSnapshot>) -> v1::Descri
     v1::DescribeContainerInstancesResponse {
         container_instances: described.found.iter().map(instance).collect(),
         failures: described.failures.into_iter().map(failure).collect(),
+    }
+}
+
+pub fn audit_page(page: AuditPage) -> v1::ListAuditResponse {
+    let records = page.records.iter().map(|record| audit_record(record)).collect();
+    v1::ListAuditResponse { records, next_token: page.next_token }
+}
+
+fn audit_record(record: &AuditRecord) -> v1::AuditRecord {
+    let outcome = record.outcome.as_ref();
+    v1::AuditRecord {
+        sequence: record.sequence,
+        user: record.user.clone(),
+        address: record.address.clone(),
+        action: record.action.clone(),
+        cluster: record.cluster.to_string(),
+        task_id: record.task.clone(),
+        container: record.container.clone(),
+        container_instance_id: record.instance.clone(),
+        command: record.command.clone(),
+        started_at_unix_ms: ms(record.started_at_unix_ms),
+        ended_at_unix_ms: ms_or_zero(outcome.map(|outcome| outcome.ended_at_unix_ms)),
+        result: outcome.map(|outcome| outcome.result.clone()).unwrap_or_default(),
+        bytes_in: outcome.map_or(0, |outcome| outcome.bytes_in),
+        bytes_out: outcome.map_or(0, |outcome| outcome.bytes_out),
     }
 }
 
@@ -260,6 +321,11 @@ pub fn task(record: &TaskRecord) -> v1::Task {
         execution_stopped_at_unix_ms: ms_or_zero(times.execution_stopped_at),
         stopped_at_unix_ms: ms_or_zero(times.stopped_at),
         health_status: health_status(record.health()).into(),
+        paused: record.paused,
+        container_resources: container_resources(record),
+        generation: record.generation.0,
+        settled_generation: record.settled.0,
+        refusal: record.refusal.clone().unwrap_or_default(),
     }
 }
 

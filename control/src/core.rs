@@ -3,6 +3,7 @@
 //! Owns: the state ahead of the store. Never: reads a clock, draws a random number, awaits, uses a
 //! float or walks a HashMap; the same commands at the same moments give the same state.
 
+pub mod audit;
 pub mod definition;
 pub mod instance;
 pub mod join;
@@ -13,6 +14,7 @@ pub mod run_task;
 pub mod state;
 pub mod stop_task;
 pub mod sweep;
+pub mod update_task;
 
 use crate::error::ApiError;
 use mutation::Changes;
@@ -34,11 +36,18 @@ pub struct Settings {
     pub reserve_memory_mib: u64,
     pub events_kept: usize,
     pub stopped_tasks_kept: usize,
+    pub audit_kept: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { reserve_cpu_units: 0, reserve_memory_mib: 0, events_kept: 4_096, stopped_tasks_kept: 1_000 }
+        Self {
+            reserve_cpu_units: 0,
+            reserve_memory_mib: 0,
+            events_kept: 4_096,
+            stopped_tasks_kept: 1_000,
+            audit_kept: 4_096,
+        }
     }
 }
 

@@ -80,6 +80,22 @@ pub enum ApiError {
     NodeDidNotAnswer { instance: String, seconds: u64 },
     #[error("the logs could not be read on the node: {message}")]
     LogsUnreadable { message: String },
+    #[error("there is no stream {stream:?}")]
+    StreamNotFound { stream: String },
+    #[error("{who} has {limit} open streams, which is the most; end one of them first")]
+    StreamLimit { who: String, limit: usize },
+    #[error("task {task} is {status}, not RUNNING; `lighter ps` shows what runs")]
+    TaskNotRunning { task: String, status: String },
+    #[error("the agent of container instance {instance} (version {version}) is too old for this; upgrade it")]
+    AgentTooOld { instance: String, version: String },
+    #[error("container instance {instance} has no room for that ({reason}); see `lighter node ls`")]
+    NoRoom { instance: String, reason: String },
+    #[error("{message}")]
+    StreamFailed { fault: StreamFault, message: String },
+    #[error("the caller went away")]
+    CallerGone,
+    #[error("the node's side of the stream broke off; the node or its agent may have gone away")]
+    StreamBroken,
     #[error("event {after} is too old; the oldest kept is {oldest}: list the state and watch from now on")]
     EventsTooOld { after: u64, oldest: u64 },
     #[error("cut off for reading too slowly; the last event sent was {last}: watch again after it")]
@@ -96,6 +112,54 @@ pub enum ApiError {
     ShuttingDown,
     #[error("internal error: {message}")]
     Internal { message: String },
+}
+
+/// Why a node could not do what a stream was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamFault {
+    TaskNotRunning,
+    ContainerNotRunning,
+    ContainerNotFound,
+    CommandNotFound,
+    CommandNotExecutable,
+    UserNotFound,
+    PathNotFound,
+    NotSupported,
+    Invalid,
+    Other,
+}
+
+impl StreamFault {
+    /// The fault of a node's word; a word of a newer agent is `Other`.
+    pub fn from_reason(reason: &str) -> Self {
+        match reason {
+            "TASK_NOT_RUNNING" => Self::TaskNotRunning,
+            "CONTAINER_NOT_RUNNING" => Self::ContainerNotRunning,
+            "CONTAINER_NOT_FOUND" => Self::ContainerNotFound,
+            "COMMAND_NOT_FOUND" => Self::CommandNotFound,
+            "COMMAND_NOT_EXECUTABLE" => Self::CommandNotExecutable,
+            "USER_NOT_FOUND" => Self::UserNotFound,
+            "PATH_NOT_FOUND" => Self::PathNotFound,
+            "NOT_SUPPORTED" => Self::NotSupported,
+            "INVALID" => Self::Invalid,
+            _ => Self::Other,
+        }
+    }
+
+    fn row(self) -> (Code, &'static str, &'static str) {
+        match self {
+            Self::TaskNotRunning => (Code::FailedPrecondition, "TASK_NOT_RUNNING", CLIENT),
+            Self::ContainerNotRunning => (Code::FailedPrecondition, "CONTAINER_NOT_RUNNING", CLIENT),
+            Self::ContainerNotFound => (Code::NotFound, "CONTAINER_NOT_FOUND", INVALID),
+            Self::CommandNotFound => (Code::NotFound, "COMMAND_NOT_FOUND", CLIENT),
+            Self::CommandNotExecutable => (Code::FailedPrecondition, "COMMAND_NOT_EXECUTABLE", CLIENT),
+            Self::UserNotFound => (Code::NotFound, "USER_NOT_FOUND", CLIENT),
+            Self::PathNotFound => (Code::NotFound, "PATH_NOT_FOUND", CLIENT),
+            Self::NotSupported => (Code::Unimplemented, "NOT_SUPPORTED", CLIENT),
+            Self::Invalid => (Code::InvalidArgument, "INVALID_PARAMETER", INVALID),
+            Self::Other => (Code::Unknown, "STREAM_FAILED", SERVER),
+        }
+    }
 }
 
 /// An address as shown in a message; "a Unix socket" where there is none.
@@ -170,6 +234,14 @@ impl ApiError {
             Self::NodeNotConnected { .. } => (Code::Unavailable, "NODE_NOT_CONNECTED", SERVER),
             Self::NodeDidNotAnswer { .. } => (Code::Unavailable, "NODE_DID_NOT_ANSWER", SERVER),
             Self::LogsUnreadable { .. } => (Code::Unknown, "LOGS_UNREADABLE", SERVER),
+            Self::StreamNotFound { .. } => (Code::NotFound, "STREAM_NOT_FOUND", CLIENT),
+            Self::StreamLimit { .. } => (Code::ResourceExhausted, "STREAM_LIMIT", "LimitExceededException"),
+            Self::TaskNotRunning { .. } => StreamFault::TaskNotRunning.row(),
+            Self::NoRoom { .. } => (Code::ResourceExhausted, "NO_ROOM", CLIENT),
+            Self::AgentTooOld { .. } => (Code::Unimplemented, "AGENT_TOO_OLD", SERVER),
+            Self::StreamFailed { fault, .. } => fault.row(),
+            Self::CallerGone => (Code::Cancelled, "CALLER_GONE", CLIENT),
+            Self::StreamBroken => (Code::Unavailable, "STREAM_BROKEN", SERVER),
             Self::EventsTooOld { .. } => (Code::OutOfRange, "EVENTS_TOO_OLD", CLIENT),
             Self::WatcherTooSlow { .. } => (Code::Aborted, "WATCHER_TOO_SLOW", CLIENT),
             Self::StateReloaded => (Code::Aborted, "STATE_RELOADED", SERVER),

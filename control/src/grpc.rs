@@ -2,7 +2,9 @@
 //! In: requests that have passed the permission table. Out: messages, streams, statuses.
 //! Never: decides anything; never sees a type of the model.
 
-use crate::api::{Context, events, instance, join, logs, task, task_definition};
+mod streams;
+
+use crate::api::{Context, audit, events, instance, join, logs, stats, task, task_definition};
 use crate::convert;
 use crate::error::ApiError;
 use crate::identity::layer::caller;
@@ -141,6 +143,64 @@ impl Lighter for LighterService {
         let events = events.map(|event| event.map(|event| convert::event(&event)).map_err(Status::from));
         Ok(Response::new(Box::pin(events)))
     }
+
+    type ExecStream = Streamed<v1::StreamOutput>;
+
+    async fn exec(&self, request: Request<Streaming<v1::ExecRequest>>) -> Answer<Self::ExecStream> {
+        streams::open(&self.0, request, streams::exec).await
+    }
+
+    type AttachStream = Streamed<v1::StreamOutput>;
+
+    async fn attach(&self, request: Request<Streaming<v1::AttachRequest>>) -> Answer<Self::AttachStream> {
+        streams::open(&self.0, request, streams::attach).await
+    }
+
+    type CopyStream = Streamed<v1::StreamOutput>;
+
+    async fn copy(&self, request: Request<Streaming<v1::CopyRequest>>) -> Answer<Self::CopyStream> {
+        streams::open(&self.0, request, streams::copy).await
+    }
+
+    type WatchStatsStream = Streamed<v1::StatsSample>;
+
+    async fn watch_stats(&self, request: Request<v1::WatchStatsRequest>) -> Answer<Self::WatchStatsStream> {
+        let asker = convert::asker(request.extensions());
+        let stats = stats::watch(&self.0, &asker, convert::stats_request(request.into_inner())).await?;
+        let samples = futures_util::stream::unfold(stats, |mut stats| async move {
+            let sample = stats.next().await?;
+            Some((sample.map_err(Status::from), stats))
+        });
+        Ok(Response::new(Box::pin(samples.take_until(self.0.stop.clone().cancelled_owned()))))
+    }
+
+    async fn pause_task(&self, request: Request<v1::PauseTaskRequest>) -> Answer<v1::PauseTaskResponse> {
+        let asker = convert::asker(request.extensions());
+        let v1::PauseTaskRequest { cluster, task } = request.into_inner();
+        let paused = task::pause(&self.0, convert::pause_task(asker, &cluster, task, true)?).await?;
+        Ok(Response::new(v1::PauseTaskResponse { task: Some(convert::task(&paused)) }))
+    }
+
+    async fn unpause_task(
+        &self,
+        request: Request<v1::UnpauseTaskRequest>,
+    ) -> Answer<v1::UnpauseTaskResponse> {
+        let asker = convert::asker(request.extensions());
+        let v1::UnpauseTaskRequest { cluster, task } = request.into_inner();
+        let goes_on = task::pause(&self.0, convert::pause_task(asker, &cluster, task, false)?).await?;
+        Ok(Response::new(v1::UnpauseTaskResponse { task: Some(convert::task(&goes_on)) }))
+    }
+
+    async fn update_task(&self, request: Request<v1::UpdateTaskRequest>) -> Answer<v1::UpdateTaskResponse> {
+        let asker = convert::asker(request.extensions());
+        let updated = task::update(&self.0, convert::update_task(asker, request.into_inner())?).await?;
+        Ok(Response::new(v1::UpdateTaskResponse { task: Some(convert::task(&updated)) }))
+    }
+
+    async fn list_audit(&self, request: Request<v1::ListAuditRequest>) -> Answer<v1::ListAuditResponse> {
+        let page = audit::list(&self.0, &convert::audit_filter(request.into_inner()))?;
+        Ok(Response::new(convert::audit_page(page)))
+    }
 }
 
 #[tonic::async_trait]
@@ -164,6 +224,12 @@ impl Node for NodeService {
         // The answer begins at once, so that an agent may wait for it before its hello.
         tokio::spawn(run::serve(self.0.clone(), me, incoming, out));
         Ok(Response::new(ReceiverStream::new(answers)))
+    }
+
+    type StreamStream = Streamed<v1::ControlFrame>;
+
+    async fn stream(&self, request: Request<Streaming<v1::NodeFrame>>) -> Answer<Self::StreamStream> {
+        streams::answered(&self.0, request).await
     }
 
     async fn send_logs(

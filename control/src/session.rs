@@ -10,3 +10,4 @@ pub mod logs;
 pub mod monitor;
 pub mod registry;
 pub mod run;
+pub mod streams;

@@ -5,6 +5,7 @@
 use crate::api::{Context, DEFAULT_CLUSTER, join};
 use crate::config::{ConfigError, ControlConfig, PlaintextListen};
 use crate::core::Settings;
+use crate::core::audit::AuditAbandoned;
 use crate::core::instance::EnsureClusters;
 use crate::environment::Environment;
 use crate::error::ApiError;
@@ -13,7 +14,7 @@ use crate::identity::ca::{Ca, CaError};
 use crate::identity::files::make_private_dir;
 use crate::identity::layer::AccessLayer;
 use crate::listen::{Acceptors, Connection, ListenError, tls_config};
-use crate::session::{logs::LogStreams, monitor, registry::Sessions};
+use crate::session::{logs::LogStreams, monitor, registry::Sessions, streams::Streams};
 use crate::store::redb::RedbStore;
 use crate::store::{Store, StoreError};
 use crate::view::View;
@@ -145,6 +146,7 @@ impl Control {
             environment,
             sessions: Arc::new(Sessions::new(config.heartbeat_interval())),
             logs: Arc::new(LogStreams::default()),
+            streams: Streams::default(),
             heartbeat_interval: config.heartbeat_interval(),
             stop: CancellationToken::new(),
         };
@@ -179,6 +181,7 @@ fn settings(config: &ControlConfig) -> Settings {
         reserve_memory_mib: config.placement_reserve_memory_mib,
         events_kept: config.events_kept,
         stopped_tasks_kept: config.stopped_tasks_kept,
+        audit_kept: config.audit_kept,
     }
 }
 
@@ -186,7 +189,8 @@ async fn make_clusters(context: &Context, config: &ControlConfig) -> Result<(), 
     let failed = |source| StartError::Clusters { source };
     let mut clusters = vec![crate::api::cluster_name(DEFAULT_CLUSTER).map_err(failed)?];
     clusters.extend(config.clusters.iter().cloned());
-    context.writer.submit(EnsureClusters { clusters }).await.map_err(failed)
+    context.writer.submit(EnsureClusters { clusters }).await.map_err(failed)?;
+    context.writer.submit(AuditAbandoned).await.map_err(failed)
 }
 
 async fn listen(

@@ -72,6 +72,13 @@ impl Node for ControlPlane {
     ) -> Result<Response<Self::SessionStream>, Status> {
         Err(Status::unimplemented(""))
     }
+    type StreamStream = ReceiverStream<Result<v1::ControlFrame, Status>>;
+    async fn stream(
+        &self,
+        _: Request<Streaming<v1::NodeFrame>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
     async fn send_logs(
         &self,
         _: Request<Streaming<v1::SendLogsRequest>>,

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// The one version of the protocol this agent speaks.
 const PROTOCOL: u32 = 1;
+/// Answers OpenStream.
+const STREAMS_FEATURE: &str = "streams";
 const HEARTBEAT_MS_DEFAULT: u64 = 5_000;
 
 /// Which field of a message makes no sense.
@@ -52,12 +54,18 @@ pub(super) struct LogRequest {
 }
 
 /// A message of the control plane.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Received {
     Hello(ControlHello),
     HeartbeatAnswer,
-    ManifestChunk { revision: u64, assignments: Vec<Assignment>, last: bool },
+    ManifestChunk {
+        revision: u64,
+        assignments: Vec<Assignment>,
+        last: bool,
+    },
     OpenLogStream(LogRequest),
+    /// Read where it is served, so that an order this agent does not know is refused alone.
+    OpenStream(v1::OpenStream),
     Message(Inbound),
 }
 
@@ -97,6 +105,7 @@ pub(super) fn received(message: v1::ControlMessage) -> Result<Received, ConvertE
             Received::Message(Inbound::StopConfirmed(each.collect::<Result<_, _>>()?))
         }
         Control::OpenLogStream(open) => Received::OpenLogStream(log_request(open)?),
+        Control::OpenStream(open) => Received::OpenStream(open),
     })
 }
 
@@ -179,7 +188,7 @@ pub(super) fn hello(facts: &NodeFacts, core: &HelloFacts) -> v1::NodeMessage {
     });
     node(Node::Hello(v1::NodeHello {
         protocol: Some(v1::ProtocolRange { min: PROTOCOL, max: PROTOCOL }),
-        features: Vec::new(),
+        features: vec![STREAMS_FEATURE.to_owned()],
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: facts.boot_id.clone(),
         agent_run_id: facts.run_id.clone(),

@@ -5,7 +5,7 @@
 //! left, because what it says next means nothing.
 
 use super::convert::{self, ControlHello, ConvertError, Received};
-use super::{Session, logs};
+use super::{Session, logs, streams};
 use crate::errors::chain;
 use crate::reconcile::{CoreInput, Inbound, LowerTerm, Outbound};
 use crate::time::{BootInstant, sleep_until};
@@ -137,12 +137,21 @@ impl<'a> Link<'a> {
             Received::OpenLogStream(request) => {
                 let source = logs::LogSource {
                     endpoint: self.session.endpoint.clone(),
-                    runtime: self.session.runtime.clone(),
+                    runtime: self.session.context.facilities.runtime.clone(),
                     reconciler: self.session.reconciler.clone(),
                     leaving: self.session.leaving.clone(),
                 };
                 // Ends with its log, or when the control plane or the agent leaves.
                 tokio::spawn(logs::send(source, request));
+                Inbound::Nothing
+            }
+            Received::OpenStream(open) => {
+                let source = streams::StreamSource {
+                    endpoint: self.session.endpoint.clone(),
+                    context: self.session.context.clone(),
+                };
+                // Ends with what it was opened for, or when the control plane or the agent leaves.
+                tokio::spawn(streams::serve(source, open));
                 Inbound::Nothing
             }
             Received::Message(inbound) => inbound,

@@ -53,6 +53,7 @@ impl TaskActor {
                     // An order that came meanwhile is found on the next turn.
                     if let Some(link) = link {
                         held.link = link;
+                        self.note_monitor(Some(&held));
                     } else if let Some(order) = self.stop_order() {
                         self.journal.stopping(order.code, order.reason);
                         held.link = None;

@@ -52,7 +52,34 @@ pub(super) struct State {
     pub heartbeats: u64,
     pub log_lines: Vec<v1::LogLine>,
     pub log_streams_ended: u32,
+    /// Data streams asked for and not answered yet.
+    streams: BTreeMap<String, DataEnds>,
     live: Option<Live>,
+}
+
+/// The agent's ends of a data stream.
+struct DataEnds {
+    input: mpsc::Receiver<v1::StreamInput>,
+    output: mpsc::Sender<v1::StreamOutput>,
+}
+
+/// The person's ends; dropping it is going away.
+pub(super) struct DataStream {
+    input: mpsc::Sender<v1::StreamInput>,
+    output: mpsc::Receiver<v1::StreamOutput>,
+}
+
+impl DataStream {
+    pub(super) fn send(&self, input: v1::stream_input::Input) {
+        self.input.blocking_send(v1::StreamInput { input: Some(input) }).unwrap();
+    }
+
+    /// The next frame; `None` when the agent has closed.
+    pub(super) fn next(&mut self) -> Option<v1::stream_output::Output> {
+        let wait = async { tokio::time::timeout(DEADLINE, self.output.recv()).await };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(wait).expect("no frame came")?.output
+    }
 }
 
 #[derive(Clone)]
@@ -81,6 +108,7 @@ impl Control {
             heartbeats: 0,
             log_lines: Vec::new(),
             log_streams_ended: 0,
+            streams: BTreeMap::new(),
             live: None,
         };
         let socket = dir.join("control.sock");
@@ -138,6 +166,30 @@ impl Control {
                 live.push(message);
             }
         });
+    }
+
+    /// Asks the agent for a data stream.
+    pub(super) fn open_stream(
+        &self,
+        task: &str,
+        container: &str,
+        order: v1::stream_order::Order,
+    ) -> DataStream {
+        let ((input, agent_input), (agent_output, output)) = (mpsc::channel(1), mpsc::channel(1));
+        let stream_id = self.with(|state| {
+            state.revision += 1;
+            let id = format!("data-{}", state.revision);
+            state.streams.insert(id.clone(), DataEnds { input: agent_input, output: agent_output });
+            id
+        });
+        self.push(Message::OpenStream(v1::OpenStream {
+            stream_id,
+            task_id: task.to_owned(),
+            container: container.to_owned(),
+            order: Some(v1::StreamOrder { order: Some(order) }),
+            user: "admin".to_owned(),
+        }));
+        DataStream { input, output }
     }
 
     pub(super) fn wait<T>(&self, what: &str, look: impl Fn(&State) -> Option<T>) -> T {
@@ -296,6 +348,40 @@ impl Node for Control {
             control.with(|state| state.greet(live, hello));
             while let Ok(Some(message)) = messages.message().await {
                 control.with(|state| state.take(message.message.unwrap()));
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receive)))
+    }
+
+    type StreamStream = ReceiverStream<Result<v1::ControlFrame, Status>>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<v1::NodeFrame>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let mut frames = request.into_inner();
+        let first = frames.message().await?.unwrap();
+        let ends = self.with(|state| state.streams.remove(&first.stream_id)).unwrap();
+        let DataEnds { mut input, output } = ends;
+        let (send, receive) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let taking = async {
+                while let Ok(Some(frame)) = frames.message().await {
+                    if let Some(said) = frame.output
+                        && output.send(said).await.is_err()
+                    {
+                        return;
+                    }
+                }
+            };
+            let giving = async {
+                while let Some(input) = input.recv().await {
+                    let _ = send.send(Ok(v1::ControlFrame { input: Some(input) })).await;
+                }
+            };
+            tokio::select! {
+                () = taking => {}
+                () = giving => {}
             }
         });
         Ok(Response::new(ReceiverStream::new(receive)))

@@ -2,6 +2,7 @@
 //! without any. In: the steps of a task's life. Out: the answers of the user-facing service.
 
 use lighter_proto::v1::lighter_server::{Lighter, LighterServer};
+use lighter_proto::v1::stream_output::Output;
 use lighter_proto::v1::{self, event::Subject};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -9,7 +10,7 @@ use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// What the server knows and what it was asked.
 #[derive(Default)]
@@ -93,6 +94,10 @@ impl Scripted {
 struct Service {
     state: Arc<Mutex<State>>,
     events: broadcast::Sender<v1::Task>,
+}
+
+fn frame(output: Output) -> v1::StreamOutput {
+    v1::StreamOutput { output: Some(output) }
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -207,6 +212,70 @@ impl Lighter for Service {
         &self,
         _: Request<v1::CreateJoinTokenRequest>,
     ) -> Answer<v1::CreateJoinTokenResponse> {
+        not_scripted()
+    }
+
+    type ExecStream = ReceiverStream<Result<v1::StreamOutput, Status>>;
+    /// A terminal that says what it was told: sizes and keys; `q` ends it with 7.
+    async fn exec(&self, request: Request<Streaming<v1::ExecRequest>>) -> Answer<Self::ExecStream> {
+        use v1::exec_request::Message;
+        use v1::stream_input::Input;
+        let mut messages = request.into_inner();
+        let Some(Message::Start(start)) = messages.message().await?.unwrap().message else {
+            return Err(Status::invalid_argument("no start"));
+        };
+        let order = start.order.unwrap();
+        let (sender, receiver) = tokio::sync::mpsc::channel(64);
+        let say = |text: String| Ok(frame(Output::Stdout(text.into_bytes())));
+        sender.send(Ok(frame(Output::Started(v1::StreamStarted::default())))).await.unwrap();
+        if let Some(size) = &order.terminal {
+            sender.send(say(format!("began {}x{}\r\n", size.rows, size.columns))).await.unwrap();
+        }
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = messages.message().await {
+                let Some(Message::Input(input)) = message.message else { return };
+                let (text, end) = match input.input {
+                    Some(Input::Data(data)) => (format!("got {data:?}\r\n"), data.contains(&b'q')),
+                    Some(Input::Resize(size)) => (format!("size {}x{}\r\n", size.rows, size.columns), false),
+                    Some(Input::Signal(signal)) => (format!("signal {signal}\r\n"), false),
+                    Some(Input::DataEnd(_)) | None => ("end\r\n".to_owned(), true),
+                };
+                let _ = sender.send(say(text)).await;
+                if end {
+                    let result = Some(v1::stream_ended::Result::Exited(7));
+                    let _ = sender.send(Ok(frame(Output::Ended(v1::StreamEnded { result })))).await;
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    type AttachStream = ReceiverStream<Result<v1::StreamOutput, Status>>;
+    async fn attach(&self, _: Request<Streaming<v1::AttachRequest>>) -> Answer<Self::AttachStream> {
+        not_scripted()
+    }
+
+    type CopyStream = ReceiverStream<Result<v1::StreamOutput, Status>>;
+    async fn copy(&self, _: Request<Streaming<v1::CopyRequest>>) -> Answer<Self::CopyStream> {
+        not_scripted()
+    }
+
+    type WatchStatsStream = ReceiverStream<Result<v1::StatsSample, Status>>;
+    async fn watch_stats(&self, _: Request<v1::WatchStatsRequest>) -> Answer<Self::WatchStatsStream> {
+        not_scripted()
+    }
+
+    async fn pause_task(&self, _: Request<v1::PauseTaskRequest>) -> Answer<v1::PauseTaskResponse> {
+        not_scripted()
+    }
+    async fn unpause_task(&self, _: Request<v1::UnpauseTaskRequest>) -> Answer<v1::UnpauseTaskResponse> {
+        not_scripted()
+    }
+    async fn update_task(&self, _: Request<v1::UpdateTaskRequest>) -> Answer<v1::UpdateTaskResponse> {
+        not_scripted()
+    }
+    async fn list_audit(&self, _: Request<v1::ListAuditRequest>) -> Answer<v1::ListAuditResponse> {
         not_scripted()
     }
 }

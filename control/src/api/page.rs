@@ -52,12 +52,17 @@ impl PageRequest {
     }
 }
 
+/// Names the last entry shown.
+pub fn token(key: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(key)
+}
+
 /// Fills a page from keys that begin after the last page.
 pub fn fill(keys: impl Iterator<Item = String>, limit: usize) -> Page {
     let mut keys = keys.peekable();
     let items: Vec<String> = keys.by_ref().take(limit).collect();
     let next_token = match (items.last(), keys.peek()) {
-        (Some(last), Some(_)) => BASE64_URL_SAFE_NO_PAD.encode(last),
+        (Some(last), Some(_)) => token(last),
         _ => String::new(),
     };
     Page { items, next_token }

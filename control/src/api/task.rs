@@ -1,4 +1,4 @@
-//! RunTask, StopTask, ListTasks, DescribeTasks.
+//! RunTask, StopTask, PauseTask, UpdateTask, ListTasks, DescribeTasks.
 //! In: checked requests. Out: task records, pages, failures. Never: shows a task before it is durable.
 
 use super::page::{Page, PageRequest, fill};
@@ -7,6 +7,7 @@ use crate::core::instance::find_instance;
 use crate::core::record::{PlacementFailure, TaskRecord};
 use crate::core::run_task::{RunTask, RunTaskAnswer};
 use crate::core::stop_task::{StopTask, find_task};
+use crate::core::update_task::{PauseTask, UpdateTask};
 use crate::error::ApiError;
 use lighter_model::ids::TaskId;
 use lighter_model::status::DesiredStatus;
@@ -23,6 +24,16 @@ pub async fn run(context: &Context, request: RunTask) -> Result<RunTaskAnswer, A
 
 /// Wants a task stopped.
 pub async fn stop(context: &Context, request: StopTask) -> Result<Arc<TaskRecord>, ApiError> {
+    context.writer.submit(request).await
+}
+
+/// Pauses a task, or lets it go on.
+pub async fn pause(context: &Context, request: PauseTask) -> Result<Arc<TaskRecord>, ApiError> {
+    context.writer.submit(request).await
+}
+
+/// Gives a container of a running task other limits.
+pub async fn update(context: &Context, request: UpdateTask) -> Result<Arc<TaskRecord>, ApiError> {
     context.writer.submit(request).await
 }
 

@@ -3,7 +3,7 @@
 //! Never: a change of memory that is not a change of the store as well.
 
 use crate::core::record::{
-    ClientTokenRecord, ClusterRecord, DefinitionRecord, EventRecord, EventSubject, FamilyRecord,
+    AuditRecord, ClientTokenRecord, ClusterRecord, DefinitionRecord, EventRecord, EventSubject, FamilyRecord,
     InstanceRecord, JoinTokenRecord, MetaRecord, TaskRecord, encode,
 };
 use crate::core::state::State;
@@ -27,6 +27,8 @@ pub enum Mutation {
     JoinTokenGone(String),
     Event(Arc<EventRecord>),
     EventGone(u64),
+    Audit(Arc<AuditRecord>),
+    AuditGone(u64),
 }
 
 /// Keys of the store, by kind; within a kind they sort by creation where creation has an order.
@@ -58,6 +60,9 @@ pub mod key {
     pub fn event(sequence: u64) -> String {
         format!("event/{sequence:016x}")
     }
+    pub fn audit(sequence: u64) -> String {
+        format!("audit/{sequence:016x}")
+    }
 }
 
 impl Mutation {
@@ -77,6 +82,8 @@ impl Mutation {
             Self::JoinTokenGone(id) => (key::join_token(id), None),
             Self::Event(record) => (key::event(record.sequence), Some(encode(record)?)),
             Self::EventGone(sequence) => (key::event(*sequence), None),
+            Self::Audit(record) => (key::audit(record.sequence), Some(encode(record)?)),
+            Self::AuditGone(sequence) => (key::audit(*sequence), None),
         })
     }
 }

@@ -2,6 +2,7 @@
 //! In: records. Out: keys that sort by creation, and bytes; and back.
 //! Never: a type of the wire contract; a newer format than ours is refused, not guessed.
 
+use lighter_model::adjust::ContainerResources;
 use lighter_model::exit::ContainerExit;
 use lighter_model::health::{ContainerHealth, HealthStatus, task_health};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, ContainerName, Family, Generation};
@@ -180,6 +181,48 @@ pub struct TaskRecord {
     /// What it takes of its node until it is STOPPED.
     pub resources: Resources,
     pub times: TaskTimes,
+    /// No process of it is to run.
+    #[serde(default)]
+    pub paused: bool,
+    /// Of the last change of pause or limits that is in force on the node, or was refused there.
+    #[serde(default)]
+    pub settled: Generation,
+    /// Why that one was refused.
+    #[serde(default)]
+    pub refusal: Option<String>,
+    /// Limits in place of the definition's.
+    #[serde(default)]
+    pub container_resources: Vec<ContainerResources>,
+}
+
+/// Who looked into or changed a running task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    pub sequence: u64,
+    pub user: String,
+    /// Where the user called from.
+    pub address: String,
+    /// exec, attach, copy-in, copy-out, stats, pause, unpause, update.
+    pub action: String,
+    pub cluster: ClusterName,
+    /// Empty: every task of the cluster.
+    pub task: String,
+    pub container: String,
+    pub instance: String,
+    pub command: Vec<String>,
+    pub started_at_unix_ms: u64,
+    /// Nothing while it goes on.
+    pub outcome: Option<AuditOutcome>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditOutcome {
+    pub ended_at_unix_ms: u64,
+    /// `exited 0`, `signaled 9`, `done`, `failed: …`, `cut off: …`.
+    pub result: String,
+    /// To the container.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
 }
 
 impl TaskRecord {

@@ -61,6 +61,8 @@ fn merge(old: &TaskRecord, report: TaskReport, now_ms: u64) -> TaskRecord {
     }
     task.stop_code = old.stop_code.or(report.stop_code);
     task.stopped_reason = old.stopped_reason.clone().or(report.stopped_reason);
+    task.settled = report.settled;
+    task.refusal = report.refusal;
     let times = &mut task.times;
     times.pull_started_at = report.pull_started_at_unix_ms.or(times.pull_started_at);
     times.pull_stopped_at = report.pull_stopped_at_unix_ms.or(times.pull_stopped_at);

@@ -159,6 +159,10 @@ impl RunTask {
             report_sequence: 0,
             resources,
             times: TaskTimes { created_at: now, ..TaskTimes::default() },
+            paused: false,
+            settled: Generation::default(),
+            refusal: None,
+            container_resources: Vec::new(),
         }
     }
 }

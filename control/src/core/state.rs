@@ -4,8 +4,8 @@
 
 use crate::core::mutation::Mutation;
 use crate::core::record::{
-    ClientTokenRecord, ClusterRecord, DefinitionRecord, EventRecord, FamilyRecord, InstanceRecord,
-    InstanceSnapshot, JoinTokenRecord, MetaRecord, RecordError, TaskRecord, decode,
+    AuditRecord, ClientTokenRecord, ClusterRecord, DefinitionRecord, EventRecord, FamilyRecord,
+    InstanceRecord, InstanceSnapshot, JoinTokenRecord, MetaRecord, RecordError, TaskRecord, decode,
 };
 use lighter_model::ids::{ClusterName, ContainerInstanceId, Family, TaskDefinitionId, TaskId};
 use lighter_model::resources::{HostPort, Resources};
@@ -25,6 +25,7 @@ pub struct State {
     pub client_tokens: BTreeMap<(ClusterName, String), Arc<ClientTokenRecord>>,
     pub join_tokens: BTreeMap<String, Arc<JoinTokenRecord>>,
     pub events: BTreeMap<u64, Arc<EventRecord>>,
+    pub audit: BTreeMap<u64, Arc<AuditRecord>>,
     ledger: BTreeMap<ContainerInstanceId, Reserved>,
     stopped: BTreeSet<(u64, TaskId)>,
 }
@@ -99,6 +100,10 @@ impl State {
             Mutation::Event(record) => put(&mut self.events, record.sequence, record),
             Mutation::EventGone(sequence) => {
                 self.events.remove(sequence);
+            }
+            Mutation::Audit(record) => put(&mut self.audit, record.sequence, record),
+            Mutation::AuditGone(sequence) => {
+                self.audit.remove(sequence);
             }
         }
     }
@@ -220,6 +225,7 @@ fn read(key: &str, value: &[u8]) -> Result<Mutation, RecordError> {
         "client-token" => Mutation::ClientToken(Arc::new(decode(key, value)?)),
         "join-token" => Mutation::JoinToken(Arc::new(decode(key, value)?)),
         "event" => Mutation::Event(Arc::new(decode(key, value)?)),
+        "audit" => Mutation::Audit(Arc::new(decode(key, value)?)),
         _ => return Err(RecordError::UnknownKind { key: key.to_owned() }),
     })
 }

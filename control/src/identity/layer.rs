@@ -59,6 +59,14 @@ pub fn caller(extensions: &Extensions) -> Caller {
     extensions.get::<Peer>().map_or(Caller::Anonymous, |peer| peer.caller.clone())
 }
 
+/// The name of the calling user; the permission table has let nobody else through.
+pub fn asker(extensions: &Extensions) -> String {
+    match caller(extensions) {
+        Caller::User { name } => name,
+        other => other.to_string(),
+    }
+}
+
 /// Where a request came from.
 pub fn address(extensions: &Extensions) -> SocketAddrText {
     SocketAddrText(extensions.get::<Peer>().and_then(|peer| peer.address))

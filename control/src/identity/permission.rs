@@ -34,9 +34,17 @@ pub fn access(method: Method) -> Rule {
         | Method::LighterDescribeContainerInstances
         | Method::LighterCreateJoinToken
         | Method::LighterStreamTaskLogs
-        | Method::LighterWatchEvents => Rule::User,
+        | Method::LighterWatchEvents
+        | Method::LighterExec
+        | Method::LighterAttach
+        | Method::LighterCopy
+        | Method::LighterWatchStats
+        | Method::LighterPauseTask
+        | Method::LighterUnpauseTask
+        | Method::LighterUpdateTask
+        | Method::LighterListAudit => Rule::User,
         Method::NodeJoin => Rule::Anyone,
-        Method::NodeSession | Method::NodeSendLogs => Rule::Node,
+        Method::NodeSession | Method::NodeSendLogs | Method::NodeStream => Rule::Node,
         Method::AgentGetAgentStatus
         | Method::AgentListLocalTasks
         | Method::AgentGetDiskUsage

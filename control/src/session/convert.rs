@@ -3,9 +3,10 @@
 
 use super::hello::Hello;
 use super::logs::LogRequest;
+use super::streams::{Said, StreamRequest};
 use crate::core::instance::NodeFacts;
 use crate::core::record::{DefinitionRecord, TaskRecord};
-use crate::error::ApiError;
+use crate::error::{ApiError, StreamFault};
 use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus};
 use lighter_model::ids::{Generation, IdError, TaskId};
@@ -19,6 +20,14 @@ use std::collections::BTreeSet;
 
 /// Lines as they travel.
 pub type LogBatch = Vec<v1::LogLine>;
+/// What a person sends on a stream, as it travels.
+pub type StreamInput = v1::StreamInput;
+/// What a node sends on a stream, as it travels.
+pub type StreamOutput = v1::StreamOutput;
+/// What a stream is for, as it travels.
+pub type StreamOrder = v1::StreamOrder;
+/// Counters of a node's containers, as they travel.
+pub type StatsSample = v1::StatsSample;
 /// What is sent to a node.
 pub type Outgoing = v1::ControlMessage;
 
@@ -69,6 +78,7 @@ fn read_hello(hello: v1::NodeHello) -> Result<Hello, ApiError> {
         agent_version: hello.agent_version,
         boot_id: hello.boot_id,
         run_id: hello.agent_run_id,
+        features: hello.features,
         term: hello.term,
         incarnation: hello.incarnation,
         revision: hello.revision,
@@ -305,8 +315,20 @@ fn assignment(task: &TaskRecord) -> v1::Assignment {
         stop_reason: task.stopped_reason.clone().filter(|_| stopped).unwrap_or_default(),
         forget: task.last == TaskStatus::Stopped,
         group: task.group.clone(),
-        ..v1::Assignment::default()
+        paused: task.paused,
+        container_resources: container_resources(task),
     }
+}
+
+/// Limits in place of the definition's, on the wire.
+pub fn container_resources(task: &TaskRecord) -> Vec<v1::ContainerResources> {
+    let resources = task.container_resources.iter();
+    let resources = resources.map(|wanted| v1::ContainerResources {
+        container: wanted.container.to_string(),
+        cpu_units: wanted.cpu_units,
+        memory_mib: wanted.memory_mib,
+    });
+    resources.collect()
 }
 
 /// Cuts items into messages of at most 256 KiB; always at least one.
@@ -380,4 +402,76 @@ pub fn open_log_stream(request: LogRequest) -> Outgoing {
         tail_lines: request.tail_lines,
         since_unix_ms: request.since_unix_ms,
     }))
+}
+
+pub fn open_stream(request: StreamRequest) -> Outgoing {
+    outgoing(Body::OpenStream(v1::OpenStream {
+        stream_id: request.stream_id,
+        task_id: request.task,
+        container: request.container,
+        order: Some(request.order),
+        user: request.user,
+    }))
+}
+
+/// Bytes of a person's frame.
+pub fn input_bytes(input: &StreamInput) -> usize {
+    match &input.input {
+        Some(v1::stream_input::Input::Data(data)) => data.len(),
+        _ => 0,
+    }
+}
+
+/// Bytes of a node's frame; empty when it is of another kind.
+pub fn data(output: &StreamOutput) -> &[u8] {
+    use v1::stream_output::Output;
+    match &output.output {
+        Some(Output::Stdout(data) | Output::Stderr(data)) => data,
+        _ => &[],
+    }
+}
+
+/// What a node's frame is. An empty one, or one of a newer agent, counts as nothing said.
+pub fn said(output: &StreamOutput) -> Said {
+    use v1::stream_output::Output;
+    match &output.output {
+        Some(Output::Started(_)) => Said::Started,
+        Some(Output::Stats(_)) => Said::Stats,
+        Some(Output::Stdout(_) | Output::Stderr(_)) | None => Said::Data(data(output).len()),
+        Some(Output::Ended(ended)) => Said::Ended { result: stream_result(ended) },
+    }
+}
+
+fn stream_result(ended: &v1::StreamEnded) -> Result<String, ApiError> {
+    use v1::stream_ended::Result as Wire;
+    match ended.result.as_ref().ok_or_else(|| wrong("a stream ended without a result"))? {
+        Wire::Exited(code) => Ok(format!("exited {code}")),
+        Wire::Signaled(signal) => Ok(format!("signaled {signal}")),
+        Wire::Done(_) => Ok("done".to_owned()),
+        Wire::Failed(failure) => Err(ApiError::StreamFailed {
+            fault: StreamFault::from_reason(&failure.reason),
+            message: failure.message.clone(),
+        }),
+    }
+}
+
+/// The sample of a frame that holds one, as that of the node that sent it.
+pub fn stats(output: StreamOutput, instance: &str) -> Option<StatsSample> {
+    let Some(v1::stream_output::Output::Stats(mut sample)) = output.output else { return None };
+    sample.container_instance_id = instance.to_owned();
+    for container in &mut sample.containers {
+        container.container_instance_id = instance.to_owned();
+    }
+    Some(sample)
+}
+
+/// Asks for counters.
+pub fn stats_order(interval_ms: u32) -> StreamOrder {
+    StreamOrder { order: Some(v1::stream_order::Order::Stats(v1::StatsOrder { interval_ms })) }
+}
+
+/// Asks an agent a question.
+pub fn query(topic: &str, argument_json: &str) -> StreamOrder {
+    let order = v1::QueryOrder { topic: topic.to_owned(), argument_json: argument_json.to_owned() };
+    StreamOrder { order: Some(v1::stream_order::Order::Query(order)) }
 }

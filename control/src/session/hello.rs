@@ -21,6 +21,8 @@ pub struct Hello {
     pub boot_id: String,
     /// Random for each start of the agent.
     pub run_id: String,
+    /// What the agent can do beyond the protocol's version.
+    pub features: Vec<String>,
     /// The highest term, incarnation and revision the node has seen; 0 or empty at first.
     pub term: u64,
     pub incarnation: String,

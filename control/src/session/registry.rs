@@ -3,6 +3,7 @@
 //! Never: lets two agents speak for one identity: the second is refused while the first lives.
 
 use super::logs::LogRequest;
+use super::streams::StreamRequest;
 use crate::error::{ApiError, SocketAddrText};
 use lighter_model::ids::ContainerInstanceId;
 use std::collections::BTreeMap;
@@ -12,18 +13,36 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Log streams asked of one node and not yet passed on; more than these at once are refused.
-const LOG_REQUESTS: usize = 64;
+/// Requests of one node not yet passed on; more than these at once are refused.
+const REQUESTS: usize = 64;
+
+/// The word in a node's hello that says it can answer an OpenStream.
+pub const STREAMS_FEATURE: &str = "streams";
+
+/// What a node is asked for on its session, to be answered on another connection.
+#[derive(Debug)]
+pub enum NodeRequest {
+    Logs(LogRequest),
+    Stream(StreamRequest),
+}
+
+/// What a node says of itself that its session is known by.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    pub run_id: String,
+    pub agent_version: String,
+    pub features: Vec<String>,
+}
 
 /// Heartbeats that may be missed before a node counts as away.
 pub const MISSED_HEARTBEATS: u32 = 3;
 
 struct Live {
     serial: u64,
-    run_id: String,
+    about: About,
     address: SocketAddrText,
     cancel: CancellationToken,
-    logs: mpsc::Sender<LogRequest>,
+    requests: mpsc::Sender<NodeRequest>,
 }
 
 #[derive(Default)]
@@ -45,7 +64,7 @@ pub struct Place {
     serial: u64,
     /// Cancelled when another session of the same agent takes over.
     pub cancel: CancellationToken,
-    pub logs: mpsc::Receiver<LogRequest>,
+    pub requests: mpsc::Receiver<NodeRequest>,
 }
 
 impl Sessions {
@@ -69,14 +88,14 @@ impl Sessions {
     pub fn begin(
         &self,
         instance: &ContainerInstanceId,
-        run_id: &str,
+        about: About,
         address: SocketAddrText,
     ) -> Result<Place, ApiError> {
         let mut inner = self.inner();
         let heard = inner.heard.get(instance).copied();
         if let Some(live) = inner.live.get(instance) {
             let silent = heard.is_none_or(|heard| heard.elapsed() >= self.silence_limit);
-            if live.run_id != run_id && !silent {
+            if live.about.run_id != about.run_id && !silent {
                 return Err(ApiError::SessionExists {
                     instance: instance.to_string(),
                     holder: live.address,
@@ -87,14 +106,14 @@ impl Sessions {
         }
         inner.serial += 1;
         let serial = inner.serial;
-        let (sender, logs) = mpsc::channel(LOG_REQUESTS);
+        let (sender, requests) = mpsc::channel(REQUESTS);
         let cancel = CancellationToken::new();
         inner.live.insert(
             instance.clone(),
-            Live { serial, run_id: run_id.to_owned(), address, cancel: cancel.clone(), logs: sender },
+            Live { serial, about, address, cancel: cancel.clone(), requests: sender },
         );
         inner.heard.insert(instance.clone(), Instant::now());
-        Ok(Place { serial, cancel, logs })
+        Ok(Place { serial, cancel, requests })
     }
 
     /// The node said something.
@@ -118,6 +137,28 @@ impl Sessions {
 
     /// Passes a log request to the node's session; `false` when it has none.
     pub fn ask_for_logs(&self, instance: &ContainerInstanceId, request: LogRequest) -> bool {
-        self.inner().live.get(instance).is_some_and(|live| live.logs.try_send(request).is_ok())
+        let request = NodeRequest::Logs(request);
+        self.inner().live.get(instance).is_some_and(|live| live.requests.try_send(request).is_ok())
+    }
+
+    /// Passes a stream request to the node's session; says why it cannot.
+    pub fn ask_for_stream(
+        &self,
+        instance: &ContainerInstanceId,
+        request: StreamRequest,
+    ) -> Result<(), ApiError> {
+        let inner = self.inner();
+        let away = || ApiError::NodeNotConnected { instance: instance.to_string() };
+        let live = inner.live.get(instance).ok_or_else(away)?;
+        if !live.about.features.iter().any(|feature| feature == STREAMS_FEATURE) {
+            let version = live.about.agent_version.clone();
+            return Err(ApiError::AgentTooOld { instance: instance.to_string(), version });
+        }
+        live.requests.try_send(NodeRequest::Stream(request)).map_err(|_| away())
+    }
+
+    /// The nodes with a live session.
+    pub fn connected(&self) -> Vec<ContainerInstanceId> {
+        self.inner().live.keys().cloned().collect()
     }
 }

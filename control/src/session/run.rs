@@ -1,12 +1,12 @@
 //! One session from hello to end.
-//! In: the node's messages, changed assignments, log requests. Out: messages through the `Link`.
+//! In: the node's messages, changed assignments, requests for logs and streams. Out: messages through the `Link`.
 //! Never: acknowledges a report before it is durable, or confirms a stop that a changed or older
 //! store would be the only one to ask for.
 
 use super::convert::{self, ControlSays, NodeSaid, Outgoing};
 use super::hello::Hello;
 use super::link::Link;
-use super::registry::Place;
+use super::registry::{About, NodeRequest, Place};
 use crate::api::Context;
 use crate::core::instance::{NodeConnected, NodeStateChanged, usable_instance};
 use crate::core::record::TaskRecord;
@@ -96,7 +96,12 @@ async fn begin(
         let (instance, status) = (me.id.to_string(), format!("of cluster {}", instance.cluster));
         return Err(ApiError::InstanceNotActive { instance, status });
     }
-    let place = context.sessions.begin(&me.id, &hello.run_id, me.address)?;
+    let about = About {
+        run_id: hello.run_id.clone(),
+        agent_version: hello.agent_version.clone(),
+        features: hello.features.clone(),
+    };
+    let place = context.sessions.begin(&me.id, about, me.address)?;
     // From here on the place is given back whatever happens.
     match greet(context, me, hello, protocol, out).await {
         Ok((session, changes)) => Ok((session, changes, place)),
@@ -182,8 +187,11 @@ impl Session {
                     Some(first) => self.delta(first, &mut changes).await?,
                     None => return Err(self.why_no_changes(place)),
                 },
-                Some(request) = place.logs.recv() => {
-                    self.link.send(convert::open_log_stream(request)).await?;
+                Some(request) = place.requests.recv() => {
+                    self.link.send(match request {
+                        NodeRequest::Logs(request) => convert::open_log_stream(request),
+                        NodeRequest::Stream(request) => convert::open_stream(request),
+                    }).await?;
                 }
                 Some(applied) = self.committing.next() => {
                     self.link.send(convert::reports_applied(applied?)).await?;

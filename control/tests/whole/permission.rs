@@ -28,15 +28,23 @@ fn expected(method: Method) -> [Code; 4] {
         | Method::LighterListContainerInstances
         | Method::LighterDescribeContainerInstances
         | Method::LighterCreateJoinToken
-        | Method::LighterWatchEvents => PEOPLE,
+        | Method::LighterWatchEvents
+        | Method::LighterListAudit
+        | Method::LighterPauseTask
+        | Method::LighterUnpauseTask
+        | Method::LighterUpdateTask => PEOPLE,
         // The node is not connected here, so nobody gets lines; only people get as far as that.
-        Method::LighterStreamTaskLogs => {
+        Method::LighterStreamTaskLogs
+        | Method::LighterExec
+        | Method::LighterAttach
+        | Method::LighterCopy
+        | Method::LighterWatchStats => {
             [Unauthenticated, Code::Unavailable, PermissionDenied, PermissionDenied]
         }
         Method::NodeJoin => [Fine; 4],
         Method::NodeSession => OWN_NODE,
         // The stream that the own node names is not open.
-        Method::NodeSendLogs => [Unauthenticated, PermissionDenied, NotFound, NotFound],
+        Method::NodeSendLogs | Method::NodeStream => [Unauthenticated, PermissionDenied, NotFound, NotFound],
         Method::AgentGetAgentStatus
         | Method::AgentListLocalTasks
         | Method::AgentGetDiskUsage
@@ -50,6 +58,8 @@ struct World {
     own: FakeNode,
     /// A task of `own`.
     task: String,
+    /// Another, which nobody stops.
+    spare_task: String,
 }
 
 fn code<T>(answer: Result<Response<T>, Status>) -> Code {
@@ -102,6 +112,14 @@ async fn call(world: &World, channel: Channel, method: Method) -> Code {
         | Method::LighterDescribeContainerInstances
         | Method::LighterCreateJoinToken
         | Method::LighterStreamTaskLogs
+        | Method::LighterExec
+        | Method::LighterAttach
+        | Method::LighterCopy
+        | Method::LighterWatchStats
+        | Method::LighterPauseTask
+        | Method::LighterUnpauseTask
+        | Method::LighterUpdateTask
+        | Method::LighterListAudit
         | Method::LighterWatchEvents => call_more(world, people, method).await,
         Method::NodeJoin => {
             let token = world.running.handle.create_join_token().await.unwrap();
@@ -112,6 +130,10 @@ async fn call(world: &World, channel: Channel, method: Method) -> Code {
         Method::NodeSendLogs => {
             let batch = v1::SendLogsRequest { stream_id: "none".to_owned(), ..Default::default() };
             code(node.send_logs(tokio_stream::once(batch)).await)
+        }
+        Method::NodeStream => {
+            let frame = v1::NodeFrame { stream_id: "none".to_owned(), ..Default::default() };
+            code(node.stream(tokio_stream::once(frame)).await)
         }
         Method::AgentGetAgentStatus
         | Method::AgentListLocalTasks
@@ -140,6 +162,49 @@ async fn call_more(world: &World, mut people: LighterClient<Channel>, method: Me
             code(people.stream_task_logs(v1::StreamTaskLogsRequest { task, ..Default::default() }).await)
         }
         Method::LighterWatchEvents => code(people.watch_events(v1::WatchEventsRequest::default()).await),
+        Method::LighterListAudit => code(people.list_audit(v1::ListAuditRequest::default()).await),
+        Method::LighterExec
+        | Method::LighterAttach
+        | Method::LighterCopy
+        | Method::LighterWatchStats
+        | Method::LighterPauseTask
+        | Method::LighterUnpauseTask
+        | Method::LighterUpdateTask => call_on_running(world, people, method).await,
+        other => panic!("{other:?} has no call"),
+    }
+}
+
+/// What is done to a running task.
+async fn call_on_running(world: &World, mut people: LighterClient<Channel>, method: Method) -> Code {
+    // StopTask has come before: another task is needed.
+    let (task, cluster) = (world.spare_task.clone(), String::new());
+    let target = Some(v1::StreamTarget { task: task.clone(), ..Default::default() });
+    match method {
+        Method::LighterExec => {
+            let order = Some(v1::ExecOrder { command: vec!["sh".to_owned()], ..Default::default() });
+            let start = v1::exec_request::Message::Start(v1::ExecStart { target, order });
+            code(people.exec(tokio_stream::once(v1::ExecRequest { message: Some(start) })).await)
+        }
+        Method::LighterAttach => {
+            let start = v1::attach_request::Message::Start(v1::AttachStart { target, order: None });
+            code(people.attach(tokio_stream::once(v1::AttachRequest { message: Some(start) })).await)
+        }
+        Method::LighterCopy => {
+            let order = Some(v1::copy_start::Order::CopyOut(v1::CopyOutOrder::default()));
+            let start = v1::copy_request::Message::Start(v1::CopyStart { target, order });
+            code(people.copy(tokio_stream::once(v1::CopyRequest { message: Some(start) })).await)
+        }
+        Method::LighterWatchStats => {
+            code(people.watch_stats(v1::WatchStatsRequest { task, ..Default::default() }).await)
+        }
+        Method::LighterPauseTask => code(people.pause_task(v1::PauseTaskRequest { cluster, task }).await),
+        Method::LighterUnpauseTask => {
+            code(people.unpause_task(v1::UnpauseTaskRequest { cluster, task }).await)
+        }
+        Method::LighterUpdateTask => {
+            let request = v1::UpdateTaskRequest { task, memory_mib: Some(7), ..Default::default() };
+            code(people.update_task(request).await)
+        }
         other => panic!("{other:?} has no call"),
     }
 }
@@ -182,9 +247,10 @@ async fn world() -> (World, FakeNode) {
     drop(other.connect(&running).await.unwrap());
     register(&mut admin, &definition_json("web", 1, 6, None)).await;
     register(&mut admin, &definition_json("old", 1, 6, None)).await;
-    let ran = admin.run_task(run_request("web", 1)).await.unwrap().into_inner();
+    let ran = admin.run_task(run_request("web", 2)).await.unwrap().into_inner();
     assert_eq!(ran.tasks[0].container_instance_id, own.id);
     let task = ran.tasks[0].task_id.clone();
+    let spare_task = ran.tasks[1].task_id.clone();
     // The first sessions are to be gone, so that the log row finds no session.
     let logs = v1::StreamTaskLogsRequest { task: task.clone(), ..Default::default() };
     crate::support::until("the session has ended", async || {
@@ -192,7 +258,7 @@ async fn world() -> (World, FakeNode) {
         answer.err().is_some_and(|status| reason(&status) == "NODE_NOT_CONNECTED")
     })
     .await;
-    (World { running, own, task }, other)
+    (World { running, own, task, spare_task }, other)
 }
 
 #[tokio::test]
