@@ -157,6 +157,12 @@ pub struct ContainerDefinition {
     pub privileged: bool,
     #[serde(default)]
     pub readonly_root_filesystem: bool,
+    /// The main process has a terminal.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pseudo_terminal: bool,
+    /// The main process's standard input stays open, for attachers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interactive: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub docker_labels: BTreeMap<String, String>,
     /// Groups beside those of `user`, by name or number; Lighter's own member.

@@ -14,6 +14,7 @@ use crate::user::{self, UserError};
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
 use lighter_model::task_definition::{ContainerDefinition, TaskDefinition};
+use lighter_shim_wire::exec::StartWith;
 use lighter_shim_wire::{CgroupPaths, Limits, LogPolicy, StartContainer};
 use std::fs;
 use std::io;
@@ -53,6 +54,8 @@ pub struct Bundle {
     pub(crate) seccomp_filter: Option<PathBuf>,
     pub(crate) log_path: PathBuf,
     pub(crate) log: LogPolicy,
+    pub(crate) terminal: bool,
+    pub(crate) interactive: bool,
 }
 
 /// Why there is no bundle.
@@ -134,14 +137,16 @@ pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Resu
         seccomp_filter,
         log_path: config.task_log_dir(request.task).join(format!("{name}.log")),
         log: LogPolicy { file_bytes_max: config.log.file_bytes_max, files_max: config.log.files_max },
+        terminal: request.container.pseudo_terminal,
+        interactive: request.container.interactive,
         directory,
     })
 }
 
 impl Bundle {
-    pub(crate) fn start_request(&self) -> StartContainer {
+    pub(crate) fn start_request(&self) -> StartWith {
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        StartContainer {
+        let start = StartContainer {
             name: self.container.to_string(),
             bundle: text(&self.directory),
             state_root: text(&self.state_root),
@@ -150,6 +155,7 @@ impl Bundle {
             seccomp_filter: self.seccomp_filter.as_deref().map(text),
             log_path: text(&self.log_path),
             log: self.log,
-        }
+        };
+        StartWith { start, terminal: self.terminal, interactive: self.interactive }
     }
 }

@@ -54,31 +54,37 @@ pub(crate) struct Connection {
     pub(crate) events: broadcast::Sender<ShimEvent>,
     pub(crate) first_events: broadcast::Receiver<ShimEvent>,
     pub(crate) status: ShimStatus,
+    /// The version both sides use.
+    pub(crate) version: u16,
+}
+
+/// A new connection to the shim's socket, about which the shim knows nothing yet.
+pub(crate) async fn connect_socket(task_dir: &Path) -> io::Result<UnixStream> {
+    // Through the directory's descriptor: a socket's name holds at most 108 bytes (unix(7)).
+    let directory = std::fs::File::open(task_dir)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/shim.sock", directory.as_raw_fd())).await
 }
 
 pub(crate) async fn connect(task_dir: &Path) -> Result<Connection, ConnectError> {
     let path = task_dir.join("shim.sock");
     let failed = |source| ConnectError::Connect { path: path.display().to_string(), source };
-    // Through the directory's descriptor: a socket's name holds at most 108 bytes (unix(7)).
-    let directory = std::fs::File::open(task_dir).map_err(failed)?;
-    let short = format!("/proc/self/fd/{}/shim.sock", directory.as_raw_fd());
-    let stream = UnixStream::connect(short).await.map_err(failed)?;
+    let stream = connect_socket(task_dir).await.map_err(failed)?;
     let (read, write) = stream.into_split();
     let (requests, asked) = mpsc::channel(REQUESTS_MAX);
     let (events, first_events) = broadcast::channel(EVENTS_MAX);
     tokio::spawn(serve(read, write, asked, events.clone()));
-    let status = greet(&requests).await?;
-    Ok(Connection { requests, events, first_events, status })
+    let (status, version) = greet(&requests).await?;
+    Ok(Connection { requests, events, first_events, status, version })
 }
 
-async fn greet(requests: &mpsc::Sender<Ask>) -> Result<ShimStatus, ConnectError> {
+async fn greet(requests: &mpsc::Sender<Ask>) -> Result<(ShimStatus, u16), ConnectError> {
     let ours = HelloRange { min: VERSION_MIN, max: VERSION_MAX };
     let (answer, reply) = oneshot::channel();
     requests.send(Ask { request: Request::Hello(ours), answer }).await.map_err(|_| ConnectError::Closed)?;
     let reply = tokio::time::timeout(HELLO_TIMEOUT, reply).await.map_err(|_| ConnectError::NoAnswer)?;
     match reply.map_err(|_| ConnectError::Closed)? {
         Reply::Hello(HelloReply { range, status }) => match agree(ours, range) {
-            Some(_) => Ok(status),
+            Some(version) => Ok((status, version)),
             None => Err(ConnectError::Version { min: range.min, max: range.max }),
         },
         _ => Err(ConnectError::Unexpected),
@@ -143,6 +149,8 @@ fn deliver(
                 ),
                 Err(_) => return false,
             },
+            // Of sessions, which have connections of their own.
+            Ok(Some((_, ShimMessage::Event(Event::SessionEnded(_))))) => {}
             Err(error) => {
                 tracing::warn!(%error, "a shim sent what cannot be read; the connection is closed");
                 return false;

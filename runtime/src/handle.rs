@@ -8,6 +8,7 @@ use crate::bundle::Bundle;
 use crate::cgroup::limits::to_kernel_limits;
 use crate::cgroup::{CgroupError, CgroupRoot};
 use crate::connection::{Ask, Connection};
+use crate::exec::profile::Profile;
 use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::report::KernelLimits;
@@ -15,11 +16,12 @@ use lighter_model::task_definition::TransportProtocol;
 use lighter_shim_wire::message::{BindFailure, SignalRequest, StartFailure};
 use lighter_shim_wire::{
     ContainerPhase, ContainerState, FailureKind, PortBind, PortProtocol, Reply, Request, ShimStatus,
-    WireExit, WireExitStatus,
+    VERSION_SESSIONS, WireExit, WireExitStatus,
 };
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -89,6 +91,7 @@ pub enum RequestError {
     Disconnected,
     #[error("the shim knows no container {0}")]
     NotFound(String),
+    /// Also too many probes or sessions at once.
     #[error("not possible while a container runs, or one of that name exists")]
     Busy,
     #[error("container {0} does not run")]
@@ -143,6 +146,9 @@ impl StartError {
     }
 }
 
+/// Version 1 has no words for either, and would start the container without.
+const OLD_SHIM_TERMINAL: &str = "this task's shim is of an older release; pseudoTerminal and interactive work after the task is restarted";
+
 /// A connection to the shim of one task.
 #[derive(Clone)]
 pub struct ShimHandle {
@@ -151,6 +157,9 @@ pub struct ShimHandle {
     cgroup: CgroupRoot,
     requests: mpsc::Sender<Ask>,
     events: broadcast::Sender<ShimEvent>,
+    version: u16,
+    /// What running containers were started with; read once for each start, for probes come often.
+    profiles: Arc<Mutex<HashMap<ContainerName, Arc<Profile>>>>,
     /// Taken by the first caller of `events`, so that nothing since the connection is missed.
     first_events: Arc<Mutex<Option<broadcast::Receiver<ShimEvent>>>>,
 }
@@ -163,6 +172,8 @@ impl ShimHandle {
             cgroup,
             requests: connection.requests,
             events: connection.events,
+            version: connection.version,
+            profiles: Arc::default(),
             first_events: Arc::new(Mutex::new(Some(connection.first_events))),
         }
     }
@@ -178,7 +189,38 @@ impl ShimHandle {
         first.take().unwrap_or_else(|| self.events.subscribe())
     }
 
-    async fn ask(&self, request: Request) -> Result<Reply, RequestError> {
+    pub(crate) fn task_dir(&self) -> &Path {
+        &self.task_dir
+    }
+
+    /// Probes, exec, attach, terminals and open standard inputs need a shim of version 2.
+    pub(crate) fn speaks_sessions(&self) -> Result<(), RequestError> {
+        if self.version < VERSION_SESSIONS { Err(RequestError::OldShim) } else { Ok(()) }
+    }
+
+    /// What the container was started with. Blocks for well under a millisecond, once.
+    pub(crate) fn profile(&self, container: &ContainerName) -> Result<Arc<Profile>, RequestError> {
+        let mut profiles = self.profiles.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(profile) = profiles.get(container) {
+            return Ok(Arc::clone(profile));
+        }
+        let bundle = self.task_dir.join("bundles").join(container.as_str());
+        let profile = match Profile::read(&bundle) {
+            Ok(profile) => Arc::new(profile),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(RequestError::NotFound(container.to_string()));
+            }
+            Err(source) => return Err(RequestError::Profile { container: container.to_string(), source }),
+        };
+        profiles.insert(container.clone(), Arc::clone(&profile));
+        Ok(profile)
+    }
+
+    fn forget_profile(&self, container: &ContainerName) {
+        self.profiles.lock().unwrap_or_else(PoisonError::into_inner).remove(container);
+    }
+
+    pub(crate) async fn ask(&self, request: Request) -> Result<Reply, RequestError> {
         let (answer, reply) = oneshot::channel();
         self.requests.send(Ask { request, answer }).await.map_err(|_| RequestError::Disconnected)?;
         reply.await.map_err(|_| RequestError::Disconnected)
@@ -206,7 +248,14 @@ impl ShimHandle {
     /// Creates the container, checks the limits the kernel has against those of the bundle, and
     /// starts its program; returns when the program has been executed.
     pub async fn start_container(&self, bundle: &Bundle) -> Result<Started, StartError> {
-        match self.ask(Request::Start(bundle.start_request())).await? {
+        self.forget_profile(&bundle.container);
+        let with = bundle.start_request();
+        let request = match (with.terminal || with.interactive, self.speaks_sessions()) {
+            (true, Err(_)) => return Err(StartError::CannotCreate { message: OLD_SHIM_TERMINAL.to_owned() }),
+            (true, Ok(())) => Request::StartWith(with),
+            (false, _) => Request::Start(with.start),
+        };
+        match self.ask(request).await? {
             Reply::Started(state) => Ok(Started {
                 pid: state.pid,
                 start_time_ticks: state.start_time_ticks,
@@ -248,6 +297,7 @@ impl ShimHandle {
             Ok(()) | Err(RequestError::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
+        self.forget_profile(container);
         let this = self.clone();
         let container = container.clone();
         let removed = tokio::task::spawn_blocking(move || this.remove_files(&container)).await;
@@ -281,8 +331,9 @@ fn done(reply: Reply, container: &str) -> Result<(), RequestError> {
     }
 }
 
-fn unexpected(reply: Reply, container: &str) -> RequestError {
+pub(crate) fn unexpected(reply: Reply, container: &str) -> RequestError {
     match reply {
+        Reply::NotRunning => RequestError::NotRunning(container.to_owned()),
         Reply::NotFound => RequestError::NotFound(container.to_owned()),
         Reply::Busy => RequestError::Busy,
         Reply::Failed(errno) => RequestError::System(io::Error::from_raw_os_error(errno)),

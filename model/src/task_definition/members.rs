@@ -218,8 +218,16 @@ pub(super) const MEMBERS: &[Member] = &[
         Shape::WordList,
         "seccomp_can_be_left_out_only_where_that_is_allowed",
     ),
-    refused("containerDefinitions[].interactive", &[], NOT_YET),
-    refused("containerDefinitions[].pseudoTerminal", &[], NOT_YET),
+    optional(
+        "containerDefinitions[].interactive",
+        Shape::Flag,
+        "an_interactive_container_reads_what_attachers_write",
+    ),
+    optional(
+        "containerDefinitions[].pseudoTerminal",
+        Shape::Flag,
+        "a_container_with_a_terminal_has_it_logged_and_attachers_may_resize_it",
+    ),
     optional("containerDefinitions[].dockerLabels", Shape::TextMap, "labels_are_annotations_of_the_spec"),
     optional(
         "containerDefinitions[].groups",

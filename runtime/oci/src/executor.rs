@@ -5,7 +5,7 @@
 //! Never: libcontainer's own check, which wants the file to be executable for everyone.
 
 use crate::seccomp::Filter;
-use crate::sys;
+use crate::{sys, terminal};
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use std::collections::HashMap;
@@ -22,11 +22,13 @@ pub(crate) struct ContainerProgram {
     /// Hears of an exec that failed; closes when it works.
     failure: Rc<File>,
     filter: Option<Rc<Filter>>,
+    /// The socket to the shim, for a program that gets a terminal.
+    terminal: Option<Rc<File>>,
 }
 
 impl ContainerProgram {
-    pub(crate) fn new(failure: Rc<File>, filter: Option<Rc<Filter>>) -> Self {
-        Self { failure, filter }
+    pub(crate) fn new(failure: Rc<File>, filter: Option<Rc<Filter>>, terminal: Option<Rc<File>>) -> Self {
+        Self { failure, filter, terminal }
     }
 }
 
@@ -63,6 +65,9 @@ impl ContainerProgram {
     /// The last steps before the program: its filter must be in force, or it does not run.
     fn prepare(&self, spec: &Spec) -> Result<(), String> {
         sys::default_signals();
+        if let Some(shim) = &self.terminal {
+            terminal::take(shim).map_err(|error| format!("cannot open a terminal: {error}"))?;
+        }
         let Some(filter) = &self.filter else { return Ok(()) };
         if spec.process().as_ref().and_then(|process| process.no_new_privileges()) != Some(true) {
             return Err("a seccomp filter needs no-new-privileges".to_owned());

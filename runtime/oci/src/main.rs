@@ -11,6 +11,7 @@ mod limits;
 mod seccomp;
 mod start;
 mod sys;
+mod terminal;
 mod trace;
 
 use lighter_shim_wire::helper::HelperFailed;
@@ -18,6 +19,7 @@ use lighter_shim_wire::{FailureKind, FrameBuffer, HelperReport, HelperRequest, e
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::ExitCode;
+use std::rc::Rc;
 
 /// The socket to the shim.
 pub(crate) struct Shim {
@@ -42,6 +44,11 @@ impl Shim {
         }
     }
 
+    /// The same socket for the container's process.
+    pub(crate) fn share(&self) -> std::io::Result<Rc<File>> {
+        self.socket.try_clone().map(Rc::new)
+    }
+
     /// A shim that is gone cannot be told; its container is then found by its cgroup.
     pub(crate) fn report(&mut self, report: &HelperReport) {
         let _ = self.socket.write_all(&encode_frame(0, report));
@@ -51,7 +58,6 @@ impl Shim {
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => run(),
         ["--version"] => {
             println!("lighter-oci {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -63,17 +69,46 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        _ => {
-            eprintln!(
-                "usage: lighter-oci (started by lighter-shim) | compile-seccomp PROFILE.json FILTER.bpf | --version"
-            );
-            ExitCode::FAILURE
-        }
+        words => match Options::parse(words) {
+            Some(options) => run(&options),
+            None => {
+                eprintln!("{USAGE}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 
-fn run() -> ExitCode {
-    let socket = match sys::take_standard_input() {
+const USAGE: &str = "usage: lighter-oci [--terminal] [--stdin PATH] (started by lighter-shim)
+       lighter-oci compile-seccomp PROFILE.json FILTER.bpf
+       lighter-oci --version";
+
+/// What a start is besides the request. Arguments, because the request of older shims has no room.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Options {
+    /// The program gets a terminal, whose master goes to the shim.
+    terminal: bool,
+    /// What the program reads; else /dev/null.
+    stdin: Option<String>,
+}
+
+impl Options {
+    fn parse(words: &[&str]) -> Option<Self> {
+        let mut options = Self::default();
+        let mut rest = words.iter();
+        while let Some(word) = rest.next() {
+            match *word {
+                "--terminal" => options.terminal = true,
+                "--stdin" => options.stdin = Some((*rest.next()?).to_owned()),
+                _ => return None,
+            }
+        }
+        Some(options)
+    }
+}
+
+fn run(options: &Options) -> ExitCode {
+    let socket = match sys::take_standard_input(options.stdin.as_deref().unwrap_or("/dev/null")) {
         Ok(socket) => socket,
         Err(error) => {
             eprintln!("lighter-oci is started by lighter-shim, with a socket as standard input: {error}");
@@ -84,7 +119,7 @@ fn run() -> ExitCode {
     let result = shim
         .request()
         .map_err(|message| HelperFailed { kind: FailureKind::CannotCreate, message })
-        .and_then(|request| start::create_and_start(&request, &mut shim));
+        .and_then(|request| start::create_and_start(&request, &mut shim, options.terminal));
     match result {
         Ok(()) => {
             shim.report(&HelperReport::Started);

@@ -17,7 +17,12 @@ use std::io::Read;
 use std::path::Path;
 use std::rc::Rc;
 
-pub(crate) fn create_and_start(request: &HelperRequest, shim: &mut Shim) -> Result<(), HelperFailed> {
+/// `terminal`: the program gets one of the container's own.
+pub(crate) fn create_and_start(
+    request: &HelperRequest,
+    shim: &mut Shim,
+    terminal: bool,
+) -> Result<(), HelperFailed> {
     let traced = trace::install();
     // The shim has no container of this name: what is here is left from a start that failed.
     let _ = std::fs::remove_dir_all(Path::new(&request.state_root).join(&request.container_id));
@@ -26,7 +31,11 @@ pub(crate) fn create_and_start(request: &HelperRequest, shim: &mut Shim) -> Resu
         .map_err(|error| fail(FailureKind::CannotCreate, format!("cannot make a pipe: {error}")))?;
     let write = Rc::new(write);
     let filter = load_filter(request).map_err(|message| fail(FailureKind::CannotCreate, message))?;
-    let mut container = build(request, &write, filter).map_err(|error| creation_failure(&error, traced))?;
+    let socket = terminal.then(|| shim.share()).transpose();
+    let socket = socket
+        .map_err(|error| fail(FailureKind::CannotCreate, format!("cannot share the socket: {error}")))?;
+    let program = ContainerProgram::new(Rc::clone(&write), filter, socket);
+    let mut container = build(request, program).map_err(|error| creation_failure(&error, traced))?;
     drop(write);
     let pid = container.pid().map_or(0, |pid| pid.as_raw());
     let in_force = limits::in_force(&request.cgroup);
@@ -50,13 +59,9 @@ fn load_filter(request: &HelperRequest) -> Result<Option<Rc<Filter>>, String> {
 }
 
 /// create: the container's first process waits, confined, for the start.
-fn build(
-    request: &HelperRequest,
-    failure: &Rc<File>,
-    filter: Option<Rc<Filter>>,
-) -> Result<Container, LibcontainerError> {
+fn build(request: &HelperRequest, program: ContainerProgram) -> Result<Container, LibcontainerError> {
     ContainerBuilder::new(request.container_id.clone(), SyscallType::default())
-        .with_executor(ContainerProgram::new(Rc::clone(failure), filter))
+        .with_executor(program)
         .with_root_path(Path::new(&request.state_root))?
         .as_init(&request.bundle)
         .with_systemd(false)

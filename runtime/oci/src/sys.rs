@@ -16,10 +16,10 @@ fn drop_supplementary_groups() -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Moves standard input away and puts /dev/null there, which the container inherits. Also drops
+/// Moves standard input away and puts `input` there, which the container inherits. Also drops
 /// inherited groups, and undoes what the shim and Rust's start did to signals: a container starts
 /// with none blocked or ignored.
-pub(crate) fn take_standard_input() -> io::Result<File> {
+pub(crate) fn take_standard_input(input: &str) -> io::Result<File> {
     unblock_signals();
     drop_supplementary_groups()?;
     // SAFETY: descriptor 0 is open or the call fails.
@@ -29,9 +29,9 @@ pub(crate) fn take_standard_input() -> io::Result<File> {
     }
     // SAFETY: fcntl just made this descriptor; nothing else owns it.
     let socket = File::from(unsafe { OwnedFd::from_raw_fd(moved) });
-    let null = File::open("/dev/null")?;
+    let input = File::open(input)?;
     // SAFETY: no pointers; std does not own descriptor 0.
-    if unsafe { libc::dup2(null.as_raw_fd(), 0) } < 0 {
+    if unsafe { libc::dup2(input.as_raw_fd(), 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(socket)

@@ -9,11 +9,11 @@ use crate::{
     ShimMessage, ShimRecord, ShimStatus, StartContainer, Wire, WireExit, WireExitStatus, encode_frame,
 };
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn round_trip<M: Wire + PartialEq + std::fmt::Debug>(id: u32, message: &M, golden: &str) {
+pub(crate) fn round_trip<M: Wire + PartialEq + std::fmt::Debug>(id: u32, message: &M, golden: &str) {
     let bytes = encode_frame(id, message);
     assert_eq!(hex(&bytes), golden, "{message:?}");
     // In any pieces, with another frame behind it and with fields of a later version.
@@ -146,7 +146,7 @@ fn messages() -> Vec<Case> {
     list
 }
 
-fn start() -> StartContainer {
+pub(crate) fn start() -> StartContainer {
     StartContainer {
         name: "a".into(),
         bundle: "b".into(),

@@ -1,6 +1,7 @@
 //! What shim and helper (lighter-oci) say to each other over the helper's standard input.
 //! The shim sends one `HelperRequest`; the helper reports `Created` before it lets the container
-//! go on, then `Started` or `Failed`. Both come from the same build: no versions here.
+//! go on, then `Started` or `Failed`. A shim may be a release older than its helper: the request
+//! stays as it is, and what is new is in the helper's arguments.
 //! Never: carries container output; that flows through the pipes the container inherits.
 
 use crate::codec::{wire_enum, wire_struct};
@@ -42,5 +43,7 @@ wire_enum!(
         /// The container's program has replaced libcontainer's code (execve returned).
         2 => Started,
         3 => Failed(HelperFailed),
+        /// Sent by the container's process before `Started`, with the master of its terminal.
+        4 => Terminal,
     }
 );

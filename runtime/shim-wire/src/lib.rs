@@ -5,6 +5,7 @@
 //! Never: tokio, I/O, a dependency.
 
 pub mod codec;
+pub mod exec;
 pub mod frame;
 pub mod helper;
 pub mod limits;
@@ -22,9 +23,12 @@ pub use message::{
 pub use record::{RecordError, ShimRecord};
 
 /// The newest version of the protocol that this build speaks.
-pub const VERSION_MAX: u16 = 1;
+pub const VERSION_MAX: u16 = 2;
 /// The oldest version that this build still speaks.
 pub const VERSION_MIN: u16 = 1;
+
+/// From this version on there are probes, exec, attach, terminals and open standard inputs.
+pub const VERSION_SESSIONS: u16 = 2;
 
 /// The version two peers use: the newest both speak. `None` when there is none.
 pub fn agree(ours: HelloRange, theirs: HelloRange) -> Option<u16> {
@@ -34,6 +38,8 @@ pub fn agree(ours: HelloRange, theirs: HelloRange) -> Option<u16> {
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_v2;
 
 #[cfg(test)]
 mod tests {

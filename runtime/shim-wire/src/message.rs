@@ -4,6 +4,9 @@
 //! Never: says how a container is made; that is in the bundle.
 
 use crate::codec::{wire_enum, wire_struct};
+use crate::exec::{
+    ExecFailure, ExecRequest, ProbeRequest, ProbeResult, SessionEnd, SessionOpened, StartWith,
+};
 use crate::helper::FailureKind;
 use crate::limits::{CgroupPaths, Limits};
 use std::net::IpAddr;
@@ -124,6 +127,16 @@ wire_enum!(
         7 => Remove(String),
         /// End the shim, if nothing runs.
         8 => Shutdown,
+        // Version 2.
+        /// Answered when it has ended.
+        9 => Probe(ProbeRequest),
+        /// First message of a connection, which is then a session and not the agent's.
+        10 => Exec(ExecRequest),
+        /// First message of a connection, which is then a session with the main process.
+        11 => Attach(String),
+        /// On a session: to its process.
+        12 => SessionSignal(i32),
+        13 => StartWith(StartWith),
     }
 );
 
@@ -151,6 +164,12 @@ wire_enum!(
         9 => Busy,
         /// errno(3) of a system call.
         10 => Failed(i32),
+        // Version 2.
+        11 => Probed(ProbeResult),
+        12 => CannotExec(ExecFailure),
+        /// The container has ended, or has not begun.
+        13 => NotRunning,
+        14 => Session(SessionOpened),
     }
 );
 
@@ -158,7 +177,11 @@ wire_struct!(Exited { name: String, exit: WireExit });
 
 wire_enum!(
     /// Shim to agent, unasked. The exit record is on disk before `Exited` is sent.
-    Event { 1 => Exited(Exited) }
+    Event {
+        1 => Exited(Exited),
+        /// Version 2, on a session only.
+        2 => SessionEnded(SessionEnd),
+    }
 );
 
 wire_enum!(

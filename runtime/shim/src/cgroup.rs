@@ -45,6 +45,31 @@ fn processes(paths: &CgroupPaths) -> Vec<i32> {
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
+/// The directories of a process's cgroups, given its /proc/pid/cgroup: one on v2, one of each
+/// hierarchy on v1. Source: cgroups(7).
+pub(crate) fn directories(membership: &str, version: CgroupVersion) -> Vec<String> {
+    let mut list = Vec::new();
+    for line in membership.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        let mount = match (version, controllers) {
+            (CgroupVersion::V2, "") => "",
+            (CgroupVersion::V2, _) => continue,
+            (CgroupVersion::V1, "") => "/unified",
+            (CgroupVersion::V1, named) => {
+                list.push(format!("/sys/fs/cgroup/{}{path}", named.trim_start_matches("name=")));
+                continue;
+            }
+        };
+        list.push(format!("/sys/fs/cgroup{mount}{path}"));
+    }
+    // Hierarchies that a development machine has not mounted hold nobody back.
+    list.retain(|path| version == CgroupVersion::V2 || std::path::Path::new(path).is_dir());
+    list
+}
+
 /// Moves this process into each of `directories`.
 pub(crate) fn join(directories: &[String]) -> Result<(), String> {
     for directory in directories {
@@ -52,4 +77,24 @@ pub(crate) fn join(directories: &[String]) -> Result<(), String> {
             .map_err(|error| format!("cannot join cgroup {directory}: {error}"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::directories;
+    use lighter_shim_wire::CgroupVersion;
+
+    #[test]
+    fn the_unified_line_is_the_cgroup_of_v2() {
+        let text = "4:memory:/a\n0::/lighter/tasks/t/c\n";
+        let expected = vec!["/sys/fs/cgroup/lighter/tasks/t/c".to_owned()];
+        assert_eq!(directories(text, CgroupVersion::V2), expected);
+        assert!(directories("4:memory:/a\n", CgroupVersion::V2).is_empty());
+    }
+
+    #[test]
+    fn hierarchies_that_are_not_mounted_are_left_out() {
+        let text = "9:name=lighter-none:/\n0::/no-such-cgroup\n";
+        assert!(directories(text, CgroupVersion::V1).is_empty());
+    }
 }

@@ -36,7 +36,7 @@ fn wait_until_ready(read: OwnedFd) -> Result<(), String> {
     let mut text = Vec::new();
     let mut chunk = [0; 256];
     loop {
-        sys::poll(&mut polls).map_err(|error| format!("cannot wait for the monitor: {error}"))?;
+        sys::poll(&mut polls, None).map_err(|error| format!("cannot wait for the monitor: {error}"))?;
         match file.read(&mut chunk) {
             Ok(0) => break,
             Ok(count) => text.extend_from_slice(&chunk[..count]),
@@ -76,6 +76,7 @@ fn detach() -> Result<(), String> {
         .map_err(|error| format!("cannot open /dev/null: {error}"))?;
     sys::replace_stdio(&OwnedFd::from(null))
         .map_err(|error| format!("cannot leave the terminal: {error}"))?;
+    sys::forbid_inspection().map_err(|error| format!("cannot forbid inspection: {error}"))?;
     sys::become_subreaper().map_err(|error| format!("cannot become a subreaper: {error}"))?;
     // The kernel's OOM killer should take the containers first. Without the privilege it stays as
     // it is, which is no reason to refuse to work.

@@ -1,5 +1,5 @@
-//! The event loop of a task: one thread, one poll(2) over signals, the agent, the helpers and the
-//! containers' output. In: requests of agents, one after the other or again after a disconnect.
+//! The event loop of a task: one thread, one poll(2) over signals, the agent, sessions, probes, the
+//! helpers and the containers' output. In: requests of agents, one after the other or again after a disconnect.
 //! Out: helpers started, output logged, exits recorded and told.
 //!
 //! ```text
@@ -10,9 +10,13 @@
 //! Never: decides whether a container should run; ends one without being asked.
 
 mod agent;
+mod attach;
 mod container;
 mod helper;
+mod join;
+mod probe;
 mod requests;
+mod session;
 mod watch;
 
 use crate::ports::Ports;
@@ -20,6 +24,8 @@ use crate::{procfs, record, sys};
 use agent::{AgentConnection, AgentListener};
 use container::Container;
 use lighter_shim_wire::{Event, ShimMessage, ShimRecord, ShimStatus};
+use probe::Probe;
+use session::Session;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use watch::Watched;
@@ -33,6 +39,9 @@ pub(crate) struct Settings {
     pub(crate) helper: String,
 }
 
+/// Agents connect one after the other, and sessions say at once what they are.
+const STRANGERS_MAX: usize = 16;
+
 /// Ended children nobody has claimed yet; a helper may answer after its container has ended.
 /// Ten containers, each with an intermediate process and a helper, thrice over.
 const UNCLAIMED_MAX: usize = 64;
@@ -42,6 +51,10 @@ pub(crate) struct Monitor {
     signals: OwnedFd,
     listener: AgentListener,
     agent: Option<AgentConnection>,
+    /// Connections whose first request has not come.
+    strangers: Vec<AgentConnection>,
+    sessions: Vec<Session>,
+    probes: Vec<Probe>,
     containers: Vec<Container>,
     ports: Ports,
     unclaimed: VecDeque<(i32, sys::ChildEnd)>,
@@ -66,6 +79,9 @@ impl Monitor {
             signals,
             listener,
             agent: None,
+            strangers: Vec::new(),
+            sessions: Vec::new(),
+            probes: Vec::new(),
             containers: Vec::new(),
             ports: Ports::default(),
             unclaimed: VecDeque::new(),
@@ -78,7 +94,7 @@ impl Monitor {
     pub(crate) fn run(&mut self) {
         while !self.ending || self.agent.as_ref().is_some_and(AgentConnection::has_unsent) {
             let (watched, mut polls) = watch::list(self);
-            if sys::poll(&mut polls).is_err() {
+            if sys::poll(&mut polls, self.milliseconds_to_deadline()).is_err() {
                 // Only a wrong argument ends up here; containers go on without a monitor.
                 break;
             }
@@ -91,6 +107,7 @@ impl Monitor {
             for what in ready {
                 self.serve(&what);
             }
+            self.end_late_probes();
             self.finish_exits();
         }
         let _ = std::fs::remove_file("shim.sock");
@@ -102,8 +119,10 @@ impl Monitor {
             Watched::Signals => self.serve_signals(),
             Watched::Listener => {
                 if let Some(connection) = self.listener.accept() {
-                    // The newest agent is the agent: an older connection is one that has died.
-                    self.agent = Some(connection);
+                    if self.strangers.len() == STRANGERS_MAX {
+                        self.strangers.remove(0);
+                    }
+                    self.strangers.push(connection);
                 }
             }
             Watched::Agent => self.serve_agent(),
@@ -113,6 +132,15 @@ impl Monitor {
                     container.pump(*stream);
                 }
             }
+            Watched::Attacher(name, fd) => {
+                if let Some(container) = self.containers.iter_mut().find(|c| c.is_named(name)) {
+                    container.serve_attacher(*fd);
+                }
+            }
+            Watched::Stranger(fd) => self.serve_stranger(*fd),
+            Watched::Session(pid) => self.serve_session(*pid),
+            Watched::SessionFailure(pid) => self.settle_session(*pid),
+            Watched::Probe(pid) => self.serve_probe(*pid),
         }
     }
 
@@ -124,6 +152,9 @@ impl Monitor {
             }
         }
         while let Some((pid, end)) = sys::reap() {
+            if self.claim_probe(pid, end) || self.claim_session(pid, end) {
+                continue;
+            }
             if self.unclaimed.len() == UNCLAIMED_MAX {
                 self.unclaimed.pop_front();
             }

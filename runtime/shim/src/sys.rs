@@ -1,7 +1,10 @@
 //! The system calls std does not have, behind safe functions.
 //! In: descriptors and numbers. Out: owned descriptors or `io::Error`.
-//! The only module of the shim with unsafe code. Never: keeps state.
+//! With its submodules the only one of the shim with unsafe code. Never: keeps state.
 #![allow(unsafe_code)]
+
+pub(crate) mod join;
+pub(crate) mod pass;
 
 use std::io;
 use std::net::IpAddr;
@@ -59,15 +62,26 @@ pub(crate) fn become_subreaper() -> io::Result<()> {
 
 /// A pipe; the read end does not block.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut ends = [0; 2];
-    // SAFETY: `ends` has room for the two descriptors.
-    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    let pair = (owned(ends[0])?, owned(ends[1])?);
+    let pair = blocking_pipe()?;
     set_nonblocking(pair.0.as_raw_fd())?;
     Ok(pair)
 }
 
-fn set_nonblocking(fd: RawFd) -> io::Result<()> {
+/// A pipe whose ends both block, as a program expects of its input.
+pub(crate) fn blocking_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: `ends` has room for the two descriptors.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    Ok((owned(ends[0])?, owned(ends[1])?))
+}
+
+/// Lets a pipe hold `bytes` before a writer has to wait; the kernel may refuse, then it holds less.
+pub(crate) fn enlarge_pipe(pipe: &OwnedFd, bytes: i32) {
+    // SAFETY: no pointers.
+    unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, bytes) };
+}
+
+pub(crate) fn set_nonblocking(fd: RawFd) -> io::Result<()> {
     // SAFETY: no pointers.
     let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
     // SAFETY: no pointers.
@@ -124,8 +138,34 @@ pub(crate) fn reap() -> Option<(i32, ChildEnd)> {
 
 /// SIGKILL to every process of a process group; none left is success.
 pub(crate) fn kill_group(group: i32) {
+    signal_group(group, libc::SIGKILL);
+}
+
+/// A signal to every process of a process group; none left is success.
+pub(crate) fn signal_group(group: i32, signal: i32) {
     // SAFETY: no pointers.
-    unsafe { libc::kill(-group, libc::SIGKILL) };
+    unsafe { libc::kill(-group, signal) };
+}
+
+/// A signal to a child that has not been reaped, so that its pid is still its own.
+pub(crate) fn signal_child(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// No process of a container may look into this process or its forks (PR_SET_DUMPABLE, prctl(2)):
+/// a fork that joins a container is visible there before it has become a program.
+pub(crate) fn forbid_inspection() -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map(drop)
+}
+
+/// Milliseconds since boot, suspended or not.
+pub(crate) fn boot_time_ms() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` lives through the call, which cannot fail with this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
 /// A descriptor for a process; stays with that process even when its pid is used again.
@@ -143,11 +183,11 @@ pub(crate) fn pidfd_send_signal(pidfd: &OwnedFd, signal: i32) -> io::Result<()> 
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Waits until one of `polls` is ready.
-pub(crate) fn poll(polls: &mut [libc::pollfd]) -> io::Result<()> {
+/// Waits until one of `polls` is ready, at most so long; `None`: for ever.
+pub(crate) fn poll(polls: &mut [libc::pollfd], timeout_ms: Option<i32>) -> io::Result<()> {
     let count = polls.len() as libc::nfds_t;
     // SAFETY: the pointer and the count describe `polls`.
-    match check(unsafe { libc::poll(polls.as_mut_ptr(), count, -1) }) {
+    match check(unsafe { libc::poll(polls.as_mut_ptr(), count, timeout_ms.unwrap_or(-1)) }) {
         Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
         _ => Ok(()),
     }

@@ -20,6 +20,7 @@ pub(super) fn process(request: &SpecRequest<'_>) -> Result<Value, SpecError> {
     // image can still gain them where no-new-privileges allows.
     let held: &[&str] = if request.user.uid == 0 { &bounding } else { &[] };
     let mut process = json!({
+        // Ours, not libcontainer's: lighter-oci opens it from inside, as the container's user.
         "terminal": false,
         "user": {
             "uid": request.user.uid,
@@ -113,6 +114,9 @@ fn environment(request: &SpecRequest<'_>) -> Result<Vec<String>, SpecError> {
     // libcontainer would ask the C library for a missing HOME, with the image's name service
     // libraries; so it is never missing.
     set(format!("HOME={}", request.user.home));
+    if request.container.pseudo_terminal {
+        set("TERM=xterm".to_owned());
+    }
     request.image.env.iter().filter(|entry| entry.contains('=')).for_each(|entry| set(entry.clone()));
     // The first file wins over later ones, so it is set last.
     request.environment_files.iter().rev().flatten().for_each(|entry| set(entry.clone()));

@@ -6,11 +6,14 @@
 
 mod adjust;
 mod adoption;
+mod attach;
 mod confinement;
+mod exec;
 mod faults;
 mod lifecycle;
 mod limits;
 mod logging;
 mod ports;
+mod probe;
 mod resident;
 mod support;

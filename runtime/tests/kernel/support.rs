@@ -220,7 +220,7 @@ fn make_rootfs(rootfs: &Path) {
     for name in [
         "sh", "cat", "ls", "id", "echo", "sleep", "dd", "mknod", "grep", "head", "tail", "mount", "unshare",
         "readlink", "env", "kill", "awk", "yes", "stat", "true", "pwd", "ps", "hostname", "touch", "wc",
-        "df",
+        "df", "tty", "stty", "setsid",
     ] {
         symlink("busybox", rootfs.join("bin").join(name)).unwrap();
     }
@@ -230,6 +230,41 @@ fn make_rootfs(rootfs: &Path) {
     )
     .unwrap();
     fs::write(rootfs.join("etc/group"), "root:x:0:\nweb:x:1001:\nlog:x:50:web\naudio:x:29:web\n").unwrap();
+}
+
+/// libcontainer's own exec of `argv` with the process of the container's bundle; its output.
+pub(crate) fn tenant_exec(node: &Node, container: &str, argv: &[&str]) -> String {
+    let task_dir = node.task_dir();
+    let config = fs::read(task_dir.join("bundles").join(container).join("config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    let mut process = config["process"].clone();
+    process["args"] = json!(argv);
+    let file = node.directory.path().join("process.json");
+    fs::write(&file, process.to_string()).unwrap();
+    let output = Command::new(tenant_program())
+        .env_clear()
+        .arg(task_dir.join("oci"))
+        .arg(container)
+        .arg(&file)
+        .arg(node.runtime.config().run_dir.join("seccomp/default.bpf"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The example of lighter-oci that execs as libcontainer does, built once for all tests.
+fn tenant_program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let target = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(&cargo);
+        command.args(["build", "--quiet", "-p", "lighter-oci", "--example", "tenant", "--target-dir"]);
+        command.arg(&target).current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(command.status().unwrap().success(), "cargo build --example tenant");
+        target.join("debug/examples/tenant")
+    })
 }
 
 /// A container that runs a shell script.

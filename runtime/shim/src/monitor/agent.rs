@@ -1,11 +1,13 @@
-//! The socket the agent speaks to: shim.sock, mode 0600, one connection at a time.
-//! In: bytes. Out: whole requests; replies and events as far as the socket takes them.
+//! The socket the agent speaks to: shim.sock, mode 0600; one connection is the agent's, each session
+//! has one of its own. In: bytes. Out: whole requests; replies and events as far as the socket takes
+//! them.
 //! Never: waits for the agent; one that does not read is cut off at 1 MiB of unread answers.
 
+use crate::sys::pass;
 use lighter_shim_wire::{FrameBuffer, Request, ShimMessage, encode_frame};
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -99,6 +101,14 @@ impl AgentConnection {
         self.unsent.extend_from_slice(&encode_frame(id, message));
         self.flush();
         if self.unsent.len() > UNSENT_BYTES_MAX {
+            self.lost = true;
+        }
+    }
+
+    /// Sends a frame with descriptors; nothing of a session has been sent that could be waiting.
+    pub(super) fn send_with(&mut self, frame: &[u8], descriptors: &[OwnedFd]) {
+        let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        if pass::send(self.stream.as_raw_fd(), frame, &numbers).is_err() {
             self.lost = true;
         }
     }

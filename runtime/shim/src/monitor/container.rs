@@ -3,17 +3,25 @@
 //! record. Owns the read ends of the output pipes and the log.
 //! Never: reports an exit before the record of it is on disk.
 
+use super::agent::AgentConnection;
+use super::attach::{Attacher, Input};
 use super::helper::Helper;
 use crate::log::{LineSplitter, LogWriter, Stream};
 use crate::sys::ChildEnd;
 use crate::{cgroup, procfs, record, sys};
+use lighter_shim_wire::exec::{SessionEnd, SessionOpened};
 use lighter_shim_wire::helper::HelperCreated;
 use lighter_shim_wire::message::Exited;
-use lighter_shim_wire::{ContainerPhase, ContainerState, Limits, StartContainer, WireExit, WireExitStatus};
+use lighter_shim_wire::{
+    CgroupVersion, ContainerPhase, ContainerState, Limits, StartContainer, WireExit, WireExitStatus,
+};
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+
+/// People who look at one container at a time.
+const ATTACHERS_MAX: usize = 16;
 
 /// Where exit records are kept, below the task's directory.
 const EXITS: &str = "exits";
@@ -21,6 +29,15 @@ const EXITS: &str = "exits";
 struct Output {
     pipe: Option<File>,
     splitter: LineSplitter,
+}
+
+/// The shim's ends of a container's streams.
+pub(super) struct Streams {
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    /// Read end, kept until the helper has it, and write end.
+    pub(super) stdin: Option<(OwnedFd, OwnedFd)>,
+    pub(super) interactive: bool,
 }
 
 pub(super) struct Container {
@@ -37,17 +54,20 @@ pub(super) struct Container {
     oom_kills_at_start: u64,
     stdout: Output,
     stderr: Output,
+    /// Attachers get copies; this one keeps the input open when none is there.
+    stdin: Option<OwnedFd>,
+    stdin_container: Option<OwnedFd>,
+    /// A copy of the terminal's master, for attachers; `stdout` reads the other.
+    terminal: Option<OwnedFd>,
+    interactive: bool,
+    attachers: Vec<Attacher>,
     log: LogWriter,
     exit: Option<WireExit>,
 }
 
 impl Container {
-    pub(super) fn new(
-        request: StartContainer,
-        request_id: u32,
-        helper: Helper,
-        pipes: (OwnedFd, OwnedFd),
-    ) -> Self {
+    pub(super) fn new(request: StartContainer, request_id: u32, helper: Helper, streams: Streams) -> Self {
+        let (stdin_container, stdin) = streams.stdin.unzip();
         let log = LogWriter::new(PathBuf::from(&request.log_path), request.log);
         let output =
             |pipe: OwnedFd| Output { pipe: Some(File::from(pipe)), splitter: LineSplitter::default() };
@@ -62,8 +82,13 @@ impl Container {
             started_at_unix_ms: 0,
             limits: Limits::default(),
             oom_kills_at_start: 0,
-            stdout: output(pipes.0),
-            stderr: output(pipes.1),
+            stdout: output(streams.stdout),
+            stderr: output(streams.stderr),
+            stdin,
+            stdin_container,
+            terminal: None,
+            interactive: streams.interactive,
+            attachers: Vec::new(),
             log,
             exit: None,
         }
@@ -83,6 +108,26 @@ impl Container {
 
     pub(super) fn is_starting(&self) -> bool {
         self.phase == ContainerPhase::Starting
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.phase == ContainerPhase::Running
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    pub(super) fn pidfd(&self) -> Option<&OwnedFd> {
+        self.pidfd.as_ref()
+    }
+
+    pub(super) fn seccomp_filter(&self) -> Option<&str> {
+        self.request.seccomp_filter.as_deref()
+    }
+
+    pub(super) fn cgroup_version(&self) -> CgroupVersion {
+        self.request.cgroup.version
     }
 
     /// Whether this pid is its main process, and its end can be recorded now.
@@ -117,6 +162,51 @@ impl Container {
         self.start_time_ticks = procfs::start_time_ticks(report.pid);
         self.limits = report.limits;
         self.oom_kills_at_start = cgroup::oom_kills(&self.request.cgroup);
+        // The container has it; only so does closing all other ends mean the end to a reader.
+        self.stdin_container = None;
+    }
+
+    /// The main process writes to its terminal from now on.
+    pub(super) fn take_terminal(&mut self) {
+        let Some(master) = self.helper.as_mut().and_then(|helper| helper.terminal.take()) else { return };
+        let _ = sys::set_nonblocking(master.as_raw_fd());
+        self.terminal = master.try_clone().ok();
+        // What the helper itself has written before the program is in the old pipe.
+        self.pump(Stream::Stdout);
+        self.stdout.pipe = Some(File::from(master));
+    }
+
+    pub(super) fn attacher_fds(&self) -> impl Iterator<Item = RawFd> {
+        self.attachers.iter().map(Attacher::fd)
+    }
+
+    /// Gives the connection back when it cannot be one of an attacher.
+    pub(super) fn attach(
+        &mut self,
+        connection: AgentConnection,
+        id: u32,
+    ) -> Result<(), (AgentConnection, io::Error)> {
+        if self.attachers.len() == ATTACHERS_MAX {
+            return Err((connection, io::Error::from_raw_os_error(libc::EMFILE)));
+        }
+        let opened = SessionOpened { terminal: self.terminal.is_some(), stdin: self.interactive };
+        let descriptor = match self.terminal.as_ref().or(self.stdin.as_ref()).map(OwnedFd::try_clone) {
+            Some(Err(error)) => return Err((connection, error)),
+            Some(Ok(descriptor)) => Some(descriptor),
+            None => None,
+        };
+        let attacher = Attacher::open(connection, id, Input { descriptor, opened })?;
+        self.attachers.push(attacher);
+        Ok(())
+    }
+
+    pub(super) fn serve_attacher(&mut self, fd: RawFd) {
+        let Some(at) = self.attachers.iter().position(|attacher| attacher.fd() == fd) else { return };
+        let mut attacher = self.attachers.swap_remove(at);
+        attacher.serve(&|signal| self.signal(signal));
+        if !attacher.is_lost() {
+            self.attachers.push(attacher);
+        }
     }
 
     /// Its program runs.
@@ -146,19 +236,17 @@ impl Container {
         };
         let Some(pipe) = output.pipe.as_mut() else { return false };
         match pipe.read(chunk) {
-            Ok(0) => {
-                output.pipe = None;
-                self.log.end_of_stream(stream, &mut output.splitter);
-                false
-            }
-            Ok(count) => {
+            Ok(count @ 1..) => {
                 self.log.output(stream, &mut output.splitter, &chunk[..count]);
+                self.attachers.retain_mut(|attacher| attacher.write(stream, &chunk[..count]));
                 true
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => true,
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-            Err(_) => {
+            // A terminal that no process has open any more is an error (EIO), not an end.
+            Ok(_) | Err(_) => {
                 output.pipe = None;
+                self.log.end_of_stream(stream, &mut output.splitter);
                 false
             }
         }
@@ -181,10 +269,22 @@ impl Container {
         let _ = std::fs::create_dir(EXITS);
         // When the disk of /run is full the exit still lives in this process and its status.
         let _ = record::write_atomically(&self.record_path(), &exit.to_text());
+        self.end_attachers(end);
         self.exit = Some(exit);
         self.phase = ContainerPhase::Exited;
         self.pidfd = None;
         Exited { name: self.request.name.clone(), exit }
+    }
+
+    fn end_attachers(&mut self, end: ChildEnd) {
+        let end = match end {
+            ChildEnd::Exited(code) => SessionEnd::Exited(code),
+            ChildEnd::Signaled(signal) => SessionEnd::Signaled(signal),
+        };
+        for mut attacher in std::mem::take(&mut self.attachers) {
+            attacher.tell(end);
+        }
+        (self.stdin, self.terminal) = (None, None);
     }
 
     fn close_output(&mut self) {

@@ -4,8 +4,9 @@
 //! code between fork and exec.
 //! Never: waits for the end of the socket: a container that is created and not started keeps it open.
 
+use crate::sys::pass;
 use lighter_shim_wire::{FrameBuffer, HelperReport, HelperRequest, encode_frame};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -15,17 +16,28 @@ pub(super) struct Helper {
     pub(super) pid: i32,
     socket: UnixStream,
     incoming: FrameBuffer,
+    /// The master that came with `HelperReport::Terminal`.
+    pub(super) terminal: Option<OwnedFd>,
 }
 
 impl Helper {
     pub(super) fn spawn(
         program: &str,
         request: &HelperRequest,
-        stdout: OwnedFd,
-        stderr: OwnedFd,
+        (stdout, stderr): (OwnedFd, OwnedFd),
+        input: Option<&OwnedFd>,
+        terminal: bool,
     ) -> io::Result<Self> {
         let (mut ours, theirs) = UnixStream::pair()?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        if terminal {
+            command.arg("--terminal");
+        }
+        if let Some(input) = input {
+            // Opened by the helper before it answers; until then the caller keeps it.
+            command.arg("--stdin").arg(format!("/proc/{}/fd/{}", std::process::id(), input.as_raw_fd()));
+        }
+        let child = command
             .env_clear()
             // What it forks before the container's own session is found by this group.
             .process_group(0)
@@ -37,15 +49,16 @@ impl Helper {
         // the helper has ended already; its end then is the answer.
         let _ = ours.write_all(&encode_frame(0, request));
         ours.set_nonblocking(true)?;
-        Ok(Self { pid: child.id() as i32, socket: ours, incoming: FrameBuffer::default() })
+        Ok(Self { pid: child.id() as i32, socket: ours, incoming: FrameBuffer::default(), terminal: None })
     }
 
     /// The reports that have come, and nothing when the helper sends rubbish: then its end decides.
     pub(super) fn receive(&mut self) -> Vec<HelperReport> {
         let mut chunk = [0; 4096];
         let mut reports = Vec::new();
-        while let Ok(count @ 1..) = self.socket.read(&mut chunk) {
+        while let Ok((count @ 1.., passed)) = pass::receive(self.socket.as_raw_fd(), &mut chunk) {
             self.incoming.push(&chunk[..count]);
+            self.terminal = passed.or(self.terminal.take());
         }
         while let Ok(Some((_, report))) = self.incoming.next_frame() {
             reports.push(report);

@@ -3,33 +3,65 @@
 //! answer is in the status. Never: waits.
 
 use super::Monitor;
-use super::container::Container;
+use super::container::{Container, Streams};
 use super::helper::Helper;
+use super::probe::Probe;
 use crate::sys;
+use lighter_shim_wire::exec::StartWith;
 use lighter_shim_wire::helper::HelperFailed;
 use lighter_shim_wire::message::{HelloReply, StartFailure};
 use lighter_shim_wire::{
-    FailureKind, HelloRange, HelperReport, HelperRequest, Reply, Request, ShimMessage, StartContainer,
-    VERSION_MAX, VERSION_MIN,
+    FailureKind, HelloRange, HelperReport, HelperRequest, Reply, Request, ShimMessage, VERSION_MAX,
+    VERSION_MIN,
 };
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 
 impl Monitor {
     pub(super) fn serve_agent(&mut self) {
         let Some(agent) = self.agent.as_mut() else { return };
         agent.flush();
         let requests = agent.receive();
-        for (id, request) in requests {
-            if let Some(reply) = self.answer(id, request) {
-                self.reply(id, reply);
-            }
-        }
+        self.answer_all(requests);
         if self.agent.as_ref().is_some_and(|agent| agent.is_lost()) {
             self.agent = None;
         }
     }
 
-    fn reply(&mut self, id: u32, reply: Reply) {
+    fn answer_all(&mut self, requests: Vec<(u32, Request)>) {
+        for (id, request) in requests {
+            if let Some(reply) = self.answer(id, request) {
+                self.reply(id, reply);
+            }
+        }
+    }
+
+    /// A connection says what it is: a session, or else the agent.
+    pub(super) fn serve_stranger(&mut self, fd: RawFd) {
+        let Some(at) = self.strangers.iter().position(|stranger| stranger.as_raw_fd() == fd) else { return };
+        let requests = self.strangers[at].receive();
+        match requests.first() {
+            None if self.strangers[at].is_lost() => drop(self.strangers.swap_remove(at)),
+            None => {}
+            Some((_, Request::Exec(_) | Request::Attach(_))) => {
+                let connection = self.strangers.swap_remove(at);
+                for (id, request) in requests.into_iter().take(1) {
+                    self.open_session(connection, id, request);
+                    return;
+                }
+            }
+            Some(_) => {
+                // The newest agent is the agent: an older connection is one that has died.
+                self.agent = Some(self.strangers.swap_remove(at));
+                self.probes.iter_mut().for_each(Probe::forget_request);
+                // Answers to the older one's requests would be taken for answers to this one's.
+                self.containers.iter_mut().for_each(|container| container.request_id = 0);
+                self.answer_all(requests);
+            }
+        }
+    }
+
+    pub(super) fn reply(&mut self, id: u32, reply: Reply) {
         if let Some(agent) = self.agent.as_mut() {
             agent.send(id, &ShimMessage::Reply(reply));
         }
@@ -47,7 +79,13 @@ impl Monitor {
                 Ok(bound) => Reply::Bound(bound),
                 Err(failure) => Reply::BindFailed(failure),
             },
-            Request::Start(start) => return self.start(id, start),
+            Request::Start(start) => {
+                return self.start(id, StartWith { start, terminal: false, interactive: false });
+            }
+            Request::StartWith(start) => return self.start(id, start),
+            Request::Probe(probe) => return self.probe(id, &probe),
+            // Of a connection of their own.
+            Request::Exec(_) | Request::Attach(_) | Request::SessionSignal(_) => Reply::Failed(libc::EPROTO),
             Request::Signal(signal) => match self.named(&signal.name) {
                 Some(container) => match container.signal(signal.signal) {
                     Ok(()) => Reply::Done,
@@ -72,7 +110,7 @@ impl Monitor {
         })
     }
 
-    fn named(&self, name: &str) -> Option<&Container> {
+    pub(super) fn named(&self, name: &str) -> Option<&Container> {
         self.containers.iter().find(|container| container.is_named(name))
     }
 
@@ -87,8 +125,8 @@ impl Monitor {
         }
     }
 
-    fn start(&mut self, id: u32, start: StartContainer) -> Option<Reply> {
-        if self.named(&start.name).is_some() {
+    fn start(&mut self, id: u32, start: StartWith) -> Option<Reply> {
+        if self.named(&start.start.name).is_some() {
             return Some(Reply::Busy);
         }
         match self.spawn_helper(id, start) {
@@ -103,9 +141,13 @@ impl Monitor {
         }
     }
 
-    fn spawn_helper(&self, id: u32, start: StartContainer) -> io::Result<Container> {
+    fn spawn_helper(&self, id: u32, with: StartWith) -> io::Result<Container> {
+        let StartWith { start, terminal, interactive } = with;
         let (stdout, stdout_container) = sys::pipe()?;
         let (stderr, stderr_container) = sys::pipe()?;
+        // The master of a terminal is its input too.
+        let stdin = if interactive && !terminal { Some(sys::blocking_pipe()?) } else { None };
+        let input = stdin.as_ref().map(|(read, _)| read);
         let request = HelperRequest {
             container_id: start.name.clone(),
             bundle: start.bundle.clone(),
@@ -114,8 +156,10 @@ impl Monitor {
             expected: start.expected,
             seccomp_filter: start.seccomp_filter.clone(),
         };
-        let helper = Helper::spawn(&self.settings.helper, &request, stdout_container, stderr_container)?;
-        Ok(Container::new(start, id, helper, (stdout, stderr)))
+        let output = (stdout_container, stderr_container);
+        let helper = Helper::spawn(&self.settings.helper, &request, output, input, terminal)?;
+        let streams = Streams { stdout, stderr, stdin, interactive };
+        Ok(Container::new(start, id, helper, streams))
     }
 
     pub(super) fn serve_helper(&mut self, name: &str) {
@@ -125,6 +169,7 @@ impl Monitor {
             let container = &mut self.containers[at];
             match report {
                 HelperReport::Created(created) => container.created(created),
+                HelperReport::Terminal => container.take_terminal(),
                 HelperReport::Started => {
                     container.started();
                     let (id, state) = (container.request_id, container.state());
