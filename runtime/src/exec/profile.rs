@@ -89,7 +89,7 @@ impl Profile {
             environment.push("TERM=xterm".to_owned());
         }
         if let Some(text) = &order.user {
-            let user = user::resolve(text, &self.root.path)?;
+            let user = user::resolve(text, &[], &self.root.path)?;
             set(&mut environment, "HOME", &user.home);
             capabilities = capabilities_of(capabilities, user.uid);
             (uid, gid, groups) = (user.uid, user.gid, user.additional_gids);
