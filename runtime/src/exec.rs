@@ -164,3 +164,6 @@ impl ShimHandle {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

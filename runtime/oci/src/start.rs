@@ -9,6 +9,7 @@ use crate::{Shim, limits, sys, trace};
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
+use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::syscall::syscall::SyscallType;
 use lighter_shim_wire::helper::{HelperCreated, HelperFailed};
 use lighter_shim_wire::{FailureKind, HelperReport, HelperRequest};
@@ -35,6 +36,7 @@ pub(crate) fn create_and_start(
     let socket = socket
         .map_err(|error| fail(FailureKind::CannotCreate, format!("cannot share the socket: {error}")))?;
     let program = ContainerProgram::new(Rc::clone(&write), filter, socket);
+    give_streams(request);
     let mut container = build(request, program).map_err(|error| creation_failure(&error, traced))?;
     drop(write);
     let pid = container.pid().map_or(0, |pid| pid.as_raw());
@@ -48,6 +50,31 @@ pub(crate) fn create_and_start(
     match exec_failure(read) {
         None => Ok(()),
         Some(message) => Err(fail(FailureKind::CannotStart, message)),
+    }
+}
+
+/// Programs open /dev/stdout anew, which only the owner of a pipe may: the container's user. Without
+/// it the program runs all the same.
+fn give_streams(request: &HelperRequest) {
+    let Ok(spec) = Spec::load(Path::new(&request.bundle).join("config.json")) else { return };
+    let Some(process) = spec.process() else { return };
+    let namespaced = spec.linux().as_ref().and_then(|linux| linux.uid_mappings().as_ref());
+    let wanted = process.user().uid();
+    let uid = match namespaced {
+        Some(mappings) => mappings.iter().find_map(|mapping| {
+            let offset = wanted.checked_sub(mapping.container_id())?;
+            (offset < mapping.size()).then(|| mapping.host_id() + offset)
+        }),
+        None => Some(wanted),
+    };
+    let owner = uid.map(rustix::fs::Uid::from_raw);
+    for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let is_pipe = rustix::fs::fstat(stream).is_ok_and(|stat| {
+            rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo
+        });
+        if is_pipe {
+            let _ = rustix::fs::fchown(stream, owner, None);
+        }
     }
 }
 

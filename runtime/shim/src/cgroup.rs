@@ -45,29 +45,26 @@ fn processes(paths: &CgroupPaths) -> Vec<i32> {
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-/// The directories of a process's cgroups, given its /proc/pid/cgroup: one on v2, one of each
-/// hierarchy on v1. Source: cgroups(7).
-pub(crate) fn directories(membership: &str, version: CgroupVersion) -> Vec<String> {
-    let mut list = Vec::new();
+/// The directories of a process's cgroups, given its /proc/pid/cgroup: that of the unified hierarchy,
+/// and on v1 one of each other. What a development machine has not mounted is left out.
+/// Source: cgroups(7).
+pub(crate) fn directories(membership: &str, version: CgroupVersion) -> (Option<String>, Vec<String>) {
+    let (mut unified, mut others) = (None, Vec::new());
     for line in membership.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
-            continue;
-        };
-        let mount = match (version, controllers) {
-            (CgroupVersion::V2, "") => "",
-            (CgroupVersion::V2, _) => continue,
-            (CgroupVersion::V1, "") => "/unified",
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        match (version, controllers) {
+            (CgroupVersion::V2, "") => unified = Some(format!("/sys/fs/cgroup{path}")),
+            (CgroupVersion::V2, _) => {}
+            (CgroupVersion::V1, "") => unified = Some(format!("/sys/fs/cgroup/unified{path}")),
             (CgroupVersion::V1, named) => {
-                list.push(format!("/sys/fs/cgroup/{}{path}", named.trim_start_matches("name=")));
-                continue;
+                others.push(format!("/sys/fs/cgroup/{}{path}", named.trim_start_matches("name=")));
             }
-        };
-        list.push(format!("/sys/fs/cgroup{mount}{path}"));
+        }
     }
-    // Hierarchies that a development machine has not mounted hold nobody back.
-    list.retain(|path| version == CgroupVersion::V2 || std::path::Path::new(path).is_dir());
-    list
+    let is_mounted = |path: &String| version == CgroupVersion::V2 || std::path::Path::new(path).is_dir();
+    others.retain(is_mounted);
+    (unified.filter(is_mounted), others)
 }
 
 /// Moves this process into each of `directories`.
@@ -87,14 +84,14 @@ mod tests {
     #[test]
     fn the_unified_line_is_the_cgroup_of_v2() {
         let text = "4:memory:/a\n0::/lighter/tasks/t/c\n";
-        let expected = vec!["/sys/fs/cgroup/lighter/tasks/t/c".to_owned()];
-        assert_eq!(directories(text, CgroupVersion::V2), expected);
-        assert!(directories("4:memory:/a\n", CgroupVersion::V2).is_empty());
+        let expected = Some("/sys/fs/cgroup/lighter/tasks/t/c".to_owned());
+        assert_eq!(directories(text, CgroupVersion::V2), (expected, Vec::new()));
+        assert_eq!(directories("4:memory:/a\n", CgroupVersion::V2), (None, Vec::new()));
     }
 
     #[test]
     fn hierarchies_that_are_not_mounted_are_left_out() {
         let text = "9:name=lighter-none:/\n0::/no-such-cgroup\n";
-        assert!(directories(text, CgroupVersion::V1).is_empty());
+        assert_eq!(directories(text, CgroupVersion::V1), (None, Vec::new()));
     }
 }

@@ -4,6 +4,7 @@ use crate::support::{Node, eventually, exit_of, shell};
 use lighter_model::exit::ExitStatus;
 use lighter_runtime::LogConfig;
 use lighter_runtime::logs::{self, LogOptions, LogStream};
+use serde_json::json;
 use std::fs;
 use std::process::Command;
 
@@ -116,4 +117,17 @@ fn remount_tmpfs(directory: &std::path::Path, options: &str) {
             .unwrap()
             .success()
     );
+}
+
+/// Images write logs through links to /dev/stdout; only the owner of a pipe may open it anew.
+#[tokio::test]
+async fn a_user_may_open_its_standard_output_anew() {
+    let node = Node::new();
+    let mut container = shell("c", "echo out > /dev/stdout && echo err > /dev/stderr && id -u");
+    container["user"] = json!("web");
+    let (exit, output) = node.run_container(container).await;
+    assert_eq!(exit.status, ExitStatus::Exited(0), "{output}");
+    let mut lines: Vec<&str> = output.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["1000", "err", "out"]);
 }

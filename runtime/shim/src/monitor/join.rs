@@ -70,19 +70,12 @@ fn texts(list: &[String]) -> Result<Vec<CString>, ExecFailure> {
 /// Where the main process is now, which may be below the container's own cgroup.
 fn open_cgroup(container: &Container) -> io::Result<Cgroup> {
     let membership = fs::read_to_string(format!("/proc/{}/cgroup", container.pid()))?;
-    let paths = cgroup::directories(&membership, container.cgroup_version());
-    match container.cgroup_version() {
-        lighter_shim_wire::CgroupVersion::V2 => {
-            let path = paths.first().ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
-            Ok(Cgroup::Directory(OwnedFd::from(File::open(path)?)))
-        }
-        lighter_shim_wire::CgroupVersion::V1 => {
-            let open = |path: String| -> io::Result<OwnedFd> {
-                Ok(OwnedFd::from(File::options().write(true).open(format!("{path}/cgroup.procs"))?))
-            };
-            Ok(Cgroup::Files(paths.into_iter().map(open).collect::<io::Result<_>>()?))
-        }
-    }
+    let (unified, others) = cgroup::directories(&membership, container.cgroup_version());
+    let directory = unified.map(File::open).transpose()?.map(OwnedFd::from);
+    let open = |path: String| -> io::Result<OwnedFd> {
+        Ok(OwnedFd::from(File::options().write(true).open(format!("{path}/cgroup.procs"))?))
+    };
+    Ok(Cgroup { directory, files: others.into_iter().map(open).collect::<io::Result<_>>()? })
 }
 
 fn has_user_namespace(pid: i32) -> io::Result<bool> {

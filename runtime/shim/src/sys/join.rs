@@ -21,12 +21,12 @@ pub(crate) enum Streams {
     Terminal { session: RawFd, message: Vec<u8>, window: WireWindow },
 }
 
-/// Which cgroup the program belongs to.
-pub(crate) enum Cgroup {
-    /// The directory, on cgroup v2; the child is born in it.
-    Directory(OwnedFd),
-    /// cgroup.procs of each hierarchy.
-    Files(Vec<OwnedFd>),
+/// Which cgroups the program belongs to.
+pub(crate) struct Cgroup {
+    /// The directory of the unified hierarchy; the child is born in it.
+    pub(crate) directory: Option<OwnedFd>,
+    /// cgroup.procs of each hierarchy of v1.
+    pub(crate) files: Vec<OwnedFd>,
 }
 
 /// What the child does, in this order.
@@ -122,7 +122,7 @@ fn clone(cgroup: &Cgroup) -> io::Result<i32> {
     // SAFETY: all-zero bytes are valid clone_args.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.exit_signal = libc::SIGCHLD as u64;
-    if let Cgroup::Directory(directory) = cgroup {
+    if let Some(directory) = &cgroup.directory {
         arguments.flags = CLONE_INTO_CGROUP;
         arguments.cgroup = directory.as_raw_fd() as u64;
     }
@@ -217,8 +217,7 @@ fn fresh_signals() {
 }
 
 fn join_cgroups(cgroup: &Cgroup) -> Step {
-    let Cgroup::Files(files) = cgroup else { return Ok(()) };
-    files.iter().try_for_each(|file| write_all(ExecStep::JoinCgroup, file.as_raw_fd(), b"0"))
+    cgroup.files.iter().try_for_each(|file| write_all(ExecStep::JoinCgroup, file.as_raw_fd(), b"0"))
 }
 
 fn write_all(step: ExecStep, fd: RawFd, bytes: &[u8]) -> Step {
