@@ -80,7 +80,10 @@ impl Runtime {
         for directory in cgroups {
             command.arg("--cgroup").arg(directory);
         }
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // A cache for each thread and size, worth it for programs with many threads; here it would
+        // hold on to what a probe has used for ever.
+        command.env_clear().env("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let output =
             command.output().await.map_err(|source| StartShimError::Spawn { path: path.clone(), source })?;
         if output.status.success() {
