@@ -89,6 +89,7 @@ pub(super) async fn attach(
 fn fault(error: &ExecError) -> Fault {
     let reason = match error {
         ExecError::CannotStart { message } => cannot_start(message),
+        ExecError::User { .. } => "USER_NOT_FOUND",
         ExecError::NoCommand => "INVALID",
         ExecError::Request(RequestError::NotRunning(_)) => "CONTAINER_NOT_RUNNING",
         ExecError::Request(RequestError::NotFound(_)) => "CONTAINER_NOT_RUNNING",
@@ -100,9 +101,7 @@ fn fault(error: &ExecError) -> Fault {
 
 /// Docker's words tell a missing program from one that may not be run.
 fn cannot_start(message: &str) -> &'static str {
-    if message.contains("unable to find user") || message.contains("no such user") {
-        "USER_NOT_FOUND"
-    } else if message.contains("not found") || message.contains("no such file or directory") {
+    if message.contains("not found") || message.contains("no such file or directory") {
         "COMMAND_NOT_FOUND"
     } else if message.contains("permission denied") || message.contains("exec format error") {
         "COMMAND_NOT_EXECUTABLE"
