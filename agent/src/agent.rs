@@ -11,16 +11,19 @@ use crate::facilities::Facilities;
 use crate::join::{Credentials, Identity, identity};
 use crate::leases::Leases;
 use crate::local_api::{self, LocalApi, pulls::PullBoard};
+use crate::log_driver::{DeliveryParts, LogDelivery, LogDriverTotals, NodeNames};
 use crate::log_retention;
 use crate::reconcile::{self, CoreInput, Reconciler};
 use crate::recover::{Recovered, recover};
 use crate::resources::{Ledger, offered};
 use crate::self_test::SelfTest;
 use crate::session::{ControlEndpoint, NodeFacts, Session, SessionStatus};
+use crate::store::records::Step;
 use crate::store::{Loaded, OpenStoreError, Store};
 use crate::task::board::MonitorBoard;
 use crate::task::{TaskContext, copy};
 use crate::time;
+use futures_util::future::BoxFuture;
 use lighter_net::{AttachmentRecord, LeasePool, PortAllocator, Subnet};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -80,6 +83,7 @@ pub struct Agent;
 pub struct AgentHandle {
     leaving: CancellationToken,
     parts: JoinSet<()>,
+    logs: LogDelivery,
 }
 
 /// What the agent is made of besides its configuration; tests bring their own.
@@ -135,11 +139,13 @@ impl Agent {
             parts.loaded.tasks.iter().chain(lost).flat_map(|record| record.attachments()).cloned().collect();
         let leases = Leases::start(LeasePool::from_records(subnet, &recorded), ports(&config), &recorded);
         let leaving = CancellationToken::new();
+        let (logs, delivery) = log_delivery(&config, &parts, &leaving)?;
         let context = Arc::new(TaskContext {
             config: config.clone(),
             facilities: parts.facilities,
             store: parts.store,
             leases,
+            logs,
             reconciler,
             pulls: PullBoard::default(),
             monitors: MonitorBoard::default(),
@@ -153,6 +159,7 @@ impl Agent {
             return Err(StartError::SelfTest(refusal));
         }
         let rest = Rest {
+            delivery: Box::pin(delivery),
             endpoint: parts.endpoint,
             node: parts.node,
             container_instance_id: parts.container_instance_id,
@@ -165,6 +172,8 @@ impl Agent {
 
 /// What the long-lived parts need besides the context.
 struct Rest {
+    /// Of log drivers.
+    delivery: BoxFuture<'static, ()>,
     endpoint: ControlEndpoint,
     node: NodeFacts,
     container_instance_id: String,
@@ -211,11 +220,12 @@ fn spawn(
     // Ends by itself after a second at most; nobody waits for it.
     tokio::spawn(SelfTest::go_on(context.facilities.clone(), self_test.0));
     let mut parts = JoinSet::new();
+    parts.spawn(rest.delivery);
     parts.spawn(reconciler.run(inputs));
     parts.spawn(session.run());
     parts.spawn(local_api::serve(api, listener));
     parts.spawn(log_retention::run(logs.0, logs.1, context.reconciler.clone(), leaving.clone()));
-    AgentHandle { leaving, parts }
+    AgentHandle { leaving, parts, logs: context.logs.clone() }
 }
 
 impl AgentHandle {
@@ -230,6 +240,11 @@ impl AgentHandle {
         move || leaving.cancel()
     }
 
+    /// What log drivers have done since the agent started, a row for each driver.
+    pub fn log_driver_totals(&self) -> Vec<LogDriverTotals> {
+        self.logs.totals()
+    }
+
     /// Waits until the agent has ended: after `shutdown`, or because a part of it ended by itself,
     /// which is a fault.
     pub async fn join(mut self) -> Result<(), StartError> {
@@ -239,6 +254,24 @@ impl AgentHandle {
         while self.parts.join_next().await.is_some() {}
         if fault { Err(StartError::Ended) } else { Ok(()) }
     }
+}
+
+/// Log drivers go on where an earlier agent's were; tasks that are not known to run have ended.
+fn log_delivery(
+    config: &AgentConfig,
+    parts: &Parts,
+    leaving: &CancellationToken,
+) -> Result<(LogDelivery, impl Future<Output = ()> + Send + use<>), StartError> {
+    let live = parts.loaded.tasks.iter().filter(|record| record.step < Step::TearingDown);
+    let delivery = LogDelivery::new(DeliveryParts {
+        store: parts.store.clone(),
+        log_dir: config.log_dir(),
+        names: NodeNames { cluster: parts.cluster.clone(), host: parts.node.name.clone() },
+        records: parts.loaded.log_deliveries.clone(),
+        live: live.map(|record| record.task.clone()).collect(),
+        leaving: leaving.clone(),
+    });
+    delivery.map_err(|source| StartError::Facility { what: "inotify, for logs,", source: source.into() })
 }
 
 fn who_and_where(config: &AgentConfig) -> Result<(Identity, ControlEndpoint), StartError> {

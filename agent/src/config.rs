@@ -7,6 +7,7 @@ pub mod overrides;
 
 pub use overrides::ConfigOverrides;
 
+use lighter_model::task_definition::log::LOG_DRIVERS;
 use lighter_model::task_definition::options::CAPABILITIES;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -105,11 +106,24 @@ pub struct LogConfig {
     pub keep_stopped_hours: u64,
     /// … but only of this many stopped tasks, the newest.
     pub keep_stopped_tasks: usize,
+    /// Log drivers that tasks may use. Those that send elsewhere do so as the node, so whoever may
+    /// register a task definition could reach with them what the node can reach: off by default.
+    pub drivers: Vec<String>,
+    /// How long the teardown of a task waits for its log drivers to send the rest. What is not sent
+    /// by then is sent later, so waiting only matters where the node goes away with its last task.
+    pub drain_wait_seconds: u64,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { file_mib_max: 10, files_max: 3, keep_stopped_hours: 24, keep_stopped_tasks: 200 }
+        Self {
+            file_mib_max: 10,
+            files_max: 3,
+            keep_stopped_hours: 24,
+            keep_stopped_tasks: 200,
+            drivers: ["json-file", "none", "journald"].map(str::to_owned).to_vec(),
+            drain_wait_seconds: 0,
+        }
     }
 }
 
@@ -251,6 +265,13 @@ impl AgentConfig {
                 key: "logs.file_mib_max",
                 problem: "must be at least 1",
                 value: "0".into(),
+            });
+        }
+        if let Some(unknown) = self.logs.drivers.iter().find(|name| !LOG_DRIVERS.contains(&name.as_str())) {
+            return Err(ConfigError::Invalid {
+                key: "logs.drivers",
+                problem: "must name log drivers that exist (docs/logging.md)",
+                value: unknown.clone(),
             });
         }
         check_endpoint(&self.control_endpoint)

@@ -1,7 +1,7 @@
 //! The node agent: takes assignments from the control plane and makes this machine agree with them.
 //! In: `AgentConfig`, the session stream, local questions. Out: reports, and containers that run.
 //! Owns: the store `agent.redb`, one tokio task a container task (`task`), one for the whole picture
-//! (`reconcile`), one each for leases, the session, the local socket and old logs.
+//! (`reconcile`), one each for leases, the session, the local socket, log drivers and old logs.
 //! Entry points: `AgentConfig::load`, `join`, `Agent::start`.
 //! Never: calls libcontainer, netlink or mount; that is the work of the crates behind `facilities`.
 
@@ -14,6 +14,7 @@ mod facilities;
 mod join;
 mod leases;
 mod local_api;
+mod log_driver;
 mod log_retention;
 mod policy;
 mod reconcile;
@@ -31,4 +32,5 @@ mod time;
 pub use agent::{Agent, AgentHandle, StartError};
 pub use config::{AgentConfig, ConfigError, ConfigOverrides};
 pub use join::{JoinError, JoinOptions, JoinToken, Joined, TokenError, join};
+pub use log_driver::LogDriverTotals;
 pub use store::OpenStoreError;

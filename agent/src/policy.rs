@@ -44,6 +44,10 @@ pub(crate) enum Refusal {
         "volume {volume} is the host path {path}, which this node does not allow; add it to allow_host_paths in the agent's file to allow it"
     )]
     HostPath { volume: String, path: String },
+    #[error(
+        "container {container} asks for log driver {driver}, which this node does not allow; add it to drivers in [logs] of the agent's file to allow it"
+    )]
+    LogDriver { container: ContainerName, driver: String },
 }
 
 /// What the runtime may give to a container of this node.
@@ -73,6 +77,10 @@ pub(crate) fn check(definition: &TaskDefinition, config: &AgentConfig) -> Result
         }
         if container.privileged && !config.allow_privileged {
             return Err(Refusal::Privileged { container: container.name.clone() });
+        }
+        let driver = container.log_configuration.as_ref().map(|configuration| &configuration.log_driver);
+        if let Some(driver) = driver.filter(|driver| !config.logs.drivers.contains(driver)) {
+            return Err(Refusal::LogDriver { container: container.name.clone(), driver: driver.clone() });
         }
         let device = container.linux_parameters.iter().flat_map(|linux| &linux.devices).next();
         if let Some(device) = device.filter(|_| !config.allow_devices) {
@@ -221,6 +229,10 @@ mod tests {
         assert!(refusal(&container(r#","privileged":true"#)).contains("allow_privileged"));
         let device = r#","linuxParameters":{"devices":[{"hostPath":"/dev/sda"}]}"#;
         assert!(refusal(&container(device)).contains("allow_devices"));
+        let driver = r#","logConfiguration":{"logDriver":"syslog"}"#;
+        assert!(refusal(&container(driver)).contains("log driver syslog"));
+        let journald = r#","logConfiguration":{"logDriver":"journald"}"#;
+        assert_eq!(check(&definition(&container(journald)), &AgentConfig::default()), Ok(()));
         let host = r#"{"family":"f","networkMode":"host","containerDefinitions":[{"name":"a","image":"i"}]}"#;
         assert!(refusal(host).contains("allow_host_namespaces"));
         let path = r#"{"family":"f","containerDefinitions":[{"name":"a","image":"i"}],"volumes":[{"name":"v","host":{"sourcePath":"/etc"}}]}"#;

@@ -7,8 +7,8 @@
 pub(crate) mod records;
 mod writer;
 
-use lighter_model::ids::{TaskDefinitionId, TaskId};
-use records::{AssignmentRecord, FORMAT_VERSION, SessionRecord, TaskRecord};
+use lighter_model::ids::{ContainerName, TaskDefinitionId, TaskId};
+use records::{AssignmentRecord, FORMAT_VERSION, LogDeliveryRecord, SessionRecord, TaskRecord};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 const ASSIGNMENTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("assignments");
 const TASKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tasks");
 const DEFINITIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("definitions");
+const LOG_DELIVERIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("log-deliveries");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const SESSION_KEY: &str = "session";
 
@@ -40,6 +41,11 @@ pub(crate) enum StoreOp {
     PutSession(SessionRecord),
     /// Assignment and task record.
     Forget(TaskId),
+    PutLogDelivery(Box<LogDeliveryRecord>),
+    ForgetLogDelivery {
+        task: TaskId,
+        container: ContainerName,
+    },
 }
 
 /// A batch was not committed; nothing of it is in the store.
@@ -77,6 +83,7 @@ pub(crate) struct Loaded {
     pub tasks: Vec<TaskRecord>,
     pub definitions: Vec<(TaskDefinitionId, String)>,
     pub session: SessionRecord,
+    pub log_deliveries: Vec<LogDeliveryRecord>,
     /// Where a store that could not be used is now.
     pub set_aside: Option<PathBuf>,
 }
@@ -175,6 +182,9 @@ fn open_and_load(path: &Path) -> Result<(Database, Loaded), redb::Error> {
     }
     for row in transaction.open_table(TASKS)?.iter()? {
         loaded.tasks.push(decode(row?.1.value())?);
+    }
+    for row in transaction.open_table(LOG_DELIVERIES)?.iter()? {
+        loaded.log_deliveries.push(decode(row?.1.value())?);
     }
     for row in transaction.open_table(DEFINITIONS)?.iter()? {
         let (id, json) = row?;

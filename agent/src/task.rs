@@ -40,6 +40,7 @@ use crate::config::AgentConfig;
 use crate::facilities::{Bundle, Facilities, ShimLink};
 use crate::leases::Leases;
 use crate::local_api::pulls::PullBoard;
+use crate::log_driver::LogDelivery;
 use crate::reconcile::CoreInput;
 use crate::store::Store;
 use board::{Monitor, MonitorBoard};
@@ -58,6 +59,7 @@ pub(crate) struct TaskContext {
     pub facilities: Facilities,
     pub store: Store,
     pub leases: Leases,
+    pub logs: LogDelivery,
     pub reconciler: mpsc::Sender<CoreInput>,
     pub pulls: PullBoard,
     /// Monitors of tasks that have one, for exec, attach, copies and counters.
@@ -166,6 +168,10 @@ impl TaskActor {
     pub(crate) async fn resume(mut self, phase: TaskPhase) {
         if !matches!(phase, TaskPhase::Stopped) {
             self.journal.tell().await;
+        }
+        if let TaskPhase::Running { held } | TaskPhase::Stopping { held } = &phase {
+            // Known already, unless the store was lost.
+            self.context.logs.begin(self.task(), &held.definition).await;
         }
         self.run(phase).await;
     }

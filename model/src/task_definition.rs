@@ -6,6 +6,7 @@
 pub mod amount;
 pub mod input;
 mod lifecycle;
+pub mod log;
 mod members;
 pub mod options;
 mod strict_json;
@@ -165,6 +166,9 @@ pub struct ContainerDefinition {
     pub interactive: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub docker_labels: BTreeMap<String, String>,
+    /// Absent: files of the node, as large as its own file says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_configuration: Option<log::LogConfiguration>,
     /// Groups beside those of `user`, by name or number; Lighter's own member.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,

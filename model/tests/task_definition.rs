@@ -483,15 +483,21 @@ fn a_default_runtime_platform_is_accepted() {
 }
 
 #[test]
-fn the_default_log_driver_is_accepted() {
-    accepted(definition(json!({}), json!({"logConfiguration": {"logDriver": "json-file", "options": {}}})));
-    refused(
-        "containerDefinitions[0].logConfiguration.options",
-        definition(
-            json!({}),
-            json!({"logConfiguration": {"logDriver": "json-file", "options": {"max-size": "1m"}}}),
-        ),
-    );
+fn log_drivers_are_accepted_with_their_options() {
+    let with = |configuration: Value| definition(json!({}), json!({ "logConfiguration": configuration }));
+    accepted(with(json!({"logDriver": "json-file", "options": {}})));
+    accepted(with(json!({"logDriver": "json-file", "options": {"max-size": "1m", "max-file": "2"}})));
+    accepted(with(json!({"logDriver": "none"})));
+    accepted(with(json!({"logDriver": "journald", "options": {"tag": "{{.Name}}"}, "secretOptions": []})));
+    accepted(with(json!({"logDriver": "syslog", "options": {"syslog-address": "udp://127.0.0.1:514"}})));
+    accepted(with(json!({"logDriver": "fluentd", "options": {"fluentd-address": "127.0.0.1:24224"}})));
+    accepted(with(json!({"logDriver": "http", "options": {"http-url": "https://logs.example/in"}})));
+    let at = |member: &str| format!("containerDefinitions[0].logConfiguration.{member}");
+    refused(&at("options.max-sise"), with(json!({"logDriver": "json-file", "options": {"max-sise": "1m"}})));
+    refused(&at("logDriver"), with(json!({"logDriver": "awsfirelens"})));
+    refused(&at("logDriver"), with(json!({"options": {}})));
+    let secret = json!([{"name": "a", "valueFrom": "b"}]);
+    refused(&at("secretOptions"), with(json!({"logDriver": "syslog", "secretOptions": secret})));
 }
 
 mod properties {

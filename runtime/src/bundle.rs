@@ -8,11 +8,12 @@ mod devices;
 pub(crate) mod seccomp;
 mod workdir;
 
-use crate::config::RuntimeConfig;
+use crate::config::{LogConfig, RuntimeConfig};
 use crate::spec::{self, BindMount, Privileges, SpecError, SpecRequest};
 use crate::user::{self, UserError};
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
+use lighter_model::task_definition::log::SinkSettings;
 use lighter_model::task_definition::{ContainerDefinition, TaskDefinition};
 use lighter_shim_wire::exec::StartWith;
 use lighter_shim_wire::{CgroupPaths, Limits, LogPolicy, StartContainer};
@@ -136,11 +137,25 @@ pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Resu
         expected,
         seccomp_filter,
         log_path: config.task_log_dir(request.task).join(format!("{name}.log")),
-        log: LogPolicy { file_bytes_max: config.log.file_bytes_max, files_max: config.log.files_max },
         terminal: request.container.pseudo_terminal,
         interactive: request.container.interactive,
+        log: log_policy(config.log, request.container),
         directory,
     })
+}
+
+/// What `logConfiguration` says of the files, else what the node does.
+fn log_policy(node: LogConfig, container: &ContainerDefinition) -> LogPolicy {
+    let configuration = container.log_configuration.as_ref();
+    // Definitions were checked when they were registered and taken.
+    let settings = configuration.and_then(|configuration| configuration.settings().ok()).unwrap_or_default();
+    if settings.sink == SinkSettings::Nothing {
+        return LogPolicy { file_bytes_max: 0, files_max: 0 };
+    }
+    LogPolicy {
+        file_bytes_max: settings.ring.file_bytes_max.unwrap_or(node.file_bytes_max),
+        files_max: settings.ring.files_max.unwrap_or(node.files_max),
+    }
 }
 
 impl Bundle {

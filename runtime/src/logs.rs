@@ -1,21 +1,21 @@
 //! Reading a container's log across its rotated files, oldest record first, and following it.
 //! In: the task's log directory, a container name, options. Out: `LogLine`s, one at a time.
 //! Source of the format: lighter-shim's `log` module (CRI's log format).
-//! Owns no task; a reader that is dropped holds nothing. Never: writes, or assumes that a file is
-//! still there: rotation may take the oldest away while it is read.
+//! Owns no task; a reader that is dropped holds nothing. Never: writes, reads ahead, or assumes that
+//! a file is still there: rotation may take the oldest away while it is read.
 
 mod follow;
 mod line;
+mod ring;
 
+pub use follow::{Changed, LogWatch};
 pub use line::{LogLine, LogStream};
+pub use ring::{Position, RingItem, RingReader};
 
-use follow::Watch;
 use lighter_model::ids::ContainerName;
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use tokio::sync::watch;
 
 /// What to read.
@@ -32,137 +32,115 @@ pub struct LogOptions {
 
 /// A reader of one container's log.
 pub struct LogReader {
-    current: PathBuf,
+    ring: RingReader,
     options: LogOptions,
-    /// What was there at the beginning is being read; `tail` counts that only.
-    in_past: bool,
-    /// Records that are read and still to be given out.
-    ready: VecDeque<LogLine>,
-    source: Option<Source>,
-    watch: Option<Watch>,
+    /// Without following: file and size where what was there at the beginning ends.
+    end: Option<(u64, u64)>,
+    watch: Option<LogWatch>,
+    /// The last record given; a gap before the first one is no news.
+    last: Option<(String, u64)>,
 }
-
-/// An open file and the part of a line that was at its end.
-struct Source {
-    reader: BufReader<File>,
-    inode: u64,
-    partial: Vec<u8>,
-}
-
-/// Most files of one log that are looked for; more than any sensible configuration keeps.
-const FILES_MAX: u32 = 1000;
 
 /// Opens the log of `container` in `directory` (`<log_dir>/<task>`). A log without a file yet is
-/// an empty log.
+/// an empty log. Blocks while `tail` counts what is there.
 pub fn read(directory: &Path, container: &ContainerName, options: LogOptions) -> io::Result<LogReader> {
-    let current = directory.join(format!("{container}.log"));
     // Before the first read, so that no change is missed.
-    let watch = if options.follow_until.is_some() { Some(Watch::open(directory)?) } else { None };
-    let mut reader =
-        LogReader { current, options, in_past: true, ready: VecDeque::new(), source: None, watch };
-    reader.read_past()?;
-    reader.in_past = false;
-    Ok(reader)
+    let watch = if options.follow_until.is_some() { Some(LogWatch::of(directory)?) } else { None };
+    let mut ring = RingReader::new(directory, container.as_str(), 0);
+    let end = if watch.is_none() { ring.end()? } else { None };
+    if let Some(tail) = options.tail {
+        let from = number_of_tail(&mut ring, tail, options.since_unix_ms, end)?;
+        ring = RingReader::new(directory, container.as_str(), from);
+    }
+    Ok(LogReader { ring, options, end, watch, last: None })
+}
+
+/// The number of the first of the last `tail` records that are wanted.
+fn number_of_tail(
+    ring: &mut RingReader,
+    tail: usize,
+    since_unix_ms: Option<u64>,
+    end: Option<(u64, u64)>,
+) -> io::Result<u64> {
+    let mut numbers = VecDeque::new();
+    while !end.is_some_and(|end| ring.has_reached(end)) {
+        let Some(item) = ring.read()? else { break };
+        let RingItem::Record { number, line } = item else { continue };
+        if is_wanted(&line, since_unix_ms) {
+            numbers.push_back(number);
+        }
+        if numbers.len() > tail {
+            numbers.pop_front();
+        }
+    }
+    Ok(numbers.front().copied().unwrap_or(ring.position().number))
+}
+
+fn is_wanted(line: &LogLine, since_unix_ms: Option<u64>) -> bool {
+    since_unix_ms.is_none_or(|since| line.unix_ns / 1_000_000 >= since)
 }
 
 impl LogReader {
-    /// The next record; `None` at the end. Cancel safe: a record is either returned or kept.
+    /// The next record; `None` at the end. Cancel safe: a record is either returned or still to come.
     pub async fn next(&mut self) -> io::Result<Option<LogLine>> {
         loop {
-            if let Some(line) = self.ready.pop_front() {
-                return Ok(Some(line));
-            }
-            let Some(until) = self.options.follow_until.as_mut() else { return Ok(None) };
             // Looked at before reading: what was written before the end is then read.
-            let ended = *until.borrow_and_update() || until.has_changed().is_err();
-            self.read_on()?;
-            if !self.ready.is_empty() {
-                continue;
+            let ended = self.has_ended();
+            if let Some(line) = self.next_wanted()? {
+                return Ok(Some(line));
             }
             if ended {
                 return Ok(None);
             }
-            let (Some(watch), Some(until)) = (self.watch.as_ref(), self.options.follow_until.as_mut()) else {
+            let (Some(watch), Some(until)) = (self.watch.as_mut(), self.options.follow_until.as_mut()) else {
                 return Ok(None);
             };
             tokio::select! {
-                changed = watch.changed() => changed?,
+                changed = watch.changed() => drop(changed?),
                 _ = until.changed() => {}
             }
         }
     }
 
-    /// Everything that is in the files now, cut to `tail`.
-    fn read_past(&mut self) -> io::Result<()> {
-        let oldest = (1..FILES_MAX).take_while(|number| self.numbered(*number).exists()).last().unwrap_or(0);
-        for number in (1..=oldest).rev() {
-            if let Some(mut source) = Source::open(&self.numbered(number))? {
-                self.take_lines(&mut source)?;
-            }
-        }
-        self.read_on()
+    fn has_ended(&mut self) -> bool {
+        let until = self.options.follow_until.as_mut();
+        until.is_none_or(|until| *until.borrow_and_update() || until.has_changed().is_err())
     }
 
-    /// What the current file has beyond what was read, and its successor when it was rotated away.
-    fn read_on(&mut self) -> io::Result<()> {
+    fn next_wanted(&mut self) -> io::Result<Option<LogLine>> {
         loop {
-            let mut source = match self.source.take() {
-                Some(source) => source,
-                None => match Source::open(&self.current)? {
-                    Some(source) => source,
-                    None => return Ok(()),
-                },
-            };
-            // Compared before the last read of the old file: nothing is added to it afterwards.
-            let rotated = fs::metadata(&self.current).map_or(true, |meta| meta.ino() != source.inode);
-            self.take_lines(&mut source)?;
-            if !rotated {
-                self.source = Some(source);
-                return Ok(());
+            if self.end.is_some_and(|end| self.ring.has_reached(end)) {
+                return Ok(None);
+            }
+            match self.ring.read()? {
+                None => return Ok(None),
+                Some(RingItem::Record { line, .. }) => {
+                    if is_wanted(&line, self.options.since_unix_ms) {
+                        self.last = Some((line.time.clone(), line.unix_ns));
+                        return Ok(Some(line));
+                    }
+                }
+                Some(RingItem::Lost(count)) => {
+                    if let Some((time, unix_ns)) = &self.last {
+                        return Ok(Some(LogLine::gap(time, *unix_ns, count)));
+                    }
+                }
             }
         }
-    }
-
-    fn take_lines(&mut self, source: &mut Source) -> io::Result<()> {
-        while let Some(bytes) = source.next_line()? {
-            let Some(line) = LogLine::parse(&bytes) else { continue };
-            if self.options.since_unix_ms.is_some_and(|since| line.unix_ns / 1_000_000 < since) {
-                continue;
-            }
-            self.ready.push_back(line);
-            if self.in_past && self.options.tail.is_some_and(|tail| self.ready.len() > tail) {
-                self.ready.pop_front();
-            }
-        }
-        Ok(())
-    }
-
-    fn numbered(&self, number: u32) -> PathBuf {
-        let mut name = self.current.as_os_str().to_owned();
-        name.push(format!(".{number}"));
-        PathBuf::from(name)
     }
 }
 
-impl Source {
-    fn open(path: &Path) -> io::Result<Option<Self>> {
-        match File::open(path) {
-            Ok(file) => {
-                let inode = file.metadata()?.ino();
-                Ok(Some(Self { reader: BufReader::new(file), inode, partial: Vec::new() }))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+impl LogLine {
+    /// A note that records are missing after those of this time.
+    fn gap(time: &str, unix_ns: u64, count: u64) -> Self {
+        let text = format!("{count} records are missing here: they were rotated away before they were read");
+        Self {
+            time: time.to_owned(),
+            unix_ns,
+            stream: LogStream::Lighter,
+            partial: false,
+            text: text.into_bytes(),
         }
-    }
-
-    /// A whole line without its end; a part of one waits for the rest.
-    fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
-        self.reader.read_until(b'\n', &mut self.partial)?;
-        if self.partial.pop_if(|last| *last == b'\n').is_some() {
-            return Ok(Some(std::mem::take(&mut self.partial)));
-        }
-        Ok(None)
     }
 }
 

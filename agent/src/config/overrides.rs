@@ -55,6 +55,8 @@ const KEYS: &[&str] = &[
     "logs.files_max",
     "logs.keep_stopped_hours",
     "logs.keep_stopped_tasks",
+    "logs.drivers",
+    "logs.drain_wait_seconds",
 ];
 
 /// Keys whose value is a string even if the text looks like a number.

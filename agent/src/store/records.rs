@@ -13,8 +13,10 @@ use lighter_model::exit::ContainerExit;
 use lighter_model::ids::{ContainerName, Generation, TaskDefinitionId, TaskId};
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
 use lighter_model::status::{ContainerStatus, DesiredStatus, StopCode, TaskStatus};
+use lighter_model::task_definition::log::LogConfiguration;
 use lighter_net::AttachmentRecord;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The format this build writes; a store with a newer one is set aside.
 pub(crate) const FORMAT_VERSION: u16 = 1;
@@ -124,6 +126,21 @@ fn is_false(flag: &bool) -> bool {
 
 fn is_zero(generation: &Generation) -> bool {
     generation.0 == 0
+}
+
+/// A container's log on its way to a sink; it outlives the task's own records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogDeliveryRecord {
+    pub version: u16,
+    pub task: TaskId,
+    pub container: ContainerName,
+    pub image: String,
+    pub family: String,
+    pub configuration: LogConfiguration,
+    /// Labels and variables that go along with each line.
+    pub extra: BTreeMap<String, String>,
+    /// Number of the first record of the ring that may not have been taken.
+    pub next: u64,
 }
 
 /// The highest the node has seen of its control plane.

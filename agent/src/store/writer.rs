@@ -5,7 +5,9 @@
 //! Never: drops a batch without an answer.
 
 use super::records::FORMAT_VERSION;
-use super::{ASSIGNMENTS, CACHE_BYTES, DEFINITIONS, META, SESSION_KEY, StoreError, StoreOp, TASKS};
+use super::{
+    ASSIGNMENTS, CACHE_BYTES, DEFINITIONS, LOG_DELIVERIES, META, SESSION_KEY, StoreError, StoreOp, TASKS,
+};
 use redb::{Database, Durability, WriteTransaction};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +31,7 @@ pub(super) fn open(path: &Path) -> Result<Database, redb::Error> {
     // Task definitions hold environment variables, and those hold secrets.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     let transaction = database.begin_write()?;
-    for table in [ASSIGNMENTS, TASKS, DEFINITIONS, META] {
+    for table in [ASSIGNMENTS, TASKS, DEFINITIONS, LOG_DELIVERIES, META] {
         transaction.open_table(table)?;
     }
     transaction.commit()?;
@@ -90,6 +92,14 @@ fn apply(transaction: &WriteTransaction, op: &StoreOp) -> Result<(), redb::Error
         StoreOp::Forget(task) => {
             transaction.open_table(ASSIGNMENTS)?.remove(task.as_str())?;
             transaction.open_table(TASKS)?.remove(task.as_str())?;
+        }
+        StoreOp::PutLogDelivery(record) => {
+            let bytes = encode(record)?;
+            let key = format!("{}/{}", record.task, record.container);
+            transaction.open_table(LOG_DELIVERIES)?.insert(key.as_str(), bytes.as_slice())?;
+        }
+        StoreOp::ForgetLogDelivery { task, container } => {
+            transaction.open_table(LOG_DELIVERIES)?.remove(format!("{task}/{container}").as_str())?;
         }
     }
     Ok(())

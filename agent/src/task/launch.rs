@@ -17,6 +17,7 @@ impl TaskActor {
     pub(super) async fn launch(&mut self, held: Held, bundles: Vec<(ContainerName, Bundle)>) -> TaskPhase {
         let Some(link) = &held.link else { return TaskPhase::TearingDown { left: held } };
         copy::write(&self.context.config.run_dir, &self.journal.record, &held.definition);
+        self.context.logs.begin(self.task(), &held.definition).await;
         // What an earlier agent had started goes on; only the rest is started.
         let missing: Vec<_> = bundles.iter().filter(|(name, _)| self.is_pending(name)).collect();
         let starts = missing.iter().map(|(name, bundle)| link.shim.start(name, bundle));

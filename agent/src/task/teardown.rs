@@ -32,6 +32,11 @@ impl TaskActor {
         self.journal.tell().await;
         // The exits are in the record before the shim's own records of them are removed.
         self.journal.commit_or_warn(Step::TearingDown).await;
+        self.context.logs.ended(self.task()).await;
+        let wait = Duration::from_secs(self.context.config.logs.drain_wait_seconds);
+        if !wait.is_zero() {
+            self.context.logs.drained(self.task(), wait).await;
+        }
         let mut pause = FIRST_PAUSE;
         loop {
             let errors = self.give_back(&mut left).await;

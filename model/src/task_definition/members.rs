@@ -235,7 +235,11 @@ pub(super) const MEMBERS: &[Member] = &[
         "users_groups_and_working_directories_are_those_of_the_definition",
     ),
     optional("containerDefinitions[].ulimits", Shape::List, "ulimits_and_kernel_parameters_are_in_force"),
-    checked("containerDefinitions[].logConfiguration", Shape::Object, "the_default_log_driver_is_accepted"),
+    optional(
+        "containerDefinitions[].logConfiguration",
+        Shape::Object,
+        "log_drivers_are_accepted_with_their_options",
+    ),
     optional("containerDefinitions[].healthCheck", Shape::Object, "health_is_reported_and_only_its_changes"),
     optional(
         "containerDefinitions[].systemControls",
@@ -474,12 +478,16 @@ pub(super) const MEMBERS: &[Member] = &[
         "a_read_only_root_file_system_is_read_only_and_its_tmpfs_and_volumes_are_not",
     ),
     // LogConfiguration
-    refused_but(
+    required(
         "containerDefinitions[].logConfiguration.logDriver",
-        &["json-file"],
-        "output goes to files of the node that `lighter logs` reads; other drivers are not supported yet",
+        Shape::Text,
+        "log_drivers_are_accepted_with_their_options",
     ),
-    refused("containerDefinitions[].logConfiguration.options", &[], "not supported yet"),
+    optional(
+        "containerDefinitions[].logConfiguration.options",
+        Shape::TextMap,
+        "log_drivers_are_accepted_with_their_options",
+    ),
     refused("containerDefinitions[].logConfiguration.secretOptions", &["name", "valueFrom"], NOT_YET),
     // Volume
     required("volumes[].name", Shape::Name, "volumes_are_kept_and_removed"),

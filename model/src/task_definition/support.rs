@@ -133,6 +133,7 @@ const TAIL: &str = "
 | `systemControls`: kernel parameters of the container's own namespaces; no `net.*` in host mode | `….namespace` |
 | `ulimits`: no soft limit above its hard limit, none given twice | the member |
 | `maxSwap` above 0 needs `memory` | `….maxSwap` |
+| `logConfiguration`: a driver and options of docs/logging.md; an option that the driver does not have is refused | `….logConfiguration.options.NAME` |
 | paths in containers and of host volumes and devices are absolute and without `..` | the member |
 ";
 

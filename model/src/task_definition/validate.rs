@@ -32,6 +32,7 @@ pub(super) fn problems(definition: &TaskDefinition) -> Vec<Problem> {
         found.process(&at, container);
         found.mounts(&at, container, &volumes);
         found.options(&at, definition, container);
+        found.log_configuration(&at, container);
         if let Some(parameters) = &container.linux_parameters {
             found.linux_parameters(&format!("{at}.linuxParameters"), parameters);
         }
@@ -109,6 +110,13 @@ impl Found {
             if pair.name.contains('=') {
                 self.add(format!("{at}.environment[{index}].name"), "must not contain `=`");
             }
+        }
+    }
+
+    fn log_configuration(&mut self, at: &str, container: &ContainerDefinition) {
+        let settings = container.log_configuration.as_ref().map(|configuration| configuration.settings());
+        for problem in settings.into_iter().filter_map(Result::err).flatten() {
+            self.add(format!("{at}.logConfiguration.{}", problem.field), problem.message);
         }
     }
 

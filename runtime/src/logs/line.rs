@@ -45,6 +45,14 @@ impl LogLine {
     }
 }
 
+/// The number in a file's first line, `<time> lighter H <number>`: records of the container before it.
+pub(super) fn header(line: &[u8]) -> Option<u64> {
+    let mut fields = std::str::from_utf8(line).ok()?.split(' ');
+    let time = unix_ns(fields.next()?);
+    (time.is_some() && fields.next()? == "lighter" && fields.next()? == "H").then_some(())?;
+    fields.next()?.parse().ok()
+}
+
 /// Nanoseconds since the Unix epoch of `2026-01-31T23:59:59.000000001Z`; `None` for anything else.
 fn unix_ns(time: &str) -> Option<u64> {
     let number = |from: usize, to: usize| -> Option<u64> { time.get(from..to)?.parse().ok() };
@@ -66,7 +74,7 @@ fn unix_ns(time: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{LogLine, LogStream, unix_ns};
+    use super::{LogLine, LogStream, header, unix_ns};
 
     #[test]
     fn records_are_read_back() {
@@ -77,6 +85,9 @@ mod tests {
         );
         assert_eq!(line.unix_ns, 1_767_225_599_999_999_999);
         assert_eq!(LogLine::parse(b"1970-01-01T00:00:00.000000000Z stdout F ").unwrap().text, b"");
+        assert_eq!(header(b"2026-01-01T00:00:00.000000000Z lighter H 17"), Some(17));
+        assert_eq!(header(b"2026-01-01T00:00:00.000000000Z lighter F 17"), None);
+        assert_eq!(LogLine::parse(b"2026-01-01T00:00:00.000000000Z lighter H 17"), None);
         assert_eq!(unix_ns("2000-02-29T00:00:00.000000001Z"), Some(951_782_400_000_000_001));
         for wrong in
             ["", "no record", "2025-12-31T23:59:59.999999999Z stdwhat F x", "2025-12-31T23:59:59Z stdout F x"]

@@ -4,23 +4,22 @@
 
 use crate::errors::Cause;
 use crate::facilities::{LogLine, LogOrigin, LogQuery};
-use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryFutureExt};
 use lighter_runtime::logs::{self, LogOptions, LogReader, LogStream};
 use std::path::PathBuf;
 
 pub(super) fn read(directory: PathBuf, query: LogQuery) -> BoxStream<'static, Result<LogLine, Cause>> {
     let container = query.container.to_string();
-    let opened = open(&directory, query);
-    let reader = match opened {
-        Ok(reader) => reader,
-        Err(error) => return stream::iter([Err(error)]).boxed(),
-    };
-    stream::try_unfold((reader, container), |(mut reader, container)| async move {
-        let line = reader.next().await?;
-        Ok(line.map(|line| (convert(line, &container), (reader, container))))
-    })
-    .boxed()
+    // Counting a tail reads all there is.
+    let opened = super::super::blocking(move || open(&directory, query));
+    let lines = opened.map_ok(|reader| {
+        stream::try_unfold((reader, container), |(mut reader, container)| async move {
+            let line = reader.next().await?;
+            Ok(line.map(|line| (convert(line, &container), (reader, container))))
+        })
+    });
+    lines.try_flatten_stream().boxed()
 }
 
 fn open(directory: &std::path::Path, query: LogQuery) -> Result<LogReader, Cause> {

@@ -60,7 +60,8 @@ fn dates_are_those_of_the_calendar() {
 fn files_rotate_and_the_oldest_goes() {
     let directory = directory("rotate");
     let path = directory.join("c.log");
-    let mut log = LogWriter::new(path.clone(), LogPolicy { file_bytes_max: 120, files_max: 3 });
+    // A header takes 43 bytes, a record 54.
+    let mut log = LogWriter::new(path.clone(), LogPolicy { file_bytes_max: 175, files_max: 3 });
     let mut splitter = LineSplitter::default();
     for number in 0..10 {
         log.output(Stream::Stdout, &mut splitter, format!("line number {number}\n").as_bytes());
@@ -70,6 +71,10 @@ fn files_rotate_and_the_oldest_goes() {
     assert!(read("c.log.1").contains("line number 7"));
     assert!(read("c.log.2").contains("line number 5"));
     assert!(!directory.join("c.log.3").exists());
+    for (name, before) in [("c.log", 8), ("c.log.1", 6), ("c.log.2", 4)] {
+        assert!(read(name).lines().next().unwrap().ends_with(&format!(" lighter H {before}")), "{name}");
+        assert!(read(name).len() <= 175, "{name}");
+    }
     fs::remove_dir_all(directory).unwrap();
 }
 
@@ -85,7 +90,41 @@ fn a_gap_is_counted_and_marked_once_writing_works_again() {
     log.output(Stream::Stderr, &mut splitter, b"kept\n");
     let text = fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines[0].ends_with("lighter F 2 records of output could not be written here"), "{text}");
-    assert!(lines[1].ends_with(" stderr F kept"), "{text}");
+    assert!(lines[0].ends_with(" lighter H 0"), "{text}");
+    assert!(lines[1].ends_with("lighter F 2 records of output could not be written here"), "{text}");
+    assert!(lines[2].ends_with(" stderr F kept"), "{text}");
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_container_started_again_numbers_on_and_a_torn_record_is_taken_back() {
+    let directory = directory("again");
+    let path = directory.join("c.log");
+    let policy = LogPolicy { file_bytes_max: 175, files_max: 3 };
+    for start in 0..3 {
+        let mut log = LogWriter::new(path.clone(), policy);
+        log.output(Stream::Stdout, &mut LineSplitter::default(), format!("line number {start}\n").as_bytes());
+        let torn = fs::read_to_string(&path).unwrap() + "2026-01-01T00:00:00.0";
+        fs::write(&path, torn).unwrap();
+    }
+    let newer = fs::read_to_string(&path).unwrap();
+    let older = fs::read_to_string(directory.join("c.log.1")).unwrap();
+    assert!(newer.lines().next().unwrap().ends_with(" lighter H 2"), "{newer}");
+    assert_eq!(older.lines().count(), 3, "{older}");
+    assert!(older.ends_with("line number 1\n"), "{older}");
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn with_driver_none_only_a_note_is_kept() {
+    let directory = directory("none");
+    let path = directory.join("c.log");
+    let mut log = LogWriter::new(path.clone(), LogPolicy { file_bytes_max: 0, files_max: 0 });
+    for _ in 0..3 {
+        log.output(Stream::Stdout, &mut LineSplitter::default(), b"secret\n");
+    }
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.ends_with(" lighter F log driver none: output is not kept\n"), "{text}");
+    assert_eq!((text.lines().count(), log.dropped), (1, 0));
     fs::remove_dir_all(directory).unwrap();
 }
