@@ -18,6 +18,8 @@ mod peer;
 mod shipper;
 mod sink;
 mod syslog;
+#[cfg(test)]
+mod tests;
 mod totals;
 
 pub(crate) use delivery::{DeliveryParts, LogDelivery};

@@ -40,8 +40,8 @@ pub(super) fn take(ring: &mut RingReader, limit: usize) -> io::Result<Vec<Record
             }
         }
     }
-    if let (Some((place, _)), true) = (gap, records.is_empty()) {
-        // Nothing is behind the gap yet; it is found again.
+    if let Some((place, _)) = gap {
+        // Nothing is behind the gap yet, or in the next batch only; it is found again.
         ring.rewind(place)?;
     }
     Ok(records)
