@@ -65,7 +65,7 @@ pub struct AgentConfig {
     pub allow_capabilities: Vec<String>,
     /// `seccomp:unconfined` and `apparmor:unconfined`.
     pub allow_unconfined: bool,
-    /// networkMode host.
+    /// networkMode, pidMode and ipcMode host.
     pub allow_host_namespaces: bool,
     /// Let containers reach the instance metadata service at 169.254.169.254.
     pub allow_instance_metadata: bool,

@@ -6,7 +6,9 @@
 use crate::config::{AgentConfig, AllowHostPaths};
 use lighter_model::ids::ContainerName;
 use lighter_model::task_definition::options::DEFAULT_CAPABILITIES;
-use lighter_model::task_definition::{ContainerDefinition, NetworkMode, SecurityOption, TaskDefinition};
+use lighter_model::task_definition::{
+    ContainerDefinition, IpcMode, NetworkMode, PidMode, SecurityOption, TaskDefinition,
+};
 use lighter_runtime::Privileges;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,6 +43,10 @@ pub(crate) enum Refusal {
     )]
     HostNetwork,
     #[error(
+        "{member} host is not allowed on this node; set allow_host_namespaces = true in the agent's file to allow it"
+    )]
+    HostNamespace { member: &'static str },
+    #[error(
         "volume {volume} is the host path {path}, which this node does not allow; add it to allow_host_paths in the agent's file to allow it"
     )]
     HostPath { volume: String, path: String },
@@ -55,6 +61,7 @@ pub(crate) fn privileges(config: &AgentConfig) -> Privileges {
     Privileges {
         privileged: config.allow_privileged,
         devices: config.allow_devices,
+        host_namespaces: config.allow_host_namespaces,
         unconfined: config.allow_unconfined,
         capabilities: config.allow_capabilities.clone(),
     }
@@ -64,6 +71,13 @@ pub(crate) fn privileges(config: &AgentConfig) -> Privileges {
 pub(crate) fn check(definition: &TaskDefinition, config: &AgentConfig) -> Result<(), Refusal> {
     if definition.network_mode == NetworkMode::Host && !config.allow_host_namespaces {
         return Err(Refusal::HostNetwork);
+    }
+    let host = [
+        ("pidMode", definition.pid_mode == PidMode::Host),
+        ("ipcMode", definition.ipc_mode == IpcMode::Host),
+    ];
+    if let Some((member, _)) = host.into_iter().find(|(_, host)| *host && !config.allow_host_namespaces) {
+        return Err(Refusal::HostNamespace { member });
     }
     for container in &definition.container_definitions {
         for (asked, member) in [
@@ -235,6 +249,13 @@ mod tests {
         assert_eq!(check(&definition(&container(journald)), &AgentConfig::default()), Ok(()));
         let host = r#"{"family":"f","networkMode":"host","containerDefinitions":[{"name":"a","image":"i"}]}"#;
         assert!(refusal(host).contains("allow_host_namespaces"));
+        for member in ["pidMode", "ipcMode"] {
+            let json = format!(
+                r#"{{"family":"f","{member}":"host","containerDefinitions":[{{"name":"a","image":"i"}}]}}"#
+            );
+            let words = refusal(&json);
+            assert!(words.contains(member) && words.contains("allow_host_namespaces"), "{words}");
+        }
         let path = r#"{"family":"f","containerDefinitions":[{"name":"a","image":"i"}],"volumes":[{"name":"v","host":{"sourcePath":"/etc"}}]}"#;
         assert!(refusal(path).contains("allow_host_paths"));
         let capability = r#","linuxParameters":{"capabilities":{"add":["CHOWN","SYS_PTRACE"]}}"#;

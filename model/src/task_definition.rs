@@ -19,7 +19,8 @@ pub use lifecycle::{
     OnUnhealthy, RESTART_ATTEMPT_PERIOD_S, RestartPolicy,
 };
 pub use options::{
-    EnvironmentFile, HostEntry, KernelCapabilities, Link, SecurityOption, SystemControl, Ulimit,
+    EnvironmentFile, HostEntry, IpcMode, KernelCapabilities, Link, PidMode, SecurityOption, SystemControl,
+    Ulimit,
 };
 
 pub use members::{MEMORY_MIB_MIN, TMPFS_OPTIONS, TMPFS_OPTIONS_WITH_VALUE};
@@ -35,6 +36,10 @@ pub struct TaskDefinition {
     pub family: Family,
     #[serde(default)]
     pub network_mode: NetworkMode,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pid_mode: PidMode,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ipc_mode: IpcMode,
     pub container_definitions: Vec<ContainerDefinition>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
@@ -176,7 +181,7 @@ pub struct ContainerDefinition {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<String>,
     /// A network namespace with a loopback interface only, whatever the task's mode.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub disable_networking: bool,
     /// Addresses; instead of the node's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -223,6 +228,10 @@ impl ContainerDefinition {
 
 /// ECS's default time between the stop signal and SIGKILL.
 pub const DEFAULT_STOP_TIMEOUT_S: u32 = 30;
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
 
 fn yes() -> bool {
     true
@@ -271,6 +280,9 @@ pub struct LinuxParameters {
     pub devices: Vec<Device>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<Tmpfs>,
+    /// A first process that reaps and hands signals on.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub init_process_enabled: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<KernelCapabilities>,
     /// Size of /dev/shm; absent or 0 means Docker's 64 MiB.

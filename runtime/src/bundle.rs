@@ -109,6 +109,8 @@ pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Resu
         environment_files: &request.environment_files,
         env_extra: &request.env_extra,
         privileges: &request.privileges,
+        namespaces: &config.namespaces_dir(request.task),
+        init: &config.shim_path,
         apparmor: Path::new(APPARMOR).is_dir(),
         user: &user,
         host_devices: &host_devices,

@@ -77,6 +77,11 @@ impl RuntimeConfig {
         self.run_dir.join("seccomp")
     }
 
+    /// The namespaces that the containers of a task share.
+    pub(crate) fn namespaces_dir(&self, task: &TaskId) -> PathBuf {
+        self.task_dir(task).join("namespaces")
+    }
+
     /// libcontainer's state directories of a task.
     pub(crate) fn state_root(&self, task: &TaskId) -> PathBuf {
         self.task_dir(task).join("oci")

@@ -31,7 +31,10 @@ pub use handle::{
     BindError, ContainerStatus, HostPortBind, Phase, RequestError, ShimEvent, ShimHandle, StartError,
     Started, TaskStatus,
 };
-pub use runtime::{AdjustError, AdoptError, Adopted, OpenError, RemoveError, Runtime, StartShimError};
+pub use runtime::{
+    AdjustError, AdoptError, Adopted, OpenError, RemoveError, Runtime, ShareError, SharedNamespaces,
+    StartShimError,
+};
 pub use selftest::{SelfTestError, SelfTestReport};
 pub use signal::{SignalError, stop_signal};
 pub use spec::{BindMount, Privileges, SpecError};

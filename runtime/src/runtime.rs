@@ -6,11 +6,13 @@
 mod adjust;
 mod adopt;
 mod launch;
+pub(crate) mod namespaces;
 mod teardown;
 
 pub use adjust::AdjustError;
 pub use adopt::{AdoptError, Adopted};
 pub use launch::StartShimError;
+pub use namespaces::{ShareError, SharedNamespaces};
 pub use teardown::RemoveError;
 
 use crate::bundle::{self, Bundle, BundleError, BundleRequest, seccomp};

@@ -20,7 +20,7 @@ pub(crate) use process::working_directory;
 
 use crate::user::User;
 use lighter_model::image_config::ImageConfig;
-use lighter_model::task_definition::{ContainerDefinition, SecurityOption, TaskDefinition};
+use lighter_model::task_definition::{ContainerDefinition, IpcMode, PidMode, SecurityOption, TaskDefinition};
 use lighter_shim_wire::{CgroupVersion, Limits};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
@@ -40,6 +40,8 @@ pub struct BindMount {
 pub struct Privileges {
     pub privileged: bool,
     pub devices: bool,
+    /// pidMode and ipcMode `host`.
+    pub host_namespaces: bool,
     /// Containers without seccomp or outside the AppArmor profile.
     pub unconfined: bool,
     /// Beyond Docker's default set, without `CAP_`; `ALL` allows every one.
@@ -75,6 +77,10 @@ pub struct SpecRequest<'a> {
     /// `KEY=value`, after all others.
     pub env_extra: &'a [String],
     pub privileges: &'a Privileges,
+    /// Where the namespaces are that the containers of the task share.
+    pub namespaces: &'a Path,
+    /// The program that is the first process of a container that asks for one.
+    pub init: &'a Path,
     /// Whether the host has AppArmor.
     pub apparmor: bool,
     pub user: &'a User,
@@ -100,6 +106,10 @@ pub enum SpecError {
     PrivilegedNotAllowed { container: String },
     #[error("container {container} asks for device {device}, which this node does not allow (allow_devices)")]
     DevicesNotAllowed { container: String, device: String },
+    #[error(
+        "container {container} asks for {member} host, which this node does not allow (allow_host_namespaces)"
+    )]
+    HostNamespaceNotAllowed { container: String, member: &'static str },
     #[error(
         "container {container} asks for capability {capability}, which this node does not allow (allow_capabilities)"
     )]
@@ -144,7 +154,7 @@ pub fn oci_spec(request: &SpecRequest<'_>) -> Result<(Spec, Limits), SpecError> 
     let (resources, limits) = resources::resources(request);
     let mut linux = json!({
         "cgroupsPath": request.cgroups_path,
-        "namespaces": namespaces(request),
+        "namespaces": namespaces(request)?,
         "resources": resources,
         "rootfsPropagation": "private",
     });
@@ -176,13 +186,28 @@ pub fn oci_spec(request: &SpecRequest<'_>) -> Result<(Spec, Limits), SpecError> 
     Ok((spec, limits))
 }
 
-fn namespaces(request: &SpecRequest<'_>) -> Vec<Value> {
-    let mut list: Vec<Value> =
-        ["pid", "ipc", "uts", "mount", "cgroup"].iter().map(|kind| json!({ "type": kind })).collect();
+fn namespaces(request: &SpecRequest<'_>) -> Result<Vec<Value>, SpecError> {
+    let not_allowed =
+        |member| SpecError::HostNamespaceNotAllowed { container: request.container.name.to_string(), member };
+    let shared = |kind: &str| json!({ "type": kind, "path": request.namespaces.join(kind) });
+    let mut list: Vec<Value> = Vec::new();
+    match request.definition.pid_mode {
+        PidMode::Private => list.push(json!({ "type": "pid" })),
+        PidMode::Task => list.push(shared("pid")),
+        PidMode::Host if request.privileges.host_namespaces => {}
+        PidMode::Host => return Err(not_allowed("pidMode")),
+    }
+    match request.definition.ipc_mode {
+        IpcMode::Private | IpcMode::None => list.push(json!({ "type": "ipc" })),
+        IpcMode::Task => list.push(shared("ipc")),
+        IpcMode::Host if request.privileges.host_namespaces => {}
+        IpcMode::Host => return Err(not_allowed("ipcMode")),
+    }
+    list.extend(["uts", "mount", "cgroup"].iter().map(|kind| json!({ "type": kind })));
     if let Some(path) = request.netns {
         list.push(json!({ "type": "network", "path": path }));
     }
-    list
+    Ok(list)
 }
 
 /// Docker's, as of 27: parts of /proc and /sys that tell of or change the host.

@@ -19,7 +19,7 @@ use lighter_model::report::KernelLimits;
 use lighter_model::task_definition::TaskDefinition;
 use lighter_runtime::{
     AdoptError, BindMount, BundleRequest, CgroupRoot, ContainerStats, LogConfig, Runtime, RuntimeConfig,
-    TaskLimits, cgroup,
+    SharedNamespaces, TaskLimits, cgroup,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -102,6 +102,7 @@ impl RuntimeFacility for RuntimeAdapter {
     fn start_shim<'a>(&'a self, task: &'a TaskId, definition: &'a TaskDefinition) -> Answer<'a, ShimLink> {
         Box::pin(async move {
             let handle = self.runtime.start_shim(task, limits(definition)).await?;
+            self.runtime.share_namespaces(task, SharedNamespaces::of(definition)).await?;
             Ok(shim::link(handle))
         })
     }

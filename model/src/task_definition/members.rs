@@ -85,8 +85,16 @@ pub(super) const MEMBERS: &[Member] = &[
     optional("cpu", Shape::CpuAmount, "a_limit_of_the_task_holds_for_its_containers_together"),
     optional("memory", Shape::MemoryAmount, "a_limit_of_the_task_holds_for_its_containers_together"),
     refused("tags", &["key", "value"], NOT_YET),
-    refused("pidMode", &[], "every container has a pid namespace of its own; sharing is not supported yet"),
-    refused("ipcMode", &[], "every container has an ipc namespace of its own; sharing is not supported yet"),
+    optional(
+        "pidMode",
+        Shape::OneOf(&["host", "task"]),
+        "containers_of_a_task_share_processes_until_the_last_ends",
+    ),
+    optional(
+        "ipcMode",
+        Shape::OneOf(&["host", "task", "none"]),
+        "containers_of_a_task_share_memory_and_nobody_else_does",
+    ),
     refused(
         "proxyConfiguration",
         &["type", "containerName", "properties", "name", "value"],
@@ -417,7 +425,11 @@ pub(super) const MEMBERS: &[Member] = &[
         Shape::List,
         "devices_are_closed_but_for_those_allowed",
     ),
-    refused("containerDefinitions[].linuxParameters.initProcessEnabled", &[], NOT_YET),
+    optional(
+        "containerDefinitions[].linuxParameters.initProcessEnabled",
+        Shape::Flag,
+        "an_init_process_reaps_and_hands_signals_on",
+    ),
     optional(
         "containerDefinitions[].linuxParameters.sharedMemorySize",
         Shape::Whole { min: 0, max: MIB_MAX },

@@ -7,6 +7,34 @@
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
+/// Whose processes the containers of a task see.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PidMode {
+    /// Each container its own.
+    #[default]
+    Private,
+    /// The task's.
+    Task,
+    /// The node's; refused by nodes whose own file does not allow it.
+    Host,
+}
+
+/// Whose System V and POSIX message queues, semaphores and shared memory the containers use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpcMode {
+    /// Each container its own.
+    #[default]
+    Private,
+    /// Each container its own, and no /dev/shm.
+    None,
+    /// The task's, /dev/shm included.
+    Task,
+    /// The node's; refused by nodes whose own file does not allow it.
+    Host,
+}
+
 /// A file of `NAME=value` lines on the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

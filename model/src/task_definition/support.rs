@@ -130,7 +130,7 @@ const TAIL: &str = "
 | a health check has a `command`, or `fromImage` (ours: the image's HEALTHCHECK, which else does not count) | `….healthCheck` |
 | `links`: another container of the task, network mode `bridge`, networking not disabled, no circle | `….links` |
 | `disableNetworking`: no port mappings | `….portMappings` |
-| `systemControls`: kernel parameters of the container's own namespaces; no `net.*` in host mode | `….namespace` |
+| `systemControls`: kernel parameters of the container's own namespaces; no `net.*` in host mode, no others with ipcMode `host` | `….namespace` |
 | `ulimits`: no soft limit above its hard limit, none given twice | the member |
 | `maxSwap` above 0 needs `memory` | `….maxSwap` |
 | `logConfiguration`: a driver and options of docs/logging.md; an option that the driver does not have is refused | `….logConfiguration.options.NAME` |

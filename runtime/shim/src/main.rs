@@ -5,9 +5,11 @@
 
 mod cgroup;
 mod daemon;
+mod init;
 mod keeper;
 mod log;
 mod monitor;
+mod namespaces;
 mod ports;
 mod procfs;
 mod record;
@@ -21,6 +23,10 @@ const USAGE: &str = "usage:
       watch over one task; returns when its socket DIR/shim.sock is ready
   lighter-shim keeper
       move into the leaf cgroup `keeper` of the own unit and wait for ever
+  lighter-shim init -- PROGRAM [ARGUMENT]...
+      be the first process of a container: start the program, hand signals on, reap
+  lighter-shim namespaces --dir DIR [--pid] [--ipc] [--cgroup DIR]...
+      make the namespaces that the containers of a task share, kept in DIR
   lighter-shim self-test
       print what a process can do here (run inside a container)
   lighter-shim --version";
@@ -30,6 +36,11 @@ fn main() -> ExitCode {
     let result = match arguments.first().map(String::as_str) {
         Some("run") => daemon::run(&arguments[1..]),
         Some("keeper") => keeper::run(),
+        Some("init") => match init::run(&arguments[1..]) {
+            Ok(code) => return code,
+            Err(message) => Err(message),
+        },
+        Some("namespaces") => namespaces::run(&arguments[1..]),
         Some("self-test") => selftest::run(&arguments[1..]),
         Some("--version") => {
             println!("lighter-shim {}", env!("CARGO_PKG_VERSION"));

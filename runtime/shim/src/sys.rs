@@ -6,6 +6,7 @@
 pub(crate) mod join;
 pub(crate) mod pass;
 
+use std::ffi::CString;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -37,6 +38,46 @@ pub(crate) fn fork() -> io::Result<Forked> {
     match check(unsafe { libc::fork() })? {
         0 => Ok(Forked::Child),
         _ => Ok(Forked::Parent),
+    }
+}
+
+/// As `fork`; the child's pid on the parent's side, 0 on the child's.
+pub(crate) fn fork_with_pid() -> io::Result<i32> {
+    // SAFETY: the process has one thread, so the child may go on as an ordinary process.
+    check(unsafe { libc::fork() })
+}
+
+/// unshare(2).
+pub(crate) fn unshare(flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::unshare(flags) }).map(drop)
+}
+
+/// Shows `source` at `target` as well (mount(2), MS_BIND).
+pub(crate) fn bind_mount(source: &str, target: &str) -> io::Result<()> {
+    let (source, target) = (CString::new(source)?, CString::new(target)?);
+    let (kind, flags, data) = (std::ptr::null(), libc::MS_BIND, std::ptr::null());
+    // SAFETY: both paths end with a NUL byte and live through the call; a bind mount reads no more.
+    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, data) }).map(drop)
+}
+
+/// Blocks every signal that can be blocked and gives a descriptor they can be read from.
+pub(crate) fn all_signals_fd() -> io::Result<OwnedFd> {
+    const LAST: i32 = 64;
+    let faults = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
+    let signals: Vec<i32> = (1..=LAST).filter(|signal| !faults.contains(signal)).collect();
+    signal_fd(&signals)
+}
+
+/// A program begins with no signal blocked.
+pub(crate) fn unblock_signals() {
+    // SAFETY: a zeroed sigset_t is valid for sigemptyset, and `set` lives through the calls.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
+        // Rust's start ignores it, and exec keeps that (signal(7)).
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
 }
 

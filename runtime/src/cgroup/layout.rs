@@ -62,6 +62,22 @@ impl CgroupRoot {
         Ok(directories)
     }
 
+    /// Makes the cgroup of the process that keeps a task's pid namespace, and returns the directories
+    /// it must join. No container has a name with a dot.
+    pub(crate) fn create_holder(&self, task: &TaskId) -> Result<Vec<PathBuf>, CgroupError> {
+        let below = format!("{}/holder.namespaces", self.below_task(task));
+        let directories: Vec<PathBuf> = match self {
+            Self::V2 { .. } => self.directories(&below),
+            Self::V1Hybrid { .. } => {
+                ["memory", "pids"].iter().filter_map(|controller| self.v1_dir(controller, &below)).collect()
+            }
+        };
+        for directory in &directories {
+            fs::create_dir_all(directory).map_err(io_error("make cgroup", directory))?;
+        }
+        Ok(directories)
+    }
+
     /// Makes the parent cgroup of a task's containers.
     pub(crate) fn create_task(&self, task: &TaskId) -> Result<(), CgroupError> {
         match self {

@@ -2,8 +2,8 @@
 //! others did, and every error is kept. In: a task id. Out: nothing left.
 //! Never: touches logs (they outlive the task) or anything of another task.
 
-use super::Runtime;
 use super::adopt::live_shim;
+use super::{Runtime, namespaces};
 use crate::cgroup::CgroupError;
 use lighter_model::ids::TaskId;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -51,6 +51,9 @@ impl Runtime {
         if let Err(error) = self.config.cgroup.remove_task(task) {
             errors.push(RemoveStepError::Cgroup(error));
         }
+        // Nobody is left in them.
+        namespaces::clear(&self.config.namespaces_dir(task));
+        namespaces::clear(&self.config.namespaces_dir(task).with_extension("new"));
         match fs::remove_dir_all(&task_dir) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 errors.push(RemoveStepError::Directory { path: task_dir, source });

@@ -2,7 +2,9 @@
 //! paths before inner ones. In: definition and bind mounts. Out: OCI `mounts`.
 //! Never: creates a source; libcontainer makes missing mount points inside the root file system.
 
-use super::{SpecError, SpecRequest};
+use super::{SpecError, SpecRequest, process};
+use crate::runtime::namespaces::SHARED_MEMORY_MIB;
+use lighter_model::task_definition::IpcMode;
 use lighter_shim_wire::CgroupVersion;
 use serde_json::{Value, json};
 
@@ -38,15 +40,12 @@ pub(super) fn mounts(request: &SpecRequest<'_>) -> Result<Vec<Value>, SpecError>
     Ok(list)
 }
 
-/// Docker's size of /dev/shm.
-const SHARED_MEMORY_KIB: u64 = 65_536;
-
 fn standard(request: &SpecRequest<'_>) -> Vec<Value> {
     let sys_access = if request.container.privileged { "rw" } else { "ro" };
     let wanted_mib = request.container.linux_parameters.as_ref().and_then(|linux| linux.shared_memory_mib);
-    let shared_memory_kib = wanted_mib.filter(|mib| *mib > 0).map_or(SHARED_MEMORY_KIB, |mib| mib << 10);
+    let shared_memory_kib = wanted_mib.filter(|mib| *mib > 0).unwrap_or(SHARED_MEMORY_MIB) << 10;
     let shared_memory = format!("size={shared_memory_kib}k");
-    vec![
+    let mut list = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         mount(
@@ -57,8 +56,24 @@ fn standard(request: &SpecRequest<'_>) -> Vec<Value> {
         ),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", sys_access]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shared_memory]),
-    ]
+    ];
+    let shared = |source: &str| mount("/dev/shm", "bind", source, &["rbind", "rprivate", "rw"]);
+    match request.definition.ipc_mode {
+        IpcMode::None => {}
+        IpcMode::Private => list.push(mount(
+            "/dev/shm",
+            "tmpfs",
+            "shm",
+            &["nosuid", "noexec", "nodev", "mode=1777", &shared_memory],
+        )),
+        IpcMode::Task => list.push(shared(&request.namespaces.join("shm").to_string_lossy())),
+        IpcMode::Host => list.push(shared("/dev/shm")),
+    }
+    if process::has_init(request) {
+        let source = request.init.to_string_lossy();
+        list.push(mount(process::INIT, "bind", &source, &["bind", "rprivate", "ro", "nosuid", "nodev"]));
+    }
+    list
 }
 
 fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value {

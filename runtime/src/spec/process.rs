@@ -96,7 +96,19 @@ fn arguments(request: &SpecRequest<'_>) -> Result<Vec<String>, SpecError> {
     if all.first().is_none_or(String::is_empty) {
         return Err(SpecError::NoCommand { container: name });
     }
-    without_nul(&all, name, "command")
+    let all = without_nul(&all, name, "command")?;
+    if !has_init(request) {
+        return Ok(all);
+    }
+    Ok([INIT, "init", "--"].into_iter().map(str::to_owned).chain(all).collect())
+}
+
+/// Where the first process of a container that asks for one is: on the container's own /dev, so that
+/// the image is not touched.
+pub(super) const INIT: &str = "/dev/lighter-init";
+
+pub(super) fn has_init(request: &SpecRequest<'_>) -> bool {
+    request.container.linux_parameters.as_ref().is_some_and(|linux| linux.init_process_enabled)
 }
 
 /// Later entries replace earlier ones of the same name, in the place of the earlier.

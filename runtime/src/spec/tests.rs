@@ -19,6 +19,7 @@ struct Case {
     devices: Vec<HostDevice>,
     privileges: Privileges,
     version: CgroupVersion,
+    task: Value,
     environment_files: Vec<Vec<String>>,
     cpu_quota: bool,
 }
@@ -35,6 +36,7 @@ fn case(container: Value) -> Case {
         devices,
         privileges: Privileges::default(),
         version: CgroupVersion::V2,
+        task: json!({}),
         environment_files: Vec::new(),
         cpu_quota: true,
     }
@@ -42,9 +44,11 @@ fn case(container: Value) -> Case {
 
 impl Case {
     fn build(&self) -> Result<(Spec, Limits), SpecError> {
-        let definition: TaskDefinition =
-            serde_json::from_value(json!({ "family": "f", "containerDefinitions": [self.container] }))
-                .unwrap();
+        let mut definition = json!({ "family": "f", "containerDefinitions": [self.container] });
+        for (name, value) in self.task.as_object().unwrap() {
+            definition[name] = value.clone();
+        }
+        let definition: TaskDefinition = serde_json::from_value(definition).unwrap();
         let container: &ContainerDefinition = &definition.container_definitions[0];
         oci_spec(&SpecRequest {
             container,
@@ -57,6 +61,8 @@ impl Case {
             environment_files: &self.environment_files,
             env_extra: &["EXTRA=last".to_owned()],
             privileges: &self.privileges,
+            namespaces: Path::new("/run/lighter/tasks/t/namespaces"),
+            init: Path::new("/usr/lib/lighter/lighter-shim"),
             apparmor: false,
             user: &self.user,
             host_devices: &self.devices,
@@ -154,6 +160,44 @@ fn capabilities_are_added_and_dropped() {
         let refused = bounding(json!({ "add": [add] }), &["SYS_TIME"]).unwrap_err();
         assert!(matches!(refused, SpecError::CapabilityNotAllowed { capability, .. } if capability == add));
     }
+}
+
+#[test]
+fn namespaces_are_own_shared_or_the_node_s() {
+    let kinds = |json: &Value| -> Vec<String> {
+        let list = json["linux"]["namespaces"].as_array().unwrap();
+        list.iter().map(|namespace| namespace["type"].as_str().unwrap().to_owned()).collect()
+    };
+    let shm = |json: &Value| {
+        let mounts = json["mounts"].as_array().unwrap();
+        mounts.iter().find(|mount| mount["destination"] == "/dev/shm").map(|mount| mount["source"].clone())
+    };
+    let mut case = case(json!({ "name": "c", "image": "i" }));
+    case.task = json!({ "pidMode": "task", "ipcMode": "task" });
+    let json = case.json();
+    let namespace = &json["linux"]["namespaces"][0];
+    assert_eq!(*namespace, json!({ "type": "pid", "path": "/run/lighter/tasks/t/namespaces/pid" }));
+    assert_eq!(shm(&json), Some(json!("/run/lighter/tasks/t/namespaces/shm")));
+    case.task = json!({ "ipcMode": "none" });
+    assert_eq!((kinds(&case.json()).len(), shm(&case.json())), (6, None));
+    for member in ["pidMode", "ipcMode"] {
+        case.privileges.host_namespaces = false;
+        case.task = json!({ member: "host" });
+        assert!(matches!(case.build(), Err(SpecError::HostNamespaceNotAllowed { .. })));
+        case.privileges.host_namespaces = true;
+        let kind = member.trim_end_matches("Mode");
+        assert!(!kinds(&case.json()).iter().any(|name| name == kind), "{member}");
+    }
+}
+
+#[test]
+fn an_init_process_is_the_first_and_on_the_container_s_dev() {
+    let json = case(json!({ "name": "c", "image": "i", "command": ["serve"], "linuxParameters": { "initProcessEnabled": true } })).json();
+    assert_eq!(json["process"]["args"], json!(["/dev/lighter-init", "init", "--", "serve"]));
+    let mounts = json["mounts"].as_array().unwrap();
+    let init = mounts.iter().find(|mount| mount["destination"] == "/dev/lighter-init").unwrap();
+    assert_eq!(init["source"], "/usr/lib/lighter/lighter-shim");
+    assert!(init["options"].as_array().unwrap().contains(&json!("ro")));
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod faults;
 mod lifecycle;
 mod limits;
 mod logging;
+mod namespaces;
 mod ports;
 mod probe;
 mod resident;

@@ -4,6 +4,7 @@
 use lighter_model::exit::ContainerExit;
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
+use lighter_model::task_definition::options::{IpcMode, PidMode};
 use lighter_model::task_definition::{ContainerDefinition, TaskDefinition};
 use lighter_runtime::{
     BindMount, Bundle, BundleError, BundleRequest, CgroupRoot, LogConfig, Privileges, Runtime, RuntimeConfig,
@@ -68,6 +69,7 @@ pub(crate) struct Node {
     pub(crate) image: ImageConfig,
     pub(crate) mounts: Vec<BindMount>,
     pub(crate) privileges: Privileges,
+    pub(crate) modes: (PidMode, IpcMode),
 }
 
 impl Node {
@@ -103,6 +105,7 @@ impl Node {
             image: ImageConfig::default(),
             mounts: Vec::new(),
             privileges: Privileges::default(),
+            modes: (PidMode::Private, IpcMode::Private),
         }
     }
 
@@ -111,7 +114,8 @@ impl Node {
     }
 
     pub(crate) fn bundle(&self, container: Value) -> Result<Bundle, BundleError> {
-        let (definition, container) = definitions(container);
+        let (mut definition, container) = definitions(container);
+        (definition.pid_mode, definition.ipc_mode) = self.modes;
         self.runtime.write_bundle(&BundleRequest {
             task: &self.task,
             container: &container,

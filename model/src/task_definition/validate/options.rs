@@ -7,7 +7,7 @@ use crate::ids::ContainerName;
 use crate::task_definition::options::{
     ControlNamespace, HOST_GATEWAY, Link, SecurityOption, SystemControl, Ulimit,
 };
-use crate::task_definition::{ContainerDefinition, NetworkMode, TaskDefinition};
+use crate::task_definition::{ContainerDefinition, IpcMode, NetworkMode, TaskDefinition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -121,6 +121,9 @@ impl Found {
             ),
             Some(ControlNamespace::Network) if host_network => {
                 self.add(format!("{at}.namespace"), "would change the node's network with network mode host");
+            }
+            Some(ControlNamespace::Ipc) if definition.ipc_mode == IpcMode::Host => {
+                self.add(format!("{at}.namespace"), "would change the node with ipcMode host");
             }
             Some(_) => {}
         }

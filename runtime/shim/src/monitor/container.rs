@@ -254,6 +254,8 @@ impl Container {
 
     /// The main process has ended: the rest of its output, the OOM count, the record on disk.
     pub(super) fn finish(&mut self, end: ChildEnd) -> Exited {
+        // What it left in a pid namespace that it shares with other containers; nothing else is left.
+        let _ = cgroup::kill_all(&self.request.cgroup);
         let mut chunk = [0; 16 * 1024];
         for stream in [Stream::Stdout, Stream::Stderr] {
             while self.pump_once(stream, &mut chunk) {}
