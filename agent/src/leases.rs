@@ -5,6 +5,7 @@
 
 use lighter_model::task_definition::TransportProtocol;
 use lighter_net::{AddRequest, AttachmentRecord, LeasePool, PlanError, PortAllocator, plan_attachment};
+use std::ops::RangeInclusive;
 use tokio::sync::{mpsc, oneshot};
 
 /// One request a task at a time; 64 tasks starting at once do not wait for each other's turn.
@@ -13,8 +14,8 @@ const QUEUE_DEPTH: usize = 64;
 enum Request {
     Plan { requests: Vec<AddRequest>, answer: oneshot::Sender<Result<Vec<AttachmentRecord>, PlanError>> },
     Release { records: Vec<AttachmentRecord> },
-    NextPort { protocol: TransportProtocol, answer: oneshot::Sender<Option<u16>> },
-    ReleasePort { protocol: TransportProtocol, port: u16 },
+    NextPorts { protocol: TransportProtocol, count: u16, answer: oneshot::Sender<Option<u16>> },
+    ReleasePorts { protocol: TransportProtocol, ports: RangeInclusive<u16> },
 }
 
 /// A handle to the pools.
@@ -55,16 +56,17 @@ impl Leases {
         let _ = self.queue.send(Request::Release { records }).await;
     }
 
-    /// A port to try for a mapping with hostPort 0; it is the caller's until released.
-    pub(crate) async fn next_port(&self, protocol: TransportProtocol) -> Option<u16> {
+    /// The first of `count` ports in a row to try for a mapping with hostPort 0; they are the caller's
+    /// until released.
+    pub(crate) async fn next_ports(&self, protocol: TransportProtocol, count: u16) -> Option<u16> {
         let (answer, got) = oneshot::channel();
-        let _ = self.queue.send(Request::NextPort { protocol, answer }).await;
+        let _ = self.queue.send(Request::NextPorts { protocol, count, answer }).await;
         got.await.ok().flatten()
     }
 
-    /// The port was somebody else's, or the task does not go on.
-    pub(crate) async fn release_port(&self, protocol: TransportProtocol, port: u16) {
-        let _ = self.queue.send(Request::ReleasePort { protocol, port }).await;
+    /// One of the ports was somebody else's, or the task does not go on.
+    pub(crate) async fn release_ports(&self, protocol: TransportProtocol, ports: RangeInclusive<u16>) {
+        let _ = self.queue.send(Request::ReleasePorts { protocol, ports }).await;
     }
 }
 
@@ -85,16 +87,18 @@ fn serve(pool: &mut LeasePool, ports: &mut PortAllocator, request: Request) {
                 record.ports.iter().for_each(|port| ports.release(port.protocol, port.host_port));
             }
         }
-        Request::NextPort { protocol, answer } => {
-            let port = ports.next_candidate(protocol);
-            if let Some(port) = port {
-                ports.mark_in_use(protocol, port);
-            }
-            if let Err(Some(port)) = answer.send(port) {
-                ports.release(protocol, port);
+        Request::NextPorts { protocol, count, answer } => {
+            let first = ports.next_candidates(protocol, count);
+            // The allocator gives rows that end within the range.
+            let row = |first: u16| first..=first.saturating_add(count.saturating_sub(1));
+            first.into_iter().flat_map(row).for_each(|port| ports.mark_in_use(protocol, port));
+            if let Err(Some(first)) = answer.send(first) {
+                row(first).for_each(|port| ports.release(protocol, port));
             }
         }
-        Request::ReleasePort { protocol, port } => ports.release(protocol, port),
+        Request::ReleasePorts { protocol, ports: row } => {
+            row.for_each(|port| ports.release(protocol, port));
+        }
     }
 }
 

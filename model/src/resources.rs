@@ -53,14 +53,13 @@ pub fn required_resources(definition: &TaskDefinition) -> Resources {
 fn static_host_ports(definition: &TaskDefinition) -> BTreeSet<HostPort> {
     let mappings = definition.container_definitions.iter().flat_map(|c| &c.port_mappings);
     mappings
-        .filter_map(|mapping| {
-            let port = match definition.network_mode {
-                NetworkMode::Bridge => mapping.host_port,
-                NetworkMode::Host if mapping.host_port == 0 => mapping.container_port,
-                NetworkMode::Host => mapping.host_port,
-                NetworkMode::None => 0,
+        .flat_map(|mapping| {
+            let ports = match definition.network_mode {
+                NetworkMode::Host if mapping.host_port == 0 => mapping.container_ports(),
+                NetworkMode::Bridge | NetworkMode::Host => mapping.host_port..=mapping.host_port,
+                NetworkMode::None => 0..=0,
             };
-            (port != 0).then_some(HostPort { protocol: mapping.protocol, port })
+            ports.filter(|port| *port != 0).map(|port| HostPort { protocol: mapping.protocol, port })
         })
         .collect()
 }

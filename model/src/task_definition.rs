@@ -19,8 +19,8 @@ pub use lifecycle::{
     OnUnhealthy, RESTART_ATTEMPT_PERIOD_S, RestartPolicy,
 };
 pub use options::{
-    EnvironmentFile, HostEntry, IpcMode, KernelCapabilities, Link, PidMode, SecurityOption, SystemControl,
-    Ulimit,
+    EnvironmentFile, HostEntry, IpcMode, KernelCapabilities, Link, PidMode, PortRange, SecurityOption,
+    SystemControl, Ulimit,
 };
 
 pub use members::{MEMORY_MIB_MIN, TMPFS_OPTIONS, TMPFS_OPTIONS_WITH_VALUE};
@@ -28,6 +28,7 @@ pub use members::{MEMORY_MIB_MIN, TMPFS_OPTIONS, TMPFS_OPTIONS_WITH_VALUE};
 use crate::ids::{ContainerName, Family, VolumeName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// The template of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +65,7 @@ impl TaskDefinition {
         }
         for container in &mut self.container_definitions {
             for mapping in &mut container.port_mappings {
-                if mapping.host_port == 0 {
+                if mapping.host_port == 0 && mapping.container_port_range.is_none() {
                     mapping.host_port = mapping.container_port;
                 }
             }
@@ -248,12 +249,27 @@ pub struct KeyValuePair {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PortMapping {
+    /// 0 when there is a range instead.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub container_port: u16,
+    /// Several ports in a row, which meet as many host ports in a row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_port_range: Option<PortRange>,
     /// 0 or absent: the node picks one from its ephemeral range; in host mode it is the container port.
     #[serde(default)]
     pub host_port: u16,
     #[serde(default)]
     pub protocol: TransportProtocol,
+}
+
+impl PortMapping {
+    /// The port, or the whole range.
+    pub fn container_ports(&self) -> RangeInclusive<u16> {
+        match &self.container_port_range {
+            Some(range) => range.first..=range.last,
+            None => self.container_port..=self.container_port,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

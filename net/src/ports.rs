@@ -51,21 +51,29 @@ impl PortAllocator {
     /// The next port that is neither reserved nor in use, and moves on, so that two callers never
     /// try the same one at a time. None when every port of the range is taken.
     pub fn next_candidate(&mut self, protocol: TransportProtocol) -> Option<u16> {
+        self.next_candidates(protocol, 1)
+    }
+
+    /// As `next_candidate`, the first of `count` ports in a row that are all free. None when there is
+    /// no such row, and for a count of 0.
+    pub fn next_candidates(&mut self, protocol: TransportProtocol, count: u16) -> Option<u16> {
         let (first, last) = (*self.range.start(), *self.range.end());
         let mut port = match protocol {
             TransportProtocol::Tcp => self.next_tcp,
             TransportProtocol::Udp => self.next_udp,
         };
+        let free = |port: u16| !self.reserved.contains(&port) && !self.in_use.contains(&(protocol, port));
+        let following = |port: u16| if port >= last { first } else { port + 1 };
         for _ in self.range.clone() {
-            let after = if port >= last { first } else { port + 1 };
-            if !self.reserved.contains(&port) && !self.in_use.contains(&(protocol, port)) {
+            let end = port.checked_add(count.checked_sub(1)?).filter(|end| *end <= last);
+            if let Some(end) = end.filter(|end| (port..=*end).all(free)) {
                 match protocol {
-                    TransportProtocol::Tcp => self.next_tcp = after,
-                    TransportProtocol::Udp => self.next_udp = after,
+                    TransportProtocol::Tcp => self.next_tcp = following(end),
+                    TransportProtocol::Udp => self.next_udp = following(end),
                 }
                 return Some(port);
             }
-            port = after;
+            port = following(port);
         }
         None
     }
@@ -120,6 +128,23 @@ mod tests {
         assert_eq!(allocator.next_candidate(Udp), Some(51677));
         allocator.release(Tcp, 51681);
         assert_eq!(allocator.next_candidate(Tcp), Some(51681));
+    }
+
+    #[test]
+    fn rows_of_ports_are_free_from_end_to_end() {
+        let mut allocator = PortAllocator::new(100..=110, [104]);
+        assert_eq!(allocator.next_candidates(Tcp, 4), Some(100));
+        // 104 is reserved.
+        assert_eq!(allocator.next_candidates(Tcp, 4), Some(105));
+        allocator.mark_in_use(Tcp, 107);
+        assert_eq!(allocator.next_candidates(Tcp, 4), Some(100));
+        assert_eq!(allocator.next_candidates(Tcp, 3), Some(108));
+        assert_eq!(allocator.next_candidates(Tcp, 5), None);
+        assert_eq!(allocator.next_candidates(Tcp, 0), None);
+        assert_eq!(allocator.next_candidates(Udp, 6), Some(105));
+        let mut end = PortAllocator::new(65530..=65535, []);
+        assert_eq!(end.next_candidates(Tcp, 6), Some(65530));
+        assert_eq!(end.next_candidates(Tcp, 7), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use lighter_model::task_definition::{ContainerDefinition, NetworkMode, TaskDefin
 use lighter_net::{AddRequest, AttachmentMode, PortForward};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -27,14 +28,28 @@ pub(super) type AttachedAll = BTreeMap<ContainerName, Attached>;
 /// Candidates tried for the dynamic ports of one task before it is given up.
 const BIND_ATTEMPTS: usize = 500;
 
-/// One mapping with the host port it has got.
+/// One mapping with the host ports it has got: `count` ports in a row on both sides.
 #[derive(Debug, Clone)]
 struct Mapping {
     container: ContainerName,
+    /// The first.
     container_port: u16,
+    count: u16,
     protocol: TransportProtocol,
+    /// The first; 0: none yet.
     host_port: u16,
     dynamic: bool,
+}
+
+impl Mapping {
+    fn host_ports(&self) -> RangeInclusive<u16> {
+        self.host_port..=self.host_port.saturating_add(self.count.saturating_sub(1))
+    }
+
+    /// Container port and host port, each with its partner.
+    fn pairs(&self) -> impl Iterator<Item = (u16, u16)> {
+        (self.container_port..=u16::MAX).zip(self.host_ports())
+    }
 }
 
 pub(super) async fn place(
@@ -86,7 +101,7 @@ async fn lease(
     };
     for container in &mut journal.record.containers {
         let own = mappings.iter().filter(|mapping| mapping.container == container.name);
-        container.bindings = own.map(binding).collect();
+        container.bindings = own.flat_map(bindings).collect();
     }
     let requests: Vec<AddRequest> = definition
         .container_definitions
@@ -109,13 +124,13 @@ async fn lease(
     journal.commit(Step::Preparing).await.map_err(|error| Failure::store(&error))
 }
 
-fn binding(mapping: &Mapping) -> NetworkBinding {
-    NetworkBinding {
+fn bindings(mapping: &Mapping) -> impl Iterator<Item = NetworkBinding> {
+    mapping.pairs().map(|(container_port, host_port)| NetworkBinding {
         bind_ip: Ipv4Addr::UNSPECIFIED.to_string(),
-        container_port: mapping.container_port,
-        host_port: mapping.host_port,
+        container_port,
+        host_port,
         protocol: mapping.protocol,
-    }
+    })
 }
 
 /// The namespace of a container; `None`: the node's own.
@@ -140,11 +155,13 @@ fn request(
         mode,
         address: None,
         ports: own
-            .map(|mapping| PortForward {
-                protocol: mapping.protocol,
-                host_ip: Ipv4Addr::UNSPECIFIED,
-                host_port: mapping.host_port,
-                target_port: mapping.container_port,
+            .flat_map(|mapping| {
+                mapping.pairs().map(|(target_port, host_port)| PortForward {
+                    protocol: mapping.protocol,
+                    host_ip: Ipv4Addr::UNSPECIFIED,
+                    host_port,
+                    target_port,
+                })
             })
             .collect(),
     }
@@ -168,7 +185,8 @@ fn wanted(definition: &TaskDefinition) -> Vec<Mapping> {
         containers.flat_map(|container| container.port_mappings.iter().map(move |port| (container, port)));
     all.map(|(container, port)| Mapping {
         container: container.name.clone(),
-        container_port: port.container_port,
+        container_port: *port.container_ports().start(),
+        count: port.container_ports().len() as u16,
         protocol: port.protocol,
         host_port: port.host_port,
         dynamic: port.host_port == 0,
@@ -188,7 +206,7 @@ async fn bind(
     let bound = bind_candidates(context, &mut mappings, shim).await;
     if bound.is_err() {
         for mapping in mappings.iter().filter(|mapping| mapping.dynamic && mapping.host_port != 0) {
-            context.leases.release_port(mapping.protocol, mapping.host_port).await;
+            context.leases.release_ports(mapping.protocol, mapping.host_ports()).await;
         }
     }
     bound.map(|()| mappings)
@@ -202,30 +220,38 @@ async fn bind_candidates(
 ) -> Result<(), Failure> {
     for _ in 0..BIND_ATTEMPTS {
         for mapping in mappings.iter_mut().filter(|mapping| mapping.host_port == 0) {
-            mapping.host_port = context.leases.next_port(mapping.protocol).await.ok_or_else(|| {
-                Failure::words(
-                    "ResourceInitializationError",
-                    "no dynamic host port is free on this node (ip_local_port_range)",
-                )
-            })?;
+            let first = context.leases.next_ports(mapping.protocol, mapping.count).await;
+            mapping.host_port = first.ok_or_else(|| no_port(mapping.count))?;
         }
-        let ports: Vec<HostPort> =
-            mappings.iter().map(|m| HostPort { protocol: m.protocol, port: m.host_port }).collect();
+        let row = |m: &Mapping| {
+            let protocol = m.protocol;
+            m.host_ports().map(move |port| HostPort { protocol, port })
+        };
+        let ports: Vec<HostPort> = mappings.iter().flat_map(row).collect();
         let Err(failure) = shim.bind_ports(&ports).await else { return Ok(()) };
         let taken = mappings.iter_mut().find(|mapping| {
             failure.in_use
                 && mapping.dynamic
-                && mapping.host_port == failure.port.port
+                && mapping.host_ports().contains(&failure.port.port)
                 && mapping.protocol == failure.port.protocol
         });
         let Some(taken) = taken else { return Err(cannot_bind(context, &failure)) };
-        context.leases.release_port(taken.protocol, taken.host_port).await;
+        context.leases.release_ports(taken.protocol, taken.host_ports()).await;
         taken.host_port = 0;
     }
     Err(Failure::words(
         "ResourceInitializationError",
         format!("no dynamic host port could be bound in {BIND_ATTEMPTS} attempts"),
     ))
+}
+
+fn no_port(count: u16) -> Failure {
+    let what = match count {
+        1 => "no dynamic host port is".to_owned(),
+        count => format!("no {count} dynamic host ports in a row are"),
+    };
+    let text = format!("{what} free on this node (ip_local_port_range)");
+    Failure::words("ResourceInitializationError", text)
 }
 
 fn cannot_bind(context: &TaskContext, failure: &BindFailure) -> Failure {
@@ -256,6 +282,24 @@ async fn add_all(context: &TaskContext, journal: &Journal) -> Result<AttachedAll
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_of_ports_meets_as_many_host_ports() {
+        let mapping = Mapping {
+            container: "a".parse().unwrap(),
+            container_port: 65_530,
+            count: 6,
+            protocol: TransportProtocol::Tcp,
+            host_port: 40_000,
+            dynamic: true,
+        };
+        let pairs: Vec<(u16, u16)> = mapping.pairs().collect();
+        assert_eq!((pairs.len(), pairs[0], pairs[5]), (6, (65_530, 40_000), (65_535, 40_005)));
+        let json = r#"{"family":"f","networkMode":"host","containerDefinitions":[{"name":"a","image":"i","portMappings":[{"containerPortRange":"80-82"}]}]}"#;
+        let definition: TaskDefinition = serde_json::from_str(json).unwrap();
+        let host = host_mappings(&definition);
+        assert_eq!(host[0].pairs().collect::<Vec<_>>(), [(80, 80), (81, 81), (82, 82)]);
+    }
 
     #[test]
     fn a_container_without_networking_has_only_a_loopback() {

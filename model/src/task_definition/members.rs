@@ -321,9 +321,9 @@ pub(super) const MEMBERS: &[Member] = &[
         "a_restart_follows_ecs",
     ),
     // PortMapping
-    required(
+    optional(
         "containerDefinitions[].portMappings[].containerPort",
-        Shape::Whole { min: 1, max: 65_535 },
+        Shape::Whole { min: 0, max: 65_535 },
         "ports_static_and_dynamic",
     ),
     optional(
@@ -334,7 +334,11 @@ pub(super) const MEMBERS: &[Member] = &[
     optional("containerDefinitions[].portMappings[].protocol", Shape::OneOf(&["tcp", "udp"]), "ports_udp"),
     refused("containerDefinitions[].portMappings[].name", &[], "Service Connect is not supported yet"),
     refused("containerDefinitions[].portMappings[].appProtocol", &[], "Service Connect is not supported yet"),
-    refused("containerDefinitions[].portMappings[].containerPortRange", &[], "list the ports one by one"),
+    optional(
+        "containerDefinitions[].portMappings[].containerPortRange",
+        Shape::PortRange,
+        "a_range_of_ports_meets_as_many_host_ports",
+    ),
     // KeyValuePair
     required(
         "containerDefinitions[].environment[].name",

@@ -246,6 +246,34 @@ impl<'a> SecurityOption<'a> {
     }
 }
 
+/// Ports in a row, written `first-last`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PortRange {
+    /// At least 1.
+    pub first: u16,
+    /// Not below `first`.
+    pub last: u16,
+}
+
+impl TryFrom<String> for PortRange {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        let port = |word: &str| word.trim().parse::<u16>().ok().filter(|port| *port > 0);
+        let range = text.split_once('-').and_then(|(first, last)| Some((port(first)?, port(last)?)));
+        match range {
+            Some((first, last)) if first <= last => Ok(Self { first, last }),
+            _ => Err(format!("{text:?} is not a range of ports like 8000-8010")),
+        }
+    }
+}
+
+impl From<PortRange> for String {
+    fn from(range: PortRange) -> Self {
+        format!("{}-{}", range.first, range.last)
+    }
+}
+
 /// A link to another container of the task: its name, and what this container calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link<'a> {

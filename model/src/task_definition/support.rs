@@ -35,6 +35,8 @@ pub enum Shape {
     MemoryAmount,
     /// A whole number, or -1 for no limit.
     Limit,
+    /// Ports in a row, like `8000-8010`.
+    PortRange,
     Flag,
     /// A list of whole numbers within these bounds.
     WholeList {
@@ -123,6 +125,7 @@ const TAIL: &str = "
 | no two containers (or mappings) want one host port of one protocol | `….hostPort` |
 | host network: `hostPort` is absent, 0 or equal to `containerPort` (and then is that port) | `….hostPort` |
 | network mode `none`: no port mappings | `….portMappings` |
+| each mapping has `containerPort` or `containerPortRange`; a range has no `hostPort`, and a task's ranges hold at most 500 ports | the member |
 | every mount point names a volume of the definition; no two mounts of a container share a path | `….sourceVolume`, `….containerPath` |
 | `volumesFrom` names another container of the task, and no container in the end itself | `….sourceContainer` |
 | `dependsOn` names other containers, not in a circle (`volumesFrom` counts as START) | `….dependsOn[].containerName` |
@@ -223,6 +226,7 @@ pub fn shape_in_words(shape: Shape) -> String {
         Shape::WholeList { min, max } => format!("a list of whole numbers from {min} to {max}"),
         Shape::CpuAmount => "CPU units like `\"512\"`, or `\"0.5 vCPU\"`".into(),
         Shape::MemoryAmount => "MiB like `\"512\"`, or `\"0.5 GB\"`".into(),
+        Shape::PortRange => "ports like `\"8000-8010\"`".into(),
         Shape::Flag => "true or false".into(),
         Shape::Limit => "a whole number, or -1 for no limit".into(),
         Shape::TextList | Shape::WordList => "a list of texts".into(),

@@ -40,6 +40,7 @@ pub(super) fn problems(definition: &TaskDefinition) -> Vec<Problem> {
     found.ports(definition);
     found.volumes_from(&definition.container_definitions);
     found.lifecycle(definition);
+    found.port_ranges(definition);
     found.links(definition);
     found.task_level(definition);
     found.0
@@ -217,9 +218,13 @@ impl Found {
                 continue;
             }
             for (index, mapping) in container.port_mappings.iter().enumerate() {
+                self.port_range(&format!("{at}[{index}]"), mapping);
                 let field = format!("{at}[{index}].hostPort");
                 let (port, protocol) = (mapping.host_port, mapping.protocol);
-                if definition.network_mode == NetworkMode::Host && port != mapping.container_port {
+                if definition.network_mode == NetworkMode::Host
+                    && mapping.container_port_range.is_none()
+                    && port != mapping.container_port
+                {
                     self.add(
                         &field,
                         format!("must be absent, 0 or {} with network mode host", mapping.container_port),

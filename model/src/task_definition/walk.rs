@@ -4,6 +4,7 @@
 
 use super::amount;
 use super::input::{Problem, WHOLE};
+use super::options::PortRange;
 use super::strict_json::join;
 use super::support::{Member, Shape, Support, find, members_of, shape_in_words};
 use serde_json::{Map, Value};
@@ -192,6 +193,7 @@ fn check(shape: Shape, value: &Value) -> Result<(), String> {
         }
         (Shape::Limit, Value::Number(number)) if number.as_i64().is_some_and(|limit| limit >= -1) => Ok(()),
         (Shape::CpuAmount | Shape::MemoryAmount, Value::Number(number)) if number.is_u64() => Ok(()),
+        (Shape::PortRange, Value::String(text)) => PortRange::try_from(text.clone()).map(drop),
         (Shape::CpuAmount, Value::String(text)) => amount::cpu_units(text).map(|_| ()),
         (Shape::MemoryAmount, Value::String(text)) => amount::memory_mib(text).map(|_| ()),
         (shape, value) => {

@@ -154,6 +154,25 @@ fn links_lead_to_other_containers_without_a_circle() {
 }
 
 #[test]
+fn a_range_of_ports_takes_the_place_of_a_port() {
+    let of = |mapping: Value| json!({"portMappings": [mapping]});
+    yes(of(json!({"containerPortRange": "8000-8010", "protocol": "udp", "hostPort": 0})));
+    yes(of(json!({"containerPortRange": "", "containerPort": 80})));
+    yes(of(json!({"containerPortRange": "80-80", "containerPort": 0})));
+    for text in ["80", "81-80", "0-5", "1-65536", "a-b"] {
+        no("portMappings[0].containerPortRange", of(json!({"containerPortRange": text})));
+    }
+    no("portMappings[0].containerPort", of(json!({"containerPort": 0})));
+    no("portMappings[0].containerPortRange", of(json!({"containerPortRange": "1-2", "containerPort": 1})));
+    no("portMappings[0].hostPort", of(json!({"containerPortRange": "1-2", "hostPort": 1})));
+    refused("containerDefinitions", definition(json!({}), of(json!({"containerPortRange": "1-501"}))));
+    let host =
+        accepted(definition(json!({"networkMode": "host"}), of(json!({"containerPortRange": "80-82"}))));
+    let ports = lighter_model::resources::required_resources(&host).host_ports;
+    assert_eq!(ports.iter().map(|port| port.port).collect::<Vec<_>>(), [80, 81, 82]);
+}
+
+#[test]
 fn a_container_without_networking_maps_no_port() {
     let ports = json!([{"containerPort": 80}]);
     no("portMappings", json!({"disableNetworking": true, "portMappings": ports}));

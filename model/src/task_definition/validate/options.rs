@@ -7,12 +7,14 @@ use crate::ids::ContainerName;
 use crate::task_definition::options::{
     ControlNamespace, HOST_GATEWAY, Link, SecurityOption, SystemControl, Ulimit,
 };
-use crate::task_definition::{ContainerDefinition, IpcMode, NetworkMode, TaskDefinition};
+use crate::task_definition::{ContainerDefinition, IpcMode, NetworkMode, PortMapping, TaskDefinition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// ECS's bound on files of variables of a container.
 const ENVIRONMENT_FILES_MAX: usize = 10;
+/// See `port_ranges`.
+const RANGE_PORTS_MAX: usize = 500;
 /// What the C library takes of a resolv.conf (resolv.conf(5), MAXNS).
 const DNS_SERVERS_MAX: usize = 3;
 
@@ -39,6 +41,35 @@ impl Found {
         if swap > 0 && container.memory_mib.is_none() {
             let field = format!("{at}.linuxParameters.maxSwap");
             self.add(field, "is swap beyond the container's memory, which must be given too");
+        }
+    }
+
+    pub(super) fn port_range(&mut self, at: &str, mapping: &PortMapping) {
+        let given = mapping.container_port != 0;
+        match &mapping.container_port_range {
+            None if !given => self.add(format!("{at}.containerPort"), "is required, or containerPortRange"),
+            Some(_) if given => {
+                self.add(format!("{at}.containerPortRange"), "must not be given together with containerPort");
+            }
+            Some(_) if mapping.host_port != 0 => {
+                self.add(
+                    format!("{at}.hostPort"),
+                    "must not be given with containerPortRange; the node picks",
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// Every port is a socket of the task's monitor and an entry of the node's port map.
+    pub(super) fn port_ranges(&mut self, definition: &TaskDefinition) {
+        let containers = definition.container_definitions.iter();
+        let ranges = containers.flat_map(|c| &c.port_mappings).filter(|m| m.container_port_range.is_some());
+        let count: usize = ranges.map(|mapping| mapping.container_ports().len()).sum();
+        if count > RANGE_PORTS_MAX {
+            let message =
+                format!("hold {count} ports together in their ranges, and may hold {RANGE_PORTS_MAX}");
+            self.add("containerDefinitions", message);
         }
     }
 
