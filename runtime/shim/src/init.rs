@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, String> {
     let pidfd = sys::pidfd_open(child).map_err(|error| format!("cannot watch the program: {error}"))?;
     loop {
         let mut polls = [libc::pollfd { fd: signals.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
-        sys::poll(&mut polls).map_err(|error| format!("cannot wait: {error}"))?;
+        sys::poll(&mut polls, None).map_err(|error| format!("cannot wait: {error}"))?;
         while let Some(signal) = sys::next_signal(&signals) {
             if signal != libc::SIGCHLD {
                 // A program that has just ended cannot take it, which its end says better.

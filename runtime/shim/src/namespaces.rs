@@ -55,7 +55,7 @@ fn stay() -> Result<(), String> {
         sys::signal_fd(&[libc::SIGCHLD]).map_err(|error| format!("cannot take signals: {error}"))?;
     loop {
         let mut polls = [libc::pollfd { fd: signals.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
-        sys::poll(&mut polls).map_err(|error| format!("cannot wait: {error}"))?;
+        sys::poll(&mut polls, None).map_err(|error| format!("cannot wait: {error}"))?;
         while sys::next_signal(&signals).is_some() {}
         while sys::reap().is_some() {}
     }
