@@ -39,8 +39,14 @@ const TABLE: &[Rule] = &[
         never: &[LIBCONTAINER, "lighter-image", "lighter-net", "lighter-proto"],
     },
     Rule {
+        package: "lighter-telemetry",
+        may_use: &[],
+        never: &["lighter-model", "lighter-proto", LIBCONTAINER],
+    },
+    Rule {
         package: "lighter-agent",
         may_use: &[
+            "lighter-telemetry",
             "lighter-model",
             "lighter-proto",
             "lighter-image",
@@ -52,7 +58,7 @@ const TABLE: &[Rule] = &[
     },
     Rule {
         package: "lighter-control",
-        may_use: &["lighter-model", "lighter-proto"],
+        may_use: &["lighter-model", "lighter-proto", "lighter-telemetry"],
         never: &["lighter-image", "lighter-net", "lighter-runtime", "lighter-agent", LIBCONTAINER],
     },
     Rule {
