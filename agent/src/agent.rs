@@ -13,6 +13,7 @@ use crate::leases::Leases;
 use crate::local_api::{self, LocalApi, pulls::PullBoard};
 use crate::log_driver::{DeliveryParts, LogDelivery, LogDriverTotals, NodeNames};
 use crate::log_retention;
+use crate::metadata::{Endpoint, ids::MetadataKey};
 use crate::reconcile::{self, CoreInput, Reconciler};
 use crate::recover::{Recovered, recover};
 use crate::resources::{Ledger, offered};
@@ -22,9 +23,11 @@ use crate::store::records::Step;
 use crate::store::{Loaded, OpenStoreError, Store};
 use crate::task::board::MonitorBoard;
 use crate::task::{TaskContext, copy};
+use crate::telemetry::{Telemetry, serve};
 use crate::time;
 use futures_util::future::BoxFuture;
 use lighter_net::{AttachmentRecord, LeasePool, PortAllocator, Subnet};
+use lighter_telemetry::trace::Tracer;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,6 +53,12 @@ pub enum StartError {
     Config(#[source] ConfigError),
     #[error("bridge_subnet {text:?} is not a subnet")]
     Subnet {
+        text: String,
+        #[source]
+        source: Cause,
+    },
+    #[error("otlp_endpoint {text:?} is not a URI like http://127.0.0.1:4317")]
+    Otlp {
         text: String,
         #[source]
         source: Cause,
@@ -140,6 +149,8 @@ impl Agent {
         let leases = Leases::start(LeasePool::from_records(subnet, &recorded), ports(&config), &recorded);
         let leaving = CancellationToken::new();
         let (logs, delivery) = log_delivery(&config, &parts, &leaving)?;
+        let tracer = tracer(&config, &parts.container_instance_id, &leaving)?;
+        let telemetry = Telemetry::new(config.data_dir.join("events"), tracer);
         let context = Arc::new(TaskContext {
             config: config.clone(),
             facilities: parts.facilities,
@@ -149,6 +160,8 @@ impl Agent {
             reconciler,
             pulls: PullBoard::default(),
             monitors: MonitorBoard::default(),
+            telemetry,
+            metadata_key: MetadataKey::load(&config.data_dir),
             boot_id: parts.node.boot_id.clone(),
             leaving: leaving.clone(),
         });
@@ -158,6 +171,10 @@ impl Agent {
         if let Some(refusal) = self_test.refusal() {
             return Err(StartError::SelfTest(refusal));
         }
+        let status = watch::channel(SessionStatus::default());
+        let endpoint =
+            Endpoint::new(context.clone(), parts.cluster.clone(), parts.container_instance_id.clone());
+        let self_test = serve_questions(&context, endpoint, status.1.clone(), self_test).await;
         let rest = Rest {
             delivery: Box::pin(delivery),
             endpoint: parts.endpoint,
@@ -165,6 +182,7 @@ impl Agent {
             container_instance_id: parts.container_instance_id,
             cluster: parts.cluster,
             self_test,
+            status,
         };
         Ok(spawn(context, recovered, inputs, listener, rest))
     }
@@ -179,6 +197,22 @@ struct Rest {
     container_instance_id: String,
     cluster: String,
     self_test: SelfTest,
+    status: (watch::Sender<SessionStatus>, watch::Receiver<SessionStatus>),
+}
+
+/// Opens what is asked over HTTP. What cannot be served is reported and keeps nothing from working.
+async fn serve_questions(
+    context: &Arc<TaskContext>,
+    endpoint: Endpoint,
+    session: watch::Receiver<SessionStatus>,
+    self_test: SelfTest,
+) -> SelfTest {
+    let unserved = [
+        endpoint.start().await,
+        endpoint.start_introspection().await,
+        serve::start(context.clone(), session).await,
+    ];
+    self_test.with(unserved.into_iter().flatten())
 }
 
 /// Takes `Recovered`: there is no session before the surviving shims are adopted.
@@ -197,14 +231,13 @@ fn spawn(
     let Recovered { book, definitions, tasks } = recovered;
     let mut reconciler = Reconciler::new(context.clone(), book, definitions, ledger);
     tasks.into_iter().for_each(|task| reconciler.take_up(task));
-    let status = watch::channel(SessionStatus::default());
     let self_test = watch::channel(rest.self_test);
     let session = Session {
         endpoint: rest.endpoint.clone(),
         node: rest.node,
         reconciler: context.reconciler.clone(),
         context: context.clone(),
-        status: status.0,
+        status: rest.status.0,
         leaving: leaving.clone(),
     };
     let api = LocalApi {
@@ -214,9 +247,13 @@ fn spawn(
         control_endpoint: rest.endpoint.uri,
         offered,
         self_test: self_test.1,
-        session: status.1,
+        session: rest.status.1,
     };
-    let logs = (context.config.log_dir(), context.config.logs.clone());
+    let dirs = log_retention::Dirs {
+        logs: context.config.log_dir(),
+        events: context.telemetry.events_dir().to_owned(),
+    };
+    let keep = context.config.logs.clone();
     // Ends by itself after a second at most; nobody waits for it.
     tokio::spawn(SelfTest::go_on(context.facilities.clone(), self_test.0));
     let mut parts = JoinSet::new();
@@ -224,7 +261,7 @@ fn spawn(
     parts.spawn(reconciler.run(inputs));
     parts.spawn(session.run());
     parts.spawn(local_api::serve(api, listener));
-    parts.spawn(log_retention::run(logs.0, logs.1, context.reconciler.clone(), leaving.clone()));
+    parts.spawn(log_retention::run(dirs, keep, context.reconciler.clone(), leaving.clone()));
     AgentHandle { leaving, parts, logs: context.logs.clone() }
 }
 
@@ -292,6 +329,14 @@ fn who_and_where(config: &AgentConfig) -> Result<(Identity, ControlEndpoint), St
     };
     let endpoint = ControlEndpoint { uri: uri.clone(), credentials };
     Ok((identity, endpoint))
+}
+
+fn tracer(config: &AgentConfig, id: &str, leaving: &CancellationToken) -> Result<Tracer, StartError> {
+    if config.otlp_endpoint.is_empty() {
+        return Ok(Tracer::off());
+    }
+    let started = Tracer::start(&config.otlp_endpoint, "lighter-agent", id, leaving.clone());
+    started.map_err(|source| StartError::Otlp { text: config.otlp_endpoint.clone(), source: source.into() })
 }
 
 fn facts(config: &AgentConfig) -> NodeFacts {

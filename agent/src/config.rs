@@ -80,6 +80,17 @@ pub struct AgentConfig {
     /// Attributes reported to placement.
     pub attributes: BTreeMap<String, String>,
     pub logs: LogConfig,
+    /// Answer tasks' questions for their metadata at 169.254.170.2. An agent beside another one on
+    /// the same machine has to leave it to that one.
+    pub task_metadata: bool,
+    /// Where introspection is served; empty: nowhere.
+    pub introspection_address: String,
+    /// Where Prometheus' numbers are served; empty: nowhere.
+    pub metrics_address: String,
+    /// CPU and memory of each running container among the numbers.
+    pub metrics_containers: bool,
+    /// OTLP collector (gRPC), like `http://127.0.0.1:4317`; empty: no traces.
+    pub otlp_endpoint: String,
 }
 
 /// One registry host.
@@ -171,6 +182,11 @@ impl Default for AgentConfig {
             dns_fallback: Vec::new(),
             attributes: BTreeMap::new(),
             logs: LogConfig::default(),
+            task_metadata: true,
+            introspection_address: "127.0.0.1:51678".into(),
+            metrics_address: String::new(),
+            metrics_containers: false,
+            otlp_endpoint: String::new(),
         }
     }
 }
@@ -273,6 +289,16 @@ impl AgentConfig {
                 problem: "must name log drivers that exist (docs/logging.md)",
                 value: unknown.clone(),
             });
+        }
+        let addresses = [
+            ("introspection_address", &self.introspection_address),
+            ("metrics_address", &self.metrics_address),
+        ];
+        for (key, value) in addresses.into_iter().filter(|(_, value)| !value.is_empty()) {
+            if value.parse::<std::net::SocketAddr>().is_err() {
+                let problem = "must be an address and a port, like 127.0.0.1:51680";
+                return Err(ConfigError::Invalid { key, problem, value: value.clone() });
+            }
         }
         check_endpoint(&self.control_endpoint)
     }

@@ -16,6 +16,7 @@ mod leases;
 mod local_api;
 mod log_driver;
 mod log_retention;
+mod metadata;
 mod policy;
 mod reconcile;
 mod recover;
@@ -25,6 +26,7 @@ mod self_test;
 mod session;
 mod store;
 mod task;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod time;

@@ -1,5 +1,5 @@
-//! Keeps the logs of stopped tasks for a while, so that `lighter logs` works after the stop:
-//! `<log_dir>/<task>`, for `logs.keep_stopped_hours` hours and the newest `logs.keep_stopped_tasks`.
+//! Keeps the logs and journals of stopped tasks for a while, so that `lighter logs` and `lighter task
+//! events` work after the stop: `<log_dir>/<task>` and `<data_dir>/events/<task>.jsonl`, for `logs.keep_stopped_hours` hours and the newest `logs.keep_stopped_tasks`.
 //! In: directories with their last change, the tasks this node still holds. Out: removed directories.
 //! Owns: one tokio task that looks every ten minutes. Never: removes the log of a task it holds.
 
@@ -15,9 +15,18 @@ use tokio_util::sync::CancellationToken;
 
 const EVERY: Duration = Duration::from_secs(600);
 
+/// What is kept of stopped tasks.
+#[derive(Debug, Clone)]
+pub(crate) struct Dirs {
+    /// `<task>/`: container output.
+    pub logs: PathBuf,
+    /// `<task>.jsonl`: the journal.
+    pub events: PathBuf,
+}
+
 /// Removes what is over, now and then, until the agent leaves.
 pub(crate) async fn run(
-    log_dir: PathBuf,
+    dirs: Dirs,
     config: LogConfig,
     reconciler: mpsc::Sender<CoreInput>,
     leaving: CancellationToken,
@@ -27,13 +36,36 @@ pub(crate) async fn run(
         let _ = reconciler.send(CoreInput::LocalTasks { answer }).await;
         let Ok(tasks) = got.await else { return };
         let held = tasks.into_iter().map(|task| task.assignment.task).collect();
-        let (dir, keep) = (log_dir.clone(), config.clone());
-        let _ = tokio::task::spawn_blocking(move || remove_old(&dir, &keep, &held)).await;
+        let (dirs, keep) = (dirs.clone(), config.clone());
+        let _ = tokio::task::spawn_blocking(move || remove_all_old(&dirs, &keep, &held)).await;
         tokio::select! {
             () = leaving.cancelled() => return,
             () = sleep(EVERY) => {}
         }
     }
+}
+
+fn remove_all_old(dirs: &Dirs, config: &LogConfig, held: &BTreeSet<TaskId>) {
+    remove_old(&dirs.logs, config, held);
+    for task in over(journals_on_disk(&dirs.events), config, held, unix_ms()) {
+        if let Err(error) = std::fs::remove_file(dirs.events.join(format!("{task}.jsonl"))) {
+            tracing::warn!(%task, cause = %error, "its old journal is not removed");
+        }
+    }
+}
+
+/// As `logs_on_disk`, of journals.
+fn journals_on_disk(dir: &Path) -> Vec<(TaskId, u64)> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let each = entries.filter_map(|entry| {
+        let task = entry.file_name().to_str()?.strip_suffix(".jsonl")?.parse().ok()?;
+        Some((task, unix_ms_of(entry.metadata().ok()?.modified().ok()?)))
+    });
+    each.collect()
+}
+
+fn unix_ms_of(time: std::time::SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 fn remove_old(log_dir: &Path, config: &LogConfig, held: &BTreeSet<TaskId>) {
@@ -53,7 +85,7 @@ fn logs_on_disk(log_dir: &Path) -> Vec<(TaskId, u64)> {
         let files = std::fs::read_dir(entry.path()).ok()?.flatten();
         let times = files.filter_map(|file| file.metadata().ok()?.modified().ok());
         let last = times.chain(entry.metadata().ok()?.modified().ok()).max()?;
-        Some((task, last.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)))
+        Some((task, unix_ms_of(last)))
     });
     each.collect()
 }

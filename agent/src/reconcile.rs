@@ -215,8 +215,7 @@ impl Reconciler {
         if let Some(needs) = recovered.needs {
             self.ledger.hold(task.clone(), needs);
         }
-        let (store, reconciler) = (self.context.store.clone(), self.context.reconciler.clone());
-        let journal = Journal::resumed(recovered.record, recovered.known, store, reconciler);
+        let journal = Journal::resumed(recovered.record, recovered.known, &self.context);
         let report = Some(journal.record.report());
         let (actor, entry) = self.actor(journal, report);
         // Ends by itself, forgotten or when the agent leaves; nobody waits for it.
@@ -227,8 +226,7 @@ impl Reconciler {
     /// A task this node has not seen.
     pub(super) fn begin(&mut self, task: &TaskId) {
         let record = new_record(task.clone(), &self.context.boot_id, 0);
-        let (store, reconciler) = (self.context.store.clone(), self.context.reconciler.clone());
-        let journal = Journal::new(record, Known::Waiting, store, reconciler);
+        let journal = Journal::new(record, Known::Waiting, &self.context);
         let (actor, entry) = self.actor(journal, None);
         // As above.
         tokio::spawn(actor.run(TaskPhase::Waiting));
@@ -236,6 +234,10 @@ impl Reconciler {
     }
 
     fn actor(&self, journal: Journal, report: Option<TaskReport>) -> (TaskActor, Entry) {
+        if let Some(assignment) = self.book.assignments.get(&journal.record.task) {
+            journal.log.identify(&assignment.definition);
+        }
+        journal.log.publish(&journal.record);
         let (orders, receiver) = watch::channel(Orders::default());
         let entry = Entry { known: journal.known, orders, report, resizing: None, ended: BTreeMap::new() };
         (TaskActor { context: self.context.clone(), journal, orders: receiver }, entry)

@@ -44,6 +44,14 @@ impl SelfTest {
         results.send_modify(|test| test.probes.extend(forwarding.probes));
     }
 
+    /// The same with more results.
+    pub(crate) fn with(mut self, probes: impl Iterator<Item = Probe>) -> Self {
+        let more = Self { probes: probes.collect() };
+        more.log();
+        self.probes.extend(more.probes);
+        self
+    }
+
     fn log(&self) {
         for probe in self.probes.iter().filter(|probe| !probe.ok) {
             tracing::warn!(probe = probe.name, detail = %probe.detail, mend = %probe.mend, "self-test");

@@ -41,8 +41,11 @@ use crate::facilities::{Bundle, Facilities, ShimLink};
 use crate::leases::Leases;
 use crate::local_api::pulls::PullBoard;
 use crate::log_driver::LogDelivery;
+use crate::metadata::ids::MetadataKey;
 use crate::reconcile::CoreInput;
+use crate::resources::Waiting;
 use crate::store::Store;
+use crate::telemetry::Telemetry;
 use board::{Monitor, MonitorBoard};
 use journal::Journal;
 use lighter_model::ids::{ContainerName, TaskId};
@@ -64,6 +67,9 @@ pub(crate) struct TaskContext {
     pub pulls: PullBoard,
     /// Monitors of tasks that have one, for exec, attach, copies and counters.
     pub monitors: MonitorBoard,
+    pub telemetry: Telemetry,
+    /// Of the ids by which containers ask for their metadata.
+    pub metadata_key: MetadataKey,
     pub boot_id: String,
     /// "The agent leaves." Nothing is stopped by it; see `StopOrder` for that.
     pub leaving: CancellationToken,
@@ -74,8 +80,8 @@ pub(crate) struct TaskContext {
 pub(crate) enum Start {
     #[default]
     NotYet,
-    /// Why it must wait, in words.
-    Wait(String),
+    /// Why it must wait.
+    Wait(Waiting),
     /// It never will.
     Refused(String),
     Admitted(Arc<TaskDefinition>),
@@ -154,6 +160,17 @@ impl TaskPhase {
             | Self::Forgotten => None,
         }
     }
+
+    fn definition(&self) -> Option<&Arc<TaskDefinition>> {
+        match self {
+            Self::Admitted { definition, .. } => Some(definition),
+            Self::Prepared { held, .. }
+            | Self::Running { held }
+            | Self::Stopping { held }
+            | Self::TearingDown { left: held } => Some(&held.definition),
+            Self::Waiting | Self::Stopped | Self::Forgotten => None,
+        }
+    }
 }
 
 /// The owner of one task.
@@ -181,6 +198,9 @@ impl TaskActor {
         let leaving = self.context.leaving.clone();
         loop {
             self.note_monitor(phase.held());
+            if let Some(definition) = phase.definition() {
+                self.journal.log.define(definition, &self.context.metadata_key);
+            }
             phase = tokio::select! {
                 // Dropping a step half-way is what a killed agent does; recovery knows every place.
                 () = leaving.cancelled() => return,

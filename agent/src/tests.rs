@@ -10,4 +10,5 @@ mod crash;
 mod failures;
 mod life;
 mod session;
+mod telemetry;
 mod volumes;

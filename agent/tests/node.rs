@@ -9,6 +9,8 @@
 #[path = "../src/tests/control.rs"]
 #[allow(dead_code)]
 mod control;
+#[path = "node/questions.rs"]
+mod questions;
 #[path = "node/registry.rs"]
 mod registry;
 #[path = "node/world.rs"]

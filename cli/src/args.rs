@@ -282,6 +282,10 @@ pub enum TaskCommand {
     Show(OneTask),
     /// Give a container of a running task other limits, without a restart
     Update(UpdateArgs),
+    /// What happened to a task, in order: the control plane's lines and the node's
+    Events(OneTask),
+    /// What a task waits for, since when, until when, and what would end it
+    Why(OneTask),
 }
 
 /// A task: its id, the beginning of it, or the family when one task of it runs.

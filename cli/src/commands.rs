@@ -70,6 +70,8 @@ async fn with_control_plane(global: &Global, command: Command) -> Result<(), Fai
         Command::Unpause(args) => pause::unpause(global, client, args).await,
         Command::Top(args) => top::run(global, client, args).await,
         Command::Audit(args) => audit::run(global, client, args).await,
+        Command::Task(TaskCommand::Events(args)) => task::events::run(global, client, args).await,
+        Command::Task(TaskCommand::Why(args)) => task::why::run(global, client, args).await,
         Command::Logs(args) => logs::run(global, client, args).await,
         Command::Stop(args) => stop::run(global, client, args).await,
         Command::Node(NodeCommand::Ls { cluster }) => node::ls(global, client, cluster).await,

@@ -57,7 +57,46 @@ pub fn task(task: &v1::Task) -> Value {
         .time("executionStoppedAt", task.execution_stopped_at_unix_ms)
         .time("stoppedAt", task.stopped_at_unix_ms)
         .text("healthStatus", words::health_status(task.health_status))
+        .value("waits", (!task.waits.is_empty()).then(|| task.waits.iter().map(wait).collect::<Vec<_>>()))
         .value("containers", containers)
+        .done()
+}
+
+/// A task's journal.
+pub fn task_events(answer: &v1::ListTaskEventsResponse) -> Value {
+    let events = answer.events.iter().map(|event| {
+        Object::default()
+            .time("time", event.time_unix_ms)
+            .text("source", if event.from_node { "node" } else { "control" })
+            .text("kind", &event.kind)
+            .text("container", &event.container)
+            .text("text", &event.text)
+            .value("tookMs", (event.took_ms > 0).then_some(event.took_ms))
+            .done()
+    });
+    Object::default()
+        .value("events", events.collect::<Vec<_>>())
+        .text("nodeMissing", &answer.node_missing)
+        .done()
+}
+
+/// What a task waits for.
+pub fn waits(task: &v1::Task) -> Value {
+    Object::default()
+        .text("taskId", &task.task_id)
+        .text("lastStatus", words::task_status(task.last_status))
+        .value("waits", task.waits.iter().map(wait).collect::<Vec<_>>())
+        .done()
+}
+
+fn wait(wait: &v1::Wait) -> Value {
+    Object::default()
+        .text("kind", &wait.kind)
+        .text("container", &wait.container)
+        .text("what", &wait.what)
+        .time("since", wait.since_unix_ms)
+        .time("until", wait.until_unix_ms)
+        .text("endsBy", &wait.ends_by)
         .done()
 }
 

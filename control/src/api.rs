@@ -6,6 +6,7 @@ pub mod audit;
 pub mod events;
 pub mod instance;
 pub mod join;
+pub mod journal;
 pub mod logs;
 pub mod page;
 pub mod stats;
@@ -17,6 +18,7 @@ use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::identity::ca::Ca;
 use crate::session::logs::LogStreams;
+use crate::session::questions::Questions;
 use crate::session::registry::Sessions;
 use crate::session::streams::Streams;
 use crate::view::{Shown, View};
@@ -39,6 +41,7 @@ pub struct Context {
     pub sessions: Arc<Sessions>,
     pub logs: Arc<LogStreams>,
     pub streams: Streams,
+    pub questions: Questions,
     pub heartbeat_interval: Duration,
     /// Ends sessions and watchers at shutdown.
     pub stop: CancellationToken,

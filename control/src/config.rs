@@ -38,6 +38,8 @@ pub struct ControlConfig {
     pub stopped_tasks_kept: usize,
     /// Audit records kept: who looked into or changed which running task.
     pub audit_kept: usize,
+    /// Where Prometheus' numbers are served, without TLS; `None`: nowhere.
+    pub metrics_address: Option<SocketAddr>,
 }
 
 impl Default for ControlConfig {
@@ -54,6 +56,7 @@ impl Default for ControlConfig {
             events_kept: 4_096,
             stopped_tasks_kept: 1_000,
             audit_kept: 4_096,
+            metrics_address: None,
         }
     }
 }

@@ -6,10 +6,11 @@ use crate::api::cluster_name;
 use crate::api::events::WatchRequest;
 use crate::api::instance::Filter as InstanceFilter;
 use crate::api::join::{Joined, NewToken, TokenRequest};
+use crate::api::journal::TaskJournal;
 use crate::api::logs::LogsRequest;
 use crate::api::page::{Page, PageRequest};
 use crate::api::stats::StatsRequest;
-use crate::api::task::{Described, Filter as TaskFilter};
+use crate::api::task::{Described, DescribedTask, Filter as TaskFilter};
 use crate::api::task_definition::Filter as DefinitionFilter;
 use crate::core::record::{
     AuditRecord, ContainerRecord, DefinitionRecord, EventRecord, EventSubject, InstanceSnapshot,
@@ -28,8 +29,8 @@ use lighter_model::report::{KernelLimits, NetworkBinding};
 use lighter_model::resources::Resources;
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
 use lighter_model::task_definition::{TransportProtocol, input};
+use lighter_model::wait::Wait;
 use lighter_proto::v1;
-use std::sync::Arc;
 use tonic::Extensions;
 
 fn text(text: String) -> Option<String> {
@@ -212,11 +213,15 @@ pub fn task_page(page: Page) -> v1::ListTasksResponse {
     v1::ListTasksResponse { task_ids: page.items, next_token: page.next_token }
 }
 
-pub fn described_tasks(described: Described<Arc<TaskRecord>>) -> v1::DescribeTasksResponse {
+pub fn described_tasks(described: Described<DescribedTask>) -> v1::DescribeTasksResponse {
     v1::DescribeTasksResponse {
-        tasks: described.found.iter().map(|record| task(record)).collect(),
+        tasks: described.found.iter().map(described_task).collect(),
         failures: described.failures.into_iter().map(failure).collect(),
     }
+}
+
+fn described_task(described: &DescribedTask) -> v1::Task {
+    v1::Task { waits: described.waits.iter().map(wait).collect(), ..task(&described.task) }
 }
 
 pub fn instance_page(page: Page) -> v1::ListContainerInstancesResponse {
@@ -307,6 +312,7 @@ pub fn task(record: &TaskRecord) -> v1::Task {
         stop_code: stop_code(record.stop_code),
         stopped_reason: record.stopped_reason.clone().unwrap_or_default(),
         waiting_reason: record.waiting_reason.clone().unwrap_or_default(),
+        waits: record.waits.iter().map(wait).collect(),
         group: record.group.clone(),
         started_by: record.started_by.clone().unwrap_or_default(),
         containers: record.containers.iter().map(container).collect(),
@@ -327,6 +333,30 @@ pub fn task(record: &TaskRecord) -> v1::Task {
         settled_generation: record.settled.0,
         refusal: record.refusal.clone().unwrap_or_default(),
     }
+}
+
+fn wait(wait: &Wait) -> v1::Wait {
+    v1::Wait {
+        kind: wait.kind.to_string(),
+        container: wait.container.as_ref().map(ToString::to_string).unwrap_or_default(),
+        what: wait.what.clone(),
+        since_unix_ms: ms(wait.since_unix_ms),
+        until_unix_ms: ms_or_zero(wait.until_unix_ms),
+        ends_by: wait.ends_by.clone(),
+    }
+}
+
+pub fn task_journal(journal: TaskJournal) -> v1::ListTaskEventsResponse {
+    let events = journal.lines.into_iter().map(|(from_node, event)| v1::TaskEvent {
+        time_unix_ms: ms(event.time_unix_ms),
+        kind: event.kind.to_string(),
+        container: event.container.map(|name| name.to_string()).unwrap_or_default(),
+        text: event.text,
+        took_ms: event.took_ms.unwrap_or_default(),
+        from_node,
+    });
+    let node_missing = journal.node_missing.unwrap_or_default();
+    v1::ListTaskEventsResponse { events: events.collect(), node_missing }
 }
 
 fn task_status(status: TaskStatus) -> v1::TaskStatus {

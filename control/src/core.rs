@@ -7,6 +7,7 @@ pub mod audit;
 pub mod definition;
 pub mod instance;
 pub mod join;
+pub mod journal;
 pub mod mutation;
 pub mod record;
 pub mod report;

@@ -4,7 +4,7 @@
 
 mod streams;
 
-use crate::api::{Context, audit, events, instance, join, logs, stats, task, task_definition};
+use crate::api::{Context, audit, events, instance, join, journal, logs, stats, task, task_definition};
 use crate::convert;
 use crate::error::ApiError;
 use crate::identity::layer::caller;
@@ -91,6 +91,15 @@ impl Lighter for LighterService {
         let request = request.into_inner();
         let described = task::describe(&self.0, &request.cluster, &request.tasks)?;
         Ok(Response::new(convert::described_tasks(described)))
+    }
+
+    async fn list_task_events(
+        &self,
+        request: Request<v1::ListTaskEventsRequest>,
+    ) -> Answer<v1::ListTaskEventsResponse> {
+        let request = request.into_inner();
+        let journal = journal::list(&self.0, &request.cluster, &request.task).await?;
+        Ok(Response::new(convert::task_journal(journal)))
     }
 
     async fn list_container_instances(

@@ -12,6 +12,7 @@ pub mod error;
 pub mod grpc;
 pub mod identity;
 pub mod listen;
+mod metrics;
 pub mod scheduler;
 pub mod session;
 pub mod start;

@@ -8,6 +8,7 @@ pub mod hello;
 pub mod link;
 pub mod logs;
 pub mod monitor;
+pub mod questions;
 pub mod registry;
 pub mod run;
 pub mod streams;

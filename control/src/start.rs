@@ -14,7 +14,10 @@ use crate::identity::ca::{Ca, CaError};
 use crate::identity::files::make_private_dir;
 use crate::identity::layer::AccessLayer;
 use crate::listen::{Acceptors, Connection, ListenError, tls_config};
-use crate::session::{logs::LogStreams, monitor, registry::Sessions, streams::Streams};
+use crate::metrics;
+use crate::session::{
+    logs::LogStreams, monitor, questions::Questions, registry::Sessions, streams::Streams,
+};
 use crate::store::redb::RedbStore;
 use crate::store::{Store, StoreError};
 use crate::view::View;
@@ -147,6 +150,7 @@ impl Control {
             sessions: Arc::new(Sessions::new(config.heartbeat_interval())),
             logs: Arc::new(LogStreams::default()),
             streams: Streams::default(),
+            questions: Questions::default(),
             heartbeat_interval: config.heartbeat_interval(),
             stop: CancellationToken::new(),
         };
@@ -156,6 +160,7 @@ impl Control {
         let listening = listen(&context, &config, &acceptors).await;
         let bound = listening.inspect_err(|_| context.stop.cancel())?;
         let running = serve(&context, connections, writing).inspect_err(|_| context.stop.cancel())?;
+        serve_metrics(&context, &config).await;
         announce(&bound, &admin_key_path);
         Ok(ControlHandle {
             addresses: bound.tls,
@@ -165,6 +170,15 @@ impl Control {
             context,
             running,
         })
+    }
+}
+
+/// Numbers that cannot be served are told of, and keep nothing from working.
+async fn serve_metrics(context: &Context, config: &ControlConfig) {
+    let Some(address) = config.metrics_address else { return };
+    match metrics::start(context.clone(), address).await {
+        Ok(address) => tracing::info!(%address, "the numbers for Prometheus are served at /metrics"),
+        Err(error) => tracing::warn!(%address, cause = %error, "the numbers for Prometheus are not served"),
     }
 }
 

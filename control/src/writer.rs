@@ -12,10 +12,12 @@ use crate::core::state::State;
 use crate::core::{Command, Settings};
 use crate::environment::Environment;
 use crate::error::ApiError;
+use crate::metrics;
 use crate::store::{CommitOutcome, Loaded, Store, StoreError};
 use crate::view::{Shown, View};
 use commit::{CommitRequest, Committer};
 use group::Group;
+use lighter_telemetry::metrics::Metrics;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +75,7 @@ impl<C: Command> Job for Pending<C> {
 #[derive(Clone)]
 pub struct WriterHandle {
     inbox: mpsc::Sender<Box<dyn Job>>,
+    metrics: Metrics,
 }
 
 impl Debug for WriterHandle {
@@ -82,6 +85,16 @@ impl Debug for WriterHandle {
 }
 
 impl WriterHandle {
+    /// The control plane's numbers.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Commands that wait to be decided.
+    pub fn queued(&self) -> usize {
+        INBOX_DEPTH.saturating_sub(self.inbox.capacity())
+    }
+
     /// Has a command decided and made durable; the answer comes after the commit.
     /// Cancel safety: a command given away is carried out even when nobody waits any more.
     pub async fn submit<C: Command>(&self, command: C) -> Result<C::Answer, ApiError> {
@@ -115,7 +128,8 @@ pub async fn start(
     environment: Environment,
     view: Arc<View>,
 ) -> Result<(WriterHandle, tokio::task::JoinHandle<()>), LoadError> {
-    let committer = Committer::start(store);
+    let metrics = metrics::new();
+    let committer = Committer::start(store, metrics.clone());
     let (sender, inbox) = mpsc::channel(INBOX_DEPTH);
     let mut writer = Writer {
         inbox,
@@ -130,7 +144,7 @@ pub async fn start(
         in_flight: None,
     };
     writer.load().await?;
-    Ok((WriterHandle { inbox: sender }, tokio::spawn(writer.run())))
+    Ok((WriterHandle { inbox: sender, metrics }, tokio::spawn(writer.run())))
 }
 
 impl Writer {

@@ -11,3 +11,5 @@ pub mod report;
 pub mod resources;
 pub mod status;
 pub mod task_definition;
+pub mod task_event;
+pub mod wait;

@@ -6,6 +6,7 @@ use crate::health::ContainerHealth;
 use crate::ids::{ContainerName, Generation, TaskId};
 use crate::status::{ContainerStatus, StopCode, TaskStatus};
 use crate::task_definition::TransportProtocol;
+use crate::wait::Wait;
 use serde::{Deserialize, Serialize};
 
 /// One host port that leads to one container port.
@@ -64,6 +65,8 @@ pub struct TaskReport {
     pub stopped_reason: Option<String>,
     /// What the task is waiting for, in words, while it is not yet running.
     pub waiting_reason: Option<String>,
+    /// Everything it waits for now, `waiting_reason` among it.
+    pub waits: Vec<Wait>,
     pub containers: Vec<ContainerReport>,
     /// No process of it runs: the kernel says so.
     pub paused: bool,

@@ -2,7 +2,6 @@
 //! Source: Amazon ECS Developer Guide, "Task lifecycle"; API reference, Task$stopCode.
 
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 macro_rules! ecs_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
@@ -23,13 +22,15 @@ macro_rules! ecs_enum {
                 match text { $($text => Some(Self::$variant),)+ _ => None }
             }
         }
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
     };
 }
+
+pub(crate) use ecs_enum;
 
 ecs_enum!(
     /// What the control plane wants of a task; never goes back from Stopped.

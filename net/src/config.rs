@@ -3,7 +3,11 @@
 //! Owns nothing. Never: reads files or asks the kernel.
 
 use crate::subnet::Subnet;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
+
+/// Where tasks ask for their metadata, as ECS has it (link-local, RFC 3927).
+pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 170, 2);
 
 /// The network of one node. Two agents on one machine need different bridges, directories and tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +24,9 @@ pub struct NetworkConfig {
     pub block_imds: bool,
     /// Let mapped ports be reached at 127.0.0.1 of the host (needs route_localnet on the bridge).
     pub host_loopback: bool,
+    /// Give the host the address `METADATA_ADDRESS` and lead its port 80 to this port of it; `None`:
+    /// the address is not ours.
+    pub metadata_port: Option<u16>,
 }
 
 impl Default for NetworkConfig {
@@ -31,6 +38,7 @@ impl Default for NetworkConfig {
             table: "lighter".to_owned(),
             block_imds: true,
             host_loopback: true,
+            metadata_port: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! In: the configuration. Out: nothing, or what stands in the way. Owns the bridge and its sysctls.
 //! Never: changes an interface of others; turns forwarding off again (others may need it by then).
 
-use crate::config::NetworkConfig;
+use crate::config::{METADATA_ADDRESS, NetworkConfig};
 use crate::link::{self, LinkError};
 use crate::record::mac_of;
 use rtnetlink::Handle;
@@ -52,6 +52,9 @@ pub(crate) async fn ensure(handle: &Handle, config: &NetworkConfig) -> Result<()
     link::ensure_address(handle, index, &config.bridge, gateway, config.subnet.prefix_len())
         .await
         .map_err(in_bridge)?;
+    if config.metadata_port.is_some() {
+        link::ensure_address(handle, index, &config.bridge, METADATA_ADDRESS, 32).await.map_err(in_bridge)?;
+    }
     sysctls(config)
 }
 

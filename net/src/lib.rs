@@ -32,7 +32,7 @@ mod traffic;
 
 pub use attach::AttachError;
 pub use check::CheckError;
-pub use config::{ConfigError, NetworkConfig};
+pub use config::{ConfigError, METADATA_ADDRESS, NetworkConfig};
 pub use conntrack::ConntrackError;
 pub use host::HostError;
 pub use kernel::{KernelState, ListError, leftovers};

@@ -20,7 +20,9 @@ pub mod spec;
 pub mod user;
 
 pub use bundle::{Bundle, BundleError, BundleRequest};
-pub use cgroup::stats::{ContainerStats, CpuStats, HostCpu, IoStats, MemoryStats, Pressure, PressureStats};
+pub use cgroup::stats::{
+    ContainerStats, CpuStats, HostCpu, IoStats, MemoryStats, Pressure, PressureStats, host_cpu,
+};
 pub use cgroup::{CgroupError, CgroupRoot, TaskLimits};
 pub use config::{LogConfig, RuntimeConfig};
 pub use exec::{

@@ -26,6 +26,7 @@ impl NetworkAdapter {
             netns_dir: config.run_dir.join("netns"),
             table: config.nft_table.clone(),
             block_imds: !config.allow_instance_metadata,
+            metadata_port: config.task_metadata.then_some(crate::metadata::PORT),
             ..NetworkConfig::default()
         };
         Ok(Self { network: Network::open(settings)? })

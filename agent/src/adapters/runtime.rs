@@ -232,7 +232,7 @@ fn write_bundle(runtime: &Runtime, order: &BundleOrder) -> Result<Bundle, Cause>
         hostname: &order.hostname,
         mounts,
         environment_files: order.environment_files.clone(),
-        env_extra: Vec::new(),
+        env_extra: order.environment.clone(),
         privileges: order.privileges.clone(),
     };
     Ok(Bundle { own: Arc::new(runtime.write_bundle(&request)?) })

@@ -114,9 +114,8 @@ impl Reconciler {
             Action::Admit(task, needs) => self.admit(task, needs),
             Action::Wait(task, why) => {
                 if let Some(entry) = self.tasks.get(&task) {
-                    let why = why.to_string();
                     entry.orders.send_if_modified(|orders| {
-                        let new = !matches!(&orders.start, Start::Wait(text) if *text == why);
+                        let new = !matches!(&orders.start, Start::Wait(known) if *known == why);
                         orders.start = Start::Wait(why);
                         new
                     });

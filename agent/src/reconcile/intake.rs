@@ -249,6 +249,7 @@ impl Reconciler {
     fn forget(&mut self, task: &TaskId) {
         self.ledger.release(task);
         self.outbox.forget(task);
+        self.context.telemetry.forget(task);
         self.tasks.remove(task);
     }
 

@@ -15,6 +15,8 @@ use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskR
 use lighter_model::resources::Resources;
 use lighter_model::status::{ContainerStatus, DesiredStatus, StopCode, TaskStatus};
 use lighter_model::task_definition::{TaskDefinition, TransportProtocol};
+use lighter_model::task_event::TaskEvent;
+use lighter_model::wait::Wait;
 use lighter_proto::v1;
 use lighter_proto::v1::control_message::Message as Control;
 use lighter_proto::v1::node_message::Message as Node;
@@ -66,6 +68,7 @@ pub(super) enum Received {
     OpenLogStream(LogRequest),
     /// Read where it is served, so that an order this agent does not know is refused alone.
     OpenStream(v1::OpenStream),
+    AskTaskEvents { question_id: String, task: TaskId },
     Message(Inbound),
 }
 
@@ -106,6 +109,9 @@ pub(super) fn received(message: v1::ControlMessage) -> Result<Received, ConvertE
         }
         Control::OpenLogStream(open) => Received::OpenLogStream(log_request(open)?),
         Control::OpenStream(open) => Received::OpenStream(open),
+        Control::AskTaskEvents(ask) => {
+            Received::AskTaskEvents { question_id: ask.question_id, task: parse("task_id", &ask.task_id)? }
+        }
     })
 }
 
@@ -237,6 +243,31 @@ fn time(at: Option<u64>) -> i64 {
     at.and_then(|at| i64::try_from(at).ok()).unwrap_or(0)
 }
 
+fn wait(wait: Wait) -> v1::Wait {
+    v1::Wait {
+        kind: wait.kind.to_string(),
+        container: wait.container.map(|name| name.to_string()).unwrap_or_default(),
+        what: wait.what,
+        since_unix_ms: time(Some(wait.since_unix_ms)),
+        until_unix_ms: time(wait.until_unix_ms),
+        ends_by: wait.ends_by,
+    }
+}
+
+/// The answer to a question for a task's events.
+pub(super) fn task_events(question_id: String, events: Vec<TaskEvent>) -> v1::NodeMessage {
+    let events = events.into_iter().map(|event| v1::TaskEvent {
+        time_unix_ms: time(Some(event.time_unix_ms)),
+        kind: event.kind.to_string(),
+        container: event.container.map(|name| name.to_string()).unwrap_or_default(),
+        text: event.text,
+        took_ms: event.took_ms.unwrap_or(0),
+        from_node: true,
+    });
+    let events = v1::TaskEvents { question_id, events: events.collect() };
+    v1::NodeMessage { message: Some(v1::node_message::Message::TaskEvents(events)) }
+}
+
 fn report(report: TaskReport) -> v1::TaskReport {
     v1::TaskReport {
         task_id: report.task.to_string(),
@@ -245,6 +276,7 @@ fn report(report: TaskReport) -> v1::TaskReport {
         stop_code: report.stop_code.map_or(v1::StopCode::Unspecified, stop_code).into(),
         stopped_reason: report.stopped_reason.unwrap_or_default(),
         waiting_reason: report.waiting_reason.unwrap_or_default(),
+        waits: report.waits.into_iter().map(wait).collect(),
         containers: report.containers.into_iter().map(container).collect(),
         pull_started_at_unix_ms: time(report.pull_started_at_unix_ms),
         pull_stopped_at_unix_ms: time(report.pull_stopped_at_unix_ms),
@@ -416,6 +448,7 @@ pub(crate) fn local_task(task: LocalTask, cluster: &str, container_instance: &st
         stop_code: known.stop_code,
         stopped_reason: known.stopped_reason,
         waiting_reason: known.waiting_reason,
+        waits: known.waits,
         group: assignment.group,
         containers: known.containers,
         version: known.sequence,

@@ -154,6 +154,16 @@ impl<'a> Link<'a> {
                 tokio::spawn(streams::serve(source, open));
                 Inbound::Nothing
             }
+            Received::AskTaskEvents { question_id, task } => {
+                let (telemetry, send) = (self.session.context.telemetry.clone(), self.send.clone());
+                // Ends with its answer; the file of a forgotten task is read off the session's way.
+                tokio::task::spawn_blocking(move || {
+                    let answer = convert::task_events(question_id, telemetry.events(&task));
+                    // A session that has ended meanwhile needs no answer.
+                    let _ = send.blocking_send(answer);
+                });
+                Inbound::Nothing
+            }
             Received::Message(inbound) => inbound,
         };
         let input = CoreInput::FromControl { session: self.number, sequence, message: inbound };

@@ -162,6 +162,7 @@ impl TaskRecord {
             stop_code: self.stop_code,
             stopped_reason: self.stopped_reason.clone(),
             waiting_reason: self.waiting_reason.clone(),
+            waits: Vec::new(),
             containers: self.containers.iter().map(ContainerRecord::report).collect(),
             paused: self.paused,
             settled: self.settled,

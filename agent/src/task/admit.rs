@@ -4,7 +4,9 @@
 
 use super::{Start, StopOrder, TaskActor, TaskPhase};
 use crate::reconcile::plan::Known;
+use crate::resources::Waiting;
 use lighter_model::status::{StopCode, TaskStatus};
+use lighter_model::wait::WaitKind;
 
 impl TaskActor {
     pub(super) async fn admit(&mut self) -> TaskPhase {
@@ -17,17 +19,24 @@ impl TaskActor {
                 Start::Admitted(definition) => {
                     self.journal.known = Known::Active;
                     self.journal.record.waiting_reason = None;
+                    self.journal.log.waits_over(&[WaitKind::Definition, WaitKind::Resource]);
+                    self.journal.log.start_begun();
                     return TaskPhase::Admitted { definition, begun: None };
                 }
                 Start::Refused(reason) => {
                     let order = StopOrder { code: Some(StopCode::TaskFailedToStart), reason };
                     return self.never_started(order).await;
                 }
-                Start::Wait(reason) if self.journal.record.waiting_reason.as_ref() != Some(&reason) => {
-                    self.journal.record.waiting_reason = Some(reason);
-                    self.journal.tell().await;
+                Start::Wait(why) => {
+                    let reason = why.to_string();
+                    if self.journal.record.waiting_reason.as_ref() != Some(&reason) {
+                        let (kind, ends_by) = kind_and_end(&why);
+                        self.journal.log.wait(kind, None, reason.as_str(), None, ends_by);
+                        self.journal.record.waiting_reason = Some(reason);
+                        self.journal.tell().await;
+                    }
                 }
-                Start::Wait(_) | Start::NotYet => {}
+                Start::NotYet => {}
             }
             if self.orders.changed().await.is_err() {
                 // The reconciler has ended: the agent leaves.
@@ -40,5 +49,14 @@ impl TaskActor {
         self.journal.stopping(order.code, order.reason);
         self.journal.status(TaskStatus::Stopping);
         self.stopped().await
+    }
+}
+
+/// Which wait it is, and what would end it.
+fn kind_and_end(why: &Waiting) -> (WaitKind, &'static str) {
+    const ENDS: &str = "a task of this node ends and gives it back, or the task is stopped";
+    match why {
+        Waiting::Definition => (WaitKind::Definition, "the control plane sends the task definition"),
+        Waiting::Cpu { .. } | Waiting::Memory { .. } | Waiting::Port { .. } => (WaitKind::Resource, ENDS),
     }
 }

@@ -87,6 +87,7 @@ fn order(
         resolv_conf: names::resolv_conf(attached.is_none(), container, host_resolv_conf, fallback),
         hostname,
         mounts: parts.mounts.get(&container.name).cloned().unwrap_or_default(),
+        environment: crate::metadata::environment(context, &record.task, container, definition.network_mode),
         environment_files: parts.variables.get(&container.name).cloned().unwrap_or_default(),
         privileges: policy::privileges(&context.config),
     })

@@ -9,12 +9,16 @@ use crate::reconcile::plan::Known;
 use crate::reconcile::{CoreInput, News};
 use crate::store::records::{ContainerRecord, FORMAT_VERSION, Life, Step, TaskRecord};
 use crate::store::{Store, StoreError, StoreOp};
-use crate::time::unix_ms;
-use lighter_model::exit::ContainerExit;
+use crate::task::TaskContext;
+use crate::telemetry::task_log::TaskLog;
+use crate::time::{BootInstant, unix_ms};
+use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::ids::{ContainerName, Generation, TaskId};
-use lighter_model::report::KernelLimits;
+use lighter_model::report::{KernelLimits, TaskReport};
 use lighter_model::status::{ContainerStatus, StopCode, TaskStatus};
 use lighter_model::task_definition::{DEFAULT_STOP_TIMEOUT_S, TaskDefinition};
+use lighter_model::task_event::TaskEventKind;
+use lighter_model::wait::WaitKind;
 use tokio::sync::mpsc;
 
 /// More reports than an agent can send between two commits of a task.
@@ -30,10 +34,31 @@ pub(crate) fn sequence_after(recorded: u64) -> u64 {
 /// ECS's words for a container ended by the kernel for want of memory.
 pub(crate) const OUT_OF_MEMORY: &str = "OutOfMemoryError: container killed due to memory usage";
 
+/// Waits that have no meaning once the task has to end.
+const BEFORE_RUNNING: &[WaitKind] = &[
+    WaitKind::Definition,
+    WaitKind::Resource,
+    WaitKind::Pull,
+    WaitKind::PullRetry,
+    WaitKind::StartLimit,
+    WaitKind::Dependency,
+    WaitKind::Restart,
+    WaitKind::Health,
+];
+
+fn in_words(status: ExitStatus) -> String {
+    match status {
+        ExitStatus::Exited(code) => format!("exited with {code}"),
+        ExitStatus::Signaled(signal) => format!("ended by signal {signal}"),
+    }
+}
+
 /// The record and where it goes.
 pub(crate) struct Journal {
     pub(crate) record: TaskRecord,
     pub(crate) known: Known,
+    /// What people and tools are told of it while it goes on.
+    pub(crate) log: TaskLog,
     store: Store,
     reconciler: mpsc::Sender<CoreInput>,
 }
@@ -88,27 +113,23 @@ pub(crate) fn new_containers(definition: &TaskDefinition) -> Vec<ContainerRecord
 }
 
 impl Journal {
-    pub(crate) fn new(
-        record: TaskRecord,
-        known: Known,
-        store: Store,
-        reconciler: mpsc::Sender<CoreInput>,
-    ) -> Self {
-        Self { record, known, store, reconciler }
+    pub(crate) fn new(record: TaskRecord, known: Known, context: &TaskContext) -> Self {
+        let log = context.telemetry.task(&record.task);
+        Self { record, known, log, store: context.store.clone(), reconciler: context.reconciler.clone() }
     }
 
     /// A journal taken up again after a restart: reports go on above all that were sent.
-    pub(crate) fn resumed(
-        mut record: TaskRecord,
-        known: Known,
-        store: Store,
-        reconciler: mpsc::Sender<CoreInput>,
-    ) -> Self {
+    pub(crate) fn resumed(mut record: TaskRecord, known: Known, context: &TaskContext) -> Self {
         // The STOPPED report is in the store itself, under the very number it is sent with.
         if record.step != Step::Stopped {
             record.sequence = sequence_after(record.sequence);
         }
-        Self { record, known, store, reconciler }
+        let journal = Self::new(record, known, context);
+        if journal.record.step != Step::Stopped {
+            let text = format!("taken up by a new agent; {}", journal.record.status);
+            journal.log.event(TaskEventKind::Adopted, None, text);
+        }
+        journal
     }
 
     /// Tells the reconciler, and through it the control plane, how the task stands.
@@ -119,7 +140,9 @@ impl Journal {
 
     /// Tells what was told before, with the same number.
     pub(crate) async fn tell_again(&self) {
-        let news = News { report: Some(Box::new(self.record.report())), known: self.known };
+        self.log.publish(&self.record);
+        let report = TaskReport { waits: self.log.waits(), ..self.record.report() };
+        let news = News { report: Some(Box::new(report)), known: self.known };
         let _ = self.reconciler.send(CoreInput::Task { task: self.record.task.clone(), news }).await;
     }
 
@@ -131,7 +154,10 @@ impl Journal {
     /// Writes the record as it is, as `step`.
     pub(crate) async fn commit(&mut self, step: Step) -> Result<(), StoreError> {
         self.record.step = step;
-        self.store.commit(vec![StoreOp::PutTask(Box::new(self.record.clone()))]).await
+        let begun = BootInstant::now();
+        let committed = self.store.commit(vec![StoreOp::PutTask(Box::new(self.record.clone()))]).await;
+        self.log.committed(BootInstant::now().since(begun));
+        committed
     }
 
     /// The commit of the record as it is now, to be awaited beside other work.
@@ -140,8 +166,13 @@ impl Journal {
         step: Step,
     ) -> impl Future<Output = Result<(), StoreError>> + use<> {
         self.record.step = step;
-        let (store, record) = (self.store.clone(), self.record.clone());
-        async move { store.commit(vec![StoreOp::PutTask(Box::new(record))]).await }
+        let (store, record, log) = (self.store.clone(), self.record.clone(), self.log.clone());
+        async move {
+            let begun = BootInstant::now();
+            let committed = store.commit(vec![StoreOp::PutTask(Box::new(record))]).await;
+            log.committed(BootInstant::now().since(begun));
+            committed
+        }
     }
 
     /// For steps on the way out: a full disk must not keep a container from being stopped.
@@ -152,14 +183,35 @@ impl Journal {
     }
 
     pub(crate) fn stopping(&mut self, code: Option<StopCode>, reason: impl Into<String>) {
+        let reason = reason.into();
+        if self.record.stopped_reason.is_none() {
+            let code = code.map_or("", StopCode::as_str);
+            self.log.event(TaskEventKind::Stopping, None, format!("{code}: {reason}"));
+            self.log.start_ended(Some(&reason));
+        }
+        self.log.waits_over(BEFORE_RUNNING);
         self.record.stopping(code, reason);
     }
 
     pub(crate) fn status(&mut self, status: TaskStatus) {
+        if status > self.record.status {
+            self.log.event(TaskEventKind::Status, None, status.as_str());
+            if status == TaskStatus::Running {
+                self.log.start_ended(None);
+            }
+        }
         self.record.status = self.record.status.max(status);
     }
 
     pub(crate) fn exited(&mut self, name: &ContainerName, exit: ContainerExit) {
+        let known = self.record.containers.iter().any(|c| c.name == *name && c.exit.is_none());
+        if known {
+            let oom = if exit.oom_killed { ", out of memory" } else { "" };
+            self.log.event(TaskEventKind::Exit, Some(name), format!("{}{oom}", in_words(exit.status)));
+            for kind in [WaitKind::StopSignal, WaitKind::Kill] {
+                self.log.wait_over(kind, Some(name));
+            }
+        }
         self.record.exited(name, exit);
     }
 

@@ -20,7 +20,16 @@ impl TaskActor {
         self.context.logs.begin(self.task(), &held.definition).await;
         // What an earlier agent had started goes on; only the rest is started.
         let missing: Vec<_> = bundles.iter().filter(|(name, _)| self.is_pending(name)).collect();
-        let starts = missing.iter().map(|(name, bundle)| link.shim.start(name, bundle));
+        let log = &self.journal.log;
+        let starts = missing.iter().map(|(name, bundle)| async move {
+            let step = log.step("start", Some(name));
+            let started = link.shim.start(name, bundle).await;
+            match &started {
+                Ok(_) => step.done(),
+                Err(failure) => step.failed(&chain(failure)),
+            }
+            started
+        });
         let begun_at = Instant::now();
         let results = join_all(starts).await;
         tracing::debug!(task = %self.task(), took = ?begun_at.elapsed(), "containers are started");

@@ -5,6 +5,7 @@
 //! Owns nothing but the futures of the two strands; an order to stop ends a pull at once and lets
 //! the short steps of the other strand finish. Never: leaves out a clean-up; `teardown` does all.
 
+use super::journal::Journal;
 use super::{
     Begun, Held, TaskActor, TaskContext, TaskPhase, attach, bundle, environment, journal, pull, rootfs,
     told_to_stop, volumes,
@@ -13,22 +14,27 @@ use crate::facilities::Image;
 use crate::policy;
 use crate::store::StoreError;
 use crate::store::records::Step;
-use crate::time::unix_ms;
+use crate::telemetry::families;
+use crate::telemetry::task_log::TaskLog;
+use crate::time::{sleep, unix_ms};
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::status::{StopCode, TaskStatus};
 use lighter_model::task_definition::TaskDefinition;
-use std::collections::BTreeMap;
+use lighter_model::wait::WaitKind;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Why a task does not start, in ECS's words.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Failure {
     /// `CannotPullContainerError: …`
+    #[error("{0}")]
     Words(String),
     /// The other strand failed, or there is an order to stop.
+    #[error("given up")]
     GaveUp,
 }
 
@@ -93,8 +99,11 @@ impl TaskActor {
         tracing::debug!(task = %self.task(), after = ?begun_at.elapsed(), "images and network are there");
         self.context.pulls.forget(self.task());
         self.note_images(&images)?;
+        let step = self.journal.log.step("volumes", None);
         let mounts =
-            volumes::prepare(&context, self.task(), &definition, &images.images, &images.rootfs).await?;
+            volumes::prepare(&context, self.task(), &definition, &images.images, &images.rootfs).await;
+        step.result(&mounts);
+        let mounts = mounts?;
         let variables = {
             let (context, definition) = (context.clone(), definition.clone());
             tokio::task::spawn_blocking(move || environment::read_all(&context.config, &definition))
@@ -106,6 +115,7 @@ impl TaskActor {
         }
         self.journal.status(TaskStatus::Activating);
         // The record that says "launching" becomes durable while the bundles are written.
+        let step = self.journal.log.step("bundle", None);
         let recorded = self.journal.commit_beside(Step::Launching);
         let parts = bundle::Parts {
             images: &images.images,
@@ -117,7 +127,8 @@ impl TaskActor {
         let written = bundle::write_all(&context, &self.journal.record, &definition, &parts);
         let (recorded, written) = tokio::join!(recorded, written);
         tracing::debug!(task = %self.task(), after = ?begun_at.elapsed(), "bundles are written");
-        recorded.map_err(|error| Failure::store(&error))?;
+        let written = recorded.map_err(|error| Failure::store(&error)).and(written);
+        step.result(&written);
         written
     }
 
@@ -131,14 +142,20 @@ impl TaskActor {
         let task = self.task().clone();
         let give_up = CancellationToken::new();
         let cached = begun.is_some();
+        let images_there = CancellationToken::new();
         let images = async {
             let made = make_images(&context, &task, &definition, cached, &give_up).await;
+            images_there.cancel();
             made.inspect_err(|_| give_up.cancel())
         };
         let journal = &mut self.journal;
         let place = async {
+            let step = journal.log.step("network", None);
             let placed = attach::place(&context, journal, held, begun, &give_up).await;
-            placed.inspect_err(|_| give_up.cancel())
+            step.result(&placed);
+            let placed = placed.inspect_err(|_| give_up.cancel())?;
+            tell_waits(journal, &images_there).await;
+            Ok(placed)
         };
         let mut orders = self.orders.clone();
         let stopped = async {
@@ -186,14 +203,56 @@ async fn make_images(
     give_up: &CancellationToken,
 ) -> Result<Images, Failure> {
     let started_at_unix_ms = unix_ms();
+    let log = context.telemetry.task(task);
+    let step = log.step("pull", None);
     let images = tokio::select! {
         // Only a pull may take long, and only a pull may be dropped; what it has fetched is kept.
         () = give_up.cancelled() => return Err(Failure::GaveUp),
-        images = pull::pull_all(context, task, definition, cached) => images?,
+        images = pull::pull_all(context, task, definition, cached) => images,
+        () = say_slow_pull(&log, definition) => return Err(Failure::GaveUp),
     };
+    log.waits_over(&[WaitKind::Pull, WaitKind::PullRetry]);
+    step.result(&images);
+    count_pull(context, task, images.is_ok());
+    let images = images?;
     let stopped_at_unix_ms = unix_ms();
     let pulled_at = Instant::now();
-    let rootfs = rootfs::prepare_all(context, task, &images).await?;
+    let step = log.step("rootfs", None);
+    let rootfs = rootfs::prepare_all(context, task, &images).await;
+    step.result(&rootfs);
+    let rootfs = rootfs?;
     tracing::debug!(%task, took = ?pulled_at.elapsed(), "root file systems are mounted");
     Ok(Images { images, rootfs, started_at_unix_ms, stopped_at_unix_ms })
+}
+
+/// A pull that takes longer is worth a word of its own; one from the disk is over by then.
+const SLOW_PULL: Duration = Duration::from_millis(500);
+
+/// Notes that the task waits for a pull, when it does; never returns.
+async fn say_slow_pull(log: &TaskLog, definition: &TaskDefinition) {
+    sleep(SLOW_PULL).await;
+    let images: BTreeSet<&str> = definition.container_definitions.iter().map(|c| c.image.as_str()).collect();
+    let images = images.into_iter().collect::<Vec<_>>().join(", ");
+    let ends_by = "all layers are here, or the registry says no";
+    log.wait(WaitKind::Pull, None, format!("the pull of {images}"), None, ends_by);
+    std::future::pending().await
+}
+
+fn count_pull(context: &TaskContext, task: &TaskId, ok: bool) {
+    let (metrics, result) = (&context.telemetry.metrics, if ok { "ok" } else { "failed" });
+    metrics.add(families::PULLS, &[("result", result)], 1.0);
+    let steps = context.pulls.watch(task);
+    let bytes: u64 = steps.map_or(0, |steps| steps.borrow().values().map(|step| step.bytes_done).sum());
+    metrics.add(families::PULLED_BYTES, &[], bytes as f64);
+}
+
+/// Tells what the task waits for as long as the other strand is at its images. May be dropped.
+async fn tell_waits(journal: &mut Journal, images_there: &CancellationToken) {
+    loop {
+        tokio::select! {
+            // Both may be dropped: the next question finds the same.
+            () = images_there.cancelled() => return,
+            () = journal.log.waits_changed() => journal.tell().await,
+        }
+    }
 }

@@ -11,6 +11,7 @@ use crate::time::sleep;
 use futures_util::future::try_join_all;
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::task_definition::TaskDefinition;
+use lighter_model::wait::WaitKind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -53,7 +54,11 @@ async fn pull_one(
             return Err(cannot_pull(&failure));
         }
         tracing::warn!(%task, attempt, cause = %chain(&failure), "the pull failed; trying again");
+        let what = format!("the next try of pulling {reference}: {}", chain(&failure));
+        let log = context.telemetry.task(task);
+        log.wait(WaitKind::PullRetry, None, what, Some(pause), "the next try, or an order to stop");
         sleep(pause).await;
+        log.wait_over(WaitKind::PullRetry, None);
         pause *= 2;
     }
     // `1..` has no end that is reached.

@@ -7,9 +7,12 @@ use super::{Held, TaskActor, TaskPhase};
 use crate::errors::chain;
 use crate::facilities::{Shim, ShimEvent};
 use crate::store::records::Step;
+use crate::telemetry::task_log::TaskLog;
 use crate::time::{BootInstant, sleep_until};
 use lighter_model::ids::ContainerName;
 use lighter_model::status::TaskStatus;
+use lighter_model::task_event::TaskEventKind;
+use lighter_model::wait::WaitKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +39,9 @@ impl TaskActor {
             Some(link) => self.signal_all(&link.shim, live).await,
             None => Vec::new(),
         };
+        if !endings.is_empty() {
+            self.journal.tell().await;
+        }
         while !endings.is_empty() {
             let Some(link) = &mut held.link else { break };
             let next = endings.iter().map(|ending| ending.deadline).min().unwrap_or_else(BootInstant::now);
@@ -48,11 +54,15 @@ impl TaskActor {
             match event {
                 Some(ShimEvent::Exited { container, exit }) => self.container_exited(&container, exit).await,
                 Some(ShimEvent::Disconnected) => held.link = self.reconnect().await,
-                None => kill_overdue(&shim, &mut endings).await,
+                None => {
+                    kill_overdue(&self.journal.log, &shim, &mut endings).await;
+                    self.journal.tell().await;
+                }
             }
             let live = self.journal.live();
             endings.retain(|ending| live.contains(&ending.container));
         }
+        self.journal.log.waits_over(&[WaitKind::StopSignal, WaitKind::Kill]);
         TaskPhase::TearingDown { left: held }
     }
 
@@ -64,7 +74,13 @@ impl TaskActor {
             if let Err(error) = shim.signal(&container, record.stop_signal).await {
                 tracing::warn!(task = %self.task(), %container, cause = %chain(error.as_ref()), "the stop signal was not sent");
             }
-            let deadline = BootInstant::now().after(Duration::from_secs(record.stop_timeout_s.into()));
+            let log = &self.journal.log;
+            log.event(TaskEventKind::Signal, Some(&container), format!("signal {} sent", record.stop_signal));
+            let timeout = Duration::from_secs(record.stop_timeout_s.into());
+            let what = format!("container {container} to end after signal {}", record.stop_signal);
+            let ends_by = "the container ends; else SIGKILL follows";
+            log.wait(WaitKind::StopSignal, Some(&container), what, Some(timeout), ends_by);
+            let deadline = BootInstant::now().after(timeout);
             endings.push(Ending { container, killed: false, deadline });
         }
         endings
@@ -72,12 +88,18 @@ impl TaskActor {
 }
 
 /// SIGKILL for those whose time is over; those who had it are given up.
-async fn kill_overdue(shim: &Arc<dyn Shim>, endings: &mut Vec<Ending>) {
+async fn kill_overdue(log: &TaskLog, shim: &Arc<dyn Shim>, endings: &mut Vec<Ending>) {
     endings.retain(|ending| !(ending.killed && ending.deadline.until().is_zero()));
     for ending in endings.iter_mut().filter(|ending| ending.deadline.until().is_zero()) {
         if let Err(error) = shim.kill(&ending.container).await {
             tracing::warn!(container = %ending.container, cause = %chain(error.as_ref()), "SIGKILL was not sent");
         }
+        let container = Some(&ending.container);
+        log.wait_over(WaitKind::StopSignal, container);
+        log.event(TaskEventKind::Signal, container, "SIGKILL sent");
+        let what = format!("container {} to end after SIGKILL", ending.container);
+        let ends_by = "the kernel ends it; else it is killed by its cgroup";
+        log.wait(WaitKind::Kill, container, what, Some(AFTER_KILL), ends_by);
         ending.killed = true;
         ending.deadline = BootInstant::now().after(AFTER_KILL);
     }

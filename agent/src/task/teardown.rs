@@ -11,6 +11,7 @@ use crate::store::records::Step;
 use crate::time::{sleep, unix_ms};
 use lighter_model::ids::AttachmentKey;
 use lighter_model::status::{ContainerStatus, StopCode, TaskStatus};
+use lighter_model::wait::WaitKind;
 use std::time::Duration;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -39,11 +40,14 @@ impl TaskActor {
         }
         let mut pause = FIRST_PAUSE;
         loop {
+            let step = self.journal.log.step("teardown", None);
             let errors = self.give_back(&mut left).await;
             if errors.is_empty() {
+                step.done();
                 return self.stopped().await;
             }
-            self.explain(&errors).await;
+            step.failed(&format!("{} steps failed", errors.len()));
+            self.explain(&errors, pause).await;
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -91,7 +95,7 @@ impl TaskActor {
         errors
     }
 
-    async fn explain(&mut self, errors: &[StepError]) {
+    async fn explain(&mut self, errors: &[StepError], pause: Duration) {
         let texts: Vec<String> =
             errors.iter().map(|e| format!("{}: {}", e.step, chain(e.cause.as_ref()))).collect();
         let mut text = format!("giving back what the task held, again soon: {}", texts.join("; "));
@@ -100,6 +104,8 @@ impl TaskActor {
             let cut = (0..=REASON_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
             text.truncate(cut);
         }
+        let ends_by = "every step succeeds";
+        self.journal.log.wait(WaitKind::Teardown, None, text.as_str(), Some(pause), ends_by);
         if self.journal.record.waiting_reason.as_ref() != Some(&text) {
             self.journal.record.waiting_reason = Some(text);
             self.journal.tell().await;
@@ -108,6 +114,7 @@ impl TaskActor {
 
     /// Nothing is left: the record becomes the outbox entry of the STOPPED report.
     pub(super) async fn stopped(&mut self) -> TaskPhase {
+        self.journal.log.waits_over(WaitKind::ALL);
         let record = &mut self.journal.record;
         record.waiting_reason = None;
         record.stopped_at_unix_ms.get_or_insert_with(unix_ms);

@@ -13,6 +13,7 @@ use crate::time::sleep;
 use lighter_model::exit::ContainerExit;
 use lighter_model::ids::ContainerName;
 use lighter_model::status::{ContainerStatus, StopCode};
+use lighter_model::wait::WaitKind;
 use std::time::Duration;
 
 /// ECS's words.
@@ -88,6 +89,12 @@ impl TaskActor {
 
     /// A new connection to the shim, or `None` when it is gone; its exit records are noted.
     pub(super) async fn reconnect(&mut self) -> Option<ShimLink> {
+        let link = self.ask_until_it_answers().await;
+        self.journal.log.wait_over(WaitKind::Monitor, None);
+        link
+    }
+
+    async fn ask_until_it_answers(&mut self) -> Option<ShimLink> {
         loop {
             match self.context.facilities.runtime.adopt(self.task()).await {
                 Ok(Found::Alive { link, status }) => {
@@ -102,6 +109,10 @@ impl TaskActor {
                 Ok(Found::Nothing) => return None,
                 Ok(Found::Silent) => sleep(ASK_AGAIN).await,
                 Err(error) => {
+                    let (what, ends_by) = ("the task's monitor to answer", "it answers, or its process ends");
+                    if self.journal.log.wait(WaitKind::Monitor, None, what, None, ends_by) {
+                        self.journal.tell().await;
+                    }
                     tracing::warn!(task = %self.task(), cause = %chain(error.as_ref()), "the task's monitor does not answer; asking again");
                     sleep(ASK_AGAIN).await;
                 }

@@ -66,6 +66,9 @@ impl Bench {
             run_dir: dir.path().join("run"),
             reserve_memory_mib: 0,
             reserve_cpu_units: 0,
+            // Tests share the machine.
+            task_metadata: false,
+            introspection_address: String::new(),
             ..AgentConfig::default()
         };
         Self {

@@ -54,6 +54,8 @@ pub(super) struct State {
     pub log_streams_ended: u32,
     /// Data streams asked for and not answered yet.
     streams: BTreeMap<String, DataEnds>,
+    /// By question id.
+    pub task_events: BTreeMap<String, Vec<v1::TaskEvent>>,
     live: Option<Live>,
 }
 
@@ -109,6 +111,7 @@ impl Control {
             log_lines: Vec::new(),
             log_streams_ended: 0,
             streams: BTreeMap::new(),
+            task_events: BTreeMap::new(),
             live: None,
         };
         let socket = dir.join("control.sock");
@@ -204,6 +207,15 @@ impl Control {
         })
     }
 
+    /// The node's journal of a task, as it answers it.
+    pub(super) fn ask_events(&self, task: &str) -> Vec<v1::TaskEvent> {
+        let asked = self.with(|state| state.task_events.len());
+        let question_id = format!("question-{asked}");
+        let ask = v1::AskTaskEvents { question_id: question_id.clone(), task_id: task.to_owned() };
+        self.push(Message::AskTaskEvents(ask));
+        self.wait("the journal", |state| state.task_events.get(&question_id).cloned())
+    }
+
     pub(super) fn stopped_reports(&self, task: &str) -> usize {
         self.with(|state| {
             let reports = state.applied.get(task).into_iter().flatten();
@@ -290,6 +302,7 @@ impl State {
                 }
             }
             FromNode::NodeState(_) => {}
+            FromNode::TaskEvents(answer) => drop(self.task_events.insert(answer.question_id, answer.events)),
         }
     }
 

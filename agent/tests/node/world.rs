@@ -118,6 +118,9 @@ impl World {
         set("shim_path", bin_dir().join("lighter-shim").display().to_string());
         set("oci_path", bin_dir().join("lighter-oci").display().to_string());
         set("reserve_memory_mib", "0".into());
+        set("allow_host_namespaces", "true".into());
+        set("metrics_address", "127.0.0.1:51680".into());
+        set("metrics_containers", "true".into());
         set("allow_cgroup_v1_hybrid", "true".into());
         if !lighter_runtime::cgroup::is_v2() {
             set("cgroup_root", cgroup_name());

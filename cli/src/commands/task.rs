@@ -1,6 +1,9 @@
 //! `lighter task show`: everything about a task; its address, ports, and limits as the kernel has them.
 //! In: a name of the task. Out: facts, or JSON.
 
+pub mod events;
+pub mod why;
+
 use crate::args::{Format, Global, OneTask};
 use crate::client::Client;
 use crate::failure::Failure;

@@ -4,6 +4,7 @@
 use super::page::{Page, PageRequest, fill};
 use super::{Context, existing_cluster};
 use crate::core::instance::find_instance;
+use crate::core::journal;
 use crate::core::record::{PlacementFailure, TaskRecord};
 use crate::core::run_task::{RunTask, RunTaskAnswer};
 use crate::core::stop_task::{StopTask, find_task};
@@ -11,6 +12,7 @@ use crate::core::update_task::{PauseTask, UpdateTask};
 use crate::error::ApiError;
 use lighter_model::ids::TaskId;
 use lighter_model::status::DesiredStatus;
+use lighter_model::wait::Wait;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -72,6 +74,13 @@ pub fn list(context: &Context, filter: &Filter) -> Result<Page, ApiError> {
     })
 }
 
+/// A task with all that it waits for, also what only the control plane sees.
+#[derive(Debug, Clone)]
+pub struct DescribedTask {
+    pub task: Arc<TaskRecord>,
+    pub waits: Vec<Wait>,
+}
+
 /// What was found, and what was not.
 #[derive(Debug, Clone)]
 pub struct Described<T> {
@@ -108,9 +117,13 @@ pub fn describe(
     context: &Context,
     cluster: &str,
     names: &[String],
-) -> Result<Described<Arc<TaskRecord>>, ApiError> {
+) -> Result<Described<DescribedTask>, ApiError> {
     context.view.read(|shown| {
         let cluster = existing_cluster(shown, cluster)?;
-        describe_all("tasks", names, |name| find_task(&shown.state, &cluster, name))
+        describe_all("tasks", names, |name| {
+            let task = find_task(&shown.state, &cluster, name)?;
+            let waits = journal::waits(&shown.state, &task);
+            Ok(DescribedTask { task, waits })
+        })
     })
 }

@@ -100,6 +100,7 @@ pub fn given_up(task: &TaskRecord, reason: &str, now_ms: u64) -> TaskRecord {
     task.last = TaskStatus::Stopped;
     task.generation.0 += 1;
     task.waiting_reason = None;
+    task.waits.clear();
     task.stop_code.get_or_insert(StopCode::InfrastructureHealth);
     task.stopped_reason.get_or_insert_with(|| reason.to_owned());
     task.times.stopping_at.get_or_insert(now_ms);

@@ -11,6 +11,7 @@ use lighter_model::report::{KernelLimits, NetworkBinding};
 use lighter_model::resources::Resources;
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
 use lighter_model::task_definition::TaskDefinition;
+use lighter_model::wait::Wait;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -169,6 +170,9 @@ pub struct TaskRecord {
     pub stop_code: Option<StopCode>,
     pub stopped_reason: Option<String>,
     pub waiting_reason: Option<String>,
+    /// What its node last said it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<Wait>,
     pub group: String,
     pub started_by: Option<String>,
     pub containers: Vec<ContainerRecord>,

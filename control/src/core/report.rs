@@ -55,6 +55,7 @@ fn merge(old: &TaskRecord, report: TaskReport, now_ms: u64) -> TaskRecord {
         return task;
     }
     task.last = old.last.max(report.status);
+    task.waits = if task.last == TaskStatus::Stopped { Vec::new() } else { report.waits };
     task.waiting_reason = report.waiting_reason.filter(|_| task.last < TaskStatus::Running);
     if task.last >= TaskStatus::Deactivating {
         task.desired = DesiredStatus::Stopped;

@@ -151,6 +151,7 @@ impl RunTask {
             stop_code: None,
             stopped_reason: None,
             waiting_reason: None,
+            waits: Vec::new(),
             group: self.group.clone().unwrap_or_else(|| format!("family:{}", definition.id.family)),
             started_by: self.started_by.clone(),
             containers: new_containers(definition),

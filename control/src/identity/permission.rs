@@ -30,6 +30,7 @@ pub fn access(method: Method) -> Rule {
         | Method::LighterStopTask
         | Method::LighterListTasks
         | Method::LighterDescribeTasks
+        | Method::LighterListTaskEvents
         | Method::LighterListContainerInstances
         | Method::LighterDescribeContainerInstances
         | Method::LighterCreateJoinToken

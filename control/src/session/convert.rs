@@ -3,6 +3,7 @@
 
 use super::hello::Hello;
 use super::logs::LogRequest;
+use super::questions::Question;
 use super::streams::{Said, StreamRequest};
 use crate::core::instance::NodeFacts;
 use crate::core::record::{DefinitionRecord, TaskRecord};
@@ -14,6 +15,8 @@ use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskR
 use lighter_model::resources::{HostPort, Resources};
 use lighter_model::status::{ContainerStatus, DesiredStatus, StopCode, TaskStatus};
 use lighter_model::task_definition::{TransportProtocol, input};
+use lighter_model::task_event::{TaskEvent, TaskEventKind};
+use lighter_model::wait::{Wait, WaitKind};
 use lighter_proto::v1;
 use prost::Message;
 use std::collections::BTreeSet;
@@ -43,6 +46,8 @@ pub enum NodeSaid {
     Reports(Vec<TaskReport>),
     ConfirmStop(Vec<TaskId>),
     State(NodeFacts),
+    /// The answer to the question of this id.
+    TaskEvents(String, Vec<TaskEvent>),
 }
 
 fn wrong(message: impl Into<String>) -> ApiError {
@@ -67,6 +72,9 @@ pub fn node_said(message: v1::NodeMessage) -> Result<NodeSaid, ApiError> {
             NodeSaid::ConfirmStop(stop.task_ids.iter().map(|id| task_id(id)).collect::<Result<_, _>>()?)
         }
         Message::NodeState(state) => NodeSaid::State(read_state(state)?),
+        Message::TaskEvents(answer) => {
+            NodeSaid::TaskEvents(answer.question_id, answer.events.into_iter().map(read_event).collect())
+        }
     })
 }
 
@@ -129,6 +137,7 @@ fn read_report(report: v1::TaskReport) -> Result<TaskReport, ApiError> {
         stop_code: read_stop_code(stop_code),
         stopped_reason: text(report.stopped_reason),
         waiting_reason: text(report.waiting_reason),
+        waits: report.waits.into_iter().map(read_wait).collect(),
         containers: report.containers.into_iter().map(read_container).collect::<Result<_, _>>()?,
         pull_started_at_unix_ms: happened(report.pull_started_at_unix_ms),
         pull_stopped_at_unix_ms: happened(report.pull_stopped_at_unix_ms),
@@ -140,6 +149,29 @@ fn read_report(report: v1::TaskReport) -> Result<TaskReport, ApiError> {
         settled: Generation(report.settled_generation),
         refusal: text(report.refusal),
     })
+}
+
+/// Kinds and containers this program does not know are kept as well as may be: a line that is shown
+/// must not cost a session.
+fn read_wait(wait: v1::Wait) -> Wait {
+    Wait {
+        kind: WaitKind::from_ecs(&wait.kind).unwrap_or(WaitKind::Other),
+        container: wait.container.parse().ok(),
+        what: wait.what,
+        since_unix_ms: happened(wait.since_unix_ms).unwrap_or_default(),
+        until_unix_ms: happened(wait.until_unix_ms),
+        ends_by: wait.ends_by,
+    }
+}
+
+fn read_event(event: v1::TaskEvent) -> TaskEvent {
+    TaskEvent {
+        time_unix_ms: happened(event.time_unix_ms).unwrap_or_default(),
+        kind: TaskEventKind::from_ecs(&event.kind).unwrap_or(TaskEventKind::Other),
+        container: event.container.parse().ok(),
+        text: event.text,
+        took_ms: (event.took_ms > 0).then_some(event.took_ms),
+    }
 }
 
 fn read_container(container: v1::Container) -> Result<ContainerReport, ApiError> {
@@ -391,6 +423,13 @@ pub fn reports_applied(applied: Vec<(TaskId, u64)>) -> Outgoing {
 pub fn stop_confirmed(tasks: &[TaskId]) -> Outgoing {
     let task_ids = tasks.iter().map(ToString::to_string).collect();
     outgoing(Body::StopConfirmed(v1::StopConfirmed { task_ids }))
+}
+
+pub fn ask_task_events(question: Question) -> Outgoing {
+    outgoing(Body::AskTaskEvents(v1::AskTaskEvents {
+        question_id: question.id,
+        task_id: question.task.to_string(),
+    }))
 }
 
 pub fn open_log_stream(request: LogRequest) -> Outgoing {

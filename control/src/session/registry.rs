@@ -3,6 +3,7 @@
 //! Never: lets two agents speak for one identity: the second is refused while the first lives.
 
 use super::logs::LogRequest;
+use super::questions::Question;
 use super::streams::StreamRequest;
 use crate::error::{ApiError, SocketAddrText};
 use lighter_model::ids::ContainerInstanceId;
@@ -19,11 +20,15 @@ const REQUESTS: usize = 64;
 /// The word in a node's hello that says it can answer an OpenStream.
 pub const STREAMS_FEATURE: &str = "streams";
 
+/// The word that says it answers an AskTaskEvents.
+pub const JOURNALS_FEATURE: &str = "journals";
+
 /// What a node is asked for on its session, to be answered on another connection.
 #[derive(Debug)]
 pub enum NodeRequest {
     Logs(LogRequest),
     Stream(StreamRequest),
+    Journal(Question),
 }
 
 /// What a node says of itself that its session is known by.
@@ -160,5 +165,14 @@ impl Sessions {
     /// The nodes with a live session.
     pub fn connected(&self) -> Vec<ContainerInstanceId> {
         self.inner().live.keys().cloned().collect()
+    }
+
+    /// Passes a question for a journal to the node's session; `false` when it has none, or cannot answer.
+    pub fn ask(&self, instance: &ContainerInstanceId, question: Question) -> bool {
+        let inner = self.inner();
+        let live = inner.live.get(instance).filter(|live| {
+            live.about.features.iter().any(|feature| feature == JOURNALS_FEATURE)
+        });
+        live.is_some_and(|live| live.requests.try_send(NodeRequest::Journal(question)).is_ok())
     }
 }

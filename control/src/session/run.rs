@@ -191,6 +191,7 @@ impl Session {
                     self.link.send(match request {
                         NodeRequest::Logs(request) => convert::open_log_stream(request),
                         NodeRequest::Stream(request) => convert::open_stream(request),
+                        NodeRequest::Journal(question) => convert::ask_task_events(question),
                     }).await?;
                 }
                 Some(applied) = self.committing.next() => {
@@ -229,6 +230,10 @@ impl Session {
                 Ok(())
             }
             NodeSaid::ConfirmStop(tasks) => self.confirm(tasks).await,
+            NodeSaid::TaskEvents(id, events) => {
+                self.context.questions.answered(&id, &self.me.id, events);
+                Ok(())
+            }
             NodeSaid::State(facts) => {
                 let changed = NodeStateChanged { instance: self.me.id.clone(), facts };
                 self.context.writer.submit(changed).await

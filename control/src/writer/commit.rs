@@ -2,7 +2,10 @@
 //! In: one batch or a load at a time. Out: its outcome. Owns: the store.
 //! Never: has more than one batch; the writer gives the next when this one is settled.
 
+use crate::metrics::{COMMIT_SECONDS, COMMITS};
 use crate::store::{Batch, CommitOutcome, Loaded, Store, StoreError};
+use lighter_telemetry::metrics::Metrics;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 pub(super) struct CommitRequest {
@@ -24,7 +27,7 @@ pub(super) struct Committer {
 
 impl Committer {
     /// Starts the thread; it ends when the writer drops its end.
-    pub(super) fn start(mut store: Box<dyn Store>) -> Self {
+    pub(super) fn start(mut store: Box<dyn Store>, metrics: Metrics) -> Self {
         // Both hold at most one message: the writer has one group in flight.
         let (requests, orders) = std::sync::mpsc::channel();
         let (done, outcomes) = mpsc::channel(1);
@@ -33,7 +36,9 @@ impl Committer {
                 match request {
                     Request::Load { term_floor, reply } => drop(reply.send(store.load(term_floor))),
                     Request::Commit(CommitRequest { term, sequence, batch }) => {
+                        let begun = Instant::now();
                         let outcome = store.commit(term, sequence, &batch);
+                        count(&metrics, begun.elapsed(), &outcome);
                         if done.blocking_send(outcome).is_err() {
                             return;
                         }
@@ -70,4 +75,14 @@ impl Committer {
     pub(super) async fn outcome(&mut self) -> CommitOutcome {
         self.outcomes.recv().await.unwrap_or(CommitOutcome::Unknown)
     }
+}
+
+fn count(metrics: &Metrics, took: Duration, outcome: &CommitOutcome) {
+    let outcome = match outcome {
+        CommitOutcome::Committed => "committed",
+        CommitOutcome::Fenced => "fenced",
+        CommitOutcome::Unknown => "unknown",
+    };
+    metrics.observe(COMMIT_SECONDS, &[], took.as_secs_f64());
+    metrics.add(COMMITS, &[("outcome", outcome)], 1.0);
 }

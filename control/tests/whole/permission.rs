@@ -25,6 +25,7 @@ fn expected(method: Method) -> [Code; 4] {
         | Method::LighterStopTask
         | Method::LighterListTasks
         | Method::LighterDescribeTasks
+        | Method::LighterListTaskEvents
         | Method::LighterListContainerInstances
         | Method::LighterDescribeContainerInstances
         | Method::LighterCreateJoinToken
@@ -108,6 +109,9 @@ async fn call(world: &World, channel: Channel, method: Method) -> Code {
         Method::LighterDescribeTasks => code(
             people.describe_tasks(v1::DescribeTasksRequest { tasks: vec![task], ..Default::default() }).await,
         ),
+        Method::LighterListTaskEvents => {
+            code(people.list_task_events(v1::ListTaskEventsRequest { task, ..Default::default() }).await)
+        }
         Method::LighterListContainerInstances
         | Method::LighterDescribeContainerInstances
         | Method::LighterCreateJoinToken

@@ -283,6 +283,7 @@ fn report(world: &mut World, task: usize, ahead: i64, status: usize, by: usize) 
         stop_code: None,
         stopped_reason: None,
         waiting_reason: None,
+        waits: Vec::new(),
         containers: Vec::new(),
         paused: false,
         settled: Default::default(),

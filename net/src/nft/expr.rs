@@ -108,6 +108,19 @@ impl Rule<'_> {
         self.cmp(Cmp::Eq, &address.octets());
     }
 
+    pub(super) fn dport_is(&mut self, port: u16) {
+        self.load_dport(REG_1);
+        self.cmp(Cmp::Eq, &port.to_be_bytes());
+    }
+
+    /// Puts a value into a register.
+    pub(super) fn load_value(&mut self, register: u32, value: &[u8]) {
+        self.expr("immediate", |b| {
+            b.be32(1, register);
+            b.nest(2, |b| b.bytes(DATA_VALUE, value));
+        });
+    }
+
     pub(super) fn daddr_in(&mut self, network: Ipv4Addr, netmask: Ipv4Addr) {
         self.load_daddr(REG_1);
         self.mask(netmask.octets());

@@ -7,7 +7,7 @@
 
 use super::expr::{Cmp, Meta, REG_1, REG32_01, REG32_02, Rule, Verdict};
 use super::{Batch, MAP_ANY, MAP_BY_ADDRESS};
-use crate::config::NetworkConfig;
+use crate::config::{METADATA_ADDRESS, NetworkConfig};
 use crate::netlink::{NLM_F_APPEND, NLM_F_CREATE};
 use std::net::Ipv4Addr;
 
@@ -112,6 +112,7 @@ impl Table<'_> {
             self.rule("output", Verdict::Return, |r| r.daddr_in(LOOPBACK.0, LOOPBACK.1));
         }
         self.rule("output", Verdict::Jump("port_maps"), |r| r.daddr_is_local());
+        self.task_metadata();
         self.rule_without_verdict("port_maps", |r| {
             r.load_daddr(REG_1);
             r.meta(Meta::L4Proto, REG32_01);
@@ -125,6 +126,20 @@ impl Table<'_> {
             r.lookup_map(MAP_ANY);
             r.dnat();
         });
+    }
+
+    /// Port 80 of the metadata address leads to the agent, and a task that maps host port 80 does not
+    /// get in between. The agent's own port is another one, so that 80 stays free for tasks.
+    fn task_metadata(&mut self) {
+        let Some(port) = self.config.metadata_port else { return };
+        self.rule_without_verdict("port_maps", |r| {
+            r.daddr_is(METADATA_ADDRESS);
+            r.dport_is(80);
+            r.load_value(REG_1, &METADATA_ADDRESS.octets());
+            r.load_value(REG32_01, &port.to_be_bytes());
+            r.dnat();
+        });
+        self.rule("port_maps", Verdict::Return, |r| r.daddr_is(METADATA_ADDRESS));
     }
 
     /// From the host's loopback and for hairpins the answer must come back through the host; what

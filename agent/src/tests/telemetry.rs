@@ -1,0 +1,94 @@
+//! Journals and waits of tasks on the fake machine, as the control plane hears them.
+
+use super::bench::{Bench, task};
+use super::control::Control;
+use crate::facilities::fakes::Program;
+use lighter_proto::v1::{self, TaskStatus};
+
+/// The first wait of that kind in any report of the task.
+fn wait_for(control: &Control, task: &str, kind: &str) -> v1::Wait {
+    control.wait(&format!("a wait {kind}"), |state| {
+        let mut waits = state.applied.get(task)?.iter().flat_map(|report| &report.waits);
+        waits.find(|wait| wait.kind == kind).cloned()
+    })
+}
+
+/// The last report of the task names no wait.
+fn no_wait(control: &Control, task: &str, status: TaskStatus) {
+    let report = control.wait_status(task, status);
+    assert!(report.waits.is_empty(), "{:?}", report.waits);
+}
+
+#[test]
+fn every_wait_says_what_since_when_and_what_ends_it() {
+    let mut bench = Bench::new();
+    bench.machine.with(|world| {
+        world.programs.insert("side".parse().unwrap(), Program::IgnoresStop);
+    });
+    bench.start();
+    let (first, second, third) = (task(1).to_string(), task(2).to_string(), task(3).to_string());
+    bench.control.assign(&first, "web:1");
+    no_wait(&bench.control, &first, TaskStatus::Running);
+    bench.control.assign(&second, "web:1");
+    bench.control.assign(&third, "unknown:1");
+    let port = wait_for(&bench.control, &second, "RESOURCE");
+    assert!(port.what.contains("8080") && port.what.contains(&first), "{}", port.what);
+    assert!(port.ends_by.contains("ends") && port.until_unix_ms == 0, "{port:?}");
+    let definition = wait_for(&bench.control, &third, "DEFINITION");
+    assert!(definition.ends_by.contains("sends the task definition"), "{definition:?}");
+    bench.machine.with(|world| world.failing.insert("del", 2));
+    bench.control.stop(&first, "");
+    let signal = wait_for(&bench.control, &first, "STOP_SIGNAL");
+    assert_eq!(signal.container, "side");
+    let (since, until) = (signal.since_unix_ms, signal.until_unix_ms);
+    assert!(until > since && until - since <= 120_000, "{signal:?}");
+    assert!(signal.ends_by.contains("SIGKILL"), "{signal:?}");
+    let teardown = wait_for(&bench.control, &first, "TEARDOWN");
+    assert!(teardown.what.contains("network of web") && teardown.until_unix_ms > 0, "{teardown:?}");
+    no_wait(&bench.control, &first, TaskStatus::Stopped);
+    no_wait(&bench.control, &second, TaskStatus::Running);
+}
+
+#[test]
+fn the_journal_survives_a_kill_and_names_every_step() {
+    let mut bench = Bench::new();
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "web:1");
+    bench.control.wait_status(&id, TaskStatus::Running);
+    let before = bench.control.ask_events(&id);
+    let ended: Vec<&str> =
+        before.iter().filter(|e| e.kind == "STEP_ENDED").map(|event| event.text.as_str()).collect();
+    for step in ["pull", "rootfs", "network", "volumes", "bundle", "start"] {
+        assert!(ended.contains(&step), "{step} is not in {before:#?}");
+    }
+    assert!(before.iter().all(|event| event.from_node && event.time_unix_ms > 0));
+    bench.kill();
+    bench.start();
+    bench.control.wait("the new agent", |state| (state.hellos.len() > 1).then_some(()));
+    let after = bench.control.ask_events(&id);
+    assert_eq!(after[..before.len()], before[..]);
+    assert_eq!(after[before.len()].kind, "ADOPTED");
+    bench.control.stop(&id, "enough");
+    bench.control.wait_status(&id, TaskStatus::Stopped);
+    bench.wait_forgotten(&[task(1)]);
+    // Forgotten, the task still has its journal.
+    let kinds: Vec<String> = bench.control.ask_events(&id).into_iter().map(|event| event.kind).collect();
+    for kind in ["STOPPING", "SIGNAL", "WAIT_BEGUN", "WAIT_ENDED", "EXIT"] {
+        assert!(kinds.iter().any(|known| known == kind), "{kind} is not in {kinds:?}");
+    }
+    assert_eq!(bench.control.ask_events(task(9).as_str()), []);
+}
+
+#[test]
+fn a_failed_pull_waits_for_its_next_try() {
+    let mut bench = Bench::new();
+    bench.machine.with(|world| world.failing.insert("pull", 1));
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "web:1");
+    let retry = wait_for(&bench.control, &id, "PULL_RETRY");
+    assert!(retry.what.contains("the next try of pulling"), "{retry:?}");
+    assert!(retry.until_unix_ms > retry.since_unix_ms, "{retry:?}");
+    no_wait(&bench.control, &id, TaskStatus::Running);
+}

@@ -1,0 +1,110 @@
+//! What the control plane itself knows of a task's life: its lines of the journal, and what it waits
+//! for that no node can say. In: committed state. Out: lines, waits. Pure.
+//! The lines are the differences between the snapshots that the event log keeps anyway, so they go
+//! when the log is trimmed. Never: a record of its own.
+
+use crate::core::record::{EventRecord, EventSubject, TaskRecord};
+use crate::core::state::State;
+use lighter_model::status::{ContainerStatus, DesiredStatus, TaskStatus};
+use lighter_model::task_event::{TaskEvent, TaskEventKind};
+use lighter_model::wait::{Wait, WaitKind};
+
+/// The control plane's lines of a task, oldest first.
+pub fn events(state: &State, task: &TaskRecord) -> Vec<TaskEvent> {
+    let mut lines = Vec::new();
+    let mut before: Option<&TaskRecord> = None;
+    for event in state.events.values() {
+        let EventSubject::Task(after) = &event.subject else { continue };
+        if after.id != task.id {
+            continue;
+        }
+        differences(state, before, after, event.time_unix_ms, &mut lines);
+        before = Some(after);
+    }
+    lines
+}
+
+fn differences(
+    state: &State,
+    before: Option<&TaskRecord>,
+    after: &TaskRecord,
+    time_unix_ms: u64,
+    lines: &mut Vec<TaskEvent>,
+) {
+    let mut line = |kind, text: String| {
+        lines.push(TaskEvent { time_unix_ms, kind, container: None, text, took_ms: None });
+    };
+    let Some(before) = before else {
+        let node = state.instances.get(&after.instance).map(|instance| instance.name.clone());
+        let node = node.unwrap_or_else(|| after.instance.to_string());
+        if after.version <= 1 {
+            line(TaskEventKind::Created, format!("created of {}, placed on {node}", after.definition));
+        } else {
+            line(TaskEventKind::Status, format!("{} (what was before is no longer kept)", after.last));
+        }
+        return;
+    };
+    if before.desired != after.desired {
+        let reason = after.stopped_reason.clone().unwrap_or_default();
+        line(TaskEventKind::Stopping, format!("desired status {}: {reason}", after.desired));
+    }
+    if before.last != after.last {
+        line(TaskEventKind::Status, format!("the node reported {}", after.last));
+    }
+    for (old, new) in before.containers.iter().zip(&after.containers) {
+        if old.status != new.status && new.status != ContainerStatus::Pending {
+            let container = Some(new.name.clone());
+            let text = format!("the node reported {}", new.status);
+            let kind = TaskEventKind::Status;
+            lines.push(TaskEvent { time_unix_ms, kind, container, text, took_ms: None });
+        }
+    }
+}
+
+/// What a task waits for, as the control plane sees it: what its node said last, and what only shows
+/// from here.
+pub fn waits(state: &State, task: &TaskRecord) -> Vec<Wait> {
+    if task.last == TaskStatus::Stopped {
+        return Vec::new();
+    }
+    let instance = state.instances.get(&task.instance);
+    let name = instance.map_or_else(|| task.instance.to_string(), |instance| instance.name.clone());
+    let mut waits = Vec::new();
+    let mut wait = |kind, what: String, since_unix_ms, ends_by: &str| {
+        let ends_by = ends_by.to_owned();
+        waits.push(Wait { kind, container: None, what, since_unix_ms, until_unix_ms: None, ends_by });
+    };
+    if !instance.is_some_and(|instance| instance.connected) {
+        let since = disconnected_since(state.events.values().map(AsRef::as_ref), task);
+        let what = format!("node {name}, which is not connected; what it said before may be out of date");
+        wait(WaitKind::Node, what, since, "the node's agent connects again, or the node is deregistered");
+    } else if task.report_sequence == 0 {
+        let what = format!("node {name} to take the task over");
+        wait(WaitKind::Node, what, task.times.created_at, "the node's agent records the assignment");
+    } else if task.desired == DesiredStatus::Stopped && task.last < TaskStatus::Deactivating {
+        let what = format!("node {name} to begin the stop");
+        let since = task.times.stopping_at.unwrap_or(task.times.created_at);
+        wait(WaitKind::Stop, what, since, "the node's agent begins to stop the containers");
+    }
+    waits.extend(task.waits.iter().cloned());
+    waits
+}
+
+/// When the node was last seen to leave; 0 when the log no longer says.
+fn disconnected_since<'a>(
+    events: impl DoubleEndedIterator<Item = &'a EventRecord>,
+    task: &TaskRecord,
+) -> u64 {
+    let mut since = 0;
+    for event in events.rev() {
+        let EventSubject::Instance(snapshot) = &event.subject else { continue };
+        if snapshot.instance.id != task.instance {
+            continue;
+        }
+        if snapshot.instance.connected {
+            break;
+        }
+        since = event.time_unix_ms;
+    }
+    since
+}
