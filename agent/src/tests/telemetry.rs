@@ -83,7 +83,7 @@ fn the_journal_survives_a_kill_and_names_every_step() {
 #[test]
 fn a_failed_pull_waits_for_its_next_try() {
     let mut bench = Bench::new();
-    bench.machine.with(|world| world.failing.insert("pull", 1));
+    bench.machine.with(|world| world.retriable_pulls_failing = 1);
     bench.start();
     let id = task(1).to_string();
     bench.control.assign(&id, "web:1");

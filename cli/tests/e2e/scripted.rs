@@ -196,6 +196,12 @@ impl Lighter for Service {
     async fn list_tasks(&self, _: Request<v1::ListTasksRequest>) -> Answer<v1::ListTasksResponse> {
         not_scripted()
     }
+    async fn list_task_events(
+        &self,
+        _: Request<v1::ListTaskEventsRequest>,
+    ) -> Answer<v1::ListTaskEventsResponse> {
+        not_scripted()
+    }
     async fn list_container_instances(
         &self,
         _: Request<v1::ListContainerInstancesRequest>,
