@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// The one version of the protocol this agent speaks.
 const PROTOCOL: u32 = 1;
+/// The word that says this agent answers an AskTaskEvents.
+const JOURNALS_FEATURE: &str = "journals";
 /// Answers OpenStream.
 const STREAMS_FEATURE: &str = "streams";
 const HEARTBEAT_MS_DEFAULT: u64 = 5_000;
@@ -194,7 +196,7 @@ pub(super) fn hello(facts: &NodeFacts, core: &HelloFacts) -> v1::NodeMessage {
     });
     node(Node::Hello(v1::NodeHello {
         protocol: Some(v1::ProtocolRange { min: PROTOCOL, max: PROTOCOL }),
-        features: vec![STREAMS_FEATURE.to_owned()],
+        features: vec![STREAMS_FEATURE.to_owned(), JOURNALS_FEATURE.to_owned()],
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: facts.boot_id.clone(),
         agent_run_id: facts.run_id.clone(),
