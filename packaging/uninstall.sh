@@ -3,7 +3,7 @@
 # In: nothing. Out: a machine without Lighter. Never: touches packages, other firewalls' tables or other bridges.
 set -uo pipefail
 if [ -d /run/systemd/system ]; then
-    systemctl disable --now lighter-agent.service lighter-tasks.service lighter-control.service 2>/dev/null
+    systemctl disable --now lighter-shutdown.service lighter-agent.service lighter-tasks.service lighter-control.service 2>/dev/null
 fi
 # What outlives the daemons on purpose goes here: the table, the bridge, mounts, namespaces.
 nft delete table inet lighter 2>/dev/null
@@ -13,7 +13,7 @@ awk '$2 ~ "^(/run|/var/lib)/lighter/" { print $2 }' /proc/mounts | sort -r | whi
     umount -l "$(printf '%b' "$mount")"
 done
 rm -f /usr/bin/lighter /usr/bin/lighter-shim /usr/bin/lighter-oci
-rm -f /usr/lib/systemd/system/lighter-{agent,tasks,control}.service
+rm -f /usr/lib/systemd/system/lighter-{agent,tasks,control,shutdown}.service
 rm -rf /etc/lighter /var/lib/lighter /run/lighter
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload

@@ -14,6 +14,7 @@ use crate::local_api::{self, LocalApi, pulls::PullBoard};
 use crate::log_driver::{DeliveryParts, LogDelivery, LogDriverTotals, NodeNames};
 use crate::log_retention;
 use crate::metadata::{Endpoint, ids::MetadataKey};
+use crate::notice;
 use crate::reconcile::{self, CoreInput, Reconciler};
 use crate::recover::{Recovered, recover};
 use crate::resources::{Ledger, offered};
@@ -232,12 +233,14 @@ fn spawn(
     let mut reconciler = Reconciler::new(context.clone(), book, definitions, ledger);
     tasks.into_iter().for_each(|task| reconciler.take_up(task));
     let self_test = watch::channel(rest.self_test);
+    let notices = watch::channel(Vec::new());
     let session = Session {
         endpoint: rest.endpoint.clone(),
         node: rest.node,
         reconciler: context.reconciler.clone(),
         context: context.clone(),
         status: rest.status.0,
+        notices: notices.1.clone(),
         leaving: leaving.clone(),
     };
     let api = LocalApi {
@@ -248,6 +251,7 @@ fn spawn(
         offered,
         self_test: self_test.1,
         session: rest.status.1,
+        notices: notices.1,
     };
     let dirs = log_retention::Dirs {
         logs: context.config.log_dir(),
@@ -262,6 +266,8 @@ fn spawn(
     parts.spawn(session.run());
     parts.spawn(local_api::serve(api, listener));
     parts.spawn(log_retention::run(dirs, keep, context.reconciler.clone(), leaving.clone()));
+    let sources = notice::sources(&context.config.notices, &context.config.run_dir);
+    parts.spawn(notice::run(sources, context.config.notices.clone(), notices.0, leaving.clone()));
     AgentHandle { leaving, parts, logs: context.logs.clone() }
 }
 

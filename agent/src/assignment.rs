@@ -145,7 +145,8 @@ mod tests {
     }
 
     fn book(tasks: &[u64]) -> Book {
-        let session = SessionRecord { version: 1, term: 1, incarnation: "one".into(), revision: 10 };
+        let session =
+            SessionRecord { version: 1, term: 1, incarnation: "one".into(), revision: 10, instance: None };
         let mut book = Book { session, ..Book::default() };
         for number in tasks {
             let record = book.accept(assignment(*number, 1, DesiredStatus::Running), "one").unwrap();

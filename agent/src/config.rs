@@ -91,6 +91,17 @@ pub struct AgentConfig {
     pub metrics_containers: bool,
     /// OTLP collector (gRPC), like `http://127.0.0.1:4317`; empty: no traces.
     pub otlp_endpoint: String,
+    pub notices: NoticeConfig,
+}
+
+/// What the machine is told of its own end, and what follows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NoticeConfig {
+    /// Where the instance metadata service is, `http://169.254.169.254` on EC2; empty: not asked.
+    pub imds_endpoint: String,
+    /// Tasks are stopped so long before the machine goes; `None`: they are left alone.
+    pub stop_tasks_before_s: Option<u64>,
 }
 
 /// One registry host.
@@ -187,6 +198,7 @@ impl Default for AgentConfig {
             metrics_address: String::new(),
             metrics_containers: false,
             otlp_endpoint: String::new(),
+            notices: NoticeConfig::default(),
         }
     }
 }

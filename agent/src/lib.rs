@@ -17,6 +17,7 @@ mod local_api;
 mod log_driver;
 mod log_retention;
 mod metadata;
+mod notice;
 mod policy;
 mod reconcile;
 mod recover;

@@ -1,17 +1,22 @@
 //! Local questions, on the Unix socket `<run_dir>/agent.sock` (0600) and nowhere else.
 //! In: gRPC calls of lighter.v1.Agent. Out: what this node knows, whatever the control plane knows.
 //! Owns: the socket, one tokio task that serves it.
-//! Never: changes what a task is to do; that is the control plane's.
+//! Never: changes what a task is to do; that is the control plane's. Only the end of the whole node
+//! is an operator's word here (`leave`).
 
+mod leave;
 pub(crate) mod pulls;
 mod usage;
 
+use crate::notice;
 use crate::reconcile::{CoreInput, LocalTask};
 use crate::self_test::SelfTest;
 use crate::session::{SessionStatus, convert};
+use crate::store::records::InstanceStanding;
 use crate::task::TaskContext;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
+use lighter_model::node::Notice;
 use lighter_proto::v1;
 use lighter_proto::v1::agent_server::{Agent, AgentServer};
 use std::io;
@@ -23,7 +28,8 @@ use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::{UnixListenerStream, WatchStream};
 use tonic::{Request, Response, Status};
 
-/// What answers need besides the reconciler.
+/// What answers need besides the reconciler; cheap to clone.
+#[derive(Clone)]
 pub(crate) struct LocalApi {
     pub context: Arc<TaskContext>,
     pub container_instance_id: String,
@@ -32,6 +38,7 @@ pub(crate) struct LocalApi {
     pub offered: lighter_model::resources::Resources,
     pub self_test: watch::Receiver<SelfTest>,
     pub session: watch::Receiver<SessionStatus>,
+    pub notices: watch::Receiver<Vec<Notice>>,
 }
 
 /// Binds the socket, for root only. A socket file that an earlier agent left is replaced; that there
@@ -62,6 +69,13 @@ pub(crate) async fn serve(api: LocalApi, listener: UnixListener) {
 }
 
 impl LocalApi {
+    async fn standing(&self) -> Result<Option<InstanceStanding>, Status> {
+        let (answer, got) = oneshot::channel();
+        let leaving = || Status::unavailable("the agent leaves");
+        self.context.reconciler.send(CoreInput::Standing { answer }).await.map_err(|_| leaving())?;
+        got.await.map_err(|_| leaving())
+    }
+
     async fn tasks(&self) -> Result<Vec<LocalTask>, Status> {
         let (answer, got) = oneshot::channel();
         let leaving = || Status::unavailable("the agent leaves");
@@ -80,6 +94,8 @@ impl Agent for LocalApi {
         &self,
         _: Request<v1::GetAgentStatusRequest>,
     ) -> Result<Response<v1::GetAgentStatusResponse>, Status> {
+        let standing = self.standing().await?;
+        let notices = self.notices.borrow().iter().map(convert::notice).collect();
         let session = self.session.borrow().clone();
         let probes = self.self_test.borrow().probes.clone();
         let self_test = probes.into_iter().map(|probe| v1::SelfTestResult {
@@ -99,6 +115,16 @@ impl Agent for LocalApi {
             reconciled: true,
             resources: Some(convert::resources(&self.offered)),
             self_test: self_test.collect(),
+            instance_status: standing
+                .as_ref()
+                .map_or(v1::ContainerInstanceStatus::Unspecified, |s| convert::instance_status(s.status))
+                .into(),
+            instance_status_deadline_unix_ms: standing
+                .as_ref()
+                .and_then(|standing| i64::try_from(standing.deadline_unix_ms?).ok())
+                .unwrap_or_default(),
+            instance_status_reason: standing.map(|standing| standing.reason).unwrap_or_default(),
+            notices,
         }))
     }
 
@@ -110,6 +136,32 @@ impl Agent for LocalApi {
         let tasks =
             tasks.map(|task| convert::local_task(task, &self.cluster, &self.container_instance_id)).collect();
         Ok(Response::new(v1::ListLocalTasksResponse { tasks }))
+    }
+
+    type StopTasksStream = BoxStream<'static, Result<v1::StopTasksProgress, Status>>;
+
+    async fn stop_tasks(
+        &self,
+        request: Request<v1::StopTasksRequest>,
+    ) -> Result<Response<Self::StopTasksStream>, Status> {
+        Ok(Response::new(leave::stop_tasks(Arc::new(self.clone()), request.into_inner()).boxed()))
+    }
+
+    async fn set_notice(
+        &self,
+        request: Request<v1::SetNoticeRequest>,
+    ) -> Result<Response<v1::SetNoticeResponse>, Status> {
+        let run_dir = &self.context.config.run_dir;
+        let written = match request.into_inner().notice {
+            Some(notice) => {
+                let notice = convert::notice_of(notice);
+                let notice = notice.map_err(|error| Status::invalid_argument(error.to_string()))?;
+                notice::write(run_dir, &notice)
+            }
+            None => notice::remove(run_dir),
+        };
+        written.map_err(|error| Status::internal(format!("write the notice: {error}")))?;
+        Ok(Response::new(v1::SetNoticeResponse {}))
     }
 
     async fn get_disk_usage(

@@ -13,9 +13,10 @@ pub(crate) mod plan;
 use crate::assignment::{Assignment, Book};
 use crate::report::Outbox;
 use crate::resources::Ledger;
-use crate::store::records::{AssignmentRecord, TaskRecord};
+use crate::store::records::{AssignmentRecord, InstanceStanding, TaskRecord};
 use crate::task::journal::{Journal, new_record};
 use crate::task::{Orders, TaskActor, TaskContext, TaskPhase};
+use crate::time::{BootInstant, sleep_until};
 use lighter_model::ids::{ContainerName, Generation, TaskDefinitionId, TaskId};
 use lighter_model::report::TaskReport;
 use lighter_model::resources::Resources;
@@ -24,10 +25,14 @@ use lighter_model::task_definition::TaskDefinition;
 use plan::Known;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Inputs taken as one group at most, so that one commit stays small.
 const GROUP_MAX: usize = 256;
+
+/// After a start of the agent daemon tasks have so long to begin before the others do.
+const DAEMONS_FIRST: Duration = Duration::from_secs(30);
 
 /// Every task may have two pieces of news under way, the session a window of messages; with 500
 /// tasks the rest wait here, which slows nothing but themselves.
@@ -54,6 +59,7 @@ pub(crate) enum Inbound {
     Definitions(Vec<(TaskDefinitionId, String)>),
     Applied(Vec<(TaskId, u64)>),
     StopConfirmed(Vec<TaskId>),
+    InstanceState(InstanceStanding),
     /// Handled elsewhere; only its sequence counts here.
     Nothing,
 }
@@ -97,6 +103,8 @@ pub(crate) struct LowerTerm {
 /// A task as the local socket shows it.
 #[derive(Debug, Clone)]
 pub(crate) struct LocalTask {
+    /// It was begun and has not stopped.
+    pub runs: bool,
     pub assignment: AssignmentRecord,
     pub report: Option<TaskReport>,
     pub needs: Option<Resources>,
@@ -138,6 +146,14 @@ pub(crate) enum CoreInput {
         task: TaskId,
         container: ContainerName,
         answer: oneshot::Sender<watch::Receiver<bool>>,
+    },
+    /// Every task of the node is to stop, daemon tasks last; none begins any more.
+    StopAll {
+        reason: String,
+    },
+    /// How the control plane sees this node.
+    Standing {
+        answer: oneshot::Sender<Option<InstanceStanding>>,
     },
     LocalTasks {
         answer: oneshot::Sender<Vec<LocalTask>>,
@@ -188,6 +204,10 @@ pub(crate) struct Reconciler {
     pub(super) session: Option<OpenSession>,
     /// Tasks that are over and whose records are still to be deleted.
     pub(super) ended: BTreeSet<TaskId>,
+    /// Why all tasks are to stop, once they are.
+    pub(super) closing: Option<String>,
+    /// Daemon tasks go before the others until then; `None` when that time is over.
+    pub(super) daemons_first_until: Option<BootInstant>,
 }
 
 impl Reconciler {
@@ -206,6 +226,8 @@ impl Reconciler {
             outbox: Outbox::default(),
             session: None,
             ended: BTreeSet::new(),
+            closing: None,
+            daemons_first_until: Some(BootInstant::now().after(DAEMONS_FIRST)),
         }
     }
 
@@ -252,6 +274,11 @@ impl Reconciler {
                 // A channel keeps what was not taken.
                 () = leaving.cancelled() => return,
                 input = inputs.recv() => input,
+                () = daemons_had_their_time(self.daemons_first_until) => {
+                    self.daemons_first_until = None;
+                    self.act();
+                    continue;
+                }
             };
             let Some(first) = first else { return };
             let mut group = vec![first];
@@ -262,5 +289,12 @@ impl Reconciler {
             self.take(group).await;
             self.act();
         }
+    }
+}
+
+async fn daemons_had_their_time(until: Option<BootInstant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }

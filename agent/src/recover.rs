@@ -186,7 +186,10 @@ async fn take_up(
         begun: status.containers.len(),
         containers: record.as_ref().map_or(0, |record| record.containers.len()),
     };
-    let verdict = classify(&situation);
+    let mut verdict = classify(&situation);
+    if !situation.same_boot && verdict == Verdict::TearDown && resumes_after_reboot(&candidate) {
+        verdict = begin_again(context, &candidate).await;
+    }
     tracing::info!(task = %candidate.task, ?situation, ?verdict, "taken up");
     if let Some(record) = &mut record {
         exits.into_iter().for_each(|(name, exit)| record.exited(&name, exit));
@@ -201,6 +204,38 @@ async fn take_up(
         None => adopt_orphan(context, &candidate.task).await?,
     };
     Some((assignment, Some(go_on(context, candidate, record, verdict, link).await)))
+}
+
+/// Whether a task that a reboot ended runs again instead of being reported STOPPED: it is still
+/// wanted, was not on its way out, and each of its essential containers has a restart policy. So
+/// Docker does it; ECS, which knows no more than that its instance is back, reports STOPPED.
+fn resumes_after_reboot(candidate: &Candidate) -> bool {
+    let wanted = candidate.assignment.as_ref().is_some_and(|assignment| {
+        assignment.desired == DesiredStatus::Running && !assignment.disowned && !assignment.forget
+    });
+    let ran = candidate
+        .record
+        .as_ref()
+        .is_some_and(|record| matches!(record.step, Step::Launching | Step::Running));
+    let restarts = |definition: &Arc<TaskDefinition>| {
+        let mut essential = definition.container_definitions.iter().filter(|c| c.essential);
+        essential.all(|c| c.restart_policy.as_ref().is_some_and(|policy| policy.enabled))
+    };
+    wanted && ran && candidate.definition.as_ref().is_some_and(restarts)
+}
+
+/// Root file systems of the boot before are no longer whole; volumes stay.
+async fn begin_again(context: &TaskContext, candidate: &Candidate) -> Verdict {
+    let containers = candidate.record.iter().flat_map(|record| &record.containers);
+    for container in containers {
+        let key = AttachmentKey { task: candidate.task.clone(), container: container.name.clone() };
+        if let Err(error) = context.facilities.image.remove_rootfs(&key).await {
+            tracing::warn!(%key, cause = %chain(error.as_ref()), "a root file system of the boot before cannot be removed; the task ends");
+            return Verdict::TearDown;
+        }
+    }
+    tracing::info!(task = %candidate.task, "was ended by a reboot and runs again, by its restart policy");
+    Verdict::Fresh
 }
 
 /// A task whose shim lives and says nothing: followed as running if it may have been launched. What
@@ -245,7 +280,10 @@ async fn go_on(
         (Some(record), Verdict::Fresh) => {
             clear(context, &task, Some(&record), link).await;
             let mut fresh = new_record(task, &context.boot_id, record.sequence);
-            fresh.status = record.status;
+            // After a reboot it is not RUNNING before it is; the control plane keeps the higher.
+            if record.boot_id == context.boot_id {
+                fresh.status = record.status;
+            }
             return RecoveredTask {
                 record: fresh,
                 known: Known::Waiting,

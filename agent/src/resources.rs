@@ -11,10 +11,24 @@ use std::fmt;
 /// Why a task is not admitted now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Waiting {
-    Cpu { needs: u32, free: u32 },
-    Memory { needs_mib: u64, free_mib: u64 },
-    Port { port: HostPort, holder: TaskId },
+    Cpu {
+        needs: u32,
+        free: u32,
+    },
+    Memory {
+        needs_mib: u64,
+        free_mib: u64,
+    },
+    Port {
+        port: HostPort,
+        holder: TaskId,
+    },
     Definition,
+    /// The node starts, and this daemon task goes before.
+    Daemon {
+        task: TaskId,
+    },
+    Closing,
 }
 
 impl fmt::Display for Waiting {
@@ -39,6 +53,12 @@ impl fmt::Display for Waiting {
                     port.port,
                     port.protocol.as_str()
                 )
+            }
+            Self::Daemon { task } => {
+                write!(f, "waits for daemon task {task} to run, 30 s at most after the start of the agent")
+            }
+            Self::Closing => {
+                f.write_str("this node stops all its tasks; waits for the next start of its agent")
             }
             Self::Definition => f.write_str("waits for its task definition from the control plane"),
         }

@@ -17,6 +17,7 @@ use crate::reconcile::CoreInput;
 use crate::task::TaskContext;
 use crate::time::sleep;
 use connect::Backoff;
+use lighter_model::node::Notice;
 use link::{Link, LinkError};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -47,6 +48,8 @@ pub(crate) struct Session {
     pub reconciler: mpsc::Sender<CoreInput>,
     pub context: Arc<TaskContext>,
     pub status: watch::Sender<SessionStatus>,
+    /// What the machine is told of its own end.
+    pub notices: watch::Receiver<Vec<Notice>>,
     pub leaving: CancellationToken,
 }
 

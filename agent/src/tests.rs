@@ -9,6 +9,7 @@ mod control;
 mod crash;
 mod failures;
 mod life;
+mod node_life;
 mod session;
 mod telemetry;
 mod volumes;

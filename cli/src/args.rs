@@ -1,10 +1,13 @@
 //! What may be typed: every command and option, with the help that people read.
 //! In: arguments and LIGHTER_* variables. Out: `Cli`. Never: acts, or reads anything but its input.
 
+mod node;
 #[cfg(test)]
 mod page;
 
 use crate::detach::DetachKeys;
+pub use node::{DrainArgs, NoticeArgs, NoticeKind, StopAgentArgs};
+
 use crate::duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -141,6 +144,8 @@ pub struct AgentArgs {
 pub enum AgentCommand {
     /// Make this machine a node of a cluster, with a token from `lighter token create`
     Join(JoinArgs),
+    /// Stop every task of this node, then its agent
+    Stop(StopAgentArgs),
 }
 
 #[derive(Debug, Args)]
@@ -447,6 +452,17 @@ pub enum NodeCommand {
         #[arg(long)]
         cluster: Option<String>,
     },
+    /// Give a node no new tasks; those it has go on unless --stop-tasks is given
+    Drain(DrainArgs),
+    /// Give a drained node tasks again
+    Activate {
+        /// Name, id, or the beginning of one
+        node: String,
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+    /// On a node: tell it that its machine will not be there for long
+    Notice(NoticeArgs),
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod audit;
 mod completion;
 mod control;
 mod dev;
+mod drain;
 mod events;
 mod exec;
 mod logs;
@@ -35,6 +36,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         Command::Agent(args) => match args.command {
             Some(AgentCommand::Join(join)) => agent::join(global, join).await?,
+            Some(AgentCommand::Stop(stop)) => agent::stop(global, stop).await?,
             None => agent::run(args).await?,
         },
         Command::Control(args) => control::run(args).await?,
@@ -44,6 +46,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Attach(args) => {
             return attach::run(global, &mut client::connect(global).await?, args).await;
         }
+        Command::Node(NodeCommand::Notice(args)) => drain::notice(global, args).await?,
         Command::Completion { shell } => completion::run(shell)?,
         Command::System(SystemCommand::Df(socket)) => system::df(global, &socket).await?,
         Command::System(SystemCommand::Prune { socket, volumes }) => {
@@ -78,9 +81,14 @@ async fn with_control_plane(global: &Global, command: Command) -> Result<(), Fai
         Command::Node(NodeCommand::Show { node, cluster }) => {
             node::show(global, client, &node, cluster).await
         }
+        Command::Node(NodeCommand::Drain(args)) => drain::drain(global, client, args).await,
+        Command::Node(NodeCommand::Activate { node, cluster }) => {
+            drain::activate(global, client, node, cluster).await
+        }
         Command::Events(args) => events::run(global, client, args).await,
         // `run` above has taken these.
-        Command::Agent(_)
+        Command::Node(NodeCommand::Notice(_))
+        | Command::Agent(_)
         | Command::Control(_)
         | Command::Dev(_)
         | Command::Run(_)

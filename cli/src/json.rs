@@ -173,6 +173,9 @@ pub fn node(node: &v1::ContainerInstance) -> Value {
         .text("cluster", &node.cluster)
         .text("name", &node.name)
         .text("status", words::instance_status(node.status))
+        .text("statusReason", &node.status_reason)
+        .time("statusDeadline", node.status_deadline_unix_ms)
+        .value("notices", node.notices.iter().map(notice).collect::<Vec<_>>())
         .value("agentConnected", node.agent_connected)
         .text("agentVersion", &node.agent_version)
         .text("address", &node.address)
@@ -183,6 +186,15 @@ pub fn node(node: &v1::ContainerInstance) -> Value {
         .value("attributes", attributes)
         .time("registeredAt", node.registered_at_unix_ms)
         .done()
+}
+
+fn notice(notice: &v1::Notice) -> Value {
+    let kind = match notice.kind() {
+        v1::NoticeKind::SpotInterruption => "spotInterruption",
+        v1::NoticeKind::Maintenance => "maintenance",
+        v1::NoticeKind::Unspecified => "unknown",
+    };
+    Object::default().text("kind", kind).text("detail", &notice.detail).time("at", notice.at_unix_ms).done()
 }
 
 fn resources(resources: &v1::Resources) -> Value {

@@ -12,6 +12,7 @@ use crate::api::page::{Page, PageRequest};
 use crate::api::stats::StatsRequest;
 use crate::api::task::{Described, DescribedTask, Filter as TaskFilter};
 use crate::api::task_definition::Filter as DefinitionFilter;
+use crate::core::drain::UpdateInstancesState;
 use crate::core::record::{
     AuditRecord, ContainerRecord, DefinitionRecord, EventRecord, EventSubject, InstanceSnapshot,
     PlacementFailure, TaskRecord,
@@ -25,6 +26,7 @@ use crate::session::convert::{LogBatch, container_resources, desired_status, sto
 use crate::session::run::Identity;
 use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus};
+use lighter_model::node::{Notice, NoticeKind};
 use lighter_model::report::{KernelLimits, NetworkBinding};
 use lighter_model::resources::Resources;
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
@@ -113,6 +115,24 @@ pub fn instance_filter(request: v1::ListContainerInstancesRequest) -> InstanceFi
         cluster: request.cluster,
         page: page_request(request.max_results, request.next_token),
     }
+}
+
+pub fn update_instances_state(
+    request: v1::UpdateContainerInstancesStateRequest,
+) -> Result<UpdateInstancesState, ApiError> {
+    let draining = match request.status() {
+        v1::ContainerInstanceStatus::Active => false,
+        v1::ContainerInstanceStatus::Draining => true,
+        _ => return Err(ApiError::invalid("status", "must be ACTIVE or DRAINING")),
+    };
+    Ok(UpdateInstancesState {
+        cluster: cluster_name(&request.cluster)?,
+        instances: request.container_instances,
+        draining,
+        reason: text(request.reason),
+        deadline_unix_ms: u64::try_from(request.deadline_unix_ms).ok().filter(|at| *at > 0),
+        stop_tasks: request.stop_tasks,
+    })
 }
 
 pub fn token_request(request: v1::CreateJoinTokenRequest) -> Result<TokenRequest, ApiError> {
@@ -228,6 +248,13 @@ pub fn instance_page(page: Page) -> v1::ListContainerInstancesResponse {
     v1::ListContainerInstancesResponse { container_instance_ids: page.items, next_token: page.next_token }
 }
 
+pub fn updated_instances(updated: Described<InstanceSnapshot>) -> v1::UpdateContainerInstancesStateResponse {
+    v1::UpdateContainerInstancesStateResponse {
+        container_instances: updated.found.iter().map(instance).collect(),
+        failures: updated.failures.into_iter().map(failure).collect(),
+    }
+}
+
 pub fn described_instances(described: Described<InstanceSnapshot>) -> v1::DescribeContainerInstancesResponse {
     v1::DescribeContainerInstancesResponse {
         container_instances: described.found.iter().map(instance).collect(),
@@ -329,6 +356,7 @@ pub fn task(record: &TaskRecord) -> v1::Task {
         health_status: health_status(record.health()).into(),
         paused: record.paused,
         container_resources: container_resources(record),
+        paused_on_node: record.paused_on_node,
         generation: record.generation.0,
         settled_generation: record.settled.0,
         refusal: record.refusal.clone().unwrap_or_default(),
@@ -463,13 +491,27 @@ fn resources(resources: &Resources) -> v1::Resources {
     }
 }
 
-fn instance_status(status: ContainerInstanceStatus) -> v1::ContainerInstanceStatus {
+pub fn instance_status(status: ContainerInstanceStatus) -> v1::ContainerInstanceStatus {
     match status {
         ContainerInstanceStatus::Registering => v1::ContainerInstanceStatus::Registering,
         ContainerInstanceStatus::Active => v1::ContainerInstanceStatus::Active,
         ContainerInstanceStatus::Draining => v1::ContainerInstanceStatus::Draining,
         ContainerInstanceStatus::Deregistering => v1::ContainerInstanceStatus::Deregistering,
         ContainerInstanceStatus::Inactive => v1::ContainerInstanceStatus::Inactive,
+    }
+}
+
+fn notice(notice: &Notice) -> v1::Notice {
+    let kind = match notice.kind {
+        NoticeKind::SpotInterruption => v1::NoticeKind::SpotInterruption,
+        NoticeKind::Maintenance => v1::NoticeKind::Maintenance,
+    };
+    v1::Notice {
+        id: notice.id.clone(),
+        kind: kind.into(),
+        at_unix_ms: ms(notice.at_unix_ms),
+        detail: notice.detail.clone(),
+        stop_tasks_at_unix_ms: ms_or_zero(notice.stop_tasks_at_unix_ms),
     }
 }
 
@@ -490,5 +532,9 @@ fn instance(snapshot: &InstanceSnapshot) -> v1::ContainerInstance {
         attributes: attributes.map(|(name, value)| v1::Attribute { name, value }).collect(),
         registered_at_unix_ms: ms(record.registered_at_unix_ms),
         address: record.address.map(|address| address.ip().to_string()).unwrap_or_default(),
+        status_reason: record.drain.as_ref().map(|drain| drain.reason.clone()).unwrap_or_default(),
+        status_deadline_unix_ms: ms_or_zero(record.drain.as_ref().and_then(|d| d.deadline_unix_ms)),
+        stop_tasks: record.drain.as_ref().is_some_and(|drain| drain.stop_tasks),
+        notices: record.notices.iter().map(notice).collect(),
     }
 }

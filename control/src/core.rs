@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod definition;
+pub mod drain;
 pub mod instance;
 pub mod join;
 pub mod journal;

@@ -119,6 +119,14 @@ impl Lighter for LighterService {
         Ok(Response::new(convert::described_instances(described)))
     }
 
+    async fn update_container_instances_state(
+        &self,
+        request: Request<v1::UpdateContainerInstancesStateRequest>,
+    ) -> Answer<v1::UpdateContainerInstancesStateResponse> {
+        let wanted = convert::update_instances_state(request.into_inner())?;
+        Ok(Response::new(convert::updated_instances(instance::update_state(&self.0, wanted).await?)))
+    }
+
     async fn create_join_token(
         &self,
         request: Request<v1::CreateJoinTokenRequest>,

@@ -266,6 +266,7 @@ fn serve(
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.clone().cancelled_owned());
     let heartbeats = tokio::spawn(monitor::watch_heartbeats(context.clone()));
     let sweeping = tokio::spawn(monitor::sweep(context.clone()));
+    let draining = tokio::spawn(monitor::drain(context.clone()));
     Ok(tokio::spawn(async move {
         health.set_serving::<LighterServer<LighterService>>().await;
         health.set_serving::<NodeServer<NodeService>>().await;
@@ -279,7 +280,7 @@ fn serve(
             ended = &mut server => tracing::error!(?ended, "the server ended by itself"),
         }
         stop.cancel();
-        let _ = tokio::join!(heartbeats, sweeping);
+        let _ = tokio::join!(heartbeats, sweeping, draining);
         // The writer answers what it has taken; it ends when the last handle is gone, at the latest
         // when the caller drops its own.
         let _ = tokio::time::timeout(GRACE, writing).await;

@@ -4,7 +4,7 @@
 //! Never: shows what is not durable, and never waits for a reader: who falls behind is cut off.
 
 use crate::core::mutation::Mutation;
-use crate::core::record::{EventRecord, TaskRecord};
+use crate::core::record::{EventRecord, InstanceRecord, TaskRecord};
 use crate::core::state::State;
 use lighter_model::ids::ContainerInstanceId;
 use std::collections::BTreeMap;
@@ -37,12 +37,29 @@ pub struct AssignmentChange {
     pub task: Arc<TaskRecord>,
 }
 
+/// What a node's session is told of.
+#[derive(Debug, Clone)]
+pub enum NodeChange {
+    Task(AssignmentChange),
+    /// Its own record.
+    Instance(Arc<InstanceRecord>),
+}
+
+impl NodeChange {
+    fn instance(&self) -> &ContainerInstanceId {
+        match self {
+            Self::Task(change) => &change.task.instance,
+            Self::Instance(instance) => &instance.id,
+        }
+    }
+}
+
 /// Shared by all readers; written by the writer only.
 #[derive(Debug)]
 pub struct View {
     shown: RwLock<Shown>,
     events: Mutex<broadcast::Sender<Arc<EventRecord>>>,
-    sessions: Mutex<BTreeMap<ContainerInstanceId, mpsc::Sender<AssignmentChange>>>,
+    sessions: Mutex<BTreeMap<ContainerInstanceId, mpsc::Sender<NodeChange>>>,
 }
 
 impl Default for View {
@@ -67,9 +84,9 @@ impl View {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).subscribe()
     }
 
-    /// Every assignment of an instance that changes from now on; ends when the session is too slow,
+    /// The instance's own record and every assignment of it that changes from now on; ends when the session is too slow,
     /// replaced, or the state was reloaded. Subscribe first, then read the manifest.
-    pub fn follow(&self, instance: &ContainerInstanceId) -> mpsc::Receiver<AssignmentChange> {
+    pub fn follow(&self, instance: &ContainerInstanceId) -> mpsc::Receiver<NodeChange> {
         let (sender, receiver) = mpsc::channel(SESSION_DEPTH);
         self.sessions().insert(instance.clone(), sender);
         receiver
@@ -96,9 +113,11 @@ impl View {
                 Mutation::Task(task) => {
                     let before = shown.state.tasks.get(&task.id).map(|old| old.generation);
                     if before != Some(task.generation) {
-                        changed.push(AssignmentChange { revision: sequence, task: task.clone() });
+                        let change = AssignmentChange { revision: sequence, task: task.clone() };
+                        changed.push(NodeChange::Task(change));
                     }
                 }
+                Mutation::Instance(instance) => changed.push(NodeChange::Instance(instance.clone())),
                 Mutation::Event(event) => events.push(event.clone()),
                 _ => {}
             }
@@ -114,13 +133,13 @@ impl View {
         }
     }
 
-    fn tell_sessions(&self, changed: Vec<AssignmentChange>) {
+    fn tell_sessions(&self, changed: Vec<NodeChange>) {
         if changed.is_empty() {
             return;
         }
         let mut sessions = self.sessions();
         for change in changed {
-            let instance = change.task.instance.clone();
+            let instance = change.instance().clone();
             if let Some(session) = sessions.get(&instance)
                 && session.try_send(change).is_err()
             {
@@ -129,7 +148,7 @@ impl View {
         }
     }
 
-    fn sessions(&self) -> MutexGuard<'_, BTreeMap<ContainerInstanceId, mpsc::Sender<AssignmentChange>>> {
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<ContainerInstanceId, mpsc::Sender<NodeChange>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

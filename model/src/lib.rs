@@ -7,6 +7,7 @@ pub mod exit;
 pub mod health;
 pub mod ids;
 pub mod image_config;
+pub mod node;
 pub mod report;
 pub mod resources;
 pub mod status;

@@ -78,12 +78,15 @@ fn install_puts_everything_where_the_units_look() {
     let units = dest.join("usr/lib/systemd/system");
     let mut names: Vec<_> = std::fs::read_dir(&units).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["lighter-agent.service", "lighter-control.service", "lighter-tasks.service"]);
+    let expected = ["agent", "control", "shutdown", "tasks"];
+    let expected = expected.map(|name| std::ffi::OsString::from(format!("lighter-{name}.service")));
+    assert_eq!(names, expected);
     for name in names {
         let text = std::fs::read_to_string(units.join(&name)).unwrap();
         let program = text.lines().find_map(|l| l.strip_prefix("ExecStart=/")).unwrap();
         let program = program.split_whitespace().next().unwrap();
-        assert!(dest.join(program).exists(), "{name:?} starts /{program}, which is not installed");
+        let there = dest.join(program).exists() || program == "bin/true";
+        assert!(there, "{name:?} starts /{program}, which is not installed");
     }
     // Settings of a person stay.
     let settings = dest.join("etc/lighter/agent.toml");
@@ -103,6 +106,13 @@ fn tasks_outlive_the_agent_by_their_units() {
         !agent.lines().any(|l| l.starts_with("Delegate")),
         "a delegated agent cannot restart beside its tasks"
     );
+    let shutdown = read("packaging/systemd/lighter-shutdown.service");
+    let after = shutdown.lines().find(|l| l.starts_with("After=")).unwrap();
+    assert!(after.contains("lighter-agent.service"), "stopped before the agent, which stops the tasks");
+    assert!(
+        shutdown.lines().any(|l| l.starts_with("ExecStop=/usr/bin/lighter agent stop --tasks --keep-agent"))
+    );
+    assert!(agent.lines().any(|l| l.starts_with("Wants=") && l.contains("lighter-shutdown.service")));
     assert!(tasks.lines().any(|l| l == "Delegate=yes"));
     assert!(tasks.lines().any(|l| l == "ExecStart=/usr/bin/lighter-shim keeper"));
 }

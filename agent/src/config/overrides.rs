@@ -62,6 +62,8 @@ const KEYS: &[&str] = &[
     "logs.keep_stopped_tasks",
     "logs.drivers",
     "logs.drain_wait_seconds",
+    "notices.imds_endpoint",
+    "notices.stop_tasks_before_s",
 ];
 
 /// Keys whose value is a string even if the text looks like a number.

@@ -3,15 +3,16 @@
 //! A session that takes no more messages is cut off and starts anew (decision 7).
 //! Never: decides; `plan` does.
 
-use super::plan::{Action, Known, PlanTask, plan};
+use super::plan::{Action, Known, NodePlan, PlanTask, plan};
 use super::{Entry, Outbound, Reconciler};
 use crate::store::records::AssignmentRecord;
 use crate::task::adjust::{Adjust, adjusted};
 use crate::task::{Start, StopOrder};
 use lighter_model::ids::{Generation, TaskId};
+use lighter_model::node::is_daemon;
 use lighter_model::report::TaskReport;
 use lighter_model::resources::{Resources, required_resources};
-use lighter_model::status::{DesiredStatus, StopCode};
+use lighter_model::status::{DesiredStatus, StopCode, TaskStatus};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -26,7 +27,9 @@ impl Reconciler {
     pub(super) fn act(&mut self) {
         self.adjust_all();
         let picture = self.picture();
-        for action in plan(&picture, &self.ledger) {
+        let node =
+            NodePlan { closing: self.closing.is_some(), daemons_first: self.daemons_first_until.is_some() };
+        for action in plan(&picture, &self.ledger, node) {
             self.perform(action);
         }
         self.flush();
@@ -94,9 +97,15 @@ impl Reconciler {
         records
             .filter_map(|record| {
                 let known = known(&record.task)?;
+                let report = self.tasks.get(&record.task).and_then(|entry| entry.report.as_ref());
+                let up = report.is_some_and(|report| report.status >= TaskStatus::Running);
+                let daemon = is_daemon(&record.group);
                 let forget = record.forget || record.disowned;
                 let needs = self.needs(record);
-                Some((record.task.clone(), PlanTask { desired: record.desired, forget, known, needs }))
+                Some((
+                    record.task.clone(),
+                    PlanTask { desired: record.desired, forget, known, needs, daemon, up },
+                ))
             })
             .collect()
     }
@@ -153,13 +162,13 @@ impl Reconciler {
 
     fn stop(&mut self, task: &TaskId) {
         let Some(record) = self.book.assignments.get(task) else { return };
-        debug_assert_eq!(record.desired, DesiredStatus::Stopped);
-        let code = record.stop_code.or(Some(StopCode::UserInitiated));
-        let reason = if record.stop_reason.is_empty() {
-            "Task stopped by user".to_owned()
-        } else {
-            record.stop_reason.clone()
+        let (code, reason) = match &self.closing {
+            Some(reason) if record.desired == DesiredStatus::Running => {
+                (Some(StopCode::TerminationNotice), reason.clone())
+            }
+            _ => (record.stop_code.or(Some(StopCode::UserInitiated)), record.stop_reason.clone()),
         };
+        let reason = if reason.is_empty() { "Task stopped by user".to_owned() } else { reason };
         if let Some(entry) = self.tasks.get_mut(task) {
             entry.known = Known::Ending;
             entry.orders.send_modify(|orders| orders.stop = Some(StopOrder { code, reason }));

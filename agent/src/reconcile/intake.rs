@@ -62,6 +62,13 @@ impl Reconciler {
                     staged.get_or_insert_with(|| self.stage());
                     self.ended.insert(task);
                 }
+                CoreInput::StopAll { reason } => {
+                    tracing::warn!(%reason, "all tasks of this node are to stop; none begins any more");
+                    self.closing.get_or_insert(reason);
+                }
+                CoreInput::Standing { answer } => {
+                    let _ = answer.send(self.book.session.instance.clone());
+                }
                 CoreInput::LocalTasks { answer } => {
                     let _ = answer.send(self.local_tasks());
                 }
@@ -178,6 +185,10 @@ impl Reconciler {
                     record.into_iter().for_each(|record| staged.put(record));
                 }
             }
+            Inbound::InstanceState(instance) => {
+                let session = staged.book.session.clone();
+                staged.put_session(SessionRecord { instance: Some(instance), ..session });
+            }
             Inbound::Nothing => {}
         }
     }
@@ -276,6 +287,7 @@ impl Reconciler {
         let records = self.book.assignments.values();
         records
             .map(|record| LocalTask {
+                runs: self.tasks.get(&record.task).is_some_and(|entry| is_begun(entry.known)),
                 assignment: record.clone(),
                 report: self.tasks.get(&record.task).and_then(|entry| entry.report.clone()),
                 needs: self.needs(record),
@@ -286,6 +298,11 @@ impl Reconciler {
             })
             .collect()
     }
+}
+
+/// It may hold something of the node: nobody knows that nothing of it runs.
+fn is_begun(known: Known) -> bool {
+    matches!(known, Known::Active | Known::Ending)
 }
 
 fn has_ended(report: &TaskReport, container: &ContainerName) -> bool {

@@ -7,13 +7,15 @@ use super::NodeFacts;
 use crate::assignment::Assignment;
 use crate::facilities::{LogLine, LogOrigin};
 use crate::reconcile::{HelloFacts, Inbound, LocalTask, Outbound};
+use crate::store::records::InstanceStanding;
 use lighter_model::adjust::ContainerResources;
 use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus, task_health};
 use lighter_model::ids::{ContainerName, Generation, TaskId};
+use lighter_model::node::{Notice, NoticeKind};
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
 use lighter_model::resources::Resources;
-use lighter_model::status::{ContainerStatus, DesiredStatus, StopCode, TaskStatus};
+use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
 use lighter_model::task_definition::{TaskDefinition, TransportProtocol};
 use lighter_model::task_event::TaskEvent;
 use lighter_model::wait::Wait;
@@ -28,6 +30,8 @@ const PROTOCOL: u32 = 1;
 const JOURNALS_FEATURE: &str = "journals";
 /// Answers OpenStream.
 const STREAMS_FEATURE: &str = "streams";
+/// This agent understands how the control plane sees its node (`InstanceState`).
+const STATE_FEATURE: &str = "instance-state";
 const HEARTBEAT_MS_DEFAULT: u64 = 5_000;
 
 /// Which field of a message makes no sense.
@@ -89,32 +93,98 @@ pub(super) fn received(message: v1::ControlMessage) -> Result<Received, ConvertE
         Control::HeartbeatAnswer(_) => Received::HeartbeatAnswer,
         Control::Manifest(chunk) => Received::ManifestChunk {
             revision: chunk.revision,
-            assignments: assignments(chunk.assignments)?,
+            assignments: readable(chunk.assignments, assignment),
             last: chunk.last_chunk,
         },
         Control::Assignments(delta) => {
-            let (revision, assignments) = (delta.revision, assignments(delta.assignments)?);
+            let (revision, assignments) = (delta.revision, readable(delta.assignments, assignment));
             Received::Message(Inbound::Assignments { revision, assignments })
         }
         Control::Definitions(list) => {
-            let each = list.definitions.into_iter();
-            let each = each.map(|d| Ok((parse("task_definition", &d.task_definition)?, d.json)));
-            Received::Message(Inbound::Definitions(each.collect::<Result<_, _>>()?))
+            let read = |d: v1::Definition| Ok((parse("task_definition", &d.task_definition)?, d.json));
+            Received::Message(Inbound::Definitions(readable(list.definitions, read)))
         }
         Control::ReportsApplied(list) => {
-            let each = list.applied.iter().map(|a| Ok((parse("task_id", &a.task_id)?, a.sequence)));
-            Received::Message(Inbound::Applied(each.collect::<Result<_, _>>()?))
+            let read = |a: v1::AppliedReport| Ok((parse("task_id", &a.task_id)?, a.sequence));
+            Received::Message(Inbound::Applied(readable(list.applied, read)))
         }
         Control::StopConfirmed(list) => {
-            let each = list.task_ids.iter().map(|id| parse("task_id", id));
-            Received::Message(Inbound::StopConfirmed(each.collect::<Result<_, _>>()?))
+            let read = |id: String| parse("task_id", &id);
+            Received::Message(Inbound::StopConfirmed(readable(list.task_ids, read)))
         }
+        Control::InstanceState(state) => Received::Message(Inbound::InstanceState(standing(state)?)),
         Control::OpenLogStream(open) => Received::OpenLogStream(log_request(open)?),
         Control::OpenStream(open) => Received::OpenStream(open),
         Control::AskTaskEvents(ask) => {
             Received::AskTaskEvents { question_id: ask.question_id, task: parse("task_id", &ask.task_id)? }
         }
     })
+}
+
+fn standing(state: v1::InstanceState) -> Result<InstanceStanding, ConvertError> {
+    let status = match state.status() {
+        v1::ContainerInstanceStatus::Unspecified => return Err(wrong("status", state.status)),
+        v1::ContainerInstanceStatus::Registering => ContainerInstanceStatus::Registering,
+        v1::ContainerInstanceStatus::Active => ContainerInstanceStatus::Active,
+        v1::ContainerInstanceStatus::Draining => ContainerInstanceStatus::Draining,
+        v1::ContainerInstanceStatus::Deregistering => ContainerInstanceStatus::Deregistering,
+        v1::ContainerInstanceStatus::Inactive => ContainerInstanceStatus::Inactive,
+    };
+    let deadline_unix_ms = u64::try_from(state.deadline_unix_ms).ok().filter(|at| *at > 0);
+    Ok(InstanceStanding { status, reason: state.reason, deadline_unix_ms })
+}
+
+/// How the control plane sees this node, on the local socket.
+pub(crate) fn instance_status(status: ContainerInstanceStatus) -> v1::ContainerInstanceStatus {
+    match status {
+        ContainerInstanceStatus::Registering => v1::ContainerInstanceStatus::Registering,
+        ContainerInstanceStatus::Active => v1::ContainerInstanceStatus::Active,
+        ContainerInstanceStatus::Draining => v1::ContainerInstanceStatus::Draining,
+        ContainerInstanceStatus::Deregistering => v1::ContainerInstanceStatus::Deregistering,
+        ContainerInstanceStatus::Inactive => v1::ContainerInstanceStatus::Inactive,
+    }
+}
+
+pub(crate) fn notice(notice: &Notice) -> v1::Notice {
+    let kind = match notice.kind {
+        NoticeKind::SpotInterruption => v1::NoticeKind::SpotInterruption,
+        NoticeKind::Maintenance => v1::NoticeKind::Maintenance,
+    };
+    v1::Notice {
+        id: notice.id.clone(),
+        kind: kind.into(),
+        at_unix_ms: time(Some(notice.at_unix_ms)),
+        detail: notice.detail.clone(),
+        stop_tasks_at_unix_ms: time(notice.stop_tasks_at_unix_ms),
+    }
+}
+
+/// A notice given on this node; its id is made of the rest.
+pub(crate) fn notice_of(message: v1::Notice) -> Result<Notice, ConvertError> {
+    let kind = match message.kind() {
+        v1::NoticeKind::SpotInterruption => NoticeKind::SpotInterruption,
+        v1::NoticeKind::Maintenance => NoticeKind::Maintenance,
+        v1::NoticeKind::Unspecified => return Err(wrong("kind", message.kind)),
+    };
+    let at_unix_ms = u64::try_from(message.at_unix_ms).unwrap_or(0);
+    let id = format!("{} {at_unix_ms} {}", kind.as_str(), message.detail);
+    Ok(Notice { id, kind, at_unix_ms, detail: message.detail, stop_tasks_at_unix_ms: None })
+}
+
+pub(super) fn node_state(facts: &NodeFacts, offered: &Resources, notices: &[Notice]) -> v1::NodeMessage {
+    node(Node::NodeState(state(facts, offered, notices)))
+}
+
+fn state(facts: &NodeFacts, offered: &Resources, notices: &[Notice]) -> v1::NodeState {
+    let attributes = facts.attributes.iter();
+    let attributes =
+        attributes.map(|(name, value)| v1::Attribute { name: name.clone(), value: value.clone() });
+    v1::NodeState {
+        resources: Some(resources(offered)),
+        attributes: attributes.collect(),
+        name: facts.name.clone(),
+        notices: notices.iter().map(notice).collect(),
+    }
 }
 
 fn control_hello(hello: v1::ControlHello) -> Result<ControlHello, ConvertError> {
@@ -133,8 +203,15 @@ fn control_hello(hello: v1::ControlHello) -> Result<ControlHello, ConvertError> 
     })
 }
 
-fn assignments(list: Vec<v1::Assignment>) -> Result<Vec<Assignment>, ConvertError> {
-    list.into_iter().map(assignment).collect()
+/// Those that can be read; the others are refused alone and named in the log. A task of this node
+/// that is refused in a manifest counts as not listed: it is asked about, and goes on.
+fn readable<M, T>(list: Vec<M>, read: impl Fn(M) -> Result<T, ConvertError>) -> Vec<T> {
+    let read = list.into_iter().map(read);
+    read.filter_map(|item| {
+        item.inspect_err(|error| tracing::error!(%error, "the control plane sent an item that makes no sense; it is left out"))
+            .ok()
+    })
+    .collect()
 }
 
 fn assignment(message: v1::Assignment) -> Result<Assignment, ConvertError> {
@@ -184,11 +261,7 @@ fn node(message: Node) -> v1::NodeMessage {
     v1::NodeMessage { message: Some(message) }
 }
 
-pub(super) fn hello(facts: &NodeFacts, core: &HelloFacts) -> v1::NodeMessage {
-    let attributes = facts
-        .attributes
-        .iter()
-        .map(|(name, value)| v1::Attribute { name: name.clone(), value: value.clone() });
+pub(super) fn hello(facts: &NodeFacts, core: &HelloFacts, notices: &[Notice]) -> v1::NodeMessage {
     let tasks = core.tasks.iter().map(|held| v1::HeldTask {
         task_id: held.task.to_string(),
         generation: held.generation.0,
@@ -196,18 +269,14 @@ pub(super) fn hello(facts: &NodeFacts, core: &HelloFacts) -> v1::NodeMessage {
     });
     node(Node::Hello(v1::NodeHello {
         protocol: Some(v1::ProtocolRange { min: PROTOCOL, max: PROTOCOL }),
-        features: vec![STREAMS_FEATURE.to_owned(), JOURNALS_FEATURE.to_owned()],
+        features: [STREAMS_FEATURE, JOURNALS_FEATURE, STATE_FEATURE].map(str::to_owned).into(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: facts.boot_id.clone(),
         agent_run_id: facts.run_id.clone(),
         term: core.term,
         incarnation: core.incarnation.clone(),
         revision: core.revision,
-        state: Some(v1::NodeState {
-            resources: Some(resources(&core.offered)),
-            attributes: attributes.collect(),
-            name: facts.name.clone(),
-        }),
+        state: Some(state(facts, &core.offered, notices)),
         tasks: tasks.collect(),
     }))
 }
@@ -432,7 +501,7 @@ pub(super) fn log_batch(stream_id: &str, lines: Vec<LogLine>) -> v1::SendLogsReq
 
 /// A task as the local socket shows it.
 pub(crate) fn local_task(task: LocalTask, cluster: &str, container_instance: &str) -> v1::Task {
-    let LocalTask { assignment, report: known, needs, definition } = task;
+    let LocalTask { assignment, report: known, needs, definition, runs: _ } = task;
     let desired = match assignment.desired {
         DesiredStatus::Running => v1::DesiredStatus::Running,
         DesiredStatus::Stopped => v1::DesiredStatus::Stopped,

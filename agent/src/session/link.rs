@@ -9,10 +9,12 @@ use super::{Session, logs, streams};
 use crate::errors::chain;
 use crate::reconcile::{CoreInput, Inbound, LowerTerm, Outbound};
 use crate::time::{BootInstant, sleep_until};
+use lighter_model::node::Notice;
+use lighter_model::resources::Resources;
 use lighter_proto::v1;
 use lighter_proto::v1::node_client::NodeClient;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
@@ -53,6 +55,8 @@ pub(super) struct Link<'a> {
     outbound: mpsc::Receiver<Outbound>,
     heartbeat: Duration,
     manifest: Vec<crate::assignment::Assignment>,
+    offered: Resources,
+    notices: watch::Receiver<Vec<Notice>>,
 }
 
 impl<'a> Link<'a> {
@@ -65,14 +69,26 @@ impl<'a> Link<'a> {
         session.reconciler.send(opened).await.map_err(|_| LinkError::Leaving)?;
         let facts = got.await.map_err(|_| LinkError::Leaving)?;
         let (send, messages) = mpsc::channel(OUTBOUND_DEPTH);
-        send.send(convert::hello(&session.node, &facts)).await.map_err(|_| LinkError::Closed)?;
+        let mut notices = session.notices.clone();
+        let known = notices.borrow_and_update().clone();
+        send.send(convert::hello(&session.node, &facts, &known)).await.map_err(|_| LinkError::Closed)?;
         let status = |status| LinkError::Status(Box::new(status));
         let mut receive = client.session(ReceiverStream::new(messages)).await.map_err(status)?.into_inner();
         let first = receive.message().await.map_err(status)?.ok_or(LinkError::Closed)?;
         let Received::Hello(hello) = convert::received(first)? else { return Err(LinkError::NoHello) };
         Self::greet(session, number, &hello).await?;
         let heartbeat = hello.heartbeat;
-        Ok(Self { session, number, send, receive, outbound, heartbeat, manifest: Vec::new() })
+        Ok(Self {
+            session,
+            number,
+            send,
+            receive,
+            outbound,
+            heartbeat,
+            manifest: Vec::new(),
+            offered: facts.offered,
+            notices,
+        })
     }
 
     async fn greet(session: &Session, number: u64, hello: &ControlHello) -> Result<(), LinkError> {
@@ -104,6 +120,7 @@ impl<'a> Link<'a> {
                     Some(message) => self.give(convert::outbound(message)).await,
                     None => Err(LinkError::Closed),
                 },
+                () = changed(&mut self.notices) => self.tell_notices().await,
                 () = sleep_until(beat) => {
                     beat = BootInstant::now().after(self.heartbeat);
                     beats += 1;
@@ -117,6 +134,11 @@ impl<'a> Link<'a> {
         }
     }
 
+    async fn tell_notices(&mut self) -> Result<(), LinkError> {
+        let notices = self.notices.borrow_and_update().clone();
+        self.give(convert::node_state(&self.session.node, &self.offered, &notices)).await
+    }
+
     async fn give(&self, message: v1::NodeMessage) -> Result<(), LinkError> {
         self.send.send(message).await.map_err(|_| LinkError::Closed)
     }
@@ -124,7 +146,16 @@ impl<'a> Link<'a> {
     async fn take(&mut self, message: v1::ControlMessage, silent: &mut u32) -> Result<(), LinkError> {
         *silent = 0;
         let sequence = message.sequence;
-        let inbound = match convert::received(message)? {
+        let received = match convert::received(message) {
+            Ok(received) => received,
+            // Refused alone: the messages after it make sense. It counts as heard.
+            Err(error) if sequence > 0 => {
+                tracing::error!(%error, sequence, "the control plane sent a message that makes no sense; it is left out");
+                Received::Message(Inbound::Nothing)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let inbound = match received {
             Received::Hello(_) => return Err(LinkError::NoHello),
             Received::HeartbeatAnswer => return Ok(()),
             Received::ManifestChunk { revision, assignments, last } => {
@@ -168,6 +199,13 @@ impl<'a> Link<'a> {
         };
         let input = CoreInput::FromControl { session: self.number, sequence, message: inbound };
         self.session.reconciler.send(input).await.map_err(|_| LinkError::Leaving)
+    }
+}
+
+/// Something new; for ever when nobody can say it any more. May be dropped at any time.
+async fn changed(notices: &mut watch::Receiver<Vec<Notice>>) {
+    if notices.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -12,7 +12,7 @@ use lighter_model::adjust::ContainerResources;
 use lighter_model::exit::ContainerExit;
 use lighter_model::ids::{ContainerName, Generation, TaskDefinitionId, TaskId};
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
-use lighter_model::status::{ContainerStatus, DesiredStatus, StopCode, TaskStatus};
+use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
 use lighter_model::task_definition::log::LogConfiguration;
 use lighter_net::AttachmentRecord;
 use serde::{Deserialize, Serialize};
@@ -150,6 +150,17 @@ pub(crate) struct SessionRecord {
     pub term: u64,
     pub incarnation: String,
     pub revision: u64,
+    /// How the control plane sees this node, as last heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceStanding>,
+}
+
+/// How the control plane sees this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InstanceStanding {
+    pub status: ContainerInstanceStatus,
+    pub reason: String,
+    pub deadline_unix_ms: Option<u64>,
 }
 
 impl TaskRecord {

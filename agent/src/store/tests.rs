@@ -33,7 +33,7 @@ async fn what_was_committed_is_there_after_a_restart() {
     let path = dir.path().join("agent.redb");
     let (store, loaded) = open(&path);
     assert!(loaded.tasks.is_empty() && loaded.set_aside.is_none());
-    let session = SessionRecord { version: 1, term: 4, incarnation: "i".into(), revision: 9 };
+    let session = SessionRecord { version: 1, term: 4, incarnation: "i".into(), revision: 9, instance: None };
     let definition = StoreOp::PutDefinition { id: "web:2".parse().unwrap(), json: "{}".into() };
     let ops = vec![
         StoreOp::PutAssignment(assignment()),

@@ -6,9 +6,10 @@
 
 use super::{Orders, TaskActor};
 use crate::errors::chain;
-use crate::store::records::{Step, TaskRecord};
+use crate::store::records::TaskRecord;
 use lighter_model::adjust::{ContainerResources, with_resources};
 use lighter_model::ids::Generation;
+use lighter_model::status::TaskStatus;
 use lighter_model::task_definition::TaskDefinition;
 use std::sync::Arc;
 use tokio::sync::watch::Receiver;
@@ -34,9 +35,11 @@ pub(crate) fn adjusted(
     if resources.is_empty() { definition.clone() } else { Arc::new(with_resources(definition, resources)) }
 }
 
-/// Whether something is left to be done. Pure.
+/// Whether something is left to be done. Nothing is before all containers were begun: one that starts
+/// in a frozen cgroup would never have started. Pure.
 fn is_due(record: &TaskRecord, wanted: &Adjust) -> bool {
-    wanted.generation > record.settled
+    record.status >= TaskStatus::Running
+        && wanted.generation > record.settled
         && (wanted.paused != record.paused || wanted.resources != record.adjusted)
 }
 
@@ -69,7 +72,8 @@ impl TaskActor {
         if let Some(refusal) = &record.refusal {
             tracing::warn!(task = %record.task, %refusal, "a running task is not changed");
         }
-        self.journal.commit_or_warn(Step::Running).await;
+        let step = self.journal.record.step;
+        self.journal.commit_or_warn(step).await;
         self.journal.tell().await;
     }
 

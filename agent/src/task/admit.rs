@@ -57,6 +57,10 @@ fn kind_and_end(why: &Waiting) -> (WaitKind, &'static str) {
     const ENDS: &str = "a task of this node ends and gives it back, or the task is stopped";
     match why {
         Waiting::Definition => (WaitKind::Definition, "the control plane sends the task definition"),
+        Waiting::Daemon { .. } => {
+            (WaitKind::Node, "the daemon task runs, or 30 s have passed since the start of the agent")
+        }
+        Waiting::Closing => (WaitKind::Node, "the agent of this node is started again"),
         Waiting::Cpu { .. } | Waiting::Memory { .. } | Waiting::Port { .. } => (WaitKind::Resource, ENDS),
     }
 }

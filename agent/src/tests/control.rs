@@ -50,6 +50,7 @@ pub(super) struct State {
     pub confirm_asked: Vec<String>,
     pub confirm: bool,
     pub heartbeats: u64,
+    pub node_states: Vec<v1::NodeState>,
     pub log_lines: Vec<v1::LogLine>,
     pub log_streams_ended: u32,
     /// Data streams asked for and not answered yet.
@@ -108,6 +109,7 @@ impl Control {
             confirm_asked: Vec::new(),
             confirm: true,
             heartbeats: 0,
+            node_states: Vec::new(),
             log_lines: Vec::new(),
             log_streams_ended: 0,
             streams: BTreeMap::new(),
@@ -301,8 +303,8 @@ impl State {
                     });
                 }
             }
-            FromNode::NodeState(_) => {}
             FromNode::TaskEvents(answer) => drop(self.task_events.insert(answer.question_id, answer.events)),
+            FromNode::NodeState(state) => self.node_states.push(state),
         }
     }
 

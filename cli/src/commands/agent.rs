@@ -1,13 +1,15 @@
-//! `lighter agent`, the daemon of a node, and `lighter agent join`.
+//! `lighter agent`, the daemon of a node, `lighter agent join` and `lighter agent stop`.
 //! In: /etc/lighter/agent.toml, LIGHTER_<KEY> variables, flags; the later wins. Out: containers.
 //! Owns: the time between start and SIGTERM. Tasks go on without it.
 
-use crate::args::{AgentArgs, Format, Global, JoinArgs};
+use crate::args::{AgentArgs, Format, Global, JoinArgs, StopAgentArgs};
+use crate::client;
 use crate::commands::task_definition;
 use crate::daemon::{self, Interrupts};
 use crate::failure::{Exit, Failure};
 use crate::output;
 use lighter_agent::{Agent, AgentConfig, ConfigOverrides, JoinError, JoinOptions, StartError};
+use lighter_proto::v1;
 use serde_json::json;
 
 const WHAT: &str = "run the agent";
@@ -81,6 +83,39 @@ pub async fn join(global: &Global, args: JoinArgs) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Stops every task of this node, and then the agent.
+pub async fn stop(global: &Global, args: StopAgentArgs) -> Result<(), Failure> {
+    let mut agent = client::connect_agent(&args.socket.agent_socket).await?;
+    let request = v1::StopTasksRequest {
+        stop_agent: !args.keep_agent,
+        timeout_s: args.timeout.map_or(0, |time| u32::try_from(time.as_secs().max(1)).unwrap_or(u32::MAX)),
+        reason: args.reason,
+    };
+    let what = "stop the tasks of this node";
+    let mut progress = agent.stop_tasks(request).await.map_err(Failure::rpc(what))?.into_inner();
+    let mut said = String::new();
+    while let Some(step) = progress.message().await.map_err(Failure::rpc(what))? {
+        let text = match step.left.as_slice() {
+            [] if step.done => "no task is left".to_owned(),
+            [] => "all tasks have stopped; telling the control plane".to_owned(),
+            left => {
+                let named = left.iter().take(3).map(|task| task.task_definition.as_str());
+                let more = if left.len() > 3 { ", …" } else { "" };
+                format!("{} tasks left: {}{more}", left.len(), named.collect::<Vec<_>>().join(", "))
+            }
+        };
+        if text != said && !global.quiet {
+            output::note(&text);
+        }
+        said = text;
+        if step.done {
+            return Ok(());
+        }
+    }
+    let message = "the agent ended before its tasks had stopped".to_owned();
+    Err(Failure::Unavailable { message, next: "journalctl -u lighter-agent".to_owned() })
 }
 
 /// Why this machine is no node now.

@@ -87,6 +87,8 @@ fn text(node: &v1::ContainerInstance, now_unix_ms: i64) -> String {
         ("Id", node.container_instance_id.clone()),
         ("Cluster", node.cluster.clone()),
         ("Status", words::instance_status(node.status).to_owned()),
+        ("Status reason", node.status_reason.clone()),
+        ("Empty by", time::rfc3339(node.status_deadline_unix_ms).unwrap_or_default()),
         ("Agent", format!("{agent}, version {}", node.agent_version)),
         ("Address", node.address.clone()),
         ("Tasks", format!("{} running, {} pending", node.running_tasks_count, node.pending_tasks_count)),

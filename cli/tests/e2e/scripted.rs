@@ -214,6 +214,12 @@ impl Lighter for Service {
     ) -> Answer<v1::DescribeContainerInstancesResponse> {
         not_scripted()
     }
+    async fn update_container_instances_state(
+        &self,
+        _: Request<v1::UpdateContainerInstancesStateRequest>,
+    ) -> Answer<v1::UpdateContainerInstancesStateResponse> {
+        not_scripted()
+    }
     async fn create_join_token(
         &self,
         _: Request<v1::CreateJoinTokenRequest>,

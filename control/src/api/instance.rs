@@ -1,10 +1,11 @@
-//! ListContainerInstances and DescribeContainerInstances.
+//! ListContainerInstances, DescribeContainerInstances, UpdateContainerInstancesState.
 //! In: filters and names. Out: ids, and instances with what is left of them.
-//! Never: changes an instance; that is for its node and for joining.
+//! Never: changes more of an instance than whether it drains; the rest is for its node and for joining.
 
 use super::page::{Page, PageRequest, fill};
 use super::task::{Described, describe_all};
 use super::{Context, existing_cluster};
+use crate::core::drain::UpdateInstancesState;
 use crate::core::instance::find_instance;
 use crate::core::record::{InstanceRecord, InstanceSnapshot};
 use crate::error::ApiError;
@@ -39,6 +40,15 @@ pub fn list(context: &Context, filter: &Filter) -> Result<Page, ApiError> {
         let all = shown.state.instances.range((bound, Bound::Unbounded)).map(|(_, instance)| instance);
         Ok(fill(all.filter(wanted).map(|instance| instance.id.to_string()), limit))
     })
+}
+
+/// Drains instances, or gives them tasks again.
+pub async fn update_state(
+    context: &Context,
+    request: UpdateInstancesState,
+) -> Result<Described<InstanceSnapshot>, ApiError> {
+    let updated = context.writer.submit(request).await?;
+    Ok(Described { found: updated.instances, failures: updated.failures })
 }
 
 /// Describes 1 to 100 instances by id, ARN, name or unique prefix.

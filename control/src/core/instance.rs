@@ -3,12 +3,14 @@
 //! Never: changes attributes that a join token bound, or stops a task that a node holds.
 
 use crate::core::Command;
+use crate::core::drain::heed_notices;
 use crate::core::mutation::{Changes, Mutation};
 use crate::core::record::{ClusterRecord, InstanceRecord, TaskRecord};
 use crate::core::state::State;
 use crate::core::stop_task::pad;
 use crate::error::ApiError;
 use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};
+use lighter_model::node::Notice;
 use lighter_model::resources::Resources;
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +26,8 @@ pub struct NodeFacts {
     pub name: String,
     pub offered: Resources,
     pub attributes: BTreeMap<String, String>,
+    /// What the machine was told of its own end.
+    pub notices: Vec<Notice>,
 }
 
 /// A session begins.
@@ -47,11 +51,13 @@ impl Command for NodeConnected {
     fn decide(self, changes: &mut Changes<'_>) -> Result<bool, ApiError> {
         let old = usable_instance(changes.state(), &self.instance)?;
         let mut new = (*old).clone();
+        let notices = self.facts.notices.clone();
         take_facts(changes.state(), &mut new, self.facts);
         new.status = match old.status {
             ContainerInstanceStatus::Registering => ContainerInstanceStatus::Active,
             other => other,
         };
+        heed_notices(&mut new, notices, changes.now_ms());
         new.connected = true;
         new.agent_version = self.agent_version;
         new.boot_id = self.boot_id;
@@ -125,7 +131,9 @@ impl Command for NodeStateChanged {
     fn decide(self, changes: &mut Changes<'_>) -> Result<(), ApiError> {
         let old = usable_instance(changes.state(), &self.instance)?;
         let mut new = (*old).clone();
+        let notices = self.facts.notices.clone();
         take_facts(changes.state(), &mut new, self.facts);
+        heed_notices(&mut new, notices, changes.now_ms());
         if new != *old {
             changes.put_instance(new);
         }

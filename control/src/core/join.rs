@@ -103,6 +103,8 @@ impl Command for Join {
             node_attributes: BTreeMap::new(),
             registered_at_unix_ms,
             orphans: BTreeSet::new(),
+            drain: None,
+            notices: Vec::new(),
         }))
     }
 }

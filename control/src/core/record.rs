@@ -7,6 +7,7 @@ use lighter_model::exit::ContainerExit;
 use lighter_model::health::{ContainerHealth, HealthStatus, task_health};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, ContainerName, Family, Generation};
 use lighter_model::ids::{TaskDefinitionId, TaskId};
+use lighter_model::node::Notice;
 use lighter_model::report::{KernelLimits, NetworkBinding};
 use lighter_model::resources::Resources;
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
@@ -113,6 +114,27 @@ pub struct InstanceRecord {
     /// Tasks the node held that this store did not know when the store had changed or gone back:
     /// never stopped on the store's word.
     pub orphans: BTreeSet<TaskId>,
+    /// Why and until when it is DRAINING.
+    #[serde(default)]
+    pub drain: Option<DrainRecord>,
+    /// What the machine was told of its own end, as last heard.
+    #[serde(default)]
+    pub notices: Vec<Notice>,
+}
+
+/// Why a node gets no new tasks, and what becomes of those it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainRecord {
+    pub reason: String,
+    pub since_unix_ms: u64,
+    /// By when it shall be empty.
+    pub deadline_unix_ms: Option<u64>,
+    /// Stop what still runs at the deadline, at once without one.
+    pub stop_tasks: bool,
+    /// Of the tasks stopped so.
+    pub stop_code: StopCode,
+    /// The notice that drains it; `None`: a person.
+    pub notice: Option<String>,
 }
 
 impl InstanceRecord {
@@ -197,6 +219,22 @@ pub struct TaskRecord {
     /// Limits in place of the definition's.
     #[serde(default)]
     pub container_resources: Vec<ContainerResources>,
+    /// No process of it runs: its node says so.
+    #[serde(default)]
+    pub paused_on_node: bool,
+    /// A change of limits that its node has not settled.
+    #[serde(default)]
+    pub resize: Option<ResizeRecord>,
+}
+
+/// What to go back to when the node refuses, and what the task takes when it does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResizeRecord {
+    /// Settled when the node has settled this generation of the task.
+    pub generation: Generation,
+    pub before: Vec<ContainerResources>,
+    pub resources_before: Resources,
+    pub resources_after: Resources,
 }
 
 /// Who looked into or changed a running task.

@@ -5,6 +5,7 @@
 use crate::core::Command;
 use crate::core::mutation::Changes;
 use crate::core::record::{ContainerRecord, TaskRecord};
+use crate::core::update_task::settle;
 use crate::error::ApiError;
 use lighter_model::ids::{ContainerInstanceId, TaskId};
 use lighter_model::report::{ContainerReport, TaskReport};
@@ -55,6 +56,7 @@ fn merge(old: &TaskRecord, report: TaskReport, now_ms: u64) -> TaskRecord {
         return task;
     }
     task.last = old.last.max(report.status);
+    settle(&mut task, &report);
     task.waits = if task.last == TaskStatus::Stopped { Vec::new() } else { report.waits };
     task.waiting_reason = report.waiting_reason.filter(|_| task.last < TaskStatus::Running);
     if task.last >= TaskStatus::Deactivating {
@@ -62,8 +64,6 @@ fn merge(old: &TaskRecord, report: TaskReport, now_ms: u64) -> TaskRecord {
     }
     task.stop_code = old.stop_code.or(report.stop_code);
     task.stopped_reason = old.stopped_reason.clone().or(report.stopped_reason);
-    task.settled = report.settled;
-    task.refusal = report.refusal;
     let times = &mut task.times;
     times.pull_started_at = report.pull_started_at_unix_ms.or(times.pull_started_at);
     times.pull_stopped_at = report.pull_stopped_at_unix_ms.or(times.pull_stopped_at);

@@ -164,6 +164,8 @@ impl RunTask {
             settled: Generation::default(),
             refusal: None,
             container_resources: Vec::new(),
+            paused_on_node: false,
+            resize: None,
         }
     }
 }

@@ -6,13 +6,14 @@
 use crate::core::Command;
 use crate::core::audit::AuditStarted;
 use crate::core::mutation::Changes;
-use crate::core::record::{AuditOutcome, TaskRecord};
+use crate::core::record::{AuditOutcome, ResizeRecord, TaskRecord};
 use crate::core::run_task::require_cluster;
 use crate::core::stop_task::find_task;
 use crate::error::ApiError;
 use crate::scheduler::placement::{Candidate, Reserve, misfit};
 use lighter_model::adjust::{ContainerResources, with_resources};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, ContainerName};
+use lighter_model::report::TaskReport;
 use lighter_model::resources::{Resources, required_resources};
 use lighter_model::status::DesiredStatus;
 use lighter_model::task_definition::input;
@@ -60,6 +61,7 @@ impl Command for PauseTask {
         }
         let mut task = TaskRecord::clone(&task);
         task.paused = self.paused;
+        task.refusal = None;
         task.generation.0 += 1;
         Ok(changes.put_task(task))
     }
@@ -86,14 +88,51 @@ impl Command for UpdateTask {
         if let Err(error) = input::parse(&input::to_json(&definition)) {
             return Err(ApiError::invalid(error.field(), error.message()));
         }
-        wanted.resources = required_resources(&definition);
-        let need = grown(&task.resources, &wanted.resources);
+        let after = required_resources(&definition);
+        let need = grown(&task.resources, &after);
         room(changes, &task.instance, &need)?;
         let words = [("cpu", self.cpu_units.map(u64::from)), ("memory", self.memory_mib)];
         let words = words.iter().filter_map(|(word, value)| Some(format!("{word}={}", (*value)?)));
         audit(changes, self.asker, "update", &task, container.to_string(), words.collect());
         wanted.generation.0 += 1;
+        unsettled(&mut wanted, &task, after);
         Ok(changes.put_task(wanted))
+    }
+}
+
+/// Until the node has settled the change, the task takes the larger of both.
+fn unsettled(wanted: &mut TaskRecord, old: &TaskRecord, after: Resources) {
+    wanted.refusal = None;
+    wanted.resources = old.resources.clone().max(&after);
+    let (before, resources_before) = match &old.resize {
+        // Of several changes that are under way none counts before the last.
+        Some(earlier) => (earlier.before.clone(), earlier.resources_before.clone()),
+        None => (old.container_resources.clone(), old.resources.clone()),
+    };
+    let generation = wanted.generation;
+    wanted.resize = Some(ResizeRecord { generation, before, resources_before, resources_after: after });
+}
+
+/// Takes over what a node says of pause and limits. What it refuses is no longer wanted: the next
+/// assignment takes it back, and the refusal stays until something else is wanted.
+pub fn settle(task: &mut TaskRecord, report: &TaskReport) {
+    task.settled = report.settled;
+    task.paused_on_node = report.paused;
+    let refusal = report.refusal.as_ref().filter(|_| report.settled >= task.generation);
+    if let Some(refusal) = refusal {
+        task.refusal = Some(refusal.clone());
+        if task.paused != report.paused {
+            task.paused = report.paused;
+            task.generation.0 += 1;
+        }
+    }
+    let Some(resize) = task.resize.take_if(|resize| report.settled >= resize.generation) else { return };
+    if report.refusal.is_some() {
+        task.container_resources = resize.before;
+        task.resources = resize.resources_before;
+        task.generation.0 += 1;
+    } else {
+        task.resources = resize.resources_after;
     }
 }
 

@@ -33,6 +33,7 @@ pub fn access(method: Method) -> Rule {
         | Method::LighterListTaskEvents
         | Method::LighterListContainerInstances
         | Method::LighterDescribeContainerInstances
+        | Method::LighterUpdateContainerInstancesState
         | Method::LighterCreateJoinToken
         | Method::LighterStreamTaskLogs
         | Method::LighterWatchEvents
@@ -50,6 +51,8 @@ pub fn access(method: Method) -> Rule {
         | Method::AgentListLocalTasks
         | Method::AgentGetDiskUsage
         | Method::AgentPrune
+        | Method::AgentStopTasks
+        | Method::AgentSetNotice
         | Method::AgentStreamPullProgress => Rule::NotServedHere,
     }
 }

@@ -6,11 +6,12 @@ use super::logs::LogRequest;
 use super::questions::Question;
 use super::streams::{Said, StreamRequest};
 use crate::core::instance::NodeFacts;
-use crate::core::record::{DefinitionRecord, TaskRecord};
+use crate::core::record::{DefinitionRecord, InstanceRecord, TaskRecord};
 use crate::error::{ApiError, StreamFault};
 use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus};
 use lighter_model::ids::{Generation, IdError, TaskId};
+use lighter_model::node::{Notice, NoticeKind};
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
 use lighter_model::resources::{HostPort, Resources};
 use lighter_model::status::{ContainerStatus, DesiredStatus, StopCode, TaskStatus};
@@ -100,6 +101,22 @@ fn read_state(state: v1::NodeState) -> Result<NodeFacts, ApiError> {
         name: state.name,
         offered: read_resources(&state.resources.unwrap_or_default())?,
         attributes: state.attributes.into_iter().map(|a| (a.name, a.value)).collect(),
+        notices: state.notices.into_iter().map(read_notice).collect::<Result<_, _>>()?,
+    })
+}
+
+fn read_notice(notice: v1::Notice) -> Result<Notice, ApiError> {
+    let kind = match notice.kind() {
+        v1::NoticeKind::SpotInterruption => NoticeKind::SpotInterruption,
+        v1::NoticeKind::Maintenance => NoticeKind::Maintenance,
+        v1::NoticeKind::Unspecified => return Err(wrong("a notice without a kind, or of a newer agent")),
+    };
+    Ok(Notice {
+        id: notice.id,
+        kind,
+        at_unix_ms: happened(notice.at_unix_ms).unwrap_or_default(),
+        detail: notice.detail,
+        stop_tasks_at_unix_ms: happened(notice.stop_tasks_at_unix_ms),
     })
 }
 
@@ -429,6 +446,19 @@ pub fn ask_task_events(question: Question) -> Outgoing {
     outgoing(Body::AskTaskEvents(v1::AskTaskEvents {
         question_id: question.id,
         task_id: question.task.to_string(),
+    }))
+}
+
+/// How the control plane sees the node.
+pub fn instance_state(instance: &InstanceRecord) -> Outgoing {
+    let drain = instance.drain.as_ref();
+    outgoing(Body::InstanceState(v1::InstanceState {
+        status: crate::convert::instance_status(instance.status).into(),
+        reason: drain.map(|drain| drain.reason.clone()).unwrap_or_default(),
+        deadline_unix_ms: drain
+            .and_then(|drain| i64::try_from(drain.deadline_unix_ms?).ok())
+            .unwrap_or_default(),
+        stop_tasks: drain.is_some_and(|drain| drain.stop_tasks),
     }))
 }
 

@@ -2,12 +2,15 @@
 //! In: intervals. Out: commands. Never: decides: the core does, with the time it is given.
 
 use crate::api::Context;
+use crate::core::drain::StopDrained;
 use crate::core::instance::NodeSilent;
 use crate::core::sweep::Sweep;
 use lighter_model::ids::ContainerInstanceId;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
+/// Between two looks for tasks whose node shall be empty.
+const DRAIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks for what is old.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -30,6 +33,23 @@ pub async fn watch_heartbeats(context: Context) {
                 tracing::warn!(%error, "a silent node could not be marked");
             }
         }
+    }
+}
+
+/// Stops tasks of drained nodes whose time has come, until the control plane stops.
+pub async fn drain(context: Context) {
+    let mut tick = interval(DRAIN_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = context.stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let stopping = context.view.read(|shown| {
+            let mut instances = shown.state.instances.values();
+            instances.any(|instance| instance.drain.as_ref().is_some_and(|drain| drain.stop_tasks))
+        });
+        while stopping && context.writer.submit(StopDrained).await.unwrap_or(false) {}
     }
 }
 

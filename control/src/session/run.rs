@@ -9,10 +9,10 @@ use super::link::Link;
 use super::registry::{About, NodeRequest, Place};
 use crate::api::Context;
 use crate::core::instance::{NodeConnected, NodeStateChanged, usable_instance};
-use crate::core::record::TaskRecord;
+use crate::core::record::{InstanceRecord, TaskRecord};
 use crate::core::report::{ApplyReports, MAX_REPORTS};
 use crate::error::{ApiError, SocketAddrText};
-use crate::view::AssignmentChange;
+use crate::view::{AssignmentChange, NodeChange};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{Stream, StreamExt};
@@ -52,6 +52,10 @@ struct Session {
     trusted: bool,
     /// The load of the state that this session was begun with.
     epoch: u64,
+    /// The agent understands how the control plane sees its node.
+    hears_state: bool,
+    /// What it was told last.
+    told: Option<Outgoing>,
     committing: FuturesOrdered<BoxFuture<'static, Applied>>,
 }
 
@@ -77,7 +81,10 @@ pub async fn serve(
     }
 }
 
-type Begun = (Session, mpsc::Receiver<AssignmentChange>, Place);
+/// The feature of agents that understand `InstanceState`.
+const INSTANCE_STATE: &str = "instance-state";
+
+type Begun = (Session, mpsc::Receiver<NodeChange>, Place);
 
 async fn begin(
     context: &Context,
@@ -118,11 +125,12 @@ async fn greet(
     hello: Hello,
     protocol: u32,
     out: &mpsc::Sender<Result<Outgoing, Status>>,
-) -> Result<(Session, mpsc::Receiver<AssignmentChange>), ApiError> {
+) -> Result<(Session, mpsc::Receiver<NodeChange>), ApiError> {
     // First follow, then read: a change in between is in the manifest and comes again as a delta.
     let changes = context.view.follow(&me.id);
     let (trusted, term, incarnation, epoch) =
         context.view.read(|shown| (hello.trusts(shown), shown.term, shown.incarnation.clone(), shown.epoch));
+    let hears_state = hello.features.iter().any(|feature| feature == INSTANCE_STATE);
     let connected = NodeConnected {
         instance: me.id.clone(),
         facts: hello.facts,
@@ -159,14 +167,20 @@ async fn greet(
     link.manifest(&context.view, revision, &tasks).await?;
     tracing::info!(instance = %me.id, address = %me.address, tasks = tasks.len(), "a session began");
     let (context, me, committing) = (context.clone(), me.clone(), FuturesOrdered::new());
-    Ok((Session { context, me, link, revision, trusted, epoch, committing }, changes))
+    let mut session =
+        Session { context, me, link, revision, trusted, epoch, hears_state, told: None, committing };
+    let instance = session.context.view.read(|shown| shown.state.instances.get(&session.me.id).cloned());
+    if let Some(instance) = instance {
+        session.tell_state(&instance).await?;
+    }
+    Ok((session, changes))
 }
 
 impl Session {
     async fn run(
         mut self,
         mut incoming: impl Stream<Item = Result<NodeSaid, ApiError>> + Unpin,
-        mut changes: mpsc::Receiver<AssignmentChange>,
+        mut changes: mpsc::Receiver<NodeChange>,
         place: &mut Place,
     ) -> Result<(), ApiError> {
         let limit = self.context.sessions.silence_limit();
@@ -255,8 +269,8 @@ impl Session {
     /// Sends what changed, as few messages as may be.
     async fn delta(
         &mut self,
-        first: AssignmentChange,
-        changes: &mut mpsc::Receiver<AssignmentChange>,
+        first: NodeChange,
+        changes: &mut mpsc::Receiver<NodeChange>,
     ) -> Result<(), ApiError> {
         let mut batch = vec![first];
         while batch.len() < DELTA {
@@ -265,6 +279,31 @@ impl Session {
                 Err(_) => break,
             }
         }
+        let mut instance = None;
+        let mut tasks = Vec::with_capacity(batch.len());
+        for change in batch {
+            match change {
+                NodeChange::Task(change) => tasks.push(change),
+                NodeChange::Instance(newer) => instance = Some(newer),
+            }
+        }
+        if let Some(instance) = instance {
+            self.tell_state(&instance).await?;
+        }
+        self.tasks_changed(tasks).await
+    }
+
+    /// Tells the node how it is seen, unless that is what it knows.
+    async fn tell_state(&mut self, instance: &InstanceRecord) -> Result<(), ApiError> {
+        let state = convert::instance_state(instance);
+        if !self.hears_state || self.told.as_ref() == Some(&state) {
+            return Ok(());
+        }
+        self.told = Some(state.clone());
+        self.link.send(state).await
+    }
+
+    async fn tasks_changed(&mut self, batch: Vec<AssignmentChange>) -> Result<(), ApiError> {
         let newest = batch.iter().map(|change| change.revision).max().unwrap_or_default();
         let newer = batch.into_iter().filter(|change| change.revision > self.revision);
         let tasks: Vec<Arc<TaskRecord>> = newer.map(|change| change.task).collect();

@@ -28,6 +28,7 @@ fn expected(method: Method) -> [Code; 4] {
         | Method::LighterListTaskEvents
         | Method::LighterListContainerInstances
         | Method::LighterDescribeContainerInstances
+        | Method::LighterUpdateContainerInstancesState
         | Method::LighterCreateJoinToken
         | Method::LighterWatchEvents
         | Method::LighterListAudit
@@ -50,6 +51,8 @@ fn expected(method: Method) -> [Code; 4] {
         | Method::AgentListLocalTasks
         | Method::AgentGetDiskUsage
         | Method::AgentPrune
+        | Method::AgentStopTasks
+        | Method::AgentSetNotice
         | Method::AgentStreamPullProgress => ELSEWHERE,
     }
 }
@@ -113,6 +116,7 @@ async fn call(world: &World, channel: Channel, method: Method) -> Code {
             code(people.list_task_events(v1::ListTaskEventsRequest { task, ..Default::default() }).await)
         }
         Method::LighterListContainerInstances
+        | Method::LighterUpdateContainerInstancesState
         | Method::LighterDescribeContainerInstances
         | Method::LighterCreateJoinToken
         | Method::LighterStreamTaskLogs
@@ -143,6 +147,8 @@ async fn call(world: &World, channel: Channel, method: Method) -> Code {
         | Method::AgentListLocalTasks
         | Method::AgentGetDiskUsage
         | Method::AgentPrune
+        | Method::AgentStopTasks
+        | Method::AgentSetNotice
         | Method::AgentStreamPullProgress => bare(channel, method).await,
     }
 }
@@ -158,6 +164,14 @@ async fn call_more(world: &World, mut people: LighterClient<Channel>, method: Me
             let container_instances = vec![own];
             let request = v1::DescribeContainerInstancesRequest { container_instances, ..Default::default() };
             code(people.describe_container_instances(request).await)
+        }
+        Method::LighterUpdateContainerInstancesState => {
+            let request = v1::UpdateContainerInstancesStateRequest {
+                container_instances: vec![world.own.id.clone()],
+                status: v1::ContainerInstanceStatus::Active.into(),
+                ..Default::default()
+            };
+            code(people.update_container_instances_state(request).await)
         }
         Method::LighterCreateJoinToken => {
             code(people.create_join_token(v1::CreateJoinTokenRequest::default()).await)

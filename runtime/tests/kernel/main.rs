@@ -14,6 +14,7 @@ mod lifecycle;
 mod limits;
 mod logging;
 mod namespaces;
+mod old_shim;
 mod ports;
 mod probe;
 mod resident;

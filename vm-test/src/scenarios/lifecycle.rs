@@ -12,6 +12,9 @@ pub(super) const ALL: &[Scenario] = &[
     ("stop_without_sigterm_handler", stop_without_sigterm_handler),
     ("agent_killed_and_restarted", agent_killed_and_restarted),
     ("control_plane_killed_and_restarted", control_plane_killed_and_restarted),
+    ("agent_upgraded_in_place", agent_upgraded_in_place),
+    ("drained_and_activated", drained_and_activated),
+    ("paused_and_resumed", paused_and_resumed),
 ];
 
 /// A program that handles the stop signal ends with its own code, long before the timeout.
@@ -138,4 +141,65 @@ fn control_plane_killed_and_restarted(world: &mut World) -> Result<()> {
     let list = world.node().lighter("task-definition ls")?;
     ensure!(list.contains("gate-43"), "a registered definition was lost: {list}");
     Ok(())
+}
+
+/// New binaries under the old names, the agent restarted: same processes, an unbroken connection.
+fn agent_upgraded_in_place(world: &mut World) -> Result<()> {
+    let node = world.node();
+    let bystander = Bystander::start(node, &world.image())?;
+    let mut echo = shell_task("echo", &world.image(), "exec nc -l -p 7 -e cat");
+    echo["containerDefinitions"][0]["portMappings"] = json!([{ "containerPort": 7, "hostPort": 7007 }]);
+    let echo = node.run_until_running(&echo)?;
+    // A connection that lives through the upgrade: a named pipe in, a file out.
+    node.guest.sh(
+        "mkfifo /tmp/in; setsid sleep 300 </dev/null >/tmp/in 2>/dev/null & echo $! > /tmp/holder; \
+         setsid busybox nc 127.0.0.1 7007 </tmp/in >/tmp/out 2>/dev/null & echo $! > /tmp/client; echo before > /tmp/in",
+    )?;
+    node.guest.until(10, "grep -q before /tmp/out")?;
+    node.guest
+        .sh("for name in lighter lighter-shim lighter-oci; do cp /usr/bin/$name /usr/bin/$name.new; \
+         mv /usr/bin/$name.new /usr/bin/$name; done; systemctl restart lighter-agent")?;
+    node.guest.until(30, "systemctl is-active lighter-agent && lighter node ls | grep -q connected")?;
+    node.guest.sh("echo after > /tmp/in")?;
+    node.guest.until(10, "grep -q after /tmp/out")?;
+    node.guest
+        .sh("kill $(cat /tmp/holder) $(cat /tmp/client); rm -f /tmp/in /tmp/out /tmp/holder /tmp/client")?;
+    node.stop(echo.id())?;
+    bystander.undisturbed(node)
+}
+
+/// A drained node gets nothing new and keeps what it has; asked to, its tasks stop; then it is back.
+fn drained_and_activated(world: &mut World) -> Result<()> {
+    let node = world.node();
+    let name = node.json("node ls")?[0]["name"].as_str().unwrap_or_default().to_string();
+    let bystander = Bystander::start(node, &world.image())?;
+    node.lighter(&format!("node drain {name} --reason 'kernel update'"))?;
+    let refused = node.try_lighter("run bystander")?;
+    ensure!(refused.code != 0, "a drained node was given a task: {}", refused.out);
+    node.lighter(&format!("node activate {name}"))?;
+    bystander.undisturbed(node)?;
+    let doomed =
+        node.run_until_running(&shell_task("doomed", &world.image(), "while :; do sleep 1; done"))?;
+    node.lighter(&format!("node drain {name} --stop-tasks --wait"))?;
+    let stopped = node.wait_for(doomed.id(), "STOPPED", Duration::from_secs(5))?;
+    ensure!(stopped.stopped_reason().contains("draining"), "{}", stopped.0);
+    node.lighter(&format!("node activate {name}")).map(drop)
+}
+
+/// Paused, nothing of it runs and the kernel says so; resumed, it goes on where it was.
+fn paused_and_resumed(world: &mut World) -> Result<()> {
+    let node = world.node();
+    let task = node.run_until_running(&shell_task("pausable", &world.image(), "while :; do :; done"))?;
+    let pid = task.pid("main")?;
+    let events = format!("$(dirname {})/cgroup.events", node.cgroup_of(pid)?);
+    node.lighter(&format!("pause {}", task.id()))?;
+    node.guest.until(10, &format!("grep -q 'frozen 1' {events}"))?;
+    node.guest.sh("systemctl restart lighter-agent")?;
+    node.guest.until(30, "systemctl is-active lighter-agent && lighter node ls | grep -q connected")?;
+    node.guest.sh(&format!("grep -q 'frozen 1' {events}"))?;
+    node.lighter(&format!("unpause {}", task.id()))?;
+    node.guest.until(10, &format!("grep -q 'frozen 0' {events}"))?;
+    node.lighter(&format!("pause {}", task.id()))?;
+    node.guest.until(10, &format!("grep -q 'frozen 1' {events}"))?;
+    node.stop(task.id()).map(drop)
 }

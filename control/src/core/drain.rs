@@ -1,0 +1,199 @@
+//! Nodes that shall get no new tasks: told so by a person, or by a notice of the machine's end.
+//! In: `UpdateInstancesState`, notices of nodes, the cluster's time. Out: instances DRAINING or
+//! ACTIVE, tasks wanted STOPPED. Owns: why and until when an instance drains.
+//! Draining alone stops no task (ECS: standalone tasks are left alone); `stop_tasks` does, at once
+//! or at the deadline, daemon tasks last.
+//! Never: stops a task of an instance that does not drain; heeds the same notice twice.
+//! Source: Amazon ECS API reference, UpdateContainerInstancesState; Developer Guide, "Draining".
+
+use crate::core::Command;
+use crate::core::instance::find_instance;
+use crate::core::mutation::Changes;
+use crate::core::record::{DrainRecord, InstanceRecord, InstanceSnapshot, PlacementFailure, TaskRecord};
+use crate::core::run_task::require_cluster;
+use crate::core::state::State;
+use crate::core::stop_task::wanted_stopped;
+use crate::error::ApiError;
+use lighter_model::ids::{ClusterName, ContainerInstanceId};
+use lighter_model::node::{Notice, NoticeKind, is_daemon, next_to_stop};
+use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, StopCode};
+use std::sync::Arc;
+
+/// ECS's most instances of one call.
+const MAX_INSTANCES: usize = 10;
+/// Tasks that one command stops, to stay within one group.
+const CHUNK: usize = 10;
+const DEFAULT_REASON: &str = "Drained by a user";
+
+/// Drains instances, or gives them tasks again.
+#[derive(Debug, Clone)]
+pub struct UpdateInstancesState {
+    pub cluster: ClusterName,
+    /// 1 to 10 ids, ARNs, names or unique beginnings of ids.
+    pub instances: Vec<String>,
+    /// DRAINING, else ACTIVE.
+    pub draining: bool,
+    pub reason: Option<String>,
+    /// By when it shall be empty, in milliseconds since the Unix epoch.
+    pub deadline_unix_ms: Option<u64>,
+    /// Stop what still runs at the deadline; at once without one.
+    pub stop_tasks: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct UpdatedInstances {
+    pub instances: Vec<InstanceSnapshot>,
+    pub failures: Vec<PlacementFailure>,
+}
+
+impl Command for UpdateInstancesState {
+    type Answer = UpdatedInstances;
+
+    fn decide(self, changes: &mut Changes<'_>) -> Result<Self::Answer, ApiError> {
+        require_cluster(changes.state(), &self.cluster)?;
+        self.check()?;
+        let (mut instances, mut failures) = (Vec::new(), Vec::new());
+        for name in &self.instances {
+            let old = match find_instance(changes.state(), &self.cluster, name) {
+                Ok(old) => old,
+                Err(error @ ApiError::AmbiguousPrefix { .. }) => return Err(error),
+                Err(error) => {
+                    failures.push(failure(name, "MISSING", error.to_string()));
+                    continue;
+                }
+            };
+            if old.status == ContainerInstanceStatus::Inactive {
+                failures.push(failure(name, "INACTIVE", String::new()));
+                continue;
+            }
+            let new = self.applied(&old, changes.now_ms());
+            let now = if new == *old { old } else { changes.put_instance(new) };
+            instances.push(changes.state().snapshot(&now));
+        }
+        Ok(UpdatedInstances { instances, failures })
+    }
+}
+
+impl UpdateInstancesState {
+    fn check(&self) -> Result<(), ApiError> {
+        if self.instances.is_empty() || self.instances.len() > MAX_INSTANCES {
+            let message = format!("name 1 to {MAX_INSTANCES}, got {}", self.instances.len());
+            return Err(ApiError::invalid("containerInstances", message));
+        }
+        if self.reason.as_ref().is_some_and(|reason| reason.chars().count() > 255) {
+            return Err(ApiError::invalid("reason", "must be at most 255 characters"));
+        }
+        if !self.draining && (self.stop_tasks || self.deadline_unix_ms.is_some()) {
+            return Err(ApiError::invalid("stopTasks", "stopTasks and deadline are for DRAINING only"));
+        }
+        Ok(())
+    }
+
+    fn applied(&self, old: &InstanceRecord, now_ms: u64) -> InstanceRecord {
+        let mut new = old.clone();
+        if !self.draining {
+            new.drain = None;
+            if old.status == ContainerInstanceStatus::Draining {
+                new.status = ContainerInstanceStatus::Active;
+            }
+            return new;
+        }
+        new.status = ContainerInstanceStatus::Draining;
+        new.drain = Some(DrainRecord {
+            reason: self.reason.clone().unwrap_or_else(|| DEFAULT_REASON.to_owned()),
+            // Asked again, it drains since the first time.
+            since_unix_ms: old.drain.as_ref().map_or(now_ms, |drain| drain.since_unix_ms),
+            deadline_unix_ms: self.deadline_unix_ms,
+            stop_tasks: self.stop_tasks,
+            stop_code: StopCode::UserInitiated,
+            notice: None,
+        });
+        new
+    }
+}
+
+fn failure(id: &str, reason: &str, detail: String) -> PlacementFailure {
+    PlacementFailure { id: id.to_owned(), reason: reason.to_owned(), detail }
+}
+
+/// Takes over what a node was told of its end. A notice that is new drains it; when the notice that
+/// drains it is gone, it gets tasks again. In: the instance, changed. Pure.
+pub fn heed_notices(instance: &mut InstanceRecord, notices: Vec<Notice>, now_ms: u64) {
+    let fresh = notices.iter().filter(|notice| !instance.notices.contains(notice));
+    // The most pressing one counts; one without a time is the least pressing.
+    let most_pressing = fresh.min_by_key(|notice| (notice.at_unix_ms == 0, notice.at_unix_ms)).cloned();
+    let drained_by = instance.drain.as_ref().and_then(|drain| drain.notice.clone());
+    let over = drained_by.is_some_and(|id| !notices.iter().any(|notice| notice.id == id));
+    instance.notices = notices;
+    if let Some(notice) = most_pressing {
+        instance.status = ContainerInstanceStatus::Draining;
+        instance.drain = Some(drain_of(&notice, now_ms));
+    } else if over {
+        instance.drain = None;
+        instance.status = ContainerInstanceStatus::Active;
+    }
+}
+
+fn drain_of(notice: &Notice, now_ms: u64) -> DrainRecord {
+    let detail = if notice.detail.is_empty() { String::new() } else { format!(": {}", notice.detail) };
+    let going = (notice.at_unix_ms > 0).then_some(notice.at_unix_ms);
+    DrainRecord {
+        reason: format!("Notice of {}{detail}", notice.kind.as_str()),
+        since_unix_ms: now_ms,
+        deadline_unix_ms: notice.stop_tasks_at_unix_ms.or(going),
+        stop_tasks: notice.stop_tasks_at_unix_ms.is_some(),
+        stop_code: match notice.kind {
+            NoticeKind::SpotInterruption => StopCode::SpotInterruption,
+            NoticeKind::Maintenance => StopCode::TerminationNotice,
+        },
+        notice: Some(notice.id.clone()),
+    }
+}
+
+/// Instances whose tasks are to be stopped now and that have some which are not told.
+pub fn due(state: &State, now_ms: u64) -> Vec<ContainerInstanceId> {
+    let instances = state.instances.values().filter(|instance| is_due(instance, now_ms));
+    instances.filter(|instance| !to_stop(state, &instance.id).is_empty()).map(|i| i.id.clone()).collect()
+}
+
+fn is_due(instance: &InstanceRecord, now_ms: u64) -> bool {
+    let drain = instance.drain.as_ref().filter(|_| instance.status == ContainerInstanceStatus::Draining);
+    drain.is_some_and(|drain| drain.stop_tasks && drain.deadline_unix_ms.is_none_or(|at| at <= now_ms))
+}
+
+fn to_stop(state: &State, instance: &ContainerInstanceId) -> Vec<Arc<TaskRecord>> {
+    let tasks = state.reserved(instance).tasks.iter().filter_map(|id| state.tasks.get(id));
+    let now = next_to_stop(tasks.map(|task| (task.clone(), is_daemon(&task.group))));
+    now.into_iter().filter(|task| task.desired == DesiredStatus::Running).collect()
+}
+
+/// Stops tasks of drained instances whose time has come, one chunk.
+#[derive(Debug, Clone, Copy)]
+pub struct StopDrained;
+
+impl Command for StopDrained {
+    /// Whether more is left: give the command again.
+    type Answer = bool;
+
+    fn decide(self, changes: &mut Changes<'_>) -> Result<bool, ApiError> {
+        let now = changes.now_ms();
+        let mut tasks: Vec<(Arc<TaskRecord>, DrainRecord)> = Vec::new();
+        for id in due(changes.state(), now) {
+            let state = changes.state();
+            let Some(drain) = state.instances.get(&id).and_then(|instance| instance.drain.clone()) else {
+                continue;
+            };
+            tasks.extend(to_stop(state, &id).into_iter().map(|task| (task, drain.clone())));
+            if tasks.len() > CHUNK {
+                break;
+            }
+        }
+        let more = tasks.len() > CHUNK;
+        for (task, drain) in tasks.into_iter().take(CHUNK) {
+            let reason = format!("Container instance is draining: {}", drain.reason);
+            changes.put_task(wanted_stopped(&task, drain.stop_code, reason, now));
+        }
+        Ok(more)
+    }
+}

@@ -1,0 +1,115 @@
+//! A shim of the last release, which speaks version 1 and outlives the agent's upgrade: the agent of
+//! today adopts it, asks, and hears. Its bytes are a transcript (`shim-v1.txt`), not today's encoder.
+//! The transcript is never written anew: it is what runs on people's machines.
+
+use crate::support::{DEADLINE, Node, shell};
+use lighter_model::exit::ExitStatus;
+use lighter_runtime::{Phase, ShimEvent};
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+
+/// The bytes of a frame of the last release.
+fn frame(name: &str) -> Vec<u8> {
+    let mut lines = include_str!("shim-v1.txt").lines();
+    let hex = lines.find_map(|line| line.strip_prefix(&format!("{name} "))).unwrap();
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+/// Requests of version 1 by their tag: name of the request, and of the answer.
+const KNOWN: [(&str, &str); 8] = [
+    ("hello", "reply-hello"),
+    ("status", "reply-status"),
+    ("bind-ports", "reply-bound"),
+    ("start", "reply-started"),
+    ("signal", "reply-done"),
+    ("kill", "reply-done"),
+    ("remove", "reply-done"),
+    ("shutdown", "reply-done"),
+];
+
+/// Serves one connection; keeps what it was asked. A request that version 1 does not know ends it,
+/// as it would end the real one.
+fn serve(listener: UnixListener, asked: Arc<Mutex<Vec<&'static str>>>) {
+    let Ok((mut stream, _)) = listener.accept() else { return };
+    let mut head = [0u8; 8];
+    while stream.read_exact(&mut head).is_ok() {
+        let length = u32::from_le_bytes(head[..4].try_into().unwrap()) as usize - 4;
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).unwrap();
+        let Some((request, answer)) = KNOWN.get(usize::from(body[0]) - 1) else {
+            asked.lock().unwrap().push("unknown");
+            return;
+        };
+        asked.lock().unwrap().push(request);
+        let mut answer = frame(answer);
+        answer[4..8].copy_from_slice(&head[4..8]);
+        stream.write_all(&answer).unwrap();
+        if *request == "kill" {
+            let mut event = frame("event-exited");
+            event[4..8].fill(0);
+            stream.write_all(&event).unwrap();
+        }
+    }
+}
+
+/// The process that the record names.
+struct Monitor(Child);
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn monitor(node: &Node, asked: Arc<Mutex<Vec<&'static str>>>) -> Monitor {
+    let dir = node.runtime.config().task_dir(&node.task);
+    fs::create_dir_all(&dir).unwrap();
+    let child = Monitor(Command::new("sleep").arg("1000").spawn().unwrap());
+    let pid = child.0.id();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let start = stat.rsplit(") ").next().unwrap().split(' ').nth(19).unwrap().to_owned();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let record = format!(
+        "lighter-shim 1\ntask={}\npid={pid}\nstart_time_ticks={start}\nboot_id={}\n",
+        node.task,
+        boot.trim()
+    );
+    fs::write(dir.join("shim.record"), record).unwrap();
+    let listener = UnixListener::bind(dir.join("shim.sock")).unwrap();
+    std::thread::spawn(move || serve(listener, asked));
+    child
+}
+
+#[tokio::test]
+async fn a_shim_of_the_last_release_is_understood() {
+    let node = Node::new();
+    let asked: Arc<Mutex<Vec<&'static str>>> = Arc::default();
+    let monitor = monitor(&node, asked.clone());
+    let adopted = node.runtime.adopt(&node.task).await.unwrap();
+    let container = &adopted.status.containers[0];
+    assert_eq!((container.name.as_str(), container.phase, container.pid), ("a", Phase::Exited, Some(7)));
+    let exit = container.exit.clone().unwrap();
+    assert_eq!((exit.status, exit.oom_killed, exit.finished_at_unix_ms), (ExitStatus::Signaled(9), true, 3));
+    assert_eq!(adopted.status.ports[0].port, 80);
+    let (shim, name) = (adopted.handle, "a".parse().unwrap());
+    let mut events = shim.events();
+    assert_eq!(shim.status().await.unwrap().containers.len(), 1);
+    assert_eq!(shim.bind_ports(&adopted.status.ports).await.unwrap()[0].port, 1);
+    let started = shim.start_container(&node.bundle(shell("a", "true")).unwrap()).await.unwrap();
+    assert_eq!((started.pid, started.limits.memory_max_bytes), (7, Some(2)));
+    shim.signal(&name, 15).await.unwrap();
+    shim.kill(&name).await.unwrap();
+    let event = tokio::time::timeout(DEADLINE, events.recv()).await.unwrap().unwrap();
+    assert!(matches!(&event, ShimEvent::Exited { container, .. } if *container == name), "{event:?}");
+    // What the last release cannot do is refused on this side, in words.
+    let argv = ["true".to_owned()];
+    assert!(shim.probe(&name, &argv, DEADLINE).await.is_err());
+    shim.shutdown().await.unwrap();
+    let asked = asked.lock().unwrap().clone();
+    assert_eq!(asked, ["hello", "status", "bind-ports", "start", "signal", "kill", "shutdown"]);
+    drop(monitor);
+}
