@@ -13,7 +13,7 @@ pub use session::{
     ExecSession, SessionCommand, SessionControl, SessionDriver, SessionError, SessionInput, SessionOutput,
 };
 
-use crate::handle::{RequestError, ShimHandle, unexpected};
+use crate::handle::{RequestError, ShimHandle, unexpected_beside};
 use crate::user::UserError;
 use lighter_model::ids::ContainerName;
 use lighter_shim_wire::exec::{self as wire, ExecRequest, ProbeRequest, ProbeResult, WireWindow};
@@ -115,7 +115,7 @@ impl ShimHandle {
                 };
                 Ok(ProbeOutcome { end, output })
             }
-            other => Err(unexpected(other, container.as_str())),
+            other => Err(unexpected_beside(other, container.as_str())),
         }
     }
 

@@ -91,7 +91,8 @@ pub enum RequestError {
     Disconnected,
     #[error("the shim knows no container {0}")]
     NotFound(String),
-    /// Also too many probes or sessions at once.
+    #[error("too many probes or sessions run in this task at once")]
+    TooMany,
     #[error("not possible while a container runs, or one of that name exists")]
     Busy,
     #[error("container {0} does not run")]
@@ -143,6 +144,14 @@ impl StartError {
             Self::Limits { .. } => "ResourceInitializationError",
             Self::Request(_) => "ContainerRuntimeError",
         }
+    }
+}
+
+/// As `unexpected`, of what runs beside a container.
+pub(crate) fn unexpected_beside(reply: Reply, container: &str) -> RequestError {
+    match reply {
+        Reply::Busy => RequestError::TooMany,
+        other => unexpected(other, container),
     }
 }
 

@@ -131,3 +131,18 @@ fn run(options: &Options) -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Options;
+
+    /// A shim of the first release gives no argument, and its containers start as they did.
+    #[test]
+    fn arguments_only_add_to_a_start() {
+        assert_eq!(Options::parse(&[]), Some(Options::default()));
+        let both = Options { terminal: true, stdin: Some("/proc/1/fd/5".to_owned()) };
+        assert_eq!(Options::parse(&["--terminal", "--stdin", "/proc/1/fd/5"]), Some(both));
+        assert_eq!(Options::parse(&["--stdin"]), None);
+        assert_eq!(Options::parse(&["start"]), None);
+    }
+}

@@ -7,7 +7,7 @@ use super::descriptor::{reader, writer};
 use super::session::{ExecSession, SessionCommand, SessionControl, SessionDriver, SessionError};
 use super::{ExecError, WindowSize};
 use crate::connection;
-use crate::handle::RequestError;
+use crate::handle::{RequestError, unexpected_beside};
 use lighter_model::exit::ExitStatus;
 use lighter_shim_wire::exec::{ExecFailure, SessionEnd, SessionOpened};
 use lighter_shim_wire::{Event, FrameBuffer, Reply, Request, ShimMessage, encode_frame};
@@ -96,7 +96,7 @@ pub(super) async fn open(
             Reply::Session(opened) => opened,
             Reply::CannotExec(failure) => return Err(Refusal::Program(failure)),
             other => {
-                return Err(Refusal::Error(ExecError::Request(crate::handle::unexpected(other, container))));
+                return Err(Refusal::Error(unexpected_beside(other, container).into()));
             }
         },
         Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),

@@ -79,8 +79,8 @@ impl SessionControl {
         self.commands.send(command).await.map_err(|_| SessionError::Ended)
     }
 
-    /// How the program ended. What it wrote before may still be unread in the streams. May be
-    /// dropped and called again.
+    /// How the program ended. What it wrote before may still be unread in the streams, and a process
+    /// it has left behind may keep them open. May be dropped and called again.
     pub async fn wait(&self) -> Result<ExitStatus, SessionError> {
         let mut ended = self.ended.clone();
         let end = ended.wait_for(Option::is_some).await.map_err(|_| SessionError::Disconnected)?;

@@ -249,7 +249,6 @@ mod tests {
             ("exec: \"nope\": executable file not found in $PATH", "COMMAND_NOT_FOUND"),
             ("exec /bin/nope: no such file or directory", "COMMAND_NOT_FOUND"),
             ("exec /etc/passwd: permission denied", "COMMAND_NOT_EXECUTABLE"),
-            ("unable to find user bob: no matching entries in passwd file", "USER_NOT_FOUND"),
             ("something else", "STREAM_FAILED"),
         ] {
             assert_eq!(cannot_start(message), reason, "{message}");

@@ -45,9 +45,9 @@ impl Monitor {
             None => {}
             Some((_, Request::Exec(_) | Request::Attach(_))) => {
                 let connection = self.strangers.swap_remove(at);
-                for (id, request) in requests.into_iter().take(1) {
+                // What comes before the answer is nothing that a session could be told.
+                if let Some((id, request)) = requests.into_iter().next() {
                     self.open_session(connection, id, request);
-                    return;
                 }
             }
             Some(_) => {

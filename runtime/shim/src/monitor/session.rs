@@ -121,7 +121,7 @@ impl Monitor {
                     self.sessions.push(session);
                     return;
                 }
-                Err(refusal) => refusal,
+                Err(refusal) => *refusal,
             },
             Request::Attach(name) => match self.containers.iter_mut().find(|c| c.is_named(&name)) {
                 None => Reply::NotFound,
@@ -140,26 +140,26 @@ impl Monitor {
         connection.send(id, &ShimMessage::Reply(refusal));
     }
 
-    fn join(&self, connection: &AgentConnection, request: &ExecRequest) -> Result<Entered, Reply> {
-        let Some(container) = self.named(&request.name) else { return Err(Reply::NotFound) };
+    fn join(&self, connection: &AgentConnection, request: &ExecRequest) -> Result<Entered, Box<Reply>> {
+        let Some(container) = self.named(&request.name) else { return Err(Box::new(Reply::NotFound)) };
         if !container.is_running() {
-            return Err(Reply::NotRunning);
+            return Err(Box::new(Reply::NotRunning));
         }
         if self.sessions.len() >= SESSIONS_MAX {
-            return Err(Reply::Busy);
+            return Err(Box::new(Reply::Busy));
         }
         let opened = SessionOpened { terminal: request.terminal.is_some(), stdin: request.stdin };
+        let refused = |failure| Box::new(Reply::CannotExec(failure));
         if let Some(window) = request.terminal {
             let message = encode_frame(0, &ShimMessage::Reply(Reply::Done));
             let streams = Streams::Terminal { session: connection.as_raw_fd(), message, window };
-            let joined =
-                join::start(container, &request.process, streams, false).map_err(Reply::CannotExec)?;
+            let joined = join::start(container, &request.process, streams, false).map_err(refused)?;
             return Ok(Entered { joined, opened, descriptors: Vec::new() });
         }
-        let Pipes { container: ends, agent: descriptors } =
-            pipes(request.stdin).map_err(|error| Reply::Failed(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        let Pipes { container: ends, agent: descriptors } = pipes(request.stdin)
+            .map_err(|error| Box::new(Reply::Failed(error.raw_os_error().unwrap_or(libc::EIO))))?;
         let streams = Streams::Descriptors(ends.each_ref().map(AsRawFd::as_raw_fd));
-        let joined = join::start(container, &request.process, streams, false).map_err(Reply::CannotExec)?;
+        let joined = join::start(container, &request.process, streams, false).map_err(refused)?;
         Ok(Entered { joined, opened, descriptors })
     }
 
