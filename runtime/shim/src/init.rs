@@ -20,9 +20,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode, String> {
     let signals = sys::all_signals_fd().map_err(|error| format!("cannot take signals: {error}"))?;
     let child = match sys::fork_with_pid().map_err(|error| format!("cannot fork: {error}"))? {
         0 => {
+            // A group of its own: what a terminal sends to the group reaches it once. On a terminal
+            // that group must be the one in front, or the program is stopped when it reads.
+            sys::lead_group_on_terminal();
             sys::unblock_signals();
-            // A group of its own: what a terminal sends to the group reaches it once, through us.
-            let error = Command::new(program).args(arguments).process_group(0).exec();
+            let error = Command::new(program).args(arguments).exec();
             eprintln!("{program}: {error}");
             let found = error.kind() != std::io::ErrorKind::NotFound;
             return Ok(ExitCode::from(if found { NOT_EXECUTABLE } else { NOT_FOUND }));

@@ -188,6 +188,18 @@ pub(crate) fn signal_group(group: i32, signal: i32) {
     unsafe { libc::kill(-group, signal) };
 }
 
+/// Makes a process group of this process alone, in front of the terminal if standard input is one.
+/// SIGTTOU must be blocked (tcsetpgrp(3)). Best effort: without it the program runs all the same.
+pub(crate) fn lead_group_on_terminal() {
+    // SAFETY: no pointers; descriptor 0 may be anything or nothing.
+    unsafe {
+        libc::setpgid(0, 0);
+        if libc::isatty(0) == 1 {
+            libc::tcsetpgrp(0, libc::getpid());
+        }
+    }
+}
+
 /// A signal to a child that has not been reaped, so that its pid is still its own.
 pub(crate) fn signal_child(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: no pointers.

@@ -63,6 +63,30 @@ async fn a_container_with_a_terminal_has_it_logged_and_attachers_may_resize_it()
     node.leave_nothing(&shim).await;
 }
 
+/// The init process starts the program in a group of its own, which must be in front.
+#[tokio::test]
+async fn a_program_behind_an_init_process_reads_its_terminal_and_is_interrupted_by_it() {
+    let node = Node::new();
+    let shim = node.shim().await;
+    let mut container = shell(
+        "c",
+        "trap 'echo interrupted' INT; echo ready; while true; do read line && test $line = end && exit 6; done",
+    );
+    container["pseudoTerminal"] = json!(true);
+    container["interactive"] = json!(true);
+    container["linuxParameters"] = json!({ "initProcessEnabled": true });
+    node.start(&shim, container).await.unwrap();
+    eventually("it reads", async || node.output("c").contains("ready")).await;
+    let mut session = shim.attach(&name()).await.unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    stdin.write_all(b"\x03").await.unwrap();
+    stdin.write_all(b"x\n").await.unwrap();
+    read_until(&mut session.stdout, "interrupted").await;
+    stdin.write_all(b"end\n").await.unwrap();
+    assert_eq!(session.control.wait().await, Ok(ExitStatus::Exited(6)));
+    node.leave_nothing(&shim).await;
+}
+
 #[tokio::test]
 async fn a_slow_attacher_is_dropped_and_neither_container_nor_log_waits() {
     let node = Node::new();

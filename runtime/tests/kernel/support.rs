@@ -159,7 +159,8 @@ impl Node {
     pub(crate) fn output(&self, container: &str) -> String {
         let log = fs::read_to_string(self.log_path(container)).unwrap_or_default();
         let text = |line: &str| line.splitn(4, ' ').nth(3).unwrap_or("").to_owned();
-        log.lines().map(text).collect::<Vec<_>>().join("\n")
+        let is_header = |line: &str| line.split(' ').skip(1).take(2).eq(["lighter", "H"]);
+        log.lines().filter(|line| !is_header(line)).map(text).collect::<Vec<_>>().join("\n")
     }
 
     pub(crate) fn task_dir(&self) -> PathBuf {
