@@ -23,7 +23,8 @@ use crate::session::{ControlEndpoint, NodeFacts, Session, SessionStatus};
 use crate::store::records::Step;
 use crate::store::{Loaded, OpenStoreError, Store};
 use crate::task::board::MonitorBoard;
-use crate::task::{TaskContext, copy};
+use crate::task::restart::limiter::StartLimiter;
+use crate::task::{CHECKS_AT_ONCE, Pace, TaskContext, copy};
 use crate::telemetry::{Telemetry, serve};
 use crate::time;
 use futures_util::future::BoxFuture;
@@ -33,9 +34,12 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::UnixListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// The kernel's pressure stall information.
+const PRESSURE: &str = "/proc/pressure";
 
 /// Why the agent does not run. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +109,7 @@ pub(crate) struct Parts {
     pub node: NodeFacts,
     pub container_instance_id: String,
     pub cluster: String,
+    pub pace: Pace,
 }
 
 impl Agent {
@@ -129,6 +134,7 @@ impl Agent {
             node,
             container_instance_id: identity.container_instance_id.to_string(),
             cluster: identity.cluster.to_string(),
+            pace: Pace::default(),
         };
         Self::run(config, parts).await
     }
@@ -164,6 +170,9 @@ impl Agent {
             telemetry,
             metadata_key: MetadataKey::load(&config.data_dir),
             boot_id: parts.node.boot_id.clone(),
+            pace: parts.pace,
+            limiter: StartLimiter::start(PathBuf::from(PRESSURE)),
+            checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
             leaving: leaving.clone(),
         });
         // Recovery clears away what no task has; the self-test's container must not be there yet.

@@ -290,7 +290,7 @@ pub(crate) trait Shim: Send + Sync + 'static {
     ) -> Answer<'a, ExecSession, ExecError>;
     /// Output and input of the container's main process, from now on.
     fn attach<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ExecSession, ExecError>;
-    /// Forgets an ended container.
+    /// Forgets an ended container; its bundle stays, for another start.
     fn remove_container<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ()>;
     /// Ends the shim, which gives its ports back; nothing may run.
     fn shutdown(&self) -> Answer<'_, ()>;
@@ -372,6 +372,8 @@ pub(crate) trait RuntimeFacility: Send + Sync + 'static {
         containers: &'a [ContainerName],
     ) -> Answer<'a, Vec<(ContainerName, KernelLimits)>>;
     fn write_bundle<'a>(&'a self, order: &'a BundleOrder) -> Answer<'a, Bundle>;
+    /// The bundle that this agent or an earlier one wrote.
+    fn open_bundle<'a>(&'a self, task: &'a TaskId, container: &'a ContainerName) -> Answer<'a, Bundle>;
     /// The signal number that asks a container of this image to stop.
     fn stop_signal(&self, image: &ImageConfig) -> Result<i32, Cause>;
     /// What a container, or with `None` the whole task, has used; `None` when it has no cgroup.

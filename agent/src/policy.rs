@@ -24,8 +24,6 @@ pub(crate) enum Refusal {
         "container {container} asks for device {device}, which this node does not allow; set allow_devices = true in the agent's file to allow it"
     )]
     Device { container: ContainerName, device: String },
-    #[error("container {container} asks for {member}, which this agent does not do yet")]
-    NotYet { container: ContainerName, member: &'static str },
     #[error(
         "container {container} adds capability {capability}, which this node does not allow; add it to allow_capabilities in the agent's file to allow it"
     )]
@@ -80,15 +78,6 @@ pub(crate) fn check(definition: &TaskDefinition, config: &AgentConfig) -> Result
         return Err(Refusal::HostNamespace { member });
     }
     for container in &definition.container_definitions {
-        for (asked, member) in [
-            (!container.depends_on.is_empty(), "dependsOn"),
-            (container.health_check.is_some(), "healthCheck"),
-            (container.restart_policy.is_some(), "restartPolicy"),
-        ] {
-            if asked {
-                return Err(Refusal::NotYet { container: container.name.clone(), member });
-            }
-        }
         if container.privileged && !config.allow_privileged {
             return Err(Refusal::Privileged { container: container.name.clone() });
         }

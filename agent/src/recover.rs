@@ -15,15 +15,15 @@ use crate::self_test::is_self_test;
 use crate::store::records::{AssignmentRecord, FORMAT_VERSION, Step, TaskRecord};
 use crate::store::{Loaded, StoreOp};
 use crate::task::adjust::adjusted;
-use crate::task::journal::new_record;
+use crate::task::journal::{Clock, new_record};
 use crate::task::watch::monitor_gone;
-use crate::task::{Begun, Held, TaskContext, TaskPhase, copy};
-use crate::time::{BootInstant, sleep, unix_ms};
+use crate::task::{Begun, Bundles, Held, TaskContext, TaskPhase, copy};
+use crate::time::{BootInstant, sleep};
 use classify::{Situation, Verdict, classify};
 use futures_util::future::join_all;
 use lighter_model::ids::{AttachmentKey, Generation, TaskDefinitionId, TaskId};
 use lighter_model::resources::required_resources;
-use lighter_model::status::{DesiredStatus, StopCode, TaskStatus};
+use lighter_model::status::{DesiredStatus, StopCode};
 use lighter_model::task_definition::TaskDefinition;
 use lighter_net::AttachmentRecord;
 use std::collections::{BTreeMap, BTreeSet};
@@ -193,7 +193,7 @@ async fn take_up(
     tracing::info!(task = %candidate.task, ?situation, ?verdict, "taken up");
     if let Some(record) = &mut record {
         exits.into_iter().for_each(|(name, exit)| record.exited(&name, exit));
-        record.take_status(&status);
+        record.take_status(&status, &Clock::now(context.pace));
     }
     let assignment = match candidate.assignment.clone() {
         Some(assignment) => assignment,
@@ -253,7 +253,7 @@ fn silent(candidate: Candidate) -> Option<(AssignmentRecord, RecoveredTask)> {
     // Its first event is that the connection is lost; from there the actor asks again.
     let held = Held { definition, link: Some(ShimLink::lost()) };
     let phase = if record.step < Step::TearingDown {
-        TaskPhase::Running { held }
+        TaskPhase::Running { held, bundles: Bundles::new() }
     } else {
         TaskPhase::TearingDown { left: held }
     };
@@ -304,9 +304,7 @@ async fn go_on(
     let phase = match (verdict, link) {
         (Verdict::Resume, Some(link)) => TaskPhase::Admitted { definition, begun: Some(Begun { link }) },
         (Verdict::Running, link) => {
-            record.status = record.status.max(TaskStatus::Running);
-            record.started_at_unix_ms.get_or_insert_with(unix_ms);
-            TaskPhase::Running { held: Held { definition, link } }
+            TaskPhase::Running { held: Held { definition, link }, bundles: Bundles::new() }
         }
         (Verdict::Stopping, link) => TaskPhase::Stopping { held: Held { definition, link } },
         (Verdict::Stopped, _) => {

@@ -3,8 +3,8 @@
 //! ```text
 //!            admit           prepare              launch            watch
 //!  Waiting ────────► Admitted ──────► Prepared ──────────► Running ───────► Stopping
-//!     │                  │  a step fails │  a start fails:     the essential    │ stop
-//!     │ stop, refusal    ▼               └─ Stopping           container ended, ▼
+//!     │                  │  a step fails │  (its own order,     the essential    │ stop
+//!     │ stop, refusal    ▼               │   see `order`)       container ended, ▼
 //!     │            TearingDown ◄──────────────────────────── or told to stop ───┘
 //!     ▼                  │ every step gave back what it had (else: again, later)
 //!  Stopped ◄─────────────┘
@@ -25,11 +25,14 @@ mod bundle;
 pub(crate) mod copy;
 mod environment;
 mod forget;
+pub(crate) mod health;
 pub(crate) mod journal;
 mod launch;
 mod names;
+pub(crate) mod order;
 mod prepare;
 mod pull;
+pub(crate) mod restart;
 pub(crate) mod rootfs;
 mod stop;
 mod teardown;
@@ -47,13 +50,16 @@ use crate::resources::Waiting;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use board::{Monitor, MonitorBoard};
-use journal::Journal;
+use journal::{Clock, Journal};
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::status::StopCode;
 use lighter_model::task_definition::TaskDefinition;
+use restart::limiter::StartLimiter;
+use restart::{BACKOFF, Backoff};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 use tokio::sync::watch::Receiver;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// What every task of this node uses.
@@ -71,9 +77,33 @@ pub(crate) struct TaskContext {
     /// Of the ids by which containers ask for their metadata.
     pub metadata_key: MetadataKey,
     pub boot_id: String,
+    pub pace: Pace,
+    pub limiter: StartLimiter,
+    /// Permits for health checks under way on this node.
+    pub checks: Arc<Semaphore>,
     /// "The agent leaves." Nothing is stopped by it; see `StopOrder` for that.
     pub leaving: CancellationToken,
 }
+
+/// Health checks that run at once on this node; the rest wait, which their interval covers.
+pub(crate) const CHECKS_AT_ONCE: usize = 8;
+
+/// How long the things take that people give in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// 1000; shorter in tests.
+    pub second_ms: u64,
+    pub backoff: Backoff,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { second_ms: 1000, backoff: BACKOFF }
+    }
+}
+
+/// Bundles that this agent has written; the others are opened when they are needed.
+pub(crate) type Bundles = BTreeMap<ContainerName, Bundle>;
 
 /// Whether the task may begin.
 #[derive(Clone, Default)]
@@ -130,11 +160,12 @@ pub(crate) enum TaskPhase {
     /// Holds everything, and a bundle for each container that has yet to start.
     Prepared {
         held: Held,
-        bundles: Vec<(ContainerName, Bundle)>,
+        bundles: Bundles,
     },
-    /// Containers run.
+    /// Containers run, or wait for one another.
     Running {
         held: Held,
+        bundles: Bundles,
     },
     /// Containers are told to end. Why is in the record.
     Stopping {
@@ -152,7 +183,7 @@ pub(crate) enum TaskPhase {
 impl TaskPhase {
     fn held(&self) -> Option<&Held> {
         match self {
-            Self::Prepared { held, .. } | Self::Running { held } | Self::Stopping { held } => Some(held),
+            Self::Prepared { held, .. } | Self::Running { held, .. } | Self::Stopping { held } => Some(held),
             Self::Waiting
             | Self::Admitted { .. }
             | Self::TearingDown { .. }
@@ -165,7 +196,7 @@ impl TaskPhase {
         match self {
             Self::Admitted { definition, .. } => Some(definition),
             Self::Prepared { held, .. }
-            | Self::Running { held }
+            | Self::Running { held, .. }
             | Self::Stopping { held }
             | Self::TearingDown { left: held } => Some(&held.definition),
             Self::Waiting | Self::Stopped | Self::Forgotten => None,
@@ -186,7 +217,7 @@ impl TaskActor {
         if !matches!(phase, TaskPhase::Stopped) {
             self.journal.tell().await;
         }
-        if let TaskPhase::Running { held } | TaskPhase::Stopping { held } = &phase {
+        if let TaskPhase::Running { held, .. } | TaskPhase::Stopping { held } = &phase {
             // Known already, unless the store was lost.
             self.context.logs.begin(self.task(), &held.definition).await;
         }
@@ -217,7 +248,7 @@ impl TaskActor {
             TaskPhase::Waiting => self.admit().await,
             TaskPhase::Admitted { definition, begun } => self.prepare(definition, begun).await,
             TaskPhase::Prepared { held, bundles } => self.launch(held, bundles).await,
-            TaskPhase::Running { held } => self.watch(held).await,
+            TaskPhase::Running { held, bundles } => self.watch(held, bundles).await,
             TaskPhase::Stopping { held } => self.stop(held).await,
             TaskPhase::TearingDown { left } => self.teardown(left).await,
             TaskPhase::Stopped => self.forget().await,
@@ -237,6 +268,10 @@ impl TaskActor {
 
     pub(crate) fn task(&self) -> &TaskId {
         &self.journal.record.task
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::now(self.context.pace)
     }
 
     /// The order to stop, if there is one.

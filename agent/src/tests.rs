@@ -10,6 +10,7 @@ mod crash;
 mod failures;
 mod life;
 mod node_life;
+mod lifecycle;
 mod session;
 mod telemetry;
 mod volumes;

@@ -28,6 +28,16 @@ impl BootInstant {
         u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// Milliseconds on the clock.
+    pub(crate) fn ms(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The moment of so many milliseconds on the clock.
+    pub(crate) fn at_ms(ms: u64) -> Self {
+        Self(Duration::from_millis(ms))
+    }
+
     pub(crate) fn after(self, time: Duration) -> Self {
         Self(self.0 + time)
     }

@@ -209,14 +209,13 @@ impl ContainerDefinition {
 }
 
 impl ContainerDefinition {
-    /// Everything that has to come first, and what must be true of it: dependsOn, and as START the
-    /// containers whose volumes it takes.
-    pub fn comes_after(&self) -> impl Iterator<Item = (&ContainerName, DependencyCondition)> {
-        let depends =
-            self.depends_on.iter().map(|dependency| (&dependency.container_name, dependency.condition));
-        let volumes =
-            self.volumes_from.iter().map(|from| (&from.source_container, DependencyCondition::Start));
-        depends.chain(volumes)
+    /// Everything that has to come first, by name, and what must be true of it: dependsOn, and as START
+    /// the containers whose volumes it takes and that it links to.
+    pub fn comes_after(&self) -> impl Iterator<Item = (&str, DependencyCondition)> {
+        let depends = self.depends_on.iter().map(|d| (d.container_name.as_str(), d.condition));
+        let volumes = self.volumes_from.iter().map(|from| from.source_container.as_str());
+        let links = self.links.iter().map(|text| Link::parse(text).container);
+        depends.chain(volumes.chain(links).map(|name| (name, DependencyCondition::Start)))
     }
 
     /// It has a health check, its own or perhaps its image's.

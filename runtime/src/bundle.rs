@@ -15,6 +15,7 @@ use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
 use lighter_model::task_definition::log::SinkSettings;
 use lighter_model::task_definition::{ContainerDefinition, TaskDefinition};
+use lighter_shim_wire::codec::{DecodeError, Reader, Wire};
 use lighter_shim_wire::exec::StartWith;
 use lighter_shim_wire::{CgroupPaths, Limits, LogPolicy, StartContainer};
 use std::fs;
@@ -125,13 +126,7 @@ pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Resu
     workdir::ensure(&spec_request)?;
     let directory = config.bundle_dir(request.task, name);
     let file = directory.join("config.json");
-    let write = || {
-        fs::create_dir_all(&directory)?;
-        let json = serde_json::to_vec(&spec).map_err(io::Error::other)?;
-        fs::write(&file, json)
-    };
-    write().map_err(|source| BundleError::Write { path: file.clone(), source })?;
-    Ok(Bundle {
+    let bundle = Bundle {
         task: request.task.clone(),
         container: name.clone(),
         state_root: config.state_root(request.task),
@@ -139,10 +134,56 @@ pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Resu
         expected,
         seccomp_filter,
         log_path: config.task_log_dir(request.task).join(format!("{name}.log")),
+        log: log_policy(config.log, request.container),
         terminal: request.container.pseudo_terminal,
         interactive: request.container.interactive,
-        log: log_policy(config.log, request.container),
+        directory: directory.clone(),
+    };
+    let write = || {
+        fs::create_dir_all(&directory)?;
+        let json = serde_json::to_vec(&spec).map_err(io::Error::other)?;
+        fs::write(&file, json)?;
+        fs::write(directory.join(START), bundle.start_request().to_bytes())
+    };
+    write().map_err(|source| BundleError::Write { path: file.clone(), source })?;
+    Ok(bundle)
+}
+
+/// Beside config.json: what the shim is told, for an agent that did not write the bundle itself.
+const START: &str = "start";
+
+/// Why a bundle that should be on disk cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenBundleError {
+    #[error("the bundle's {path} cannot be read")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the bundle's {path} is none of this version's: {problem}")]
+    Decode { path: PathBuf, problem: DecodeError },
+}
+
+/// The bundle that an earlier agent wrote.
+pub(crate) fn open(
+    config: &RuntimeConfig,
+    task: &TaskId,
+    container: &ContainerName,
+) -> Result<Bundle, OpenBundleError> {
+    let directory = config.bundle_dir(task, container);
+    let path = directory.join(START);
+    let bytes = fs::read(&path).map_err(|source| OpenBundleError::Read { path: path.clone(), source })?;
+    let StartWith { start, terminal, interactive } = StartWith::get(&mut Reader::new(&bytes))
+        .map_err(|problem| OpenBundleError::Decode { path, problem })?;
+    Ok(Bundle {
         directory,
+        task: task.clone(),
+        container: container.clone(),
+        state_root: start.state_root.into(),
+        cgroup: start.cgroup,
+        expected: start.expected,
+        seccomp_filter: start.seccomp_filter.map(PathBuf::from),
+        log_path: start.log_path.into(),
+        log: start.log,
+        terminal,
+        interactive,
     })
 }
 

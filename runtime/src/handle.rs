@@ -299,7 +299,8 @@ impl ShimHandle {
         }
     }
 
-    /// Forgets an ended container: its cgroup, libcontainer's state, its bundle, its exit record.
+    /// Forgets an ended container: its cgroup, libcontainer's state, its exit record. Its bundle stays,
+    /// for another start, until the task is removed.
     /// Missing parts are no error; a running container is (`Busy`).
     pub async fn remove_container(&self, container: &ContainerName) -> Result<(), RequestError> {
         match done(self.ask(Request::Remove(container.to_string())).await?, container.as_str()) {
@@ -315,16 +316,13 @@ impl ShimHandle {
 
     fn remove_files(&self, container: &ContainerName) -> Result<(), RequestError> {
         self.cgroup.remove_container(&self.task, container).map_err(RequestError::Cgroup)?;
-        for directory in ["oci", "bundles"] {
-            let path = self.task_dir.join(directory).join(container.as_str());
-            match std::fs::remove_dir_all(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(RequestError::Remove { path, source });
-                }
-                _ => {}
+        let path = self.task_dir.join("oci").join(container.as_str());
+        match std::fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(RequestError::Remove { path, source })
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Ends the shim and gives the ports back; `Busy` while a container runs.

@@ -19,7 +19,7 @@ pub mod signal;
 pub mod spec;
 pub mod user;
 
-pub use bundle::{Bundle, BundleError, BundleRequest};
+pub use bundle::{Bundle, BundleError, BundleRequest, OpenBundleError};
 pub use cgroup::stats::{
     ContainerStats, CpuStats, HostCpu, IoStats, MemoryStats, Pressure, PressureStats, host_cpu,
 };

@@ -15,7 +15,7 @@ pub use launch::StartShimError;
 pub use namespaces::{ShareError, SharedNamespaces};
 pub use teardown::RemoveError;
 
-use crate::bundle::{self, Bundle, BundleError, BundleRequest, seccomp};
+use crate::bundle::{self, Bundle, BundleError, BundleRequest, OpenBundleError, seccomp};
 use crate::cgroup::stats::ContainerStats;
 use crate::cgroup::{CgroupError, TaskUsage};
 use crate::config::{RuntimeConfig, attainable_nofile};
@@ -75,6 +75,11 @@ impl Runtime {
     /// Writes config.json for a container. Blocks for well under a millisecond.
     pub fn write_bundle(&self, request: &BundleRequest<'_>) -> Result<Bundle, BundleError> {
         bundle::write(&self.config, request)
+    }
+
+    /// The bundle of a container that an earlier agent wrote.
+    pub fn open_bundle(&self, task: &TaskId, container: &ContainerName) -> Result<Bundle, OpenBundleError> {
+        bundle::open(&self.config, task, container)
     }
 
     /// What a task uses now. Reads a few files of the kernel.

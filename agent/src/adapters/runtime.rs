@@ -151,6 +151,12 @@ impl RuntimeFacility for RuntimeAdapter {
         Box::pin(super::blocking(move || write_bundle(&runtime, &order)))
     }
 
+    fn open_bundle<'a>(&'a self, task: &'a TaskId, container: &'a ContainerName) -> Answer<'a, Bundle> {
+        let (runtime, task, container) = (self.runtime.clone(), task.clone(), container.clone());
+        let open = move || Ok(Bundle { own: Arc::new(runtime.open_bundle(&task, &container)?) });
+        Box::pin(super::blocking(open))
+    }
+
     fn stop_signal(&self, image: &ImageConfig) -> Result<i32, Cause> {
         Ok(lighter_runtime::stop_signal(image)?)
     }

@@ -105,6 +105,7 @@ pub(crate) struct World {
     /// Things that must not happen on a real machine.
     pub offences: Vec<String>,
     next_pid: i32,
+    last_exit_unix_ms: u64,
 }
 
 /// A handle to the machine.
@@ -240,7 +241,10 @@ impl World {
         if matches!(state, ContainerState::Exited(_)) {
             return;
         }
-        let exit = ContainerExit { status, oom_killed: oom, finished_at_unix_ms: 1 };
+        // Never the same twice, like a real clock's.
+        self.last_exit_unix_ms = crate::time::unix_ms().max(self.last_exit_unix_ms + 1);
+        let finished_at_unix_ms = self.last_exit_unix_ms;
+        let exit = ContainerExit { status, oom_killed: oom, finished_at_unix_ms };
         *state = ContainerState::Exited(exit.clone());
         let event = ShimEvent::Exited { container: container.clone(), exit };
         shim.listeners.retain(|listener| listener.try_send(event.clone()).is_ok());

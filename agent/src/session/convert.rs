@@ -74,7 +74,10 @@ pub(super) enum Received {
     OpenLogStream(LogRequest),
     /// Read where it is served, so that an order this agent does not know is refused alone.
     OpenStream(v1::OpenStream),
-    AskTaskEvents { question_id: String, task: TaskId },
+    AskTaskEvents {
+        question_id: String,
+        task: TaskId,
+    },
     Message(Inbound),
 }
 

@@ -6,7 +6,7 @@
 
 mod life;
 
-pub(crate) use life::Life;
+pub(crate) use life::{HealthSettings, Life};
 
 use lighter_model::adjust::ContainerResources;
 use lighter_model::exit::ContainerExit;
@@ -55,7 +55,8 @@ pub(crate) enum Step {
     Preparing,
     /// Containers may have been started.
     Launching,
-    /// Every container was started.
+    /// Every bundle is there and containers run; those that the shim does not know are started from
+    /// their bundles when their turn comes.
     Running,
     /// Containers are being stopped.
     Stopping,

@@ -9,10 +9,11 @@ use crate::reconcile::plan::Known;
 use crate::reconcile::{CoreInput, News};
 use crate::store::records::{ContainerRecord, FORMAT_VERSION, Life, Step, TaskRecord};
 use crate::store::{Store, StoreError, StoreOp};
-use crate::task::TaskContext;
+use crate::task::{Pace, TaskContext, restart};
 use crate::telemetry::task_log::TaskLog;
 use crate::time::{BootInstant, unix_ms};
 use lighter_model::exit::{ContainerExit, ExitStatus};
+use lighter_model::health::ContainerHealth;
 use lighter_model::ids::{ContainerName, Generation, TaskId};
 use lighter_model::report::{KernelLimits, TaskReport};
 use lighter_model::status::{ContainerStatus, StopCode, TaskStatus};
@@ -203,16 +204,20 @@ impl Journal {
         self.record.status = self.record.status.max(status);
     }
 
-    pub(crate) fn exited(&mut self, name: &ContainerName, exit: ContainerExit) {
-        let known = self.record.containers.iter().any(|c| c.name == *name && c.exit.is_none());
-        if known {
+    /// Notes an exit in the record, as final or, with a clock, as one that a restart may follow.
+    pub(crate) fn exited(&mut self, name: &ContainerName, exit: ContainerExit, clock: Option<&Clock>) {
+        let news = self.record.containers.iter().any(|c| c.name == *name && c.is_news(&exit));
+        if news {
             let oom = if exit.oom_killed { ", out of memory" } else { "" };
             self.log.event(TaskEventKind::Exit, Some(name), format!("{}{oom}", in_words(exit.status)));
-            for kind in [WaitKind::StopSignal, WaitKind::Kill] {
+            for kind in [WaitKind::StopSignal, WaitKind::Kill, WaitKind::Health] {
                 self.log.wait_over(kind, Some(name));
             }
         }
-        self.record.exited(name, exit);
+        match clock {
+            Some(clock) => self.record.ended(name, exit, clock),
+            None => self.record.exited(name, exit),
+        }
     }
 
     /// Names of the containers that run, in the definition's order.
@@ -223,25 +228,43 @@ impl Journal {
 }
 
 impl TaskRecord {
-    /// Notes an exit; the first one of a container stays.
+    /// Notes an exit that is final; the first such of a container stays.
     pub(crate) fn exited(&mut self, name: &ContainerName, exit: ContainerExit) {
         let Some(container) = self.container_mut(name) else { return };
-        if container.exit.is_some() {
+        if !container.is_news(&exit) {
             return;
         }
-        if exit.oom_killed {
-            container.reason = Some(OUT_OF_MEMORY.to_owned());
+        container.end(exit);
+    }
+
+    /// Notes an exit while the task goes on: the container is started again if its policy or its
+    /// health says so. An exit that was noted before changes nothing.
+    pub(crate) fn ended(&mut self, name: &ContainerName, exit: ContainerExit, clock: &Clock) {
+        let stops = self.stopped_reason.is_some();
+        let Some(container) = self.container_mut(name) else { return };
+        if !container.is_news(&exit) {
+            return;
         }
-        container.status = ContainerStatus::Stopped;
-        container.exit = Some(exit);
+        let ran_ms = clock.ran_ms(container.life.started_boot_ms, &exit);
+        let again = container.life.forced
+            || restart::restarts(container.life.policy.as_ref(), &exit, ran_ms, clock.pace.second_ms);
+        if stops || !again {
+            container.end(exit);
+        } else {
+            container.wait_for_restart(exit, ran_ms, clock);
+        }
     }
 
     /// Notes that a container runs; one that has ended stays so.
-    pub(crate) fn started(&mut self, name: &ContainerName, started: Started) {
+    pub(crate) fn started(&mut self, name: &ContainerName, started: Started, clock: &Clock) {
         let Some(container) = self.container_mut(name).filter(|container| container.exit.is_none()) else {
             return;
         };
-        container.status = ContainerStatus::Running;
+        if container.status != ContainerStatus::Running {
+            container.status = ContainerStatus::Running;
+            container.reason = None;
+            container.life.begin(clock);
+        }
         container.pid = Some(started.pid);
         container.limits = started.limits;
         if !self.adjusted.is_empty() {
@@ -251,18 +274,30 @@ impl TaskRecord {
         }
     }
 
-    /// Takes over what a shim knows and the record does not.
-    pub(crate) fn take_status(&mut self, status: &ShimStatus) {
+    /// Takes over what a living shim knows and the record does not.
+    pub(crate) fn take_status(&mut self, status: &ShimStatus, clock: &Clock) {
         for (name, phase) in &status.containers {
             match phase {
-                ContainerPhase::Exited(exit) => self.exited(name, exit.clone()),
-                ContainerPhase::Running(started) => self.started(name, started.clone()),
+                ContainerPhase::Exited(exit) => {
+                    // It may have been started since the record was written.
+                    self.ran_unseen(name, exit, clock);
+                    self.ended(name, exit.clone(), clock);
+                }
+                ContainerPhase::Running(started) => self.started(name, started.clone(), clock),
                 ContainerPhase::Starting => {}
             }
         }
     }
 
-    /// Why the task stops; the first reason stays.
+    /// A restart that was begun and not recorded, and has ended by now, is one all the same.
+    fn ran_unseen(&mut self, name: &ContainerName, exit: &ContainerExit, clock: &Clock) {
+        let Some(container) = self.container_mut(name) else { return };
+        if container.life.again_at_boot_ms.is_some() && container.life.last_exit.as_ref() != Some(exit) {
+            container.life.begin(clock);
+        }
+    }
+
+    /// Why the task stops; the first reason stays. Nothing is started again from here on.
     pub(crate) fn stopping(&mut self, code: Option<StopCode>, reason: impl Into<String>) {
         if self.stopped_reason.is_none() {
             self.stop_code = code;
@@ -270,6 +305,13 @@ impl TaskRecord {
         }
         self.waiting_reason = None;
         self.stopping_at_unix_ms.get_or_insert_with(unix_ms);
+        for container in &mut self.containers {
+            if container.life.again_at_boot_ms.take().is_some()
+                && let Some(exit) = container.life.last_exit.take()
+            {
+                container.end(exit);
+            }
+        }
     }
 
     /// The essential container that ended, if one has.
@@ -277,3 +319,74 @@ impl TaskRecord {
         self.containers.iter().any(|c| c.essential && c.status == ContainerStatus::Stopped)
     }
 }
+
+impl ContainerRecord {
+    /// Not noted yet.
+    fn is_news(&self, exit: &ContainerExit) -> bool {
+        self.exit.is_none() && self.life.last_exit.as_ref() != Some(exit)
+    }
+
+    fn end(&mut self, exit: ContainerExit) {
+        self.reason = exit.oom_killed.then(|| OUT_OF_MEMORY.to_owned()).or(self.reason.take());
+        self.status = ContainerStatus::Stopped;
+        self.exit = Some(exit);
+    }
+
+    fn wait_for_restart(&mut self, exit: ContainerExit, ran_ms: u64, clock: &Clock) {
+        let (streak, pause_ms) = restart::pause(&clock.pace.backoff, self.life.streak, ran_ms);
+        let code = exit.status.exit_code();
+        self.reason = Some(match exit.oom_killed {
+            true => format!("{OUT_OF_MEMORY}; it is started again in {pause_ms} ms"),
+            false => format!("ended with exit code {code}; it is started again in {pause_ms} ms"),
+        });
+        (self.status, self.pid) = (ContainerStatus::Pending, None);
+        self.life.streak = streak;
+        self.life.again_at_boot_ms = Some(clock.boot_ms + pause_ms);
+        self.life.last_exit = Some(exit);
+        self.life.judge_anew(clock);
+    }
+}
+
+impl Life {
+    /// Its program runs: for the first time, or again.
+    fn begin(&mut self, clock: &Clock) {
+        if self.again_at_boot_ms.take().is_some() {
+            self.restarts = self.restarts.saturating_add(1);
+            self.streak = self.streak.saturating_add(1);
+        }
+        self.forced = false;
+        (self.started_boot_ms, self.started_unix_ms) = (Some(clock.boot_ms), Some(clock.unix_ms));
+        self.judge_anew(clock);
+    }
+
+    /// Health is not known until the next check.
+    fn judge_anew(&mut self, clock: &Clock) {
+        let unknown = || ContainerHealth { since_unix_ms: clock.unix_ms, ..ContainerHealth::default() };
+        self.health = self.check.is_some().then(unknown);
+    }
+}
+
+/// One moment on both clocks, and how long things take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    pub boot_ms: u64,
+    pub unix_ms: u64,
+    pub pace: Pace,
+}
+
+impl Clock {
+    pub(crate) fn now(pace: Pace) -> Self {
+        Self { boot_ms: BootInstant::now().ms(), unix_ms: unix_ms(), pace }
+    }
+
+    /// How long a container ran that was started then. The exit's own time is the wall clock's and
+    /// only says how long ago it was: an agent may have been away.
+    fn ran_ms(&self, started_boot_ms: Option<u64>, exit: &ContainerExit) -> u64 {
+        let Some(started) = started_boot_ms else { return 0 };
+        let ago = self.unix_ms.saturating_sub(exit.finished_at_unix_ms);
+        self.boot_ms.saturating_sub(ago).saturating_sub(started)
+    }
+}
+
+#[cfg(test)]
+mod tests;

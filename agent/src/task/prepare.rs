@@ -7,13 +7,13 @@
 
 use super::journal::Journal;
 use super::{
-    Begun, Held, TaskActor, TaskContext, TaskPhase, attach, bundle, environment, journal, pull, rootfs,
-    told_to_stop, volumes,
+    Begun, Bundles, Held, TaskActor, TaskContext, TaskPhase, attach, bundle, environment, health, journal,
+    pull, rootfs, told_to_stop, volumes,
 };
 use crate::facilities::Image;
 use crate::policy;
 use crate::store::StoreError;
-use crate::store::records::Step;
+use crate::store::records::{ContainerRecord, HealthSettings, Step};
 use crate::telemetry::families;
 use crate::telemetry::task_log::TaskLog;
 use crate::time::{sleep, unix_ms};
@@ -80,11 +80,7 @@ impl TaskActor {
         }
     }
 
-    async fn try_prepare(
-        &mut self,
-        held: &mut Held,
-        begun: Option<Begun>,
-    ) -> Result<Vec<(ContainerName, crate::facilities::Bundle)>, Failure> {
+    async fn try_prepare(&mut self, held: &mut Held, begun: Option<Begun>) -> Result<Bundles, Failure> {
         let definition = held.definition.clone();
         let context = self.context.clone();
         policy::check(&definition, &context.config)
@@ -98,7 +94,7 @@ impl TaskActor {
         let (images, attached) = self.two_strands(held, begun).await?;
         tracing::debug!(task = %self.task(), after = ?begun_at.elapsed(), "images and network are there");
         self.context.pulls.forget(self.task());
-        self.note_images(&images)?;
+        self.note_images(&definition, &images)?;
         let step = self.journal.log.step("volumes", None);
         let mounts =
             volumes::prepare(&context, self.task(), &definition, &images.images, &images.rootfs).await;
@@ -129,7 +125,7 @@ impl TaskActor {
         tracing::debug!(task = %self.task(), after = ?begun_at.elapsed(), "bundles are written");
         let written = recorded.map_err(|error| Failure::store(&error)).and(written);
         step.result(&written);
-        written
+        Ok(written?.into_iter().collect())
     }
 
     async fn two_strands(
@@ -178,7 +174,7 @@ impl TaskActor {
         }
     }
 
-    fn note_images(&mut self, images: &Images) -> Result<(), Failure> {
+    fn note_images(&mut self, definition: &TaskDefinition, images: &Images) -> Result<(), Failure> {
         self.journal.record.pull_started_at_unix_ms = Some(images.started_at_unix_ms);
         self.journal.record.pull_stopped_at_unix_ms = Some(images.stopped_at_unix_ms);
         for container in &mut self.journal.record.containers {
@@ -190,9 +186,32 @@ impl TaskActor {
                         format!("container {}: {}", container.name, crate::errors::chain(error.as_ref()));
                     Failure::words("CannotCreateContainerError", text)
                 })?;
+            container.life.check = check(definition, container, image, self.context.pace.second_ms)?;
         }
         Ok(())
     }
+}
+
+/// How the container is checked; an image that was to say so and does not is an error.
+fn check(
+    definition: &TaskDefinition,
+    record: &ContainerRecord,
+    image: &Image,
+    second_ms: u64,
+) -> Result<Option<HealthSettings>, Failure> {
+    let container = definition.container_definitions.iter().find(|c| c.name == record.name);
+    let Some(wanted) = container.and_then(|container| container.health_check.as_ref()) else {
+        return Ok(None);
+    };
+    let settings = health::settings(wanted, image.config.healthcheck.as_ref(), second_ms);
+    if settings.is_none() && wanted.from_image {
+        let text = format!(
+            "container {}: healthCheck.fromImage is set, but the image {} has no HEALTHCHECK",
+            record.name, record.image
+        );
+        return Err(Failure::words("CannotCreateContainerError", text));
+    }
+    Ok(settings)
 }
 
 async fn make_images(

@@ -1,18 +1,20 @@
-//! Row 12, first half: ends what runs. Signals go out in the reverse of the start order, STOPSIGNAL
-//! first; each container has its own stopTimeout, then SIGKILL. Why it ends is in the record.
+//! Row 12, first half: ends what runs, in the reverse of the order of its start: a container is told
+//! to stop when every container that comes after it has ended. STOPSIGNAL first; each has its own
+//! stopTimeout, then SIGKILL. Why it ends is in the record.
 //! In: a running task. Out: TearingDown with every exit that can be known in the record.
 //! Owns the deadlines. Never: waits for ever; what SIGKILL does not end, teardown kills by cgroup.
 
-use super::{Held, TaskActor, TaskPhase};
+use super::{Held, TaskActor, TaskPhase, order};
 use crate::errors::chain;
 use crate::facilities::{Shim, ShimEvent};
-use crate::store::records::Step;
+use crate::store::records::{ContainerRecord, Step};
 use crate::telemetry::task_log::TaskLog;
 use crate::time::{BootInstant, sleep_until};
 use lighter_model::ids::ContainerName;
 use lighter_model::status::TaskStatus;
 use lighter_model::task_event::TaskEventKind;
 use lighter_model::wait::WaitKind;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,32 +22,44 @@ use std::time::Duration;
 const AFTER_KILL: Duration = Duration::from_secs(10);
 
 /// What a live container has been told, and until when it may take.
-struct Ending {
-    container: ContainerName,
+pub(super) struct Ending {
+    pub container: ContainerName,
     killed: bool,
-    deadline: BootInstant,
+    pub deadline: BootInstant,
+}
+
+impl Ending {
+    /// It was told to end now.
+    pub(super) fn told(log: &TaskLog, record: &ContainerRecord) -> Self {
+        let (container, signal) = (record.name.clone(), record.stop_signal);
+        log.event(TaskEventKind::Signal, Some(&container), format!("signal {signal} sent"));
+        let timeout = Duration::from_secs(record.stop_timeout_s.into());
+        let what = format!("container {container} to end after signal {signal}");
+        let ends_by = "the container ends; else SIGKILL follows";
+        log.wait(WaitKind::StopSignal, Some(&container), what, Some(timeout), ends_by);
+        Self { container, killed: false, deadline: BootInstant::now().after(timeout) }
+    }
 }
 
 impl TaskActor {
     pub(super) async fn stop(&mut self, mut held: Held) -> TaskPhase {
         self.journal.status(TaskStatus::Stopping);
         self.journal.tell().await;
-        let live = self.journal.live();
+        let mut live: BTreeSet<ContainerName> = self.journal.live().into_iter().collect();
         if !live.is_empty() {
             self.journal.commit_or_warn(Step::Stopping).await;
         }
         self.thaw().await;
-        let mut endings = match &held.link {
-            Some(link) => self.signal_all(&link.shim, live).await,
-            None => Vec::new(),
-        };
-        if !endings.is_empty() {
-            self.journal.tell().await;
-        }
-        while !endings.is_empty() {
+        let places = order::places(&held.definition, self.context.pace.second_ms);
+        let mut endings: Vec<Ending> = Vec::new();
+        loop {
+            let Some(shim) = held.link.as_ref().map(|link| link.shim.clone()) else { break };
+            let may_stop = order::may_stop(&places, &live);
+            if self.signal_new(&shim, &may_stop, &mut endings).await {
+                self.journal.tell().await;
+            }
+            let Some(next) = endings.iter().map(|ending| ending.deadline).min() else { break };
             let Some(link) = &mut held.link else { break };
-            let next = endings.iter().map(|ending| ending.deadline).min().unwrap_or_else(BootInstant::now);
-            let shim = link.shim.clone();
             let event = tokio::select! {
                 // Both may be dropped: a channel keeps its event, a deadline stays where it is.
                 event = link.events.recv() => Some(event.unwrap_or(ShimEvent::Disconnected)),
@@ -55,41 +69,52 @@ impl TaskActor {
                 Some(ShimEvent::Exited { container, exit }) => self.container_exited(&container, exit).await,
                 Some(ShimEvent::Disconnected) => held.link = self.reconnect().await,
                 None => {
-                    kill_overdue(&self.journal.log, &shim, &mut endings).await;
+                    // What SIGKILL did not end keeps nobody else waiting.
+                    for given_up in kill_overdue(&self.journal.log, &shim, &mut endings).await {
+                        live.remove(&given_up);
+                    }
                     self.journal.tell().await;
                 }
             }
-            let live = self.journal.live();
+            let running = self.journal.live();
+            live.retain(|name| running.contains(name));
             endings.retain(|ending| live.contains(&ending.container));
         }
         self.journal.log.waits_over(&[WaitKind::StopSignal, WaitKind::Kill]);
         TaskPhase::TearingDown { left: held }
     }
 
-    async fn signal_all(&self, shim: &Arc<dyn Shim>, live: Vec<ContainerName>) -> Vec<Ending> {
-        let mut endings = Vec::new();
-        for container in live.into_iter().rev() {
-            let record = self.journal.record.containers.iter().find(|c| c.name == container);
-            let Some(record) = record else { continue };
-            if let Err(error) = shim.signal(&container, record.stop_signal).await {
-                tracing::warn!(task = %self.task(), %container, cause = %chain(error.as_ref()), "the stop signal was not sent");
+    /// Those that may stop and were not told yet, the last of the definition first.
+    async fn signal_new(
+        &self,
+        shim: &Arc<dyn Shim>,
+        may_stop: &BTreeSet<ContainerName>,
+        endings: &mut Vec<Ending>,
+    ) -> bool {
+        let before = endings.len();
+        for record in self.journal.record.containers.iter().rev() {
+            let told = endings.iter().any(|ending| ending.container == record.name);
+            if told || !may_stop.contains(&record.name) {
+                continue;
             }
-            let log = &self.journal.log;
-            log.event(TaskEventKind::Signal, Some(&container), format!("signal {} sent", record.stop_signal));
-            let timeout = Duration::from_secs(record.stop_timeout_s.into());
-            let what = format!("container {container} to end after signal {}", record.stop_signal);
-            let ends_by = "the container ends; else SIGKILL follows";
-            log.wait(WaitKind::StopSignal, Some(&container), what, Some(timeout), ends_by);
-            let deadline = BootInstant::now().after(timeout);
-            endings.push(Ending { container, killed: false, deadline });
+            if let Err(error) = shim.signal(&record.name, record.stop_signal).await {
+                tracing::warn!(task = %self.task(), container = %record.name, cause = %chain(error.as_ref()), "the stop signal was not sent");
+            }
+            endings.push(Ending::told(&self.journal.log, record));
         }
-        endings
+        endings.len() > before
     }
 }
 
-/// SIGKILL for those whose time is over; those who had it are given up.
-async fn kill_overdue(log: &TaskLog, shim: &Arc<dyn Shim>, endings: &mut Vec<Ending>) {
-    endings.retain(|ending| !(ending.killed && ending.deadline.until().is_zero()));
+/// SIGKILL for those whose time is over; those who had it are given up and named.
+pub(super) async fn kill_overdue(
+    log: &TaskLog,
+    shim: &Arc<dyn Shim>,
+    endings: &mut Vec<Ending>,
+) -> Vec<ContainerName> {
+    let over = |ending: &Ending| ending.killed && ending.deadline.until().is_zero();
+    let given_up: Vec<_> = endings.iter().filter(|e| over(e)).map(|e| e.container.clone()).collect();
+    endings.retain(|ending| !over(ending));
     for ending in endings.iter_mut().filter(|ending| ending.deadline.until().is_zero()) {
         if let Err(error) = shim.kill(&ending.container).await {
             tracing::warn!(container = %ending.container, cause = %chain(error.as_ref()), "SIGKILL was not sent");
@@ -103,4 +128,5 @@ async fn kill_overdue(log: &TaskLog, shim: &Arc<dyn Shim>, endings: &mut Vec<End
         ending.killed = true;
         ending.deadline = BootInstant::now().after(AFTER_KILL);
     }
+    given_up
 }

@@ -8,6 +8,8 @@ use crate::config::AgentConfig;
 use crate::facilities::fakes::{Machine, Program};
 use crate::session::{ControlEndpoint, NodeFacts};
 use crate::store::{OpenStoreError, Store};
+use crate::task::Pace;
+use crate::task::restart::Backoff;
 use lighter_model::ids::TaskId;
 use lighter_model::image_config::ImageConfig;
 use std::path::Path;
@@ -23,6 +25,10 @@ pub(super) const WEB: &str = r#"{"family":"web","containerDefinitions":[
     {"name":"side","image":"side","cpu":64,"memory":64,"essential":false,"stopTimeout":1,"volumesFrom":[{"sourceContainer":"web"}]}],
   "volumes":[{"name":"data","host":{}}]}"#;
 
+/// A second of health checks and restarts lasts this long here.
+pub(super) const FAST: Pace =
+    Pace { second_ms: 20, backoff: Backoff { first_ms: 5, cap_ms: 40, reset_ms: 60_000 } };
+
 /// One container, nothing else.
 pub(super) const SMALL: &str = r#"{"family":"small","containerDefinitions":[{"name":"small","image":"side","cpu":10,"memory":10,"stopTimeout":1}]}"#;
 
@@ -31,6 +37,7 @@ pub(super) struct Bench {
     pub control: Control,
     pub config: AgentConfig,
     pub boot_id: String,
+    pub pace: Pace,
     agent: Option<(Runtime, AgentHandle)>,
     _control_runtime: Runtime,
     _dir: TempDir,
@@ -76,6 +83,7 @@ impl Bench {
             control,
             config,
             boot_id: "boot-1".into(),
+            pace: FAST,
             agent: None,
             _control_runtime: control_runtime,
             _dir: dir,
@@ -120,6 +128,7 @@ impl Bench {
             },
             container_instance_id: "0123456789abcdef0123456789abcdef".into(),
             cluster: "default".into(),
+            pace: self.pace,
         };
         let (config, mut halted) = (self.config.clone(), self.machine.halted());
         let started = runtime.block_on(async move {

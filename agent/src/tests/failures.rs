@@ -50,13 +50,28 @@ fn a_registry_that_comes_back() {
 #[test]
 fn a_program_that_cannot_be_executed() {
     let mut bench = Bench::new();
-    bench.machine.with(|world| world.programs.insert("side".parse().unwrap(), Program::CannotStart));
+    bench.machine.with(|world| world.programs.insert("web".parse().unwrap(), Program::CannotStart));
     bench.start();
     let stopped = failed(&mut bench, "web:1");
     assert_failed_to_start(&stopped, "CannotStartContainerError", "/bin/nothing");
-    // The other one was running and is stopped in order.
-    assert_eq!(stopped.containers[0].exit_code, Some(7));
-    assert!(stopped.containers[1].reason.starts_with("CannotStartContainerError"));
+    assert!(stopped.containers[0].reason.starts_with("CannotStartContainerError"));
+    // The other one comes after it and was never begun.
+    assert_eq!(stopped.containers[1].exit_code, None);
+}
+
+#[test]
+fn another_program_that_cannot_be_executed_ends_nothing() {
+    let mut bench = Bench::new();
+    bench.machine.with(|world| world.programs.insert("side".parse().unwrap(), Program::CannotStart));
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "web:1");
+    let running = bench.control.wait_status(&id, TaskStatus::Running);
+    assert!(running.containers[1].reason.starts_with("CannotStartContainerError"), "{running:?}");
+    bench.control.stop(&id, "");
+    let stopped = bench.control.wait_status(&id, TaskStatus::Stopped);
+    assert_eq!((stopped.containers[0].exit_code, stopped.containers[1].exit_code), (Some(7), None));
+    bench.wait_forgotten(&[task(1)]);
 }
 
 #[test]

@@ -139,6 +139,14 @@ impl RuntimeFacility for Machine {
         })
     }
 
+    fn open_bundle<'a>(&'a self, task: &'a TaskId, container: &'a ContainerName) -> Answer<'a, Bundle> {
+        Box::pin(async move {
+            let opened = self.call("open_bundle", format!("{task}/{container}"), |_| Ok(()));
+            opened.await?;
+            Ok(Bundle { own: Arc::new(()) })
+        })
+    }
+
     fn stop_signal(&self, image: &ImageConfig) -> Result<i32, Cause> {
         Ok(if image.stop_signal.as_deref() == Some("SIGQUIT") { 3 } else { 15 })
     }

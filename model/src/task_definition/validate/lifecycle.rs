@@ -78,8 +78,11 @@ impl Found {
 
     /// Circles over everything that orders two starts.
     fn circles(&mut self, containers: &[ContainerDefinition]) {
-        let edges: BTreeMap<&ContainerName, Vec<&ContainerName>> =
-            containers.iter().map(|c| (&c.name, c.comes_after().map(|(name, _)| name).collect())).collect();
+        let find = |name: &str| containers.iter().map(|c| &c.name).find(|known| known.as_str() == name);
+        let edges: BTreeMap<&ContainerName, Vec<&ContainerName>> = containers
+            .iter()
+            .map(|c| (&c.name, c.comes_after().filter_map(|(name, _)| find(name)).collect()))
+            .collect();
         for (index, container) in containers.iter().enumerate() {
             for (at, dependency) in container.depends_on.iter().enumerate() {
                 let other = &dependency.container_name;
