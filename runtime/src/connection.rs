@@ -21,7 +21,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// A shim that is alive answers a greeting at once; one that does not is stuck on its log's disk.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// A task has at most ten containers, each with one request in flight, and the ports: doubled.
+/// A task has at most ten containers, each with one request and one probe in flight, and the ports;
+/// with room for who asks by hand.
 const REQUESTS_MAX: usize = 32;
 /// Ten containers end once each, and the connection once.
 const EVENTS_MAX: usize = 64;

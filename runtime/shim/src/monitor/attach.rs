@@ -12,8 +12,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-/// A screen full of text many times over; whoever is further behind does not read.
-const PIPE_BYTES: i32 = 256 * 1024;
+/// Four rounds of the event loop at full speed; whoever is further behind does not read. What a pipe
+/// may have without being asked for more (fs.pipe-max-size).
+const PIPE_BYTES: i32 = 1 << 20;
 
 pub(super) struct Attacher {
     connection: AgentConnection,
