@@ -382,6 +382,7 @@ pub(crate) trait RuntimeFacility: Send + Sync + 'static {
         task: &'a TaskId,
         container: Option<&'a ContainerName>,
     ) -> Answer<'a, Option<ContainerStats>>;
-    fn read_logs(&self, query: LogQuery) -> BoxStream<'static, Result<LogLine, Cause>>;
+    /// Answers when the log is open; lines that are there then come at once.
+    fn read_logs(&self, query: LogQuery) -> Answer<'static, BoxStream<'static, Result<LogLine, Cause>>>;
     fn self_test(&self) -> BoxFuture<'_, Vec<Probe>>;
 }

@@ -130,3 +130,30 @@ fn ends_and_failures_of_real_containers_are_told_as_they_are() {
         world.assert_nothing_left();
     });
 }
+
+#[test]
+fn a_sink_that_takes_nothing_never_blocks_the_application() {
+    in_own_namespaces("a_sink_that_takes_nothing_never_blocks_the_application", || {
+        let mut world = World::new();
+        world.config.logs.drivers.push("fluentd".into());
+        // Connections wait in the backlog and are never read.
+        let stuck = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let json = format!(
+            r#"{{"family":"f","containerDefinitions":[{{"name":"loud","image":"{}","memory":64,
+              "command":["sh","-c","yes 0123456789012345678901234567890123456789012345678 | head -c 50000000"],
+              "logConfiguration":{{"logDriver":"fluentd","options":{{"fluentd-address":"{}","max-buffer-size":"4m"}}}}}}]}}"#,
+            world.image(),
+            stuck.local_addr().unwrap()
+        );
+        world.control.define("loud:1", &json);
+        world.start();
+        world.control.assign(FIRST, "loud:1");
+        let stopped = world.control.wait_status(FIRST, TaskStatus::Stopped);
+        assert_eq!(stopped.containers[0].exit_code, Some(0), "{}", stopped.stopped_reason);
+        world.assert_nothing_left();
+        let directory = world.config.log_dir().join(FIRST);
+        let bytes: u64 =
+            std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        assert!((3 << 20..=4 << 20).contains(&bytes), "the ring is as large as asked for: {bytes}");
+    });
+}

@@ -15,9 +15,7 @@ use crate::identity::files::make_private_dir;
 use crate::identity::layer::AccessLayer;
 use crate::listen::{Acceptors, Connection, ListenError, tls_config};
 use crate::metrics;
-use crate::session::{
-    logs::LogStreams, monitor, questions::Questions, registry::Sessions, streams::Streams,
-};
+use crate::session::{logs::LogStreams, monitor, questions::Questions, registry::Sessions, streams::Streams};
 use crate::store::redb::RedbStore;
 use crate::store::{Store, StoreError};
 use crate::view::View;

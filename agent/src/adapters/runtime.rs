@@ -170,8 +170,8 @@ impl RuntimeFacility for RuntimeAdapter {
         Box::pin(super::blocking(move || Ok(runtime.stats(&task, container.as_ref()))))
     }
 
-    fn read_logs(&self, query: LogQuery) -> BoxStream<'static, Result<LogLine, Cause>> {
-        logs::read(self.runtime.config().task_log_dir(&query.task), query)
+    fn read_logs(&self, query: LogQuery) -> Answer<'static, BoxStream<'static, Result<LogLine, Cause>>> {
+        Box::pin(logs::read(self.runtime.config().task_log_dir(&query.task), query))
     }
 
     fn self_test(&self) -> BoxFuture<'_, Vec<Probe>> {

@@ -3,8 +3,10 @@
 //! every send.
 
 use crate::time::sleep;
-use futures_util::FutureExt;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -12,8 +14,8 @@ use tokio::net::{TcpStream, UnixStream};
 /// A host that drops packets is given up sooner than the kernel's two minutes.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+trait Duplex: AsyncRead + AsyncWrite + AsFd + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + AsFd + Send + Unpin> Duplex for T {}
 
 pub(super) struct Peer(Box<dyn Duplex>);
 
@@ -45,14 +47,14 @@ impl Peer {
         self.0.read_exact(bytes).await.map(drop)
     }
 
-    /// Sinks do not speak unasked: what can be read is the end, or of no interest.
-    fn check_open(&mut self) -> io::Result<()> {
-        match self.0.read(&mut [0; 64]).now_or_never() {
-            Some(Ok(0)) => {
+    /// Asks the kernel, not the runtime, which hears of it a moment later. Sinks do not speak unasked.
+    fn check_open(&self) -> io::Result<()> {
+        match recv(self.0.as_fd(), &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((0, _)) => {
                 Err(io::Error::new(io::ErrorKind::ConnectionReset, "the sink closed the connection"))
             }
-            Some(Err(error)) => Err(error),
-            Some(Ok(_)) | None => Ok(()),
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 }

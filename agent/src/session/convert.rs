@@ -55,7 +55,7 @@ pub(super) struct ControlHello {
 pub(super) struct LogRequest {
     pub stream_id: String,
     pub task: TaskId,
-    pub container: ContainerName,
+    pub containers: Vec<ContainerName>,
     pub follow: bool,
     pub tail_lines: Option<u32>,
     pub since_unix_ms: u64,
@@ -250,10 +250,13 @@ fn container_resources(message: v1::ContainerResources) -> Result<ContainerResou
 }
 
 fn log_request(open: v1::OpenLogStream) -> Result<LogRequest, ConvertError> {
+    let names = if open.containers.is_empty() { vec![open.container] } else { open.containers };
+    let containers: Result<Vec<ContainerName>, _> =
+        names.iter().map(|name| parse("container", name)).collect();
     Ok(LogRequest {
         stream_id: open.stream_id,
         task: parse("task_id", &open.task_id)?,
-        container: parse("container", &open.container)?,
+        containers: containers?,
         follow: open.follow,
         tail_lines: open.tail_lines,
         since_unix_ms: u64::try_from(open.since_unix_ms).unwrap_or(0),

@@ -1,6 +1,9 @@
 //! Sends a container's log when the control plane asks for it, on a connection of its own, so that a
-//! flood of output never delays the session. In: what is wanted. Out: lines, in batches.
+//! flood of output never delays the session. In: what is wanted. Out: lines, in batches; those of
+//! several containers in the order of their times.
 //! Owns: that connection. Never: keeps more than one batch in memory.
+
+mod merge;
 
 use super::connect::ControlEndpoint;
 use super::convert::{self, LogRequest};
@@ -8,8 +11,11 @@ use super::link::words;
 use crate::errors::chain;
 use crate::facilities::{LogLine, LogQuery, RuntimeFacility};
 use crate::reconcile::CoreInput;
+use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
+use lighter_model::ids::ContainerName;
 use lighter_proto::v1;
+use merge::Opened;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -55,7 +61,8 @@ async fn pump(source: &LogSource, request: LogRequest, send: mpsc::Sender<v1::Se
     if send.send(convert::log_batch(&id, Vec::new())).await.is_err() {
         return;
     }
-    let mut lines = source.runtime.read_logs(query(source, request).await);
+    let opened = request.containers.iter().map(|container| open(source, &request, container));
+    let mut lines = merge::merged(join_all(opened).await);
     loop {
         let next = tokio::select! {
             // Asked for again on the next turn.
@@ -86,25 +93,23 @@ async fn pump(source: &LogSource, request: LogRequest, send: mpsc::Sender<v1::Se
     }
 }
 
-async fn query(source: &LogSource, request: LogRequest) -> LogQuery {
+async fn open(source: &LogSource, request: &LogRequest, container: &ContainerName) -> Opened {
     let mut follow_until = None;
     if request.follow {
         let (answer, got) = oneshot::channel();
-        let question = CoreInput::ContainerEnded {
-            task: request.task.clone(),
-            container: request.container.clone(),
-            answer,
-        };
+        let question =
+            CoreInput::ContainerEnded { task: request.task.clone(), container: container.clone(), answer };
         let _ = source.reconciler.send(question).await;
         follow_until = got.await.ok();
     }
-    LogQuery {
-        task: request.task,
-        container: request.container,
+    let query = LogQuery {
+        task: request.task.clone(),
+        container: container.clone(),
         follow_until,
         tail_lines: request.tail_lines,
         since_unix_ms: request.since_unix_ms,
-    }
+    };
+    source.runtime.read_logs(query).await
 }
 
 fn message(id: &str, batch: Vec<LogLine>, failure: Option<String>) -> v1::SendLogsRequest {

@@ -87,7 +87,7 @@ pub(super) fn start_time(pid: i32) -> String {
 pub(super) struct World {
     pub control: Control,
     registry: Registry,
-    config: AgentConfig,
+    pub(super) config: AgentConfig,
     agent: Option<(Runtime, AgentHandle)>,
     _control_runtime: Runtime,
     dir: TempDir,

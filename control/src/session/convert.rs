@@ -462,14 +462,16 @@ pub fn instance_state(instance: &InstanceRecord) -> Outgoing {
     }))
 }
 
-pub fn open_log_stream(request: LogRequest) -> Outgoing {
+pub fn open_log_stream(mut request: LogRequest) -> Outgoing {
+    let container = if request.containers.len() == 1 { request.containers.pop() } else { None };
     outgoing(Body::OpenLogStream(v1::OpenLogStream {
         stream_id: request.stream_id,
         task_id: request.task.to_string(),
-        container: request.container,
+        container: container.unwrap_or_default(),
         follow: request.follow,
         tail_lines: request.tail_lines,
         since_unix_ms: request.since_unix_ms,
+        containers: request.containers,
     }))
 }
 

@@ -20,7 +20,8 @@ pub type LogBatch = Lines;
 pub struct LogRequest {
     pub stream_id: String,
     pub task: TaskId,
-    pub container: String,
+    /// At least one; the node merges their lines by time.
+    pub containers: Vec<String>,
     pub follow: bool,
     pub tail_lines: Option<u32>,
     pub since_unix_ms: i64,

@@ -170,9 +170,10 @@ impl Sessions {
     /// Passes a question for a journal to the node's session; `false` when it has none, or cannot answer.
     pub fn ask(&self, instance: &ContainerInstanceId, question: Question) -> bool {
         let inner = self.inner();
-        let live = inner.live.get(instance).filter(|live| {
-            live.about.features.iter().any(|feature| feature == JOURNALS_FEATURE)
-        });
+        let live = inner
+            .live
+            .get(instance)
+            .filter(|live| live.about.features.iter().any(|feature| feature == JOURNALS_FEATURE));
         live.is_some_and(|live| live.requests.try_send(NodeRequest::Journal(question)).is_ok())
     }
 }

@@ -94,7 +94,7 @@ async fn an_error_of_the_node_and_the_end_of_the_log_reach_the_reader() {
 }
 
 #[tokio::test]
-async fn without_a_container_s_name_each_container_is_asked_for() {
+async fn without_a_container_s_name_all_containers_are_asked_for_at_once() {
     let running = start().await;
     let mut admin = running.admin().await;
     let json = r#"{"family":"two","containerDefinitions":[
@@ -105,22 +105,16 @@ async fn without_a_container_s_name_each_container_is_asked_for() {
     let ran = admin.run_task(run_request("two", 1)).await.unwrap().into_inner();
     let request = v1::StreamTaskLogsRequest { task: ran.tasks[0].task_id.clone(), ..Default::default() };
     let node_side = async {
-        let mut containers = Vec::new();
-        for _ in 0..2 {
-            let open = asked(&mut session).await;
-            let mut answer = batch(&open.stream_id, &open.container);
-            if open.container == "b" {
-                (answer.lines, answer.error) = (Vec::new(), "never started".to_owned());
-            }
-            containers.push(open.container);
-            node.client(&running).await.send_logs(tokio_stream::once(answer)).await.unwrap();
-        }
-        containers
+        let open = asked(&mut session).await;
+        let last = v1::SendLogsRequest { error: "b never started".to_owned(), ..Default::default() };
+        let messages = tokio_stream::iter([batch(&open.stream_id, "merged"), last]);
+        node.client(&running).await.send_logs(messages).await.unwrap();
+        (open.container, open.containers)
     };
-    let (lines, containers) = tokio::join!(admin.stream_task_logs(request), node_side);
+    let (lines, asked_for) = tokio::join!(admin.stream_task_logs(request), node_side);
     let mut lines = lines.unwrap().into_inner();
-    assert_eq!(containers, ["a", "b"]);
-    assert_eq!(lines.message().await.unwrap().unwrap().lines[0].line, b"a");
+    assert_eq!(asked_for, (String::new(), vec!["a".to_owned(), "b".to_owned()]));
+    assert_eq!(lines.message().await.unwrap().unwrap().lines[0].line, b"merged");
     assert_eq!(reason(&lines.message().await.unwrap_err()), "LOGS_UNREADABLE", "after all the others");
 }
 

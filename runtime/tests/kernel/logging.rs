@@ -51,6 +51,43 @@ async fn logs_rotate_and_are_read_across_files() {
 }
 
 #[tokio::test]
+async fn a_follower_sees_each_line_once_across_many_rotations_and_a_restart_of_the_container() {
+    let node = Node::with_config(|config| config.log = LogConfig { file_bytes_max: 20_000, files_max: 50 });
+    let shim = node.shim().await;
+    let mut events = shim.events();
+    let directory = node.runtime.config().task_log_dir(&node.task);
+    let (ended, follow_until) = tokio::sync::watch::channel(false);
+    let options = LogOptions { follow_until: Some(follow_until), ..LogOptions::default() };
+    let mut reader = logs::read(&directory, &"c".parse().unwrap(), options).unwrap();
+    let following = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while let Some(line) = reader.next().await.unwrap() {
+            seen.push(String::from_utf8(line.text).unwrap());
+        }
+        seen
+    });
+    let mut expected = Vec::new();
+    for start in 0..2 {
+        let script = format!("i=0; while [ $i -lt 3000 ]; do echo line {start} $i; i=$((i+1)); done");
+        node.start(&shim, shell("c", &script)).await.unwrap();
+        assert_eq!(exit_of(&mut events, "c").await.status, ExitStatus::Exited(0));
+        shim.remove_container(&"c".parse().unwrap()).await.unwrap();
+        expected.extend((0..3000).map(|number| format!("line {start} {number}")));
+    }
+    ended.send(true).unwrap();
+    let seen = following.await.unwrap();
+    assert_eq!(seen.len(), 6000, "none is lost or doubled");
+    assert_eq!(seen, expected);
+    assert!(directory.join("c.log.10").exists(), "it has rotated");
+    let tail = LogOptions { tail: Some(2), ..LogOptions::default() };
+    let mut reader = logs::read(&directory, &"c".parse().unwrap(), tail).unwrap();
+    assert_eq!(reader.next().await.unwrap().unwrap().text, b"line 1 2998");
+    assert_eq!(reader.next().await.unwrap().unwrap().text, b"line 1 2999");
+    assert!(reader.next().await.unwrap().is_none());
+    node.leave_nothing(&shim).await;
+}
+
+#[tokio::test]
 async fn a_full_disk_never_blocks_the_container_and_leaves_a_gap_marker() {
     let node = Node::new();
     // A tmpfs of 64 KiB in place of the task's log directory.

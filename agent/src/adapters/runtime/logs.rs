@@ -4,22 +4,23 @@
 
 use crate::errors::Cause;
 use crate::facilities::{LogLine, LogOrigin, LogQuery};
+use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{StreamExt, TryFutureExt};
 use lighter_runtime::logs::{self, LogOptions, LogReader, LogStream};
 use std::path::PathBuf;
 
-pub(super) fn read(directory: PathBuf, query: LogQuery) -> BoxStream<'static, Result<LogLine, Cause>> {
+pub(super) async fn read(
+    directory: PathBuf,
+    query: LogQuery,
+) -> Result<BoxStream<'static, Result<LogLine, Cause>>, Cause> {
     let container = query.container.to_string();
     // Counting a tail reads all there is.
-    let opened = super::super::blocking(move || open(&directory, query));
-    let lines = opened.map_ok(|reader| {
-        stream::try_unfold((reader, container), |(mut reader, container)| async move {
-            let line = reader.next().await?;
-            Ok(line.map(|line| (convert(line, &container), (reader, container))))
-        })
+    let reader = super::super::blocking(move || open(&directory, query)).await?;
+    let lines = stream::try_unfold((reader, container), |(mut reader, container)| async move {
+        let line = reader.next().await?;
+        Ok(line.map(|line| (convert(line, &container), (reader, container))))
     });
-    lines.try_flatten_stream().boxed()
+    Ok(lines.boxed())
 }
 
 fn open(directory: &std::path::Path, query: LogQuery) -> Result<LogReader, Cause> {

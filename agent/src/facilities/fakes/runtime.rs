@@ -167,7 +167,7 @@ impl RuntimeFacility for Machine {
         })
     }
 
-    fn read_logs(&self, query: LogQuery) -> BoxStream<'static, Result<LogLine, Cause>> {
+    fn read_logs(&self, query: LogQuery) -> Answer<'static, BoxStream<'static, Result<LogLine, Cause>>> {
         let container = query.container.to_string();
         let lines = (0..3).map(move |number| {
             let line = format!("line {number}").into_bytes();
@@ -179,7 +179,7 @@ impl RuntimeFacility for Machine {
                 partial: false,
             })
         });
-        stream::iter(lines).boxed()
+        Box::pin(async move { Ok(stream::iter(lines).boxed()) })
     }
 
     fn self_test(&self) -> BoxFuture<'_, Vec<Probe>> {

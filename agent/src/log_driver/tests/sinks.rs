@@ -4,6 +4,7 @@
 
 use super::unpack::unpack;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -72,7 +73,15 @@ async fn serve<F: Future<Output = ()> + Send + 'static>(
     address: &str,
     talk: impl Fn(TcpStream) -> F + Send + 'static,
 ) -> Sink {
-    let listener = TcpListener::bind(address).await.unwrap();
+    let deadline = Instant::now() + super::DEADLINE;
+    let listener = loop {
+        // The last one may still be closing.
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::task::yield_now().await;
+    };
     let address = listener.local_addr().unwrap().to_string();
     let serving = tokio::spawn(async move {
         let mut talks = JoinSet::new();
