@@ -501,3 +501,39 @@ fn execute(plan: &Plan<'_>) -> c_int {
     }
     why
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{FAILURE_BYTES, failure_of, step_tag};
+    use lighter_shim_wire::Wire;
+    use lighter_shim_wire::exec::{ExecFailure, ExecStep};
+
+    /// The child writes a failure without allocation; what reads it is the protocol's own reader.
+    #[test]
+    fn the_bytes_of_a_failure_are_the_protocols() {
+        use ExecStep::{
+            ChangeDirectory, Confine, Execute, Fork, JoinCgroup, JoinNamespaces, OpenTerminal,
+            SetCapabilities, SetLimits, SetUser,
+        };
+        let steps = [
+            Fork,
+            JoinCgroup,
+            SetLimits,
+            JoinNamespaces,
+            OpenTerminal,
+            ChangeDirectory,
+            SetUser,
+            SetCapabilities,
+            Confine,
+            Execute,
+        ];
+        for step in steps {
+            let failure = ExecFailure { step, errno: libc::ENOENT };
+            let mut bytes = vec![step_tag(step)];
+            bytes.extend_from_slice(&libc::ENOENT.to_le_bytes());
+            assert_eq!((failure.to_bytes(), bytes.len()), (bytes.clone(), FAILURE_BYTES));
+            assert_eq!(failure_of(&bytes), Some(failure));
+        }
+        assert_eq!(failure_of(&[]), None);
+    }
+}
