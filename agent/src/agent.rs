@@ -8,6 +8,7 @@ use crate::adapters;
 use crate::config::{AgentConfig, ConfigError};
 use crate::errors::Cause;
 use crate::facilities::Facilities;
+use crate::image_cleanup;
 use crate::join::{Credentials, Identity, identity};
 use crate::leases::Leases;
 use crate::local_api::{self, LocalApi, pulls::PullBoard};
@@ -277,6 +278,7 @@ fn spawn(
     parts.spawn(log_retention::run(dirs, keep, context.reconciler.clone(), leaving.clone()));
     let sources = notice::sources(&context.config.notices, &context.config.run_dir);
     parts.spawn(notice::run(sources, context.config.notices.clone(), notices.0, leaving.clone()));
+    parts.spawn(image_cleanup::run(context.clone()));
     AgentHandle { leaving, parts, logs: context.logs.clone() }
 }
 

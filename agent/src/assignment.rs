@@ -7,7 +7,7 @@
 
 use crate::store::records::{AssignmentRecord, FORMAT_VERSION, SessionRecord};
 use lighter_model::adjust::ContainerResources;
-use lighter_model::ids::{Generation, TaskDefinitionId, TaskId};
+use lighter_model::ids::{ContainerName, Generation, TaskDefinitionId, TaskId};
 use lighter_model::status::{DesiredStatus, StopCode};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +29,8 @@ pub(crate) struct Assignment {
     pub paused: bool,
     /// Limits in place of the definition's.
     pub resources: Vec<ContainerResources>,
+    /// What the tags of these containers mean for this task.
+    pub image_digests: BTreeMap<ContainerName, String>,
 }
 
 /// Everything recorded of assignments.
@@ -117,6 +119,7 @@ fn record(assignment: Assignment, incarnation: &str) -> AssignmentRecord {
         stop_reason: assignment.stop_reason,
         forget: assignment.forget,
         group: assignment.group,
+        image_digests: assignment.image_digests,
         listed_by: incarnation.to_owned(),
         disowned: false,
         paused: assignment.paused,
@@ -141,6 +144,7 @@ mod tests {
             group: String::new(),
             paused: false,
             resources: Vec::new(),
+            image_digests: BTreeMap::new(),
         }
     }
 

@@ -7,6 +7,7 @@ pub mod overrides;
 
 pub use overrides::ConfigOverrides;
 
+use lighter_model::task_definition::PullBehavior;
 use lighter_model::task_definition::log::LOG_DRIVERS;
 use lighter_model::task_definition::options::CAPABILITIES;
 use serde::Deserialize;
@@ -92,6 +93,7 @@ pub struct AgentConfig {
     /// OTLP collector (gRPC), like `http://127.0.0.1:4317`; empty: no traces.
     pub otlp_endpoint: String,
     pub notices: NoticeConfig,
+    pub images: ImagesConfig,
 }
 
 /// What the machine is told of its own end, and what follows.
@@ -149,6 +151,71 @@ impl Default for LogConfig {
     }
 }
 
+/// When images are pulled, and when those that nobody uses are removed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImagesConfig {
+    /// `default`, `always`, `once` or `prefer-cached`, for tasks that do not say themselves
+    /// (ECS_IMAGE_PULL_BEHAVIOR).
+    pub pull_behavior: PullBehavior,
+    /// Clean up by itself. Unset: yes, unless `pull_behavior` is `prefer-cached`, as in ECS.
+    pub cleanup: Option<bool>,
+    /// Clean up when so much of the file system of the images is used …
+    pub high_percent: u8,
+    /// … until no more than so much is.
+    pub low_percent: u8,
+    /// Kept free on that file system, for the tasks that run; no pull goes into it.
+    pub min_free_mib: u64,
+    /// Younger images are left alone (ECS_IMAGE_MINIMUM_CLEANUP_AGE).
+    pub minimum_cleanup_age_s: u64,
+    /// Images unused for so long are removed however empty the disk is; 0: never.
+    pub maximum_unused_hours: u64,
+    /// Between two looks at the disk (ECS_IMAGE_CLEANUP_INTERVAL).
+    pub cleanup_interval_s: u64,
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        Self {
+            pull_behavior: PullBehavior::Default,
+            cleanup: None,
+            // The kubelet's marks, age and, but for a look being cheap here, its period.
+            high_percent: 85,
+            low_percent: 80,
+            min_free_mib: 512,
+            minimum_cleanup_age_s: 120,
+            maximum_unused_hours: 0,
+            cleanup_interval_s: 60,
+        }
+    }
+}
+
+impl ImagesConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong =
+            |key, problem, value: u64| Err(ConfigError::Invalid { key, problem, value: value.to_string() });
+        if !(1..=100).contains(&self.high_percent) {
+            return wrong("images.high_percent", "must be 1 to 100", self.high_percent.into());
+        }
+        if self.low_percent > self.high_percent {
+            return wrong(
+                "images.low_percent",
+                "must not be above images.high_percent",
+                self.low_percent.into(),
+            );
+        }
+        if self.cleanup_interval_s == 0 {
+            return wrong("images.cleanup_interval_s", "must be at least 1", 0);
+        }
+        Ok(())
+    }
+
+    /// Whether images are cleaned up without being asked.
+    pub fn cleans_up(&self) -> bool {
+        self.cleanup.unwrap_or(self.pull_behavior != PullBehavior::PreferCached)
+    }
+}
+
 /// Which host paths tasks may mount.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
@@ -199,6 +266,7 @@ impl Default for AgentConfig {
             metrics_containers: false,
             otlp_endpoint: String::new(),
             notices: NoticeConfig::default(),
+            images: ImagesConfig::default(),
         }
     }
 }
@@ -312,6 +380,7 @@ impl AgentConfig {
                 return Err(ConfigError::Invalid { key, problem, value: value.clone() });
             }
         }
+        self.images.check()?;
         check_endpoint(&self.control_endpoint)
     }
 }

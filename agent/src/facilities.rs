@@ -18,13 +18,13 @@ use lighter_model::ids::{AttachmentKey, ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
 use lighter_model::report::KernelLimits;
 use lighter_model::resources::HostPort;
-use lighter_model::task_definition::TaskDefinition;
+use lighter_model::task_definition::{PullBehavior, TaskDefinition};
 use lighter_net::{AttachmentRecord, Traffic};
 use lighter_runtime::{
     ContainerStats, ExecError, ExecOrder, ExecSession, Privileges, ProbeOutcome, WindowSize,
 };
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,8 +45,9 @@ pub(crate) type Answer<'a, T, E = Cause> = BoxFuture<'a, Result<T, E>>;
 /// An image that is whole on this machine.
 #[derive(Clone)]
 pub(crate) struct Image {
-    /// `sha256:…` of the manifest.
-    pub manifest_digest: String,
+    /// `sha256:…` that the registry answered to the tag, an index or a manifest: the same on every
+    /// platform. `None` when the image came from an archive: no other node could pull it by that.
+    pub image_digest: Option<String>,
     pub config: ImageConfig,
     /// What the facility itself needs of it.
     pub own: Arc<dyn Any + Send + Sync>,
@@ -59,8 +60,19 @@ pub(crate) struct PullFailure {
     pub reference: String,
     /// Trying again may help.
     pub retriable: bool,
+    /// The registry knows no such tag or digest.
+    pub missing: bool,
+    /// It does not fit on the disk: it needs so many bytes.
+    pub needs_room: Option<u64>,
     #[source]
     pub source: Cause,
+}
+
+/// What is to be pulled, and when the registry is to be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PullOrder {
+    pub reference: String,
+    pub behavior: PullBehavior,
 }
 
 /// How far a pull is.
@@ -92,18 +104,44 @@ pub(crate) struct PrunedImages {
     pub images: u64,
     pub layers: u64,
     pub bytes: u64,
+    /// What the disk's marks still ask for when there is nothing more to remove.
+    pub short_bytes: u64,
+}
+
+/// Images that tasks of this node run, or will: never removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ImagesInUse {
+    /// As definitions have them.
+    pub references: BTreeSet<String>,
+    pub digests: BTreeSet<String>,
+}
+
+/// An image for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ImageRow {
+    pub reference: String,
+    pub image_digest: String,
+    pub config_digest: String,
+    pub platform: String,
+    pub size_bytes: u64,
+    pub in_use: bool,
+    pub from_registry: bool,
+    pub last_used_unix_ms: u64,
+}
+
+/// An image with the documents it was made of, as JSON.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ImageDocuments {
+    pub row: ImageRow,
+    pub manifest: String,
+    pub config: String,
 }
 
 /// Images and root file systems.
 pub(crate) trait ImageFacility: Send + Sync + 'static {
-    /// May be dropped at any await; what was fetched is kept. `cached`: do not ask the registry when
-    /// the image is here.
-    fn pull<'a>(
-        &'a self,
-        reference: &'a str,
-        cached: bool,
-        watch: PullWatcher,
-    ) -> Answer<'a, Image, PullFailure>;
+    /// May be dropped at any await; what was fetched is kept. The image is not cleaned up while the
+    /// answer lives.
+    fn pull<'a>(&'a self, order: &'a PullOrder, watch: PullWatcher) -> Answer<'a, Image, PullFailure>;
     /// Mounts a writable root file system at `dir`.
     fn prepare_rootfs<'a>(
         &'a self,
@@ -116,9 +154,21 @@ pub(crate) trait ImageFacility: Send + Sync + 'static {
     /// Copies what the image has at `container_path`, with owner and mode, into the fresh `dest`.
     fn seed_volume<'a>(&'a self, rootfs: &'a Path, container_path: &'a str, dest: &'a Path)
     -> Answer<'a, ()>;
-    fn usage(&self) -> Answer<'_, Vec<UsageRow>>;
-    /// Removes images but those of `references` and of mounted root file systems.
-    fn prune<'a>(&'a self, references: &'a [String]) -> Answer<'a, PrunedImages>;
+    fn usage<'a>(&'a self, in_use: &'a ImagesInUse) -> Answer<'a, Vec<UsageRow>>;
+    /// Removes all images but those in use and those of mounted root file systems.
+    fn prune<'a>(&'a self, in_use: &'a ImagesInUse) -> Answer<'a, PrunedImages>;
+    /// Removes images as the disk's marks ask for, and for `wanted_bytes` of room besides; the least
+    /// recently used first, and none of those that `prune` spares.
+    fn clean_up<'a>(&'a self, in_use: &'a ImagesInUse, wanted_bytes: u64) -> Answer<'a, PrunedImages>;
+    fn list<'a>(&'a self, in_use: &'a ImagesInUse) -> Answer<'a, Vec<ImageRow>>;
+    /// `None`: it is not here.
+    fn inspect<'a>(&'a self, image: &'a str, in_use: &'a ImagesInUse) -> Answer<'a, Option<ImageDocuments>>;
+    /// Removes one image; an error when it is not here or in use.
+    fn remove<'a>(&'a self, image: &'a str, in_use: &'a ImagesInUse) -> Answer<'a, PrunedImages>;
+    /// Loads an archive that comes in parts; gives the names of its images.
+    fn load<'a>(&'a self, parts: mpsc::Receiver<Vec<u8>>, name: Option<String>) -> Answer<'a, Vec<String>>;
+    /// Gives an archive in parts; ends early when nobody takes them.
+    fn save<'a>(&'a self, image: &'a str, parts: mpsc::Sender<Vec<u8>>) -> Answer<'a, ()>;
 }
 
 /// What a made attachment looks like from inside.

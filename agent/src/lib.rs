@@ -11,6 +11,8 @@ mod assignment;
 pub mod config;
 mod errors;
 mod facilities;
+mod image_cleanup;
+mod image_pull;
 mod join;
 mod leases;
 mod local_api;

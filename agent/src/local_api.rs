@@ -4,6 +4,7 @@
 //! Never: changes what a task is to do; that is the control plane's. Only the end of the whole node
 //! is an operator's word here (`leave`).
 
+pub(crate) mod images;
 mod leave;
 pub(crate) mod pulls;
 mod usage;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::{UnixListenerStream, WatchStream};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// What answers need besides the reconciler; cheap to clone.
 #[derive(Clone)]
@@ -76,7 +77,7 @@ impl LocalApi {
         got.await.map_err(|_| leaving())
     }
 
-    async fn tasks(&self) -> Result<Vec<LocalTask>, Status> {
+    pub(crate) async fn tasks(&self) -> Result<Vec<LocalTask>, Status> {
         let (answer, got) = oneshot::channel();
         let leaving = || Status::unavailable("the agent leaves");
         self.context.reconciler.send(CoreInput::LocalTasks { answer }).await.map_err(|_| leaving())?;
@@ -206,18 +207,54 @@ impl Agent for LocalApi {
         };
         // Ends when the task forgets its pulls: the watch's sender is dropped then.
         let steps = WatchStream::new(changes).flat_map(|images| {
-            stream::iter(images.into_iter().map(|(image, step)| {
-                Ok(v1::PullProgress {
-                    container: String::new(),
-                    image,
-                    bytes_done: step.bytes_done,
-                    bytes_total: step.bytes_total,
-                    layers_done: step.layers_done,
-                    layers_total: step.layers_total,
-                    finished: step.finished,
-                })
-            }))
+            stream::iter(images.into_iter().map(|(image, step)| Ok(images::progress(&image, &step))))
         });
         Ok(Response::new(steps.boxed()))
+    }
+
+    type PullImageStream = images::Streamed<v1::PullImageResponse>;
+
+    async fn pull_image(
+        &self,
+        request: Request<v1::PullImageRequest>,
+    ) -> Result<Response<Self::PullImageStream>, Status> {
+        Ok(Response::new(images::pull(self.context.clone(), request.into_inner())?))
+    }
+
+    async fn list_images(
+        &self,
+        _: Request<v1::ListImagesRequest>,
+    ) -> Result<Response<v1::ListImagesResponse>, Status> {
+        Ok(Response::new(images::list(self).await?))
+    }
+
+    async fn inspect_image(
+        &self,
+        request: Request<v1::InspectImageRequest>,
+    ) -> Result<Response<v1::InspectImageResponse>, Status> {
+        Ok(Response::new(images::inspect(self, &request.into_inner().image).await?))
+    }
+
+    async fn remove_image(
+        &self,
+        request: Request<v1::RemoveImageRequest>,
+    ) -> Result<Response<v1::PruneResponse>, Status> {
+        Ok(Response::new(images::remove(self, &request.into_inner().image).await?))
+    }
+
+    async fn load_image(
+        &self,
+        request: Request<Streaming<v1::LoadImageRequest>>,
+    ) -> Result<Response<v1::LoadImageResponse>, Status> {
+        Ok(Response::new(images::load(self, request.into_inner()).await?))
+    }
+
+    type SaveImageStream = images::Streamed<v1::SaveImageResponse>;
+
+    async fn save_image(
+        &self,
+        request: Request<v1::SaveImageRequest>,
+    ) -> Result<Response<Self::SaveImageStream>, Status> {
+        Ok(Response::new(images::save(self.context.clone(), request.into_inner().image)))
     }
 }

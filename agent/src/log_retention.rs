@@ -77,6 +77,40 @@ fn remove_old(log_dir: &Path, config: &LogConfig, held: &BTreeSet<TaskId>) {
     }
 }
 
+/// Removes logs of tasks that are gone, oldest first, until so many bytes are free: the disk is fuller
+/// than images alone can mend.
+pub(crate) async fn make_room(log_dir: PathBuf, held: BTreeSet<TaskId>, to_free: u64) {
+    let work = move || {
+        let sized = logs_on_disk(&log_dir).into_iter();
+        let sized = sized.map(|(task, changed)| {
+            let files = std::fs::read_dir(log_dir.join(task.as_str())).into_iter().flatten().flatten();
+            let bytes = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+            (task, changed, bytes)
+        });
+        for task in oldest(sized.collect(), &held, to_free) {
+            match std::fs::remove_dir_all(log_dir.join(task.as_str())) {
+                Ok(()) => tracing::info!(%task, "its logs are removed: the disk is full"),
+                Err(error) => tracing::warn!(%task, cause = %error, "its old logs are not removed"),
+            }
+        }
+    };
+    // A panic there has been printed; the next look tries again.
+    let _ = tokio::task::spawn_blocking(work).await;
+}
+
+/// The oldest logs that together have so many bytes. Pure.
+fn oldest(mut found: Vec<(TaskId, u64, u64)>, held: &BTreeSet<TaskId>, to_free: u64) -> Vec<TaskId> {
+    found.retain(|(task, _, bytes)| !held.contains(task) && *bytes > 0);
+    found.sort_by_key(|(_, changed, _)| *changed);
+    let mut freed = 0;
+    let enough = |(_, _, bytes): &(TaskId, u64, u64)| {
+        let before = freed;
+        freed += bytes;
+        before < to_free
+    };
+    found.into_iter().take_while(enough).map(|(task, _, _)| task).collect()
+}
+
 /// Tasks with logs and when those were last changed, in milliseconds since the Unix epoch.
 fn logs_on_disk(log_dir: &Path) -> Vec<(TaskId, u64)> {
     let entries = std::fs::read_dir(log_dir).into_iter().flatten().flatten();
@@ -120,5 +154,16 @@ mod tests {
         let held = [task(1)].into();
         // Held: 1. Kept: 5 and 4 by number. 3 is surplus, 2 is too old and surplus.
         assert_eq!(over(found, &config, &held, 6 * hour), [task(3), task(2)]);
+    }
+
+    #[test]
+    fn a_full_disk_takes_the_oldest_logs_and_no_more_than_needed() {
+        let task = |number| TaskId::from_parts(number, 0);
+        let found = [(3, 30, 10), (1, 10, 10), (2, 20, 10), (4, 5, 0)];
+        let found: Vec<_> =
+            found.into_iter().map(|(number, changed, bytes)| (task(number), changed, bytes)).collect();
+        assert_eq!(oldest(found.clone(), &[task(1)].into(), 11), [task(2), task(3)]);
+        assert_eq!(oldest(found.clone(), &BTreeSet::new(), 10), [task(1)]);
+        assert!(oldest(found, &BTreeSet::new(), 0).is_empty());
     }
 }

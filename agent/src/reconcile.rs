@@ -260,7 +260,10 @@ impl Reconciler {
             journal.log.identify(&assignment.definition);
         }
         journal.log.publish(&journal.record);
-        let (orders, receiver) = watch::channel(Orders::default());
+        let assignment = self.book.assignments.get(&journal.record.task);
+        let image_digests = assignment.map(|record| record.image_digests.clone()).unwrap_or_default();
+        let orders = Orders { image_digests: Arc::new(image_digests), ..Orders::default() };
+        let (orders, receiver) = watch::channel(orders);
         let entry = Entry { known: journal.known, orders, report, resizing: None, ended: BTreeMap::new() };
         (TaskActor { context: self.context.clone(), journal, orders: receiver }, entry)
     }

@@ -157,6 +157,7 @@ fn orphan(task: &TaskId) -> Option<AssignmentRecord> {
         stop_reason: String::new(),
         forget: false,
         group: String::new(),
+        image_digests: BTreeMap::new(),
         listed_by: String::new(),
         disowned: false,
         paused: false,

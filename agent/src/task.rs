@@ -129,6 +129,8 @@ pub(crate) struct StopOrder {
 pub(crate) struct Orders {
     pub start: Start,
     pub stop: Option<StopOrder>,
+    /// What the tags of these containers mean for this task; from the assignment, never changed.
+    pub image_digests: Arc<BTreeMap<ContainerName, String>>,
     /// Highest sequence the control plane has applied.
     pub applied: u64,
     pub forget: bool,

@@ -8,6 +8,7 @@ mod bench;
 mod control;
 mod crash;
 mod failures;
+mod images;
 mod life;
 mod lifecycle;
 mod node_life;

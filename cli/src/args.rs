@@ -102,6 +102,9 @@ pub enum Command {
     Events(EventsArgs),
     /// Who looked into or changed which running task
     Audit(AuditArgs),
+    /// Images of this node, through its agent's socket: pull, list, remove, load, save
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Disk use of this node, through its agent's socket
     #[command(subcommand)]
     System(SystemCommand),
@@ -488,6 +491,53 @@ pub enum SystemCommand {
         /// Shared volumes that no task uses, too
         #[arg(long)]
         volumes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Bring an image here before a task wants it
+    Pull {
+        /// Like nginx, registry.example/app:1, or with @sha256:…
+        image: String,
+        /// When to ask the registry [default: the node's setting]
+        #[arg(long, value_name = "BEHAVIOR", value_parser = ["default", "always", "once", "prefer-cached"])]
+        pull_behavior: Option<String>,
+        #[command(flatten)]
+        socket: AgentSocket,
+    },
+    /// List images
+    Ls(AgentSocket),
+    /// Everything about an image, as JSON: manifest and config too
+    Inspect {
+        image: String,
+        #[command(flatten)]
+        socket: AgentSocket,
+    },
+    /// Remove images that no task uses
+    Rm {
+        #[arg(required = true)]
+        images: Vec<String>,
+        #[command(flatten)]
+        socket: AgentSocket,
+    },
+    /// Load the images of an archive: OCI (skopeo, podman, `image save`), or docker save's
+    Load {
+        /// A tar file, not compressed, or `-` for standard input
+        file: String,
+        /// What to call an image that brings no name, or to call it otherwise
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        socket: AgentSocket,
+    },
+    /// Write an image as an OCI archive that skopeo, podman and docker load
+    Save {
+        image: String,
+        /// A file, or `-` for standard output
+        file: String,
+        #[command(flatten)]
+        socket: AgentSocket,
     },
 }
 

@@ -10,6 +10,7 @@ mod dev;
 mod drain;
 mod events;
 mod exec;
+mod image;
 mod logs;
 mod node;
 mod pause;
@@ -48,6 +49,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Node(NodeCommand::Notice(args)) => drain::notice(global, args).await?,
         Command::Completion { shell } => completion::run(shell)?,
+        Command::Image(command) => image::run(global, command).await?,
         Command::System(SystemCommand::Df(socket)) => system::df(global, &socket).await?,
         Command::System(SystemCommand::Prune { socket, volumes }) => {
             system::prune(global, &socket, volumes).await?
@@ -95,6 +97,7 @@ async fn with_control_plane(global: &Global, command: Command) -> Result<(), Fai
         | Command::Exec(_)
         | Command::Attach(_)
         | Command::Completion { .. }
+        | Command::Image(_)
         | Command::System(_) => Ok(()),
     }
 }

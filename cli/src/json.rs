@@ -218,6 +218,10 @@ pub fn task_definition(definition: &v1::TaskDefinition) -> Value {
         .time("registeredAt", definition.registered_at_unix_ms)
         .text("registeredBy", &definition.registered_by)
         .time("deregisteredAt", definition.deregistered_at_unix_ms)
+        .value(
+            "imageDigests",
+            (!definition.image_digests.is_empty()).then(|| json!(definition.image_digests)),
+        )
         .value("definition", body)
         .done()
 }

@@ -26,6 +26,7 @@ use crate::session::convert::{LogBatch, container_resources, desired_status, sto
 use crate::session::run::Identity;
 use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus};
+use lighter_model::ids::ContainerName;
 use lighter_model::node::{Notice, NoticeKind};
 use lighter_model::report::{KernelLimits, NetworkBinding};
 use lighter_model::resources::Resources;
@@ -33,6 +34,8 @@ use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredSta
 use lighter_model::task_definition::{TransportProtocol, input};
 use lighter_model::wait::Wait;
 use lighter_proto::v1;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use tonic::Extensions;
 
 fn text(text: String) -> Option<String> {
@@ -211,7 +214,13 @@ pub fn definition(record: &DefinitionRecord) -> v1::TaskDefinition {
         registered_at_unix_ms: ms(record.registered_at_unix_ms),
         registered_by: record.registered_by.clone(),
         deregistered_at_unix_ms: ms_or_zero(record.deregistered_at_unix_ms),
+        image_digests: image_digests(&record.image_digests),
     }
+}
+
+/// Digests by container, on the wire.
+pub fn image_digests(digests: &BTreeMap<ContainerName, String>) -> HashMap<String, String> {
+    digests.iter().map(|(name, digest)| (name.to_string(), digest.clone())).collect()
 }
 
 pub fn definition_page(page: Page) -> v1::ListTaskDefinitionsResponse {

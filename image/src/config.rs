@@ -19,6 +19,8 @@ pub struct ImageStoreConfig {
     pub timeouts: Timeouts,
     /// Layers downloaded at once, over all pulls of this store.
     pub max_concurrent_downloads: usize,
+    /// Kept free on the file system of `root`, for whatever runs: a pull that would go into it fails.
+    pub min_free_bytes: u64,
 }
 
 impl ImageStoreConfig {
@@ -32,6 +34,7 @@ impl ImageStoreConfig {
             retry: RetryConfig::default(),
             timeouts: Timeouts::default(),
             max_concurrent_downloads: 4,
+            min_free_bytes: 0,
         }
     }
 

@@ -4,6 +4,7 @@
 //! also after a power cut. Owns no task of its own: work ends when the caller's future is dropped.
 //! Never: knows the network of containers, the runtime or the wire protocol; trusts a byte of an image.
 
+mod archive;
 mod config;
 mod digest;
 mod manifest;
@@ -18,6 +19,8 @@ mod store;
 mod tree;
 pub mod unpack;
 
+pub use archive::ArchiveError;
+pub use archive::spool::Spool;
 pub use config::{
     ImageStoreConfig, InvalidConfig, Limits, RegistriesConfig, RegistryHost, RetryConfig, Timeouts,
 };
@@ -31,4 +34,7 @@ pub use reference::{ImageReference, InvalidReference};
 pub use registry::error::RegistryError;
 pub use rootfs::{RootfsError, RootfsMount, Snapshot};
 pub use seed::{SeedError, Seeded, seed_volume};
-pub use store::{CommitHook, CommitStep, DiskUsage, ImageStore, InUse, OpenError, PruneError, Pruned};
+pub use store::{
+    CleanUpRules, CommitHook, CommitStep, DiskUsage, HeldImage, ImageStore, InUse, Inspected, KeptImage,
+    OpenError, PruneError, Pruned, Space,
+};

@@ -16,21 +16,25 @@ use crate::platform::Platform;
 use lighter_model::image_config::ImageConfig;
 use serde::{Deserialize, Serialize};
 
-/// When to ask the registry.
+/// When to ask the registry. Names and meanings are those of ECS_IMAGE_PULL_BEHAVIOR; a digest that
+/// is here is asked about only by `Always`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PullPolicy {
-    /// ECS's default: ask what the tag means now; when the registry cannot be reached and the image
-    /// is here, use it.
+    /// ECS's default: ask what the tag means now; when the pull fails, whatever the reason, and the
+    /// image is here, use it.
     #[default]
     Default,
-    /// Ask, and fail when the registry cannot be reached.
+    /// Ask, and fail when the pull fails.
     Always,
+    /// Use the image that an earlier pull brought here; ask when there was none, and fail when that
+    /// pull fails.
+    Once,
     /// Use the image that is here without asking; ask only when it is not.
     PreferCached,
 }
 
-/// How to pull. A reference pinned by digest that is complete here never needs the network.
+/// How to pull.
 #[derive(Debug, Clone)]
 pub struct PullOptions {
     pub platform: Platform,
@@ -59,6 +63,13 @@ pub struct PulledImage {
     pub layers: Vec<LayerKey>,
     /// Of the layers after decompression, in bytes.
     pub size_bytes: u64,
+    /// Pulled, and not loaded from an archive.
+    #[serde(default = "yes")]
+    pub from_registry: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[cfg(test)]

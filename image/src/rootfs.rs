@@ -7,7 +7,7 @@ mod mount;
 
 use crate::digest::LayerKey;
 use crate::pull::PulledImage;
-use crate::store::Inner;
+use crate::store::{Inner, hold};
 use crate::tree;
 use lighter_model::ids::AttachmentKey;
 use rustix::fs::{Mode, OFlags};
@@ -176,7 +176,11 @@ pub(crate) fn remove(inner: &Inner, key: &AttachmentKey) -> Result<(), RootfsErr
         return Ok(());
     }
     let mountpoint = match read_record(&snapshot) {
-        Some(record) => Some(record.mountpoint),
+        Some(record) => {
+            // Until now it was in use.
+            hold::touch_layers(inner, &record.layers);
+            Some(record.mountpoint)
+        }
         // A record that was lost does not lose the mount: the kernel knows its upper directory.
         None => mount::find_by_upper(&format!("snapshots/{}/{}/upper", key.task, key.container))
             .map_err(failed("searching the mounts for", &snapshot))?,

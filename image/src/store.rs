@@ -3,31 +3,40 @@
 //! Owns: the directory `images/`, locked for one process; the index of it in memory.
 //! Never: holds its lock over a system call that can take long, or across an await.
 
+pub(crate) mod cleanup;
 pub(crate) mod durable;
+pub(crate) mod flight;
+pub(crate) mod hold;
 pub(crate) mod index;
 pub(crate) mod layout;
 pub(crate) mod open;
 pub(crate) mod prune;
+pub(crate) mod space;
 pub(crate) mod usage;
 
+use crate::archive::ArchiveError;
+use crate::archive::spool::Spool;
 use crate::config::{ImageStoreConfig, InvalidConfig};
-use crate::digest::LayerKey;
+use crate::digest::{Digest, LayerKey};
 use crate::platform::Platform;
 use crate::pull::error::PullError;
 use crate::pull::{PullOptions, PulledImage};
 use crate::reference::ImageReference;
 use crate::registry::Registries;
 use crate::rootfs::{RootfsError, RootfsMount, Snapshot};
+use flight::{Flight, Flights};
 use index::Index;
 use layout::Layout;
 use lighter_model::ids::AttachmentKey;
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use cleanup::CleanUpRules;
+pub use hold::HeldImage;
 pub use prune::{InUse, PruneError, Pruned};
-pub use usage::DiskUsage;
+pub use space::Space;
+pub use usage::{DiskUsage, Inspected, KeptImage};
 
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -81,8 +90,14 @@ pub(crate) struct Inner {
     index: RwLock<Index>,
     /// Held while blobs and the record that needs them are written, and while unneeded blobs go.
     records: Mutex<()>,
-    /// One lock for each layer being made; held by the pull that makes it.
-    making: Mutex<HashMap<LayerKey, Weak<tokio::sync::Mutex<()>>>>,
+    /// One for each layer being made; held by the pull that makes it.
+    making: Flights<LayerKey, ()>,
+    /// One for each reference being pulled, with the image that came of it.
+    pub(crate) pulling: Flights<(ImageReference, Platform), Option<PulledImage>>,
+    /// One for each image config being fetched, with its bytes.
+    pub(crate) configs: Flights<Digest, Option<Arc<Vec<u8>>>>,
+    /// Room promised to running pulls.
+    pub(crate) promised: space::Promised,
     /// Keeps other processes out for as long as the store lives.
     _lock: std::os::fd::OwnedFd,
 }
@@ -107,7 +122,10 @@ impl ImageStore {
             hook,
             index: RwLock::new(opened.index),
             records: Mutex::new(()),
-            making: Mutex::new(HashMap::new()),
+            making: Flights::new(),
+            pulling: Flights::new(),
+            configs: Flights::new(),
+            promised: space::Promised::default(),
             _lock: opened.lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -121,6 +139,16 @@ impl ImageStore {
         options: &PullOptions,
         progress: impl Fn(crate::PullProgress) + Send + Sync,
     ) -> Result<PulledImage, PullError> {
+        Ok(self.pull_and_hold(reference, options, progress).await?.image.clone())
+    }
+
+    /// The same; nothing of the image is cleaned up while the answer lives.
+    pub async fn pull_and_hold(
+        &self,
+        reference: &str,
+        options: &PullOptions,
+        progress: impl Fn(crate::PullProgress) + Send + Sync,
+    ) -> Result<HeldImage, PullError> {
         crate::pull::run::pull(&self.inner, reference, options, &progress).await
     }
 
@@ -161,20 +189,81 @@ impl ImageStore {
         blocking(move || crate::rootfs::list(&inner)).await
     }
 
-    /// What the store holds and how many bytes of disk it takes.
-    pub async fn usage(&self) -> io::Result<DiskUsage> {
-        let inner = self.inner.clone();
-        tokio::task::spawn_blocking(move || usage::usage(&inner)).await.map_err(io::Error::other)?
+    /// What the store holds and how many bytes of disk it takes; `in_use` as for `prune`.
+    pub async fn usage(&self, in_use: &InUse) -> io::Result<DiskUsage> {
+        let (inner, in_use) = (self.inner.clone(), in_use.clone());
+        tokio::task::spawn_blocking(move || usage::usage(&inner, &in_use)).await.map_err(io::Error::other)?
+    }
+
+    /// The file system the images are on.
+    pub fn space(&self) -> io::Result<Space> {
+        Space::of(self.inner.layout.root())
     }
 
     /// Deletes images that are not in `in_use`, and every layer and blob no image needs any more.
     /// What a snapshot or a running pull uses is kept whatever `in_use` says.
     pub async fn prune(&self, in_use: &InUse) -> Result<Pruned, PruneError> {
+        self.clean_up(&CleanUpRules::everything(), in_use).await
+    }
+
+    /// Deletes as much as the rules ask for, the least recently used images first.
+    pub async fn clean_up(&self, rules: &CleanUpRules, in_use: &InUse) -> Result<Pruned, PruneError> {
+        let (inner, rules, in_use) = (self.inner.clone(), rules.clone(), in_use.clone());
+        let work = tokio::task::spawn_blocking(move || prune::clean_up(&inner, &rules, &in_use));
+        work.await.unwrap_or(Err(PruneError::Interrupted))
+    }
+
+    /// Every image with whether somebody uses it and when it was used last.
+    pub async fn list(&self, in_use: &InUse) -> io::Result<Vec<KeptImage>> {
         let (inner, in_use) = (self.inner.clone(), in_use.clone());
-        match tokio::task::spawn_blocking(move || prune::prune(&inner, &in_use)).await {
-            Ok(result) => result,
-            Err(_) => Err(PruneError::Interrupted),
-        }
+        tokio::task::spawn_blocking(move || usage::list(&inner, &in_use)).await.map_err(io::Error::other)?
+    }
+
+    /// An image with its documents, if it is whole here.
+    pub async fn inspect(
+        &self,
+        reference: &ImageReference,
+        platform: &Platform,
+    ) -> io::Result<Option<Inspected>> {
+        let (inner, reference, platform) = (self.inner.clone(), reference.clone(), platform.clone());
+        let work = tokio::task::spawn_blocking(move || usage::inspect(&inner, &reference, &platform));
+        work.await.map_err(io::Error::other)?
+    }
+
+    /// Writes an image as an OCI archive. Blocks.
+    pub fn save(
+        &self,
+        reference: &ImageReference,
+        platform: &Platform,
+        out: &mut impl io::Write,
+    ) -> Result<(), ArchiveError> {
+        crate::archive::save::save(&self.inner, reference, platform, out)
+    }
+
+    /// A place on the images' file system for an archive that comes in.
+    pub fn spool(&self) -> io::Result<Spool> {
+        Spool::make(&self.inner)
+    }
+
+    /// Loads the images of an archive; `name` is given to one that brings no name, or another.
+    pub async fn load(
+        &self,
+        archive: Spool,
+        name: Option<&ImageReference>,
+        platform: &Platform,
+    ) -> Result<Vec<PulledImage>, ArchiveError> {
+        let (inner, name, platform) = (self.inner.clone(), name.cloned(), platform.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            crate::archive::load::load(&inner, archive.file, name.as_ref(), &platform)
+        });
+        work.await.unwrap_or(Err(ArchiveError::Interrupted))
+    }
+
+    /// Deletes the image of a reference, unless it is in use.
+    pub async fn remove(&self, reference: &ImageReference, in_use: &InUse) -> Result<Pruned, PruneError> {
+        let (inner, reference, in_use) = (self.inner.clone(), reference.clone(), in_use.clone());
+        let work = tokio::task::spawn_blocking(move || prune::remove_one(&inner, &reference, &in_use));
+        work.await.unwrap_or(Err(PruneError::Interrupted))
     }
 }
 
@@ -193,15 +282,8 @@ impl Inner {
     }
 
     /// The lock under which a layer is made.
-    pub(crate) fn making(&self, key: &LayerKey) -> Arc<tokio::sync::Mutex<()>> {
-        let mut making = self.making.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        making.retain(|_, lock| lock.strong_count() > 0);
-        if let Some(lock) = making.get(key).and_then(Weak::upgrade) {
-            return lock;
-        }
-        let lock = Arc::new(tokio::sync::Mutex::new(()));
-        making.insert(key.clone(), Arc::downgrade(&lock));
-        lock
+    pub(crate) fn making(&self, key: &LayerKey) -> Flight<()> {
+        self.making.join(key)
     }
 
     pub(crate) fn at(&self, step: CommitStep) {

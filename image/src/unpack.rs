@@ -11,6 +11,7 @@ pub(crate) mod entry;
 pub(crate) mod inherit;
 pub(crate) mod pipeline;
 pub(crate) mod place;
+pub(crate) mod split;
 pub(crate) mod stream;
 pub(crate) mod write;
 
@@ -19,7 +20,7 @@ use crate::manifest::Compression;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, BufReader};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// Why a layer cannot be unpacked.
@@ -40,6 +41,8 @@ pub enum UnpackError {
         #[source]
         source: io::Error,
     },
+    #[error("the disk fills up: {free_bytes} bytes are free, and {kept_bytes} are kept for running tasks")]
+    NoRoom { free_bytes: u64, kept_bytes: u64 },
     #[error("the layer's bytes ended before the layer did")]
     Input,
 }
@@ -95,6 +98,8 @@ pub(crate) struct Target {
     pub(crate) diff: OwnedFd,
     /// Another directory of the same file system, for deleting what a later entry replaces.
     pub(crate) scratch: OwnedFd,
+    /// Bytes that must stay free on that file system.
+    pub(crate) min_free_bytes: u64,
 }
 
 impl Target {
@@ -108,7 +113,21 @@ impl Target {
         Ok(Self {
             diff: rustix::fs::open(&path, flags, Mode::empty())?,
             scratch: rustix::fs::open(dir, flags, Mode::empty())?,
+            min_free_bytes: 0,
         })
+    }
+
+    /// Refuses to go on when what runs on this machine would soon have no room.
+    pub(crate) fn check_room(&self) -> Result<(), UnpackError> {
+        if self.min_free_bytes == 0 {
+            return Ok(());
+        }
+        let stat = rustix::fs::fstatvfs(&self.scratch).map_err(UnpackError::at("measuring", b""))?;
+        let (free_bytes, kept_bytes) = (stat.f_bavail * stat.f_frsize, self.min_free_bytes);
+        match free_bytes < kept_bytes {
+            true => Err(UnpackError::NoRoom { free_bytes, kept_bytes }),
+            false => Ok(()),
+        }
     }
 }
 
@@ -122,22 +141,30 @@ pub fn unpack_file(layer: &Path, dir: &Path, limits: UnpackLimits) -> Result<Unp
     let mut input =
         BufReader::with_capacity(256 << 10, File::open(layer).map_err(io_error("opening", layer))?);
     let start = io::BufRead::fill_buf(&mut input).map_err(io_error("reading", layer))?;
-    let compression = match start {
-        [0x1f, 0x8b, ..] => Compression::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
-        _ => Compression::None,
-    };
+    let compression = sniff(start);
     let target = Target::make(dir).map_err(io_error("making", dir))?;
     pipeline::unpack(input, compression, &target, limits)
 }
 
-/// Unpacks a tar stream that is not compressed.
+/// How something is packed that begins so.
+pub(crate) fn sniff(start: &[u8]) -> Compression {
+    match start {
+        [0x1f, 0x8b, ..] => Compression::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
+        _ => Compression::None,
+    }
+}
+
+/// Unpacks a tar stream that is not compressed, and reads it to its end.
 pub(crate) fn unpack_tar(
     input: impl io::BufRead,
     target: &Target,
     max_entries: u64,
 ) -> Result<write::Counted, UnpackError> {
-    let mut stream = stream::TarStream::new(input);
+    let split = split::SplitWriter::new(target.scratch.as_fd());
+    let split =
+        split.map_err(|source| UnpackError::Io { action: "making", path: split::SPLIT.into(), source })?;
+    let mut stream = stream::TarStream::new(input, Some(split));
     let mut writer = write::Writer::new(target);
     let mut entries = 0;
     while let Some(entry) = stream.next()? {
@@ -147,6 +174,7 @@ pub(crate) fn unpack_tar(
         }
         writer.write(&entry, &mut stream)?;
     }
+    stream.finish()?;
     writer.finish(entries)
 }
 

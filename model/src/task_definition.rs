@@ -55,6 +55,35 @@ pub struct TaskDefinition {
         skip_serializing_if = "Option::is_none"
     )]
     pub memory_mib: Option<u64>,
+    /// When the registry is asked for this task's images; ours, not ECS's, where it is a setting of
+    /// the node alone. Absent: the node's own `images.pull_behavior`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_behavior: Option<PullBehavior>,
+}
+
+/// When the registry is asked for an image. Names and meanings are those of ECS's
+/// ECS_IMAGE_PULL_BEHAVIOR.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PullBehavior {
+    /// Ask; whenever the pull fails and the image is here, use what is here.
+    #[default]
+    Default,
+    /// Ask; when the pull fails, the task fails.
+    Always,
+    /// Ask unless the image was pulled before; when the pull fails, the task fails.
+    Once,
+    /// Ask only when the image is not here.
+    PreferCached,
+}
+
+/// Whether all tasks of a revision run the digest that the first of them resolved its tag to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VersionConsistency {
+    #[default]
+    Enabled,
+    Disabled,
 }
 
 impl TaskDefinition {
@@ -175,6 +204,9 @@ pub struct ContainerDefinition {
     /// Absent: files of the node, as large as its own file says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_configuration: Option<log::LogConfiguration>,
+    /// `enabled` when absent, as in ECS.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub version_consistency: VersionConsistency,
     /// Groups beside those of `user`, by name or number; Lighter's own member.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
@@ -224,14 +256,20 @@ impl ContainerDefinition {
             .as_ref()
             .is_some_and(|check| check.command.first().is_none_or(|word| word != "NONE"))
     }
-}
 
-/// ECS's default time between the stop signal and SIGKILL.
-pub const DEFAULT_STOP_TIMEOUT_S: u32 = 30;
+    /// Whether what the image's tag means is settled by the first task of the revision: not when
+    /// the definition switches it off, nor when it names a digest itself.
+    pub fn pins_its_tag(&self) -> bool {
+        self.version_consistency == VersionConsistency::Enabled && !self.image.contains('@')
+    }
+}
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
+
+/// ECS's default time between the stop signal and SIGKILL.
+pub const DEFAULT_STOP_TIMEOUT_S: u32 = 30;
 
 fn yes() -> bool {
     true

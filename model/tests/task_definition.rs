@@ -112,7 +112,7 @@ fn an_unsupported_member_that_says_nothing_is_accepted() {
                "enableFaultInjection": false, "placementConstraints": [{"type": "", "expression": ""}]}),
         json!({"healthCheck": {"command": [""], "interval": 0}, "secrets": [], "interactive": false, "links": [],
                "linuxParameters": {"capabilities": {"add": [], "drop": []}, "initProcessEnabled": false, "maxSwap": 0},
-               "hostname": "", "user": "", "workingDirectory": "", "versionConsistency": "disabled"}),
+               "hostname": "", "user": "", "workingDirectory": "", "versionConsistency": ""}),
     );
     let mut found = accepted(nothing);
     found.container_definitions[0].linux_parameters = None;

@@ -2,24 +2,31 @@
 //! In: references, keys. Out: what `ImageFacility` promises. Owns the store's handle.
 //! Never: retries; the store does for requests, the task for pulls.
 
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, ImagesConfig};
 use crate::errors::Cause;
 use crate::facilities::{
-    Answer, Image, ImageFacility, PrunedImages, PullFailure, PullStep, PullWatcher, UsageRow,
+    Answer, Image, ImageDocuments, ImageFacility, ImageRow, ImagesInUse, PrunedImages, PullFailure,
+    PullOrder, PullStep, PullWatcher, UsageRow,
 };
 use lighter_image::{
-    ImageStore, ImageStoreConfig, InUse, PullOptions, PullPolicy, PullProgress, PulledImage, RegistryHost,
+    CleanUpRules, HeldImage, ImageReference, ImageStore, ImageStoreConfig, InUse, KeptImage, Platform,
+    Pruned, PullOptions, PullPolicy, PullProgress, PulledImage, RegistryHost, Spool,
 };
 use lighter_model::ids::AttachmentKey;
+use lighter_model::task_definition::PullBehavior;
 use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// Where `docker login` of root writes.
 const DOCKER_CONFIG: &str = "/root/.docker/config.json";
 
 pub(super) struct ImageAdapter {
     store: ImageStore,
+    cleanup: ImagesConfig,
 }
 
 impl ImageAdapter {
@@ -38,12 +45,14 @@ impl ImageAdapter {
         // Read again at every pull, so that a login made later counts; a file that is not there has none.
         settings.docker_config =
             Some(config.docker_config.clone().unwrap_or_else(|| PathBuf::from(DOCKER_CONFIG)));
-        Ok(Self { store: ImageStore::open(settings)? })
+        settings.min_free_bytes = config.images.min_free_mib << 20;
+        Ok(Self { store: ImageStore::open(settings)?, cleanup: config.images.clone() })
     }
 }
 
 fn pulled(image: &Image) -> Result<&PulledImage, Cause> {
-    image.own.downcast_ref::<PulledImage>().ok_or_else(|| crate::errors::words("an image of another store"))
+    let held = image.own.downcast_ref::<HeldImage>();
+    Ok(&held.ok_or_else(|| crate::errors::words("an image of another store"))?.image)
 }
 
 /// Adds up the progress of layers.
@@ -83,34 +92,41 @@ impl Counter {
 }
 
 impl ImageFacility for ImageAdapter {
-    fn pull<'a>(
-        &'a self,
-        reference: &'a str,
-        cached: bool,
-        watch: PullWatcher,
-    ) -> Answer<'a, Image, PullFailure> {
+    fn pull<'a>(&'a self, order: &'a PullOrder, watch: PullWatcher) -> Answer<'a, Image, PullFailure> {
         Box::pin(async move {
-            let policy = if cached { PullPolicy::PreferCached } else { PullPolicy::Default };
+            let policy = match order.behavior {
+                PullBehavior::Default => PullPolicy::Default,
+                PullBehavior::Always => PullPolicy::Always,
+                PullBehavior::Once => PullPolicy::Once,
+                PullBehavior::PreferCached => PullPolicy::PreferCached,
+            };
             let options = PullOptions { policy, ..PullOptions::default() };
             let counter = Mutex::new(Counter::default());
             let progress = move |progress: PullProgress| {
-                if let PullProgress::Retrying { what, cause, .. } = &progress {
-                    tracing::info!(%what, %cause, "a request to a registry is tried again");
+                match &progress {
+                    PullProgress::Retrying { what, cause, .. } => {
+                        tracing::info!(%what, %cause, "a request to a registry is tried again");
+                    }
+                    PullProgress::UsingCached { cause } => {
+                        tracing::warn!(image = %order.reference, %cause, "the pull failed; the image that is here is used");
+                    }
+                    _ => {}
                 }
                 let step = counter.lock().unwrap_or_else(PoisonError::into_inner).take(progress);
                 if let Some(step) = step {
                     watch(step);
                 }
             };
-            match self.store.resolve_and_pull(reference, &options, progress).await {
-                Ok(image) => Ok(Image {
-                    manifest_digest: image.manifest_digest.to_string(),
-                    config: image.config.clone(),
-                    own: Arc::new(image),
+            match self.store.pull_and_hold(&order.reference, &options, progress).await {
+                Ok(held) => Ok(Image {
+                    image_digest: held.image.from_registry.then(|| held.image.resolved_digest.to_string()),
+                    config: held.image.config.clone(),
+                    own: Arc::new(held),
                 }),
                 Err(error) => {
-                    let retriable = error.retriable();
-                    Err(PullFailure { reference: reference.to_owned(), retriable, source: error.into() })
+                    let (retriable, missing) = (error.retriable(), error.missing());
+                    let (reference, needs_room) = (order.reference.clone(), error.needs_room());
+                    Err(PullFailure { reference, retriable, missing, needs_room, source: error.into() })
                 }
             }
         })
@@ -152,39 +168,143 @@ impl ImageFacility for ImageAdapter {
         }))
     }
 
-    fn usage(&self) -> Answer<'_, Vec<UsageRow>> {
+    fn usage<'a>(&'a self, used: &'a ImagesInUse) -> Answer<'a, Vec<UsageRow>> {
         Box::pin(async move {
-            let usage = self.store.usage().await?;
-            let snapshots = usage.snapshots as u64;
-            let row = |kind, count, in_use, bytes, reclaimable_bytes| UsageRow {
+            let usage = self.store.usage(&in_use(used)).await?;
+            let row = |kind, count: usize, in_use: usize, bytes, reclaimable_bytes| UsageRow {
                 kind,
-                count,
-                in_use,
+                count: count as u64,
+                in_use: in_use as u64,
                 bytes,
                 reclaimable_bytes,
             };
+            let (blobs, layers) = (usage.blob_bytes, usage.layer_bytes);
             Ok(vec![
-                row("images", usage.images as u64, 0, usage.blob_bytes, 0),
-                row("layers", usage.layers as u64, 0, usage.layer_bytes, usage.reclaimable_bytes),
-                row("snapshots", snapshots, snapshots, usage.snapshot_bytes, 0),
+                row("images", usage.images, usage.images_in_use, blobs, usage.reclaimable_blob_bytes),
+                row("layers", usage.layers, usage.layers_in_use, layers, usage.reclaimable_bytes),
+                row("snapshots", usage.snapshots, usage.snapshots, usage.snapshot_bytes, 0),
             ])
         })
     }
 
-    fn prune<'a>(&'a self, references: &'a [String]) -> Answer<'a, PrunedImages> {
+    fn prune<'a>(&'a self, used: &'a ImagesInUse) -> Answer<'a, PrunedImages> {
+        Box::pin(async move { Ok(counted(self.store.prune(&in_use(used)).await?)) })
+    }
+
+    fn clean_up<'a>(&'a self, used: &'a ImagesInUse, wanted_bytes: u64) -> Answer<'a, PrunedImages> {
         Box::pin(async move {
-            // The store names images whole (docker.io/library/nginx:latest), tasks as people write them.
-            let whole = references
-                .iter()
-                .filter_map(|r| Some(r.parse::<lighter_image::ImageReference>().ok()?.to_string()));
-            let in_use =
-                InUse { references: whole.chain(references.iter().cloned()).collect(), ..InUse::default() };
-            let pruned = self.store.prune(&in_use).await?;
-            Ok(PrunedImages {
-                images: pruned.images.len() as u64,
-                layers: pruned.layers as u64,
-                bytes: pruned.freed_bytes,
-            })
+            let config = &self.cleanup;
+            let hours = config.maximum_unused_hours;
+            let rules = CleanUpRules {
+                high_percent: config.high_percent,
+                low_percent: config.low_percent,
+                min_free_bytes: config.min_free_mib << 20,
+                wanted_bytes,
+                minimum_age: Duration::from_secs(config.minimum_cleanup_age_s),
+                maximum_unused: (hours > 0).then(|| Duration::from_secs(hours.saturating_mul(3600))),
+            };
+            Ok(counted(self.store.clean_up(&rules, &in_use(used)).await?))
         })
+    }
+
+    fn list<'a>(&'a self, used: &'a ImagesInUse) -> Answer<'a, Vec<ImageRow>> {
+        Box::pin(async move { Ok(self.store.list(&in_use(used)).await?.iter().map(row).collect()) })
+    }
+
+    fn inspect<'a>(&'a self, image: &'a str, used: &'a ImagesInUse) -> Answer<'a, Option<ImageDocuments>> {
+        Box::pin(async move {
+            let Some(found) = self.store.inspect(&image.parse()?, &Platform::host()).await? else {
+                return Ok(None);
+            };
+            let kept = self.store.list(&in_use(used)).await?.into_iter();
+            let mut kept = kept.filter(|kept| kept.image.resolved_digest == found.image.resolved_digest);
+            let kept =
+                kept.next().unwrap_or(KeptImage { image: found.image, in_use: false, last_used_unix_ms: 0 });
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let (manifest, config) = (text(&found.manifest), text(&found.config));
+            Ok(Some(ImageDocuments { row: row(&kept), manifest, config }))
+        })
+    }
+
+    fn remove<'a>(&'a self, image: &'a str, used: &'a ImagesInUse) -> Answer<'a, PrunedImages> {
+        Box::pin(async move { Ok(counted(self.store.remove(&image.parse()?, &in_use(used)).await?)) })
+    }
+
+    fn load<'a>(&'a self, parts: mpsc::Receiver<Vec<u8>>, name: Option<String>) -> Answer<'a, Vec<String>> {
+        Box::pin(async move {
+            let name = name.map(|name| name.parse::<ImageReference>()).transpose()?;
+            let store = self.store.clone();
+            let spool = super::blocking(move || spooled(&store, parts)).await?;
+            let images = self.store.load(spool, name.as_ref(), &Platform::host()).await?;
+            Ok(images.into_iter().map(|image| image.reference).collect())
+        })
+    }
+
+    fn save<'a>(&'a self, image: &'a str, parts: mpsc::Sender<Vec<u8>>) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let reference: ImageReference = image.parse()?;
+            let store = self.store.clone();
+            let write = move || {
+                let mut out = BufWriter::with_capacity(PART_BYTES, Parts(parts));
+                store.save(&reference, &Platform::host(), &mut out)?;
+                Ok(out.flush()?)
+            };
+            super::blocking(write).await
+        })
+    }
+}
+
+/// One message of an archive on its way to a client.
+const PART_BYTES: usize = 256 << 10;
+
+/// Sends what is written, and waits for whoever takes it.
+struct Parts(mpsc::Sender<Vec<u8>>);
+
+impl Write for Parts {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(bytes.to_vec());
+        sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Blocks until the last part has come.
+fn spooled(store: &ImageStore, mut parts: mpsc::Receiver<Vec<u8>>) -> Result<Spool, Cause> {
+    let mut spool = store.spool()?;
+    while let Some(part) = parts.blocking_recv() {
+        spool.write_all(&part)?;
+    }
+    Ok(spool)
+}
+
+fn row(kept: &KeptImage) -> ImageRow {
+    ImageRow {
+        reference: kept.image.reference.clone(),
+        image_digest: kept.image.resolved_digest.to_string(),
+        config_digest: kept.image.config_digest.to_string(),
+        platform: kept.image.platform.to_string(),
+        size_bytes: kept.image.size_bytes,
+        in_use: kept.in_use,
+        from_registry: kept.image.from_registry,
+        last_used_unix_ms: kept.last_used_unix_ms,
+    }
+}
+
+/// The store names images whole (docker.io/library/nginx:latest), tasks as people write them.
+fn in_use(used: &ImagesInUse) -> InUse {
+    let whole = used.references.iter().filter_map(|r| Some(r.parse::<ImageReference>().ok()?.to_string()));
+    let digests = used.digests.iter().filter_map(|digest| digest.parse().ok());
+    InUse { references: whole.collect(), digests: digests.collect() }
+}
+
+fn counted(pruned: Pruned) -> PrunedImages {
+    PrunedImages {
+        images: pruned.images.len() as u64,
+        layers: pruned.layers as u64,
+        bytes: pruned.freed_bytes,
+        short_bytes: pruned.short_bytes,
     }
 }

@@ -64,6 +64,14 @@ const KEYS: &[&str] = &[
     "logs.drain_wait_seconds",
     "notices.imds_endpoint",
     "notices.stop_tasks_before_s",
+    "images.pull_behavior",
+    "images.cleanup",
+    "images.high_percent",
+    "images.low_percent",
+    "images.min_free_mib",
+    "images.minimum_cleanup_age_s",
+    "images.maximum_unused_hours",
+    "images.cleanup_interval_s",
 ];
 
 /// Keys whose value is a string even if the text looks like a number.

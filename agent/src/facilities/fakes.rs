@@ -9,7 +9,7 @@ mod image;
 mod network;
 mod runtime;
 
-use super::{Facilities, ShimEvent};
+use super::{Facilities, ImagesInUse, PullOrder, ShimEvent};
 use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::ids::{AttachmentKey, ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
@@ -102,6 +102,12 @@ pub(crate) struct World {
     /// Calls of these names fail so many times more.
     pub failing: BTreeMap<&'static str, u32>,
     pub retriable_pulls_failing: u32,
+    /// What was asked for, in order.
+    pub pulls: Vec<PullOrder>,
+    /// Pulls fail for want of so much room, until a clean-up makes it.
+    pub room_missing: Option<u64>,
+    pub room_can_be_made: bool,
+    pub clean_ups: Vec<(ImagesInUse, u64)>,
     /// Things that must not happen on a real machine.
     pub offences: Vec<String>,
     next_pid: i32,

@@ -5,6 +5,7 @@
 
 use crate::errors::Cause;
 use crate::facilities::{PrunedImages, UsageRow};
+use crate::image_cleanup;
 use crate::reconcile::LocalTask;
 use crate::task::{TaskContext, volumes};
 use lighter_model::task_definition::VolumeScope;
@@ -20,14 +21,14 @@ pub(super) struct Pruned {
 }
 
 pub(super) async fn rows(context: &TaskContext, tasks: &[LocalTask]) -> Result<Vec<UsageRow>, Cause> {
-    let mut rows = context.facilities.image.usage().await?;
+    let mut rows = context.facilities.image.usage(&image_cleanup::in_use(tasks)).await?;
     let root = volumes::root(&context.config.data_dir);
     let logs = context.config.log_dir();
     let used = named_volumes(tasks);
+    let held: BTreeSet<String> = tasks.iter().map(|task| task.assignment.task.to_string()).collect();
     let counted = tokio::task::spawn_blocking(move || {
         let volumes = volume_row(&root, &used);
-        let (count, bytes) = (entries(&logs).len() as u64, size(&logs));
-        [volumes, UsageRow { kind: "logs", count, in_use: 0, bytes, reclaimable_bytes: 0 }]
+        [volumes, log_row(&logs, &held)]
     });
     rows.extend(counted.await?);
     Ok(rows)
@@ -53,20 +54,29 @@ fn volume_row(root: &Path, used: &BTreeSet<String>) -> UsageRow {
     row
 }
 
+/// Logs of tasks this node no longer holds go when the disk fills (`image_cleanup`).
+fn log_row(logs: &Path, held: &BTreeSet<String>) -> UsageRow {
+    let mut row = UsageRow { kind: "logs", ..UsageRow::default() };
+    for task in entries(logs) {
+        let bytes = size(&task);
+        row.count += 1;
+        row.bytes += bytes;
+        if name(&task).is_some_and(|name| held.contains(&name)) {
+            row.in_use += 1;
+        } else {
+            row.reclaimable_bytes += bytes;
+        }
+    }
+    row
+}
+
 pub(super) async fn prune(
     context: &TaskContext,
     tasks: &[LocalTask],
     with_volumes: bool,
 ) -> Result<Pruned, Cause> {
-    let images: BTreeSet<String> = tasks
-        .iter()
-        .filter_map(|t| t.definition.as_ref())
-        .flat_map(|definition| {
-            definition.container_definitions.iter().map(|container| container.image.clone())
-        })
-        .collect();
-    let images: Vec<String> = images.into_iter().collect();
-    let mut pruned = Pruned { images: context.facilities.image.prune(&images).await?, ..Pruned::default() };
+    let images = context.facilities.image.prune(&image_cleanup::in_use(tasks)).await?;
+    let mut pruned = Pruned { images, ..Pruned::default() };
     if with_volumes {
         let shared = volumes::root(&context.config.data_dir).join("shared");
         let used = named_volumes(tasks);

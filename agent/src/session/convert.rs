@@ -5,7 +5,7 @@
 
 use super::NodeFacts;
 use crate::assignment::Assignment;
-use crate::facilities::{LogLine, LogOrigin};
+use crate::facilities::{LogLine, LogOrigin, PullOrder};
 use crate::reconcile::{HelloFacts, Inbound, LocalTask, Outbound};
 use crate::store::records::InstanceStanding;
 use lighter_model::adjust::ContainerResources;
@@ -16,12 +16,13 @@ use lighter_model::node::{Notice, NoticeKind};
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
 use lighter_model::resources::Resources;
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
-use lighter_model::task_definition::{TaskDefinition, TransportProtocol};
+use lighter_model::task_definition::{PullBehavior, TaskDefinition, TransportProtocol};
 use lighter_model::task_event::TaskEvent;
 use lighter_model::wait::Wait;
 use lighter_proto::v1;
 use lighter_proto::v1::control_message::Message as Control;
 use lighter_proto::v1::node_message::Message as Node;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 /// The one version of the protocol this agent speaks.
@@ -231,6 +232,7 @@ fn assignment(message: v1::Assignment) -> Result<Assignment, ConvertError> {
         stop_code: stop_code_of(message.stop_code()),
         stop_reason: message.stop_reason,
         forget: message.forget,
+        image_digests: image_digests(message.image_digests)?,
         group: message.group,
         paused: message.paused,
         resources: message
@@ -247,6 +249,26 @@ fn container_resources(message: v1::ContainerResources) -> Result<ContainerResou
         cpu_units: message.cpu_units,
         memory_mib: message.memory_mib,
     })
+}
+
+/// A pull that a person asked for; `nodes_own` is the node's behaviour.
+pub(crate) fn pull_order(
+    request: v1::PullImageRequest,
+    nodes_own: PullBehavior,
+) -> Result<PullOrder, ConvertError> {
+    let behavior = match request.pull_behavior.as_str() {
+        "" => nodes_own,
+        "default" => PullBehavior::Default,
+        "always" => PullBehavior::Always,
+        "once" => PullBehavior::Once,
+        "prefer-cached" => PullBehavior::PreferCached,
+        other => return Err(wrong("pull_behavior", other)),
+    };
+    Ok(PullOrder { reference: request.image, behavior })
+}
+
+fn image_digests(map: HashMap<String, String>) -> Result<BTreeMap<ContainerName, String>, ConvertError> {
+    map.into_iter().map(|(name, digest)| Ok((parse("image_digests", &name)?, digest))).collect()
 }
 
 fn log_request(open: v1::OpenLogStream) -> Result<LogRequest, ConvertError> {

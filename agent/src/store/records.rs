@@ -34,6 +34,9 @@ pub(crate) struct AssignmentRecord {
     /// The control plane has applied the STOPPED report.
     pub forget: bool,
     pub group: String,
+    /// What the tags of these containers mean for this task, as the revision's first task found out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub image_digests: BTreeMap<ContainerName, String>,
     /// Incarnation of the control plane's store that listed it; empty when that store may not know
     /// of it (it was set back, or is another one), and then its silence means nothing.
     pub listed_by: String,

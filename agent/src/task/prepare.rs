@@ -137,10 +137,15 @@ impl TaskActor {
         let definition = held.definition.clone();
         let task = self.task().clone();
         let give_up = CancellationToken::new();
-        let cached = begun.is_some();
+        let orders = pull::Orders {
+            task: task.clone(),
+            definition: &definition,
+            image_digests: self.orders.borrow().image_digests.clone(),
+            begun: begun.is_some(),
+        };
         let images_there = CancellationToken::new();
         let images = async {
-            let made = make_images(&context, &task, &definition, cached, &give_up).await;
+            let made = make_images(&context, &orders, &give_up).await;
             images_there.cancel();
             made.inspect_err(|_| give_up.cancel())
         };
@@ -179,7 +184,7 @@ impl TaskActor {
         self.journal.record.pull_stopped_at_unix_ms = Some(images.stopped_at_unix_ms);
         for container in &mut self.journal.record.containers {
             let Some(image) = images.images.get(&container.name) else { continue };
-            container.image_digest = Some(image.manifest_digest.clone());
+            container.image_digest.clone_from(&image.image_digest);
             container.stop_signal =
                 self.context.facilities.runtime.stop_signal(&image.config).map_err(|error| {
                     let text =
@@ -216,19 +221,18 @@ fn check(
 
 async fn make_images(
     context: &TaskContext,
-    task: &TaskId,
-    definition: &TaskDefinition,
-    cached: bool,
+    orders: &pull::Orders<'_>,
     give_up: &CancellationToken,
 ) -> Result<Images, Failure> {
+    let task = &orders.task;
     let started_at_unix_ms = unix_ms();
     let log = context.telemetry.task(task);
     let step = log.step("pull", None);
     let images = tokio::select! {
         // Only a pull may take long, and only a pull may be dropped; what it has fetched is kept.
         () = give_up.cancelled() => return Err(Failure::GaveUp),
-        images = pull::pull_all(context, task, definition, cached) => images,
-        () = say_slow_pull(&log, definition) => return Err(Failure::GaveUp),
+        images = pull::pull_all(context, orders) => images,
+        () = say_slow_pull(&log, orders.definition) => return Err(Failure::GaveUp),
     };
     log.waits_over(&[WaitKind::Pull, WaitKind::PullRetry]);
     step.result(&images);

@@ -1,70 +1,103 @@
 //! Row 5: pulls the images of all containers, each image once.
-//! In: the definition. Out: an `Image` a container, or CannotPullContainerError. May be dropped at
-//! any await: what was fetched stays and the next pull goes on from there.
-//! Owns nothing. Never: retries what a retry cannot help, or retries for ever.
+//! In: the definition, and what its tags mean for this revision. Out: an `Image` a container, or
+//! CannotPullContainerError. May be dropped at any await: what was fetched stays and the next pull
+//! goes on from there.
+//! Owns nothing. Never: asks what a tag means now when the revision has settled it.
 
 use super::TaskContext;
 use super::prepare::Failure;
 use crate::errors::chain;
-use crate::facilities::{Image, PullFailure};
-use crate::time::sleep;
+use crate::facilities::{Image, PullFailure, PullOrder};
+use crate::image_pull;
 use futures_util::future::try_join_all;
 use lighter_model::ids::{ContainerName, TaskId};
-use lighter_model::task_definition::TaskDefinition;
+use lighter_model::task_definition::{ContainerDefinition, PullBehavior, TaskDefinition};
 use lighter_model::wait::WaitKind;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Tries of one pull; the image crate has already retried each of its requests.
-const ATTEMPTS: u32 = 3;
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// What one task wants pulled.
+pub(super) struct Orders<'a> {
+    pub task: TaskId,
+    pub definition: &'a TaskDefinition,
+    /// From the assignment: the digests that the revision's first task found.
+    pub image_digests: Arc<BTreeMap<ContainerName, String>>,
+    /// An earlier agent had begun the task: what it pulled is what the task runs.
+    pub begun: bool,
+}
 
-/// `cached`: an earlier agent had pulled them already.
+/// One image of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Wanted {
+    /// As in the definition.
+    image: String,
+    pinned: Option<String>,
+}
+
+impl Orders<'_> {
+    fn wanted(&self, container: &ContainerDefinition) -> Wanted {
+        let pinned = container.pins_its_tag().then(|| self.image_digests.get(&container.name)).flatten();
+        Wanted { image: container.image.clone(), pinned: pinned.cloned() }
+    }
+
+    fn behavior(&self, context: &TaskContext) -> PullBehavior {
+        match self.begun {
+            true => PullBehavior::PreferCached,
+            false => self.definition.pull_behavior.unwrap_or(context.config.images.pull_behavior),
+        }
+    }
+}
+
 pub(super) async fn pull_all(
     context: &TaskContext,
-    task: &TaskId,
-    definition: &TaskDefinition,
-    cached: bool,
+    orders: &Orders<'_>,
 ) -> Result<BTreeMap<ContainerName, Image>, Failure> {
-    let references: BTreeSet<&str> =
-        definition.container_definitions.iter().map(|c| c.image.as_str()).collect();
-    let pulls = references.into_iter().map(|reference| async move {
-        let image = pull_one(context, task, reference, cached).await?;
-        Ok::<_, Failure>((reference, image))
+    let behavior = orders.behavior(context);
+    let containers = &orders.definition.container_definitions;
+    let wanted: BTreeSet<Wanted> = containers.iter().map(|container| orders.wanted(container)).collect();
+    let pulls = wanted.into_iter().map(|wanted| async move {
+        let image = pull_one(context, &orders.task, &wanted, behavior).await?;
+        Ok::<_, Failure>((wanted, image))
     });
-    let images: BTreeMap<&str, Image> = try_join_all(pulls).await?.into_iter().collect();
-    let containers = definition.container_definitions.iter();
-    Ok(containers.filter_map(|c| Some((c.name.clone(), images.get(c.image.as_str())?.clone()))).collect())
+    let images: BTreeMap<Wanted, Image> = try_join_all(pulls).await?.into_iter().collect();
+    let each = containers.iter();
+    Ok(each.filter_map(|c| Some((c.name.clone(), images.get(&orders.wanted(c))?.clone()))).collect())
 }
 
 async fn pull_one(
     context: &TaskContext,
     task: &TaskId,
-    reference: &str,
-    cached: bool,
+    wanted: &Wanted,
+    behavior: PullBehavior,
 ) -> Result<Image, Failure> {
-    let watch = context.pulls.watcher(task, reference);
-    let mut pause = FIRST_PAUSE;
-    for attempt in 1.. {
-        let failure = match context.facilities.image.pull(reference, cached, watch.clone()).await {
-            Ok(image) => return Ok(image),
-            Err(failure) => failure,
-        };
-        if !failure.retriable || attempt >= ATTEMPTS {
-            return Err(cannot_pull(&failure));
+    let reference = match &wanted.pinned {
+        Some(digest) => format!("{}@{digest}", wanted.image),
+        None => wanted.image.clone(),
+    };
+    let order = PullOrder { reference, behavior };
+    let watch = context.pulls.watcher(task, &wanted.image);
+    let log = context.telemetry.task(task);
+    let waits = |pause: Option<(&PullFailure, Duration)>| match pause {
+        Some((failure, pause)) => {
+            let what = format!("the next try of pulling {}: {}", wanted.image, chain(failure));
+            log.wait(WaitKind::PullRetry, None, what, Some(pause), "the next try, or an order to stop");
         }
-        tracing::warn!(%task, attempt, cause = %chain(&failure), "the pull failed; trying again");
-        let what = format!("the next try of pulling {reference}: {}", chain(&failure));
-        let log = context.telemetry.task(task);
-        log.wait(WaitKind::PullRetry, None, what, Some(pause), "the next try, or an order to stop");
-        sleep(pause).await;
-        log.wait_over(WaitKind::PullRetry, None);
-        pause *= 2;
-    }
-    // `1..` has no end that is reached.
-    Err(Failure::words("CannotPullContainerError", "no attempt was made"))
+        None => log.wait_over(WaitKind::PullRetry, None),
+    };
+    let pulled = image_pull::pull(context, &order, watch, waits).await;
+    pulled.map_err(|failure| cannot_pull(wanted, &failure))
 }
 
-fn cannot_pull(failure: &PullFailure) -> Failure {
-    Failure::words("CannotPullContainerError", chain(failure))
+fn cannot_pull(wanted: &Wanted, failure: &PullFailure) -> Failure {
+    let mut words = chain(failure);
+    if let Some(digest) = wanted.pinned.as_ref().filter(|_| failure.missing) {
+        words.push_str(&format!(
+            "; all tasks of this revision run {} as the first one found it, {digest}, and that is gone \
+             from the registry: register the task definition again to run what the tag means now, or \
+             set versionConsistency to disabled",
+            wanted.image
+        ));
+    }
+    Failure::words("CannotPullContainerError", words)
 }

@@ -114,5 +114,10 @@ async fn show(global: &Global, client: &mut Client, task_definition: String) -> 
         name(&definition),
         words::definition_status(definition.status)
     ));
+    for (container, digest) in &definition.image_digests {
+        output::note(&format!(
+            "container {container}: its tag means {digest} for all tasks of this revision"
+        ));
+    }
     output::json(&shown["definition"])
 }

@@ -9,6 +9,7 @@ use crate::core::state::State;
 use crate::error::ApiError;
 use lighter_model::ids::{Family, TaskDefinitionId};
 use lighter_model::task_definition::TaskDefinition;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Registers the next revision of a family.
@@ -36,6 +37,7 @@ impl Command for RegisterDefinition {
             registered_by: self.registered_by,
             registered_at_unix_ms,
             deregistered_at_unix_ms: None,
+            image_digests: BTreeMap::new(),
         }))
     }
 }

@@ -86,6 +86,10 @@ pub struct DefinitionRecord {
     pub registered_at_unix_ms: u64,
     /// INACTIVE since then.
     pub deregistered_at_unix_ms: Option<u64>,
+    /// What each container's tag means for all tasks of this revision: `sha256:…`, as the first
+    /// task that pulled it reported; set once, never changed.
+    #[serde(default)]
+    pub image_digests: BTreeMap<ContainerName, String>,
 }
 
 impl DefinitionRecord {
@@ -225,6 +229,9 @@ pub struct TaskRecord {
     /// A change of limits that its node has not settled.
     #[serde(default)]
     pub resize: Option<ResizeRecord>,
+    /// The revision's `image_digests` when the task was made; they do not change afterwards.
+    #[serde(default)]
+    pub image_digests: BTreeMap<ContainerName, String>,
 }
 
 /// What to go back to when the node refuses, and what the task takes when it does not.

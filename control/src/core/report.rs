@@ -1,10 +1,12 @@
 //! Applies what a node says of its tasks, each (task, sequence) once.
-//! In: reports of one node. Out: which are applied or were before. Owns: the last status of tasks.
+//! In: reports of one node. Out: which are applied or were before. Owns: the last status of tasks, and
+//! what a revision's tags mean.
 //! Never: moves a status backward, or lets a node speak of another node's task.
 
 use crate::core::Command;
 use crate::core::mutation::Changes;
-use crate::core::record::{ContainerRecord, TaskRecord};
+use crate::core::record::{ContainerRecord, DefinitionRecord, TaskRecord};
+use crate::core::state::State;
 use crate::core::update_task::settle;
 use crate::error::ApiError;
 use lighter_model::ids::{ContainerInstanceId, TaskId};
@@ -41,11 +43,37 @@ impl Command for ApplyReports {
             let Some(task) = changes.state().tasks.get(&report.task).cloned() else { continue };
             if report.sequence > task.report_sequence {
                 let now = changes.now_ms();
+                let pinned = pinned_definition(changes.state(), &task, &report);
                 changes.put_task(merge(&task, report, now));
+                if let Some(definition) = pinned {
+                    changes.put_definition(definition);
+                }
             }
         }
         Ok(applied)
     }
+}
+
+/// The revision with what this report says its tags mean, if that was not settled yet. The first
+/// report wins: all later tasks of the revision run these digests. Source: Amazon ECS API reference,
+/// ContainerDefinition, versionConsistency (there for the tasks of a service's deployment).
+fn pinned_definition(state: &State, task: &TaskRecord, report: &TaskReport) -> Option<DefinitionRecord> {
+    let record = state.definitions.get(&task.definition)?;
+    let mut digests = record.image_digests.clone();
+    for container in record.definition.container_definitions.iter().filter(|c| c.pins_its_tag()) {
+        let said = report.containers.iter().find(|said| said.name == container.name);
+        if let Some(digest) = said.and_then(|said| said.image_digest.as_ref()).filter(|d| is_digest(d)) {
+            digests.entry(container.name.clone()).or_insert_with(|| digest.clone());
+        }
+    }
+    let settled = digests.len() > record.image_digests.len();
+    settled.then(|| DefinitionRecord { image_digests: digests, ..(**record).clone() })
+}
+
+/// `sha256:` and 64 lower-case hex digits; what else a node may say pins nothing.
+fn is_digest(text: &str) -> bool {
+    let hex_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(hex_digit))
 }
 
 /// The task after a report that is newer than all before.

@@ -166,6 +166,7 @@ impl RunTask {
             container_resources: Vec::new(),
             paused_on_node: false,
             resize: None,
+            image_digests: definition.image_digests.clone(),
         }
     }
 }

@@ -53,6 +53,12 @@ pub fn access(method: Method) -> Rule {
         | Method::AgentPrune
         | Method::AgentStopTasks
         | Method::AgentSetNotice
+        | Method::AgentPullImage
+        | Method::AgentListImages
+        | Method::AgentInspectImage
+        | Method::AgentRemoveImage
+        | Method::AgentLoadImage
+        | Method::AgentSaveImage
         | Method::AgentStreamPullProgress => Rule::NotServedHere,
     }
 }

@@ -366,6 +366,7 @@ fn assignment(task: &TaskRecord) -> v1::Assignment {
         group: task.group.clone(),
         paused: task.paused,
         container_resources: container_resources(task),
+        image_digests: crate::convert::image_digests(&task.image_digests),
     }
 }
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod digests;
 mod drain;
 mod fake_node;
 mod faults;

@@ -53,6 +53,12 @@ fn expected(method: Method) -> [Code; 4] {
         | Method::AgentPrune
         | Method::AgentStopTasks
         | Method::AgentSetNotice
+        | Method::AgentPullImage
+        | Method::AgentListImages
+        | Method::AgentInspectImage
+        | Method::AgentRemoveImage
+        | Method::AgentLoadImage
+        | Method::AgentSaveImage
         | Method::AgentStreamPullProgress => ELSEWHERE,
     }
 }
@@ -149,6 +155,12 @@ async fn call(world: &World, channel: Channel, method: Method) -> Code {
         | Method::AgentPrune
         | Method::AgentStopTasks
         | Method::AgentSetNotice
+        | Method::AgentPullImage
+        | Method::AgentListImages
+        | Method::AgentInspectImage
+        | Method::AgentRemoveImage
+        | Method::AgentLoadImage
+        | Method::AgentSaveImage
         | Method::AgentStreamPullProgress => bare(channel, method).await,
     }
 }

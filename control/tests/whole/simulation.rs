@@ -12,9 +12,9 @@ use lighter_control::core::sweep::Sweep;
 use lighter_control::core::{Command, Moment, Settings};
 use lighter_control::error::ApiError;
 use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};
-use lighter_model::report::TaskReport;
+use lighter_model::report::{ContainerReport, KernelLimits, TaskReport};
 use lighter_model::resources::{HostPort, Resources};
-use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, TaskStatus};
+use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -111,6 +111,11 @@ impl World {
             assert!(new.version >= old.version && new.generation >= old.generation);
             assert!(old.stop_code.is_none() || new.stop_code == old.stop_code, "the first stop code stays");
             assert!(new.last != TaskStatus::Stopped || new.desired == DesiredStatus::Stopped);
+        }
+        for (id, old) in &before.definitions {
+            let new = &state.definitions[id].image_digests;
+            let kept = old.image_digests.iter().all(|(name, digest)| new.get(name) == Some(digest));
+            assert!(kept, "what a revision's tag means is settled once");
         }
         for (id, instance) in &state.instances {
             let reserved = state.reserved(id);
@@ -272,10 +277,29 @@ fn run(world: &mut World, family: u8, count: u32, token: Option<u8>) {
     }
 }
 
+/// The only container of every definition here, with an image of this digest.
+fn running(digest: String) -> ContainerReport {
+    ContainerReport {
+        name: "web".parse().unwrap(),
+        status: ContainerStatus::Running,
+        exit: None,
+        reason: None,
+        pid: None,
+        image_digest: Some(format!("sha256:{digest}")),
+        address: None,
+        network_bindings: Vec::new(),
+        limits: KernelLimits::default(),
+        health: Default::default(),
+        last_exit: None,
+        restart_count: 0,
+    }
+}
+
 fn report(world: &mut World, task: usize, ahead: i64, status: usize, by: usize) {
     let (Some(id), Some(by)) = (world.task(task), world.node(by)) else { return };
     let record = world.state.tasks[&id].clone();
     let sequence = record.report_sequence.saturating_add_signed(ahead);
+    let by_digest = ["a", "b"][status % 2].repeat(64);
     let report = TaskReport {
         task: id.clone(),
         sequence,
@@ -284,7 +308,7 @@ fn report(world: &mut World, task: usize, ahead: i64, status: usize, by: usize) 
         stopped_reason: None,
         waiting_reason: None,
         waits: Vec::new(),
-        containers: Vec::new(),
+        containers: vec![running(by_digest)],
         paused: false,
         settled: Default::default(),
         refusal: None,

@@ -8,8 +8,9 @@ use super::layer::Staged;
 use super::resolve::Resolved;
 use crate::digest::{Digest, LayerKey};
 use crate::pull::PulledImage;
+use crate::reference::ImageReference;
 use crate::store::index::{Layer, image_name};
-use crate::store::{CommitStep, Inner, durable};
+use crate::store::{CommitStep, Inner, durable, hold};
 use crate::unpack::inherit;
 use std::fs;
 use std::io;
@@ -94,13 +95,39 @@ pub(crate) fn record_image(inner: &Inner, resolved: &Resolved, image: &PulledIma
     write_blob(inner, &resolved.manifest_digest, &resolved.manifest_bytes)?;
     write_blob(inner, config_digest, &resolved.config_bytes)?;
     inner.at(CommitStep::BlobsWritten);
-    let dir = inner.layout.images();
-    let name = format!("{}.json", image_name(&image.reference, &image.platform));
-    let bytes = serde_json::to_vec_pretty(image).map_err(|e| failed(&dir)(e.into()))?;
-    durable::write_file(&inner.layout.tmp(), &inner.layout.unique(), &dir, &name, &bytes)
-        .map_err(failed(&dir))?;
+    keep_predecessor(inner, image)?;
+    write_record(inner, image)?;
     inner.at(CommitStep::ImageRecorded);
+    Ok(())
+}
+
+/// The registry has confirmed an image that came from an archive.
+pub(crate) fn note_pulled(inner: &Inner, image: PulledImage) -> Result<(), PullError> {
+    let _gate = inner.records_gate();
+    write_record(inner, &image)
+}
+
+/// What a tag meant before goes on under its digest, so that tasks pinned to it find it here.
+fn keep_predecessor(inner: &Inner, image: &PulledImage) -> Result<(), PullError> {
+    let Ok(mut reference) = image.reference.parse::<ImageReference>() else { return Ok(()) };
+    let Some(mut old) = inner.index().image(&reference, &image.platform) else { return Ok(()) };
+    if reference.digest.is_some() || old.resolved_digest == image.resolved_digest {
+        return Ok(());
+    }
+    reference.digest = Some(old.resolved_digest.clone());
+    old.reference = reference.to_string();
+    write_record(inner, &old)
+}
+
+fn write_record(inner: &Inner, image: &PulledImage) -> Result<(), PullError> {
+    let dir = inner.layout.images();
+    let name = image_name(&image.reference, &image.platform);
+    let bytes = serde_json::to_vec_pretty(image).map_err(|e| failed(&dir)(e.into()))?;
+    let file = format!("{name}.json");
+    durable::write_file(&inner.layout.tmp(), &inner.layout.unique(), &dir, &file, &bytes)
+        .map_err(failed(&dir))?;
     inner.index_mut().insert_image(image.clone());
+    hold::touch(inner, &name);
     Ok(())
 }
 

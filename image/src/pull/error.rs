@@ -45,6 +45,11 @@ pub enum PullError {
     },
     #[error("layer {digest} of {reference} unpacks to {actual}, its image says {expected}")]
     WrongDiffId { reference: String, digest: Digest, expected: Digest, actual: Digest },
+    #[error(
+        "{reference} needs about {} of room and there are {} beside the {} that are kept free for running tasks; \
+         remove images or files, or see `lighter system df`", mib(*need_bytes), mib(*free_bytes), mib(*kept_bytes)
+    )]
+    NoRoom { reference: String, need_bytes: u64, free_bytes: u64, kept_bytes: u64 },
     #[error("{reference} took longer than {seconds} s to pull")]
     TooSlow { reference: String, seconds: u64 },
     #[error("writing to the image store at {} failed", path.display())]
@@ -70,8 +75,22 @@ impl PullError {
             | Self::WrongPlatform { .. }
             | Self::Unpack { .. }
             | Self::WrongDiffId { .. }
+            | Self::NoRoom { .. }
             | Self::Store { .. }
             | Self::Login(_) => false,
+        }
+    }
+
+    /// Whether the registry said that it has no such tag or digest.
+    pub fn missing(&self) -> bool {
+        matches!(self, Self::Resolve { source, .. } if source.not_found())
+    }
+
+    /// What the pull would need on the disk, when that is why it failed.
+    pub fn needs_room(&self) -> Option<u64> {
+        match self {
+            Self::NoRoom { need_bytes, .. } => Some(*need_bytes),
+            _ => None,
         }
     }
 
@@ -82,8 +101,13 @@ impl PullError {
         };
         match self {
             Self::Store { source, .. } => full(source),
+            Self::Unpack { source: UnpackError::NoRoom { .. }, .. } | Self::NoRoom { .. } => true,
             Self::Unpack { source, .. } => source.io().is_some_and(full),
             _ => false,
         }
     }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }

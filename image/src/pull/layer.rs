@@ -11,6 +11,7 @@ use crate::manifest::LayerDescriptor;
 use crate::registry::error::RegistryError;
 use crate::store::Inner;
 use crate::store::index::LayerRecord;
+use crate::store::space::{Reservation, expected_bytes};
 use crate::tree;
 use crate::unpack::pipeline::{self, Chunk, ChunkReader};
 use crate::unpack::{Target, UnpackError, UnpackLimits, Unpacked};
@@ -34,6 +35,8 @@ pub(crate) struct LayerJob<'a> {
     pub(crate) descriptor: &'a LayerDescriptor,
     pub(crate) diff_id: &'a Digest,
     pub(crate) key: &'a LayerKey,
+    /// Of the whole pull.
+    pub(crate) room: &'a Reservation,
 }
 
 /// What came of it.
@@ -58,7 +61,7 @@ pub(crate) struct TempDir {
 }
 
 impl TempDir {
-    fn make(inner: &Inner) -> io::Result<Self> {
+    pub(crate) fn make(inner: &Inner) -> io::Result<Self> {
         let made = Self { tmp: inner.layout.tmp(), name: inner.layout.unique() };
         std::fs::create_dir(made.path())?;
         Ok(made)
@@ -145,12 +148,14 @@ impl LayerJob<'_> {
         // First the layer's lock, then a permit: who holds a permit waits for no one else's layer.
         let lock = inner.making(self.key).lock_owned().await;
         if inner.index().layer(self.key).is_some() {
+            self.room.release(expected_bytes(self.descriptor));
             reporter.phase(LayerPhase::Present);
             return Ok(Made::Present);
         }
         let permit = inner.permits.acquire().await.map_err(|_| PullError::Interrupted)?;
         let (dir, unpacked) = self.download(inner, source, reference, &reporter).await?;
         drop(permit);
+        self.room.release(expected_bytes(self.descriptor));
         reporter.phase(LayerPhase::Committing);
         if unpacked.diff_id != *self.diff_id {
             return Err(PullError::WrongDiffId {
@@ -247,7 +252,8 @@ impl LayerJob<'_> {
             };
             let disk = |e| Failure::Disk(inner.layout.tmp(), e);
             let dir = TempDir::make(&inner).map_err(disk)?;
-            let target = Target::make(&dir.path()).map_err(disk)?;
+            let mut target = Target::make(&dir.path()).map_err(disk)?;
+            target.min_free_bytes = inner.config.min_free_bytes;
             let unpacked = pipeline::unpack(ChunkReader::new(from), compression, &target, limits)
                 .map_err(Failure::Unpack)?;
             Ok((dir, unpacked))

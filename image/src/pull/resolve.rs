@@ -11,7 +11,9 @@ use crate::platform::Platform;
 use crate::reference::ImageReference;
 use crate::registry::RawDocument;
 use crate::registry::error::RegistryError;
+use crate::store::flight::Flights;
 use crate::store::layout::Layout;
+use std::sync::Arc;
 
 /// What a reference means for a platform.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ pub(crate) struct Question<'a> {
     pub(crate) platform: &'a Platform,
     pub(crate) limits: &'a Limits,
     pub(crate) layout: &'a Layout,
+    pub(crate) configs: &'a Flights<Digest, Option<Arc<Vec<u8>>>>,
 }
 
 impl Question<'_> {
@@ -100,7 +103,7 @@ impl Question<'_> {
         Manifest::parse(&document.bytes, &document.content_type, self.limits).map_err(|e| self.unusable(e))
     }
 
-    /// The config from the store, else from the registry.
+    /// The config from the store, else from the registry; several who want it ask once.
     async fn config(&self, source: &Source<'_>, manifest: &ImageManifest) -> Result<Vec<u8>, PullError> {
         let digest = &manifest.config_digest;
         if let Ok(bytes) = tokio::fs::read(self.layout.blob(digest)).await
@@ -108,11 +111,18 @@ impl Question<'_> {
         {
             return Ok(bytes);
         }
+        let flight = self.configs.join(digest);
+        let mut landed = flight.lock().await;
+        if let Some(bytes) = landed.as_ref() {
+            return Ok(bytes.to_vec());
+        }
         let registries = source.registries;
-        source
+        let bytes = source
             .ask("the image config", |ask| registries.small_blob(ask, digest, manifest.config_size))
             .await
-            .map_err(|e| self.failed(e))
+            .map_err(|e| self.failed(e))?;
+        *landed = Some(Arc::new(bytes.clone()));
+        Ok(bytes)
     }
 
     /// An index that lies, or a tag of a single image: the config itself has to fit, too.

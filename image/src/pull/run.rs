@@ -1,5 +1,5 @@
 //! The course of one pull, from the policy to the record.
-//! In: reference, options. Out: `PulledImage`.
+//! In: reference, options. Out: `HeldImage`.
 //! Owns: the futures of its layers; a commit that has begun finishes even when the pull is dropped.
 //! Never: returns an image of which a layer is missing or not yet durable.
 
@@ -14,6 +14,8 @@ use crate::config::RetryConfig;
 use crate::digest::LayerKey;
 use crate::reference::ImageReference;
 use crate::store::Inner;
+use crate::store::hold::HeldImage;
+use crate::store::space::{Reservation, expected_bytes};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,37 +28,38 @@ pub(crate) async fn pull(
     reference: &str,
     options: &PullOptions,
     progress: Progress<'_>,
-) -> Result<PulledImage, PullError> {
+) -> Result<HeldImage, PullError> {
     let reference: ImageReference = reference.parse().map_err(PullError::Reference)?;
-    let cached = inner.index().image(&reference, &options.platform);
-    // A digest means the same for ever: nobody has to be asked.
-    let settled = reference.digest.is_some() || options.policy == PullPolicy::PreferCached;
-    if let (Some(image), true) = (&cached, settled) {
-        progress(PullProgress::Complete { manifest_digest: image.manifest_digest.clone() });
-        return Ok(image.clone());
+    let cached = HeldImage::find(inner, &reference, &options.platform);
+    if let Some(held) = cached.as_ref().filter(|held| settled(&held.image, &reference, options.policy)) {
+        progress(PullProgress::Complete { manifest_digest: held.image.manifest_digest.clone() });
+        return cached.ok_or(PullError::Interrupted);
     }
     let limit = Duration::from_millis(inner.config.timeouts.pull_ms);
-    let pulled = tokio::time::timeout(
-        limit,
-        Pull { inner, reference: &reference, options, progress }.run(cached.as_ref()),
-    )
-    .await
-    .unwrap_or_else(|_| {
-        Err(PullError::TooSlow { reference: reference.to_string(), seconds: limit.as_secs() })
-    });
+    let pull = Pull { inner, reference: &reference, options, progress };
+    let pulled =
+        tokio::time::timeout(limit, pull.run(cached.as_ref().map(|held| &held.image))).await.unwrap_or_else(
+            |_| Err(PullError::TooSlow { reference: reference.to_string(), seconds: limit.as_secs() }),
+        );
     match (pulled, cached, options.policy) {
-        (Err(error), Some(image), PullPolicy::Default) if unreachable(&error) => {
+        (Err(error), Some(held), PullPolicy::Default | PullPolicy::PreferCached) => {
             progress(PullProgress::UsingCached { cause: words(&error) });
-            progress(PullProgress::Complete { manifest_digest: image.manifest_digest.clone() });
-            Ok(image)
+            progress(PullProgress::Complete { manifest_digest: held.image.manifest_digest.clone() });
+            Ok(held)
         }
         (pulled, _, _) => pulled,
     }
 }
 
-/// The registry could not be asked what the reference means; a refusal is an answer.
-fn unreachable(error: &PullError) -> bool {
-    matches!(error, PullError::Resolve { source, .. } if source.unreachable())
+/// Whether nobody has to be asked about an image that is here. A digest means the same for ever, but
+/// `always` asks all the same whether the registry still gives it to us.
+fn settled(image: &PulledImage, reference: &ImageReference, policy: PullPolicy) -> bool {
+    match policy {
+        PullPolicy::Default => reference.digest.is_some(),
+        PullPolicy::Always => false,
+        PullPolicy::Once => image.from_registry,
+        PullPolicy::PreferCached => true,
+    }
 }
 
 struct Pull<'a> {
@@ -86,14 +89,14 @@ impl Drop for Pinned<'_> {
 }
 
 impl Pull<'_> {
-    async fn run(&self, cached: Option<&PulledImage>) -> Result<PulledImage, PullError> {
+    async fn run(&self, cached: Option<&PulledImage>) -> Result<HeldImage, PullError> {
         (self.progress)(PullProgress::Resolving);
         let registries = &self.inner.registries;
         let logins = registries.logins().map_err(PullError::Login)?;
         // With a copy at hand a start must not wait for a registry that is down.
         let hurried = RetryConfig { attempts: 1, ..self.inner.config.retry.clone() };
         let may_fall_back = cached.is_some() && self.options.policy == PullPolicy::Default;
-        let mut source = Source {
+        let source = Source {
             registries,
             repository: &self.reference.repository,
             logins: &logins,
@@ -104,21 +107,73 @@ impl Pull<'_> {
         if let Some(image) = cached
             && self.unchanged(&source, image).await?
         {
-            (self.progress)(PullProgress::Complete { manifest_digest: image.manifest_digest.clone() });
-            return Ok(image.clone());
+            return self.complete(self.pulled_again(image).await?);
         }
+        let flight = self.inner.pulling.join(&(self.reference.clone(), self.options.platform.clone()));
+        let mut landed = flight.lock().await;
+        if let Some(image) = landed.clone() {
+            // Pulled while this one waited; what it was asked for then is what it means now. Its
+            // record may be gone again only if a clean-up was very quick: then it is pulled anew.
+            let held = HeldImage::find(self.inner, self.reference, &self.options.platform);
+            if let Some(held) = held.filter(|held| held.image.manifest_digest == image.manifest_digest) {
+                return self.complete(held);
+            }
+        }
+        let held = self.fetch(source).await?;
+        *landed = Some(held.image.clone());
+        self.complete(held)
+    }
+
+    fn complete(&self, held: HeldImage) -> Result<HeldImage, PullError> {
+        (self.progress)(PullProgress::Complete { manifest_digest: held.image.manifest_digest.clone() });
+        Ok(held)
+    }
+
+    /// The registry has confirmed an image that is here: from now on it counts as pulled.
+    async fn pulled_again(&self, image: &PulledImage) -> Result<HeldImage, PullError> {
+        let find = || HeldImage::find(self.inner, self.reference, &self.options.platform);
+        let held = find().ok_or(PullError::Interrupted)?;
+        if image.from_registry {
+            return Ok(held);
+        }
+        let (inner, image) = (self.inner.clone(), PulledImage { from_registry: true, ..image.clone() });
+        blocking(move || commit::note_pulled(&inner, image)).await?;
+        Ok(held)
+    }
+
+    async fn fetch(&self, mut source: Source<'_>) -> Result<HeldImage, PullError> {
         let question = Question {
             reference: self.reference,
             platform: &self.options.platform,
             limits: &self.inner.config.limits,
             layout: &self.inner.layout,
+            configs: &self.inner.configs,
         };
         let resolved = question.resolve(&source).await?;
         source.retry = self.inner.config.retry.clone();
         let _pinned = Pinned::new(self.inner, resolved.layers.clone());
         self.report_resolved(&resolved);
-        self.layers(&source, &resolved).await?;
+        let room = self.reserve(&resolved)?;
+        self.layers(&source, &resolved, &room).await?;
         self.record(resolved).await
+    }
+
+    /// Room for what is missing, before any of it is fetched.
+    fn reserve(&self, resolved: &Resolved) -> Result<Reservation, PullError> {
+        let index = self.inner.index();
+        let missing = resolved.layers.iter().zip(&resolved.manifest.layers);
+        let missing = missing.filter(|(key, _)| index.layer(key).is_none());
+        let need_bytes = missing.map(|(_, layer)| expected_bytes(layer)).sum();
+        drop(index);
+        let root = self.inner.layout.root();
+        let made = Reservation::make(self.inner, need_bytes)
+            .map_err(|source| PullError::Store { path: root.to_owned(), source })?;
+        made.map_err(|no| PullError::NoRoom {
+            reference: self.reference.to_string(),
+            need_bytes,
+            free_bytes: no.free_bytes,
+            kept_bytes: self.inner.config.min_free_bytes,
+        })
     }
 
     /// Whether the tag still means what it meant; a HEAD costs no registry's pull quota.
@@ -151,7 +206,12 @@ impl Pull<'_> {
     }
 
     /// All layers at once, committed from the bottom up in groups while the others go on.
-    async fn layers(&self, source: &Source<'_>, resolved: &Resolved) -> Result<(), PullError> {
+    async fn layers(
+        &self,
+        source: &Source<'_>,
+        resolved: &Resolved,
+        room: &Reservation,
+    ) -> Result<(), PullError> {
         let reference = self.reference.to_string();
         let jobs: Vec<LayerJob<'_>> = resolved
             .layers
@@ -162,6 +222,7 @@ impl Pull<'_> {
                 descriptor: &resolved.manifest.layers[index],
                 diff_id: &resolved.config.diff_ids[index],
                 key,
+                room,
             })
             .collect();
         let mut running: FuturesUnordered<_> = jobs
@@ -183,7 +244,7 @@ impl Pull<'_> {
         Ok(())
     }
 
-    async fn record(&self, resolved: Resolved) -> Result<PulledImage, PullError> {
+    async fn record(&self, resolved: Resolved) -> Result<HeldImage, PullError> {
         let size_bytes = self.inner.index().size_of(&resolved.layers);
         let image = PulledImage {
             reference: self.reference.to_string(),
@@ -194,14 +255,21 @@ impl Pull<'_> {
             config: resolved.config.config.clone(),
             layers: resolved.layers.clone(),
             size_bytes,
+            from_registry: true,
         };
-        let (inner, recorded) = (self.inner.clone(), image.clone());
-        tokio::task::spawn_blocking(move || commit::record_image(&inner, &resolved, &recorded))
-            .await
-            .map_err(|_| PullError::Interrupted)??;
-        (self.progress)(PullProgress::Complete { manifest_digest: image.manifest_digest.clone() });
-        Ok(image)
+        let inner = self.inner.clone();
+        blocking(move || {
+            commit::record_image(&inner, &resolved, &image)?;
+            Ok(HeldImage::of(&inner, image))
+        })
+        .await
     }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PullError> + Send + 'static,
+) -> Result<T, PullError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(PullError::Interrupted))
 }
 
 /// Which layers are made, which are in place, and the one commit under way.

@@ -89,6 +89,11 @@ impl RegistryError {
         }
     }
 
+    /// Whether the registry has no such image.
+    pub(crate) fn not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
+
     /// Whether the registry itself could not answer (its answers count as answers).
     pub(crate) fn unreachable(&self) -> bool {
         self.retriable()

@@ -32,9 +32,23 @@ pub(crate) struct Layer {
 pub(crate) struct Index {
     images: HashMap<String, PulledImage>,
     layers: HashMap<LayerKey, Layer>,
-    /// How many running pulls count on a layer.
+    /// How many running pulls and held images count on a layer.
     pins: HashMap<LayerKey, usize>,
+    /// How many held images (`store::hold`) stand for a record.
+    held: HashMap<String, usize>,
+    /// When an image was pulled or last used, by the name of its record.
+    used_unix_ms: HashMap<String, u64>,
     next_link: u64,
+}
+
+/// An image with what a clean-up asks about it.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    /// The name of its record.
+    pub(crate) name: String,
+    pub(crate) image: PulledImage,
+    pub(crate) last_used_unix_ms: u64,
+    pub(crate) held: bool,
 }
 
 /// The name of an image record: one for each reference and platform.
@@ -45,22 +59,64 @@ pub(crate) fn image_name(reference: &str, platform: &Platform) -> String {
 impl Index {
     /// The image of a reference, if all of it is here.
     pub(crate) fn image(&self, reference: &ImageReference, platform: &Platform) -> Option<PulledImage> {
-        let image = self.images.get(&image_name(&reference.to_string(), platform));
-        let image = image.or_else(|| self.pinned(reference, platform))?;
-        self.complete(image).then(|| {
-            let mut image = image.clone();
-            image.reference = reference.to_string();
-            image
-        })
+        Some(self.find(reference, platform)?.1)
+    }
+
+    /// The same with the name of its record.
+    pub(crate) fn find(
+        &self,
+        reference: &ImageReference,
+        platform: &Platform,
+    ) -> Option<(String, PulledImage)> {
+        let own = self.images.get_key_value(&image_name(&reference.to_string(), platform));
+        let (name, image) =
+            own.filter(|(_, i)| self.complete(i)).or_else(|| self.pinned(reference, platform))?;
+        let mut image = image.clone();
+        image.reference = reference.to_string();
+        Some((name.clone(), image))
     }
 
     /// Any image that is what a digest names, under whatever reference it was pulled.
-    fn pinned(&self, reference: &ImageReference, platform: &Platform) -> Option<&PulledImage> {
+    fn pinned(&self, reference: &ImageReference, platform: &Platform) -> Option<(&String, &PulledImage)> {
         let digest = reference.digest.as_ref()?;
-        self.images.values().find(|image| {
+        self.images.iter().find(|(_, image)| {
             image.platform == *platform
                 && (image.resolved_digest == *digest || image.manifest_digest == *digest)
+                && self.complete(image)
         })
+    }
+
+    /// Every image, whole or not, with when it was used last.
+    pub(crate) fn listed(&self) -> Vec<Listed> {
+        let each = self.images.iter().map(|(name, image)| Listed {
+            name: name.clone(),
+            image: image.clone(),
+            last_used_unix_ms: self.used_unix_ms.get(name).copied().unwrap_or(0),
+            held: self.held.contains_key(name),
+        });
+        each.collect()
+    }
+
+    /// Notes that an image is used now.
+    pub(crate) fn used(&mut self, name: &str, unix_ms: u64) {
+        let last = self.used_unix_ms.entry(name.to_owned()).or_default();
+        *last = unix_ms.max(*last);
+    }
+
+    /// Counts on a record and its layers until `let_go`.
+    pub(crate) fn hold(&mut self, name: &str, layers: &[LayerKey]) {
+        *self.held.entry(name.to_owned()).or_default() += 1;
+        self.pin(layers);
+    }
+
+    pub(crate) fn let_go(&mut self, name: &str, layers: &[LayerKey]) {
+        if let Some(count) = self.held.get_mut(name) {
+            *count -= 1;
+            if *count == 0 {
+                self.held.remove(name);
+            }
+        }
+        self.unpin(layers);
     }
 
     pub(crate) fn complete(&self, image: &PulledImage) -> bool {
@@ -82,8 +138,14 @@ impl Index {
         self.images.insert(image_name(&image.reference, &image.platform), image);
     }
 
-    pub(crate) fn remove_image(&mut self, image: &PulledImage) {
-        self.images.remove(&image_name(&image.reference, &image.platform));
+    pub(crate) fn remove_image(&mut self, name: &str) {
+        self.images.remove(name);
+        self.used_unix_ms.remove(name);
+    }
+
+    /// Whether somebody holds the image.
+    pub(crate) fn is_held(&self, name: &str) -> bool {
+        self.held.contains_key(name)
     }
 
     pub(crate) fn layer(&self, key: &LayerKey) -> Option<&Layer> {

@@ -14,6 +14,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 pub(super) struct Opened {
     pub(super) layout: Layout,
@@ -173,10 +174,17 @@ fn load_images(layout: &Layout, index: &mut Index) -> Result<(), OpenError> {
             set_aside(layout, &path, "its manifest or config is not whole")?;
         } else {
             // An image whose layers are gone stays invisible and is pulled again.
+            index.used(name.trim_end_matches(".json"), last_used_unix_ms(&path));
             index.insert_image(image);
         }
     }
     Ok(())
+}
+
+/// The record's time: `hold` sets it at each use.
+fn last_used_unix_ms(path: &Path) -> u64 {
+    let modified = fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_millis() as u64)
 }
 
 fn blob_is_whole(layout: &Layout, digest: &Digest) -> bool {

@@ -1,9 +1,15 @@
-//! How much disk the store takes, for `lighter system df`.
+//! What the store holds and how much disk it takes, for `lighter system df` and `lighter image ls`.
 //! In: the index and the snapshots. Out: `DiskUsage`.
 //! Never: changes anything.
 
 use super::Inner;
+use super::cleanup::Candidate;
+use super::prune::{self, InUse};
+use crate::platform::Platform;
+use crate::pull::PulledImage;
+use crate::reference::ImageReference;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -12,7 +18,11 @@ use std::path::Path;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DiskUsage {
     pub images: usize,
+    /// Of them, those that tasks, containers or running pulls use.
+    pub images_in_use: usize,
     pub layers: usize,
+    /// Of them, those that an image in use, a container or a running pull stands on.
+    pub layers_in_use: usize,
     /// Sum of the file sizes of all layers.
     pub layer_bytes: u64,
     pub blobs: usize,
@@ -20,31 +30,86 @@ pub struct DiskUsage {
     pub snapshots: usize,
     /// What containers have written, in allocated bytes.
     pub snapshot_bytes: u64,
-    /// Bytes that `prune` would free if no image were named as in use.
+    /// Bytes of layers that `prune` would free with the same `InUse`.
     pub reclaimable_bytes: u64,
+    /// The same of manifests and configs.
+    pub reclaimable_blob_bytes: u64,
 }
 
-pub(super) fn usage(inner: &Inner) -> io::Result<DiskUsage> {
+pub(super) fn usage(inner: &Inner, in_use: &InUse) -> io::Result<DiskUsage> {
     let snapshots = crate::rootfs::list(inner).map_err(io::Error::other)?;
     let mut usage = DiskUsage { snapshots: snapshots.len(), ..DiskUsage::default() };
     for snapshot in &snapshots {
         usage.snapshot_bytes += allocated(&inner.layout.snapshot(&snapshot.key).join("upper"))?;
     }
-    for entry in std::fs::read_dir(inner.layout.blobs())? {
-        usage.blobs += 1;
-        usage.blob_bytes += entry?.metadata()?.len();
+    let mut standing = prune::standing(inner, snapshots, in_use);
+    let used = |(_, candidate): &&(_, Candidate<_, _>)| candidate.in_use;
+    let mut blobs_in_use = HashSet::new();
+    for (image, candidate) in standing.images.iter().filter(used) {
+        usage.images_in_use += 1;
+        standing.needed.extend(candidate.layers.iter().cloned());
+        blobs_in_use.extend([image.manifest_digest.hex().to_owned(), image.config_digest.hex().to_owned()]);
     }
-    let needed: std::collections::HashSet<_> = snapshots.into_iter().flat_map(|s| s.layers).collect();
-    let index = inner.index();
-    usage.images = index.images().len();
-    for layer in index.layers() {
+    for entry in std::fs::read_dir(inner.layout.blobs())? {
+        let entry = entry?;
+        let bytes = entry.metadata()?.len();
+        usage.blobs += 1;
+        usage.blob_bytes += bytes;
+        if !blobs_in_use.contains(entry.file_name().to_string_lossy().as_ref()) {
+            usage.reclaimable_blob_bytes += bytes;
+        }
+    }
+    usage.images = standing.images.len();
+    for (layer, bytes) in &standing.layers {
         usage.layers += 1;
-        usage.layer_bytes += layer.record.unpacked_bytes;
-        if !needed.contains(&layer.record.key) {
-            usage.reclaimable_bytes += layer.record.unpacked_bytes;
+        usage.layer_bytes += bytes;
+        if standing.needed.contains(layer) {
+            usage.layers_in_use += 1;
+        } else {
+            usage.reclaimable_bytes += bytes;
         }
     }
     Ok(usage)
+}
+
+/// One image for a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptImage {
+    pub image: PulledImage,
+    pub in_use: bool,
+    pub last_used_unix_ms: u64,
+}
+
+pub(super) fn list(inner: &Inner, in_use: &InUse) -> io::Result<Vec<KeptImage>> {
+    let snapshots = crate::rootfs::list(inner).map_err(io::Error::other)?;
+    let standing = prune::standing(inner, snapshots, in_use);
+    let each = standing.images.into_iter().map(|(image, candidate)| KeptImage {
+        image,
+        in_use: candidate.in_use,
+        last_used_unix_ms: candidate.last_used_unix_ms,
+    });
+    let mut all: Vec<KeptImage> = each.collect();
+    all.sort_by(|a, b| a.image.reference.cmp(&b.image.reference));
+    Ok(all)
+}
+
+/// An image with the documents it was made of, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    pub image: PulledImage,
+    pub manifest: Vec<u8>,
+    pub config: Vec<u8>,
+}
+
+pub(super) fn inspect(
+    inner: &Inner,
+    reference: &ImageReference,
+    platform: &Platform,
+) -> io::Result<Option<Inspected>> {
+    let Some(image) = inner.index().image(reference, platform) else { return Ok(None) };
+    let manifest = std::fs::read(inner.layout.blob(&image.manifest_digest))?;
+    let config = std::fs::read(inner.layout.blob(&image.config_digest))?;
+    Ok(Some(Inspected { image, manifest, config }))
 }
 
 /// Allocated bytes below a directory; follows no symlink; what vanishes meanwhile counts nothing.

@@ -3,7 +3,6 @@
 //! Owns: the inflating thread, joined before return, and 8 buffers of 256 KiB.
 //! Never: holds more than those buffers, whatever the layer claims to be.
 
-use super::stream::TarStream;
 use super::{Target, UnpackError, UnpackLimits, Unpacked};
 use crate::digest::{Digest, RunningDigest};
 use crate::manifest::Compression;
@@ -81,7 +80,7 @@ pub(crate) fn unpack(
             .spawn_scoped(scope, move || inflate(input, compression, limits.max_bytes, &full_tx, &empty_rx))
             .map_err(|source| UnpackError::Io { action: "starting", path: "a thread".into(), source })?;
         let mut blocks = Blocks::new(full_rx, empty_tx);
-        let written = write(&mut blocks, target, limits.max_entries);
+        let written = super::unpack_tar(&mut blocks, target, limits.max_entries);
         let diff_id = blocks.finish();
         // Closing our ends has made the thread stop if it had not.
         let inflated = inflating.join().unwrap_or(Err(UnpackError::Input));
@@ -97,16 +96,6 @@ pub(crate) fn unpack(
             }),
         }
     })
-}
-
-fn write(
-    blocks: &mut Blocks,
-    target: &Target,
-    max_entries: u64,
-) -> Result<super::write::Counted, UnpackError> {
-    let counted = super::unpack_tar(&mut *blocks, target, max_entries)?;
-    TarStream::drain(blocks)?;
-    Ok(counted)
 }
 
 fn inflate(

@@ -4,6 +4,7 @@
 
 use super::UnpackError;
 use super::entry::{Entry, Kind};
+use super::split::{SPLIT, SplitWriter};
 use std::io::BufRead;
 use tar::{EntryType, Header};
 
@@ -12,8 +13,10 @@ const MAX_EXTENSION: u64 = 1 << 20;
 const BLOCK: usize = 512;
 
 /// A tar stream.
-pub(crate) struct TarStream<R> {
+pub(crate) struct TarStream<'a, R> {
     input: R,
+    /// Takes down what is no file's content.
+    split: Option<SplitWriter<'a>>,
     /// Data of the current entry not yet taken, and the padding after it.
     data_left: u64,
     padding_left: u64,
@@ -36,9 +39,14 @@ fn unreadable(_: std::io::Error) -> UnpackError {
     UnpackError::Input
 }
 
-impl<R: BufRead> TarStream<R> {
-    pub(crate) fn new(input: R) -> Self {
-        Self { input, data_left: 0, padding_left: 0 }
+/// The record beside the layer cannot be written.
+fn unrecorded(source: std::io::Error) -> UnpackError {
+    UnpackError::Io { action: "writing", path: SPLIT.into(), source }
+}
+
+impl<'a, R: BufRead> TarStream<'a, R> {
+    pub(crate) fn new(input: R, split: Option<SplitWriter<'a>>) -> Self {
+        Self { input, split, data_left: 0, padding_left: 0 }
     }
 
     /// The next entry, `None` at the end of the archive. Data of the one before is skipped.
@@ -74,32 +82,69 @@ impl<R: BufRead> TarStream<R> {
         }
     }
 
-    /// Hands the data of the current entry to `sink`, slice by slice, in order.
-    pub(crate) fn data(
+    /// Hands the next `length` bytes of the current entry's data to `sink`, slice by slice, in order.
+    /// They become those of the file at `path` from `offset` on.
+    pub(crate) fn content(
         &mut self,
+        path: &[u8],
+        offset: u64,
+        length: u64,
+        sink: impl FnMut(&[u8]) -> Result<(), UnpackError>,
+    ) -> Result<(), UnpackError> {
+        if let Some(split) = &mut self.split {
+            split.data(path, offset, length).map_err(unrecorded)?;
+        }
+        self.take(length, false, sink)
+    }
+
+    /// Hands over data that is of no file.
+    pub(crate) fn raw(
+        &mut self,
+        length: u64,
+        sink: impl FnMut(&[u8]) -> Result<(), UnpackError>,
+    ) -> Result<(), UnpackError> {
+        self.take(length, true, sink)
+    }
+
+    fn take(
+        &mut self,
+        length: u64,
+        record: bool,
         mut sink: impl FnMut(&[u8]) -> Result<(), UnpackError>,
     ) -> Result<(), UnpackError> {
-        while self.data_left > 0 {
+        let mut left = length;
+        if left > self.data_left {
+            return Err(UnpackError::format("a file that says it has more data than it has"));
+        }
+        while left > 0 {
             let buffer = self.input.fill_buf().map_err(unreadable)?;
             if buffer.is_empty() {
                 return Err(UnpackError::format("it ends within a file"));
             }
-            let length = buffer.len().min(usize::try_from(self.data_left).unwrap_or(usize::MAX));
+            let length = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             sink(&buffer[..length])?;
+            if let Some(split) = self.split.as_mut().filter(|_| record) {
+                split.raw(&buffer[..length]).map_err(unrecorded)?;
+            }
             self.input.consume(length);
+            left -= length as u64;
             self.data_left -= length as u64;
         }
         Ok(())
     }
 
-    /// Reads what follows the archive to its end, so that all of it is hashed.
-    pub(crate) fn drain(mut input: R) -> Result<(), UnpackError> {
+    /// Reads what follows the archive to its end, so that all of it is hashed, and ends the record.
+    pub(crate) fn finish(mut self) -> Result<(), UnpackError> {
         loop {
-            let length = input.fill_buf().map_err(unreadable)?.len();
+            let buffer = self.input.fill_buf().map_err(unreadable)?;
+            let length = buffer.len();
             if length == 0 {
-                return Ok(());
+                return self.split.map_or(Ok(()), |split| split.finish().map_err(unrecorded));
             }
-            input.consume(length);
+            if let Some(split) = &mut self.split {
+                split.raw(buffer).map_err(unrecorded)?;
+            }
+            self.input.consume(length);
         }
     }
 
@@ -113,9 +158,9 @@ impl<R: BufRead> TarStream<R> {
     }
 
     fn skip_data(&mut self) -> Result<(), UnpackError> {
-        self.data(|_| Ok(()))?;
+        self.raw(self.data_left, |_| Ok(()))?;
         self.data_left = std::mem::take(&mut self.padding_left);
-        self.data(|_| Ok(()))
+        self.raw(self.data_left, |_| Ok(()))
     }
 
     fn extension(&mut self, size: u64) -> Result<Vec<u8>, UnpackError> {
@@ -124,7 +169,7 @@ impl<R: BufRead> TarStream<R> {
         }
         self.begin_data(size)?;
         let mut bytes = Vec::with_capacity(size as usize);
-        self.data(|part| {
+        self.raw(size, |part| {
             bytes.extend_from_slice(part);
             Ok(())
         })?;
@@ -147,6 +192,9 @@ impl<R: BufRead> TarStream<R> {
             block[filled..filled + length].copy_from_slice(&buffer[..length]);
             self.input.consume(length);
             filled += length;
+        }
+        if let Some(split) = &mut self.split {
+            split.raw(&block).map_err(unrecorded)?;
         }
         Ok(Some(block))
     }

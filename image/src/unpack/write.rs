@@ -24,6 +24,9 @@ pub(crate) struct Counted {
 }
 
 pub(crate) struct Writer<'a> {
+    target: &'a Target,
+    /// Written since the disk was looked at last.
+    unmeasured_bytes: u64,
     place: Place<'a>,
     scratch: BorrowedFd<'a>,
     dir_times: Vec<(Vec<u8>, Timestamps)>,
@@ -32,11 +35,15 @@ pub(crate) struct Writer<'a> {
 
 /// Overlayfs's whiteout. Source: kernel, filesystems/overlayfs.rst.
 const WHITEOUT: Dev = 0;
+/// How much may be written between two looks at the disk.
+const MEASURE_EVERY_BYTES: u64 = 8 << 20;
 const OPAQUE: &str = "trusted.overlay.opaque";
 
 impl<'a> Writer<'a> {
     pub(crate) fn new(target: &'a Target) -> Self {
         Self {
+            target,
+            unmeasured_bytes: 0,
             place: Place::new(target.diff.as_fd()),
             scratch: target.scratch.as_fd(),
             dir_times: Vec::new(),
@@ -48,7 +55,7 @@ impl<'a> Writer<'a> {
     pub(crate) fn write<R: BufRead>(
         &mut self,
         entry: &Entry,
-        stream: &mut TarStream<R>,
+        stream: &mut TarStream<'_, R>,
     ) -> Result<(), UnpackError> {
         attributes::check(entry)?;
         let path = clean(&entry.path)?;
@@ -105,14 +112,15 @@ impl<'a> Writer<'a> {
         entry: &Entry,
         dir: &[u8],
         name: &[u8],
-        stream: &mut TarStream<R>,
+        stream: &mut TarStream<'_, R>,
     ) -> Result<(), UnpackError> {
         let parent = self.place.parent(dir)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = self.make(parent.as_fd(), name, &entry.path, || {
             rustix::fs::openat(&*parent, name, flags, Mode::from(0o600))
         })?;
-        stream.data(|mut part| {
+        let path = join(dir, name);
+        stream.content(&path, 0, entry.size, |mut part| {
             while !part.is_empty() {
                 let written = match rustix::io::write(&made, part) {
                     Err(Errno::INTR) => continue,
@@ -123,9 +131,21 @@ impl<'a> Writer<'a> {
             Ok(())
         })?;
         self.bytes += entry.size;
+        self.wrote(entry.size)?;
         attributes::set_open(made.as_fd(), entry)?;
         rustix::fs::futimens(&made, &attributes::times(entry))
             .map_err(UnpackError::at("setting the time of", &entry.path))
+    }
+
+    /// Looks at the disk now and then; a file that is larger than that is looked at when it is whole.
+    fn wrote(&mut self, bytes: u64) -> Result<(), UnpackError> {
+        // Also for files without content, which take inodes.
+        self.unmeasured_bytes += bytes.max(512);
+        if self.unmeasured_bytes >= MEASURE_EVERY_BYTES {
+            self.unmeasured_bytes = 0;
+            self.target.check_room()?;
+        }
+        Ok(())
     }
 
     fn directory(&mut self, entry: &Entry, path: &[u8]) -> Result<(), UnpackError> {
@@ -214,7 +234,7 @@ impl<'a> Writer<'a> {
     /// speak of lower layers only, in whatever order the archive has them.
     fn whiteout(&mut self, dir: &[u8], name: &[u8]) -> Result<(), UnpackError> {
         let parent = self.place.parent(dir)?;
-        let path = if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() };
+        let path = join(dir, name);
         match kind_at(parent.as_fd(), name, &path)? {
             Some((FileType::Directory, _)) => return self.make_opaque(&path),
             Some(_) => return Ok(()),
@@ -257,6 +277,10 @@ impl<'a> Writer<'a> {
             source,
         })
     }
+}
+
+fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
 }
 
 fn set_opaque(dir: BorrowedFd<'_>, path: &[u8]) -> Result<(), UnpackError> {

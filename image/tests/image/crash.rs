@@ -7,7 +7,7 @@
 use crate::fixture::{Fixture, Image, Layer, assert_nothing_half_made, large_layer, layer_dir, pull};
 use crate::mounts::in_own_namespace;
 use crate::registry::FakeRegistry;
-use lighter_image::{CommitStep, ImageStore};
+use lighter_image::{CommitStep, ImageStore, InUse};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -90,7 +90,7 @@ async fn assert_whole_and_usable(registry: &FakeRegistry, root: &Path) -> usize 
     fixture.config.timeouts.inactivity_ms = 30_000;
     let store = fixture.open();
     assert_nothing_half_made(root);
-    let found = store.usage().await.unwrap().layers;
+    let found = store.usage(&InUse::default()).await.unwrap().layers;
     for image in store.images() {
         check_content(root, &image);
     }

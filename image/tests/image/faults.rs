@@ -297,10 +297,11 @@ async fn a_cached_image_serves_while_the_registry_is_away() {
     let always = PullOptions { policy: PullPolicy::Always, ..options() };
     let error = store.resolve_and_pull(&scene.reference, &always, |_| {}).await.unwrap_err();
     assert!(error.retriable(), "{}", chain(&error));
-    // A refusal is an answer: the copy must not stand in for what may no longer be pulled.
+    // Who must not run what he may no longer pull says `always`; `default` is as in ECS.
     scene.registry.behave().statuses.clear();
     scene.registry.behave().auth = Some(Auth::Basic("u", "p"));
-    let error = pull(&store, &scene.reference).await.unwrap_err();
+    assert_eq!(pull(&store, &scene.reference).await.unwrap(), image);
+    let error = store.resolve_and_pull(&scene.reference, &always, |_| {}).await.unwrap_err();
     assert!(chain(&error).contains("refused access"), "{}", chain(&error));
 }
 

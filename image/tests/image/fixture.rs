@@ -38,6 +38,11 @@ impl Layer {
         header.set_uid(owner);
         header.set_gid(owner);
         header.set_mtime(1_600_000_000);
+        if kind == tar::EntryType::Char {
+            // /dev/null's.
+            header.set_device_major(1).unwrap();
+            header.set_device_minor(3).unwrap();
+        }
         self.0.append_data(&mut header, path, data).unwrap();
         self
     }

@@ -7,6 +7,9 @@
 // Every function here is a test's, also those that are not marked as one.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod archive;
+mod behaviour;
+mod cleanup;
 mod crash;
 mod faults;
 mod fixture;

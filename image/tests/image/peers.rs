@@ -7,7 +7,7 @@ use crate::fixture::{
     Fixture, Image, Layer, Served, assert_nothing_half_made, chain, large_layer, layer_dir, options, pull,
 };
 use crate::registry::FakeRegistry;
-use lighter_image::{Digest, RegistryHost};
+use lighter_image::{Digest, InUse, RegistryHost};
 use serde_json::json;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -91,7 +91,7 @@ impl DockerRegistry {
     }
 }
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
@@ -178,7 +178,7 @@ async fn a_real_registry_over_http_with_every_format_skopeo_writes() {
     }
     let error = pull(&store, &format!("{}/test/oci:none", registry.host())).await.unwrap_err();
     assert!(chain(&error).contains("knows no image test/oci:none"), "{}", chain(&error));
-    assert_eq!(store.usage().await.unwrap().images, 3);
+    assert_eq!(store.usage(&InUse::default()).await.unwrap().images, 3);
     assert_nothing_half_made(&fixture.root());
 
     // What umoci makes of the same layout.

@@ -84,6 +84,12 @@ pub(super) const MEMBERS: &[Member] = &[
     ),
     optional("cpu", Shape::CpuAmount, "a_limit_of_the_task_holds_for_its_containers_together"),
     optional("memory", Shape::MemoryAmount, "a_limit_of_the_task_holds_for_its_containers_together"),
+    // Ours: ECS has it as a setting of the node alone.
+    optional(
+        "pullBehavior",
+        Shape::OneOf(&["default", "always", "once", "prefer-cached"]),
+        "a_task_chooses_its_own_pull_behaviour",
+    ),
     refused("tags", &["key", "value"], NOT_YET),
     optional(
         "pidMode",
@@ -175,10 +181,10 @@ pub(super) const MEMBERS: &[Member] = &[
         Shape::Whole { min: 0, max: STOP_TIMEOUT_S_MAX },
         "stop_without_sigterm_handler",
     ),
-    refused_but(
+    optional(
         "containerDefinitions[].versionConsistency",
-        &["disabled"],
-        "pinning a service's image digest is not supported yet",
+        Shape::OneOf(&["enabled", "disabled"]),
+        "a_tag_is_pinned_for_all_tasks_of_a_revision",
     ),
     optional(
         "containerDefinitions[].hostname",
