@@ -111,6 +111,13 @@ pub(crate) struct LocalTask {
     pub definition: Option<Arc<TaskDefinition>>,
 }
 
+impl LocalTask {
+    /// Its STOPPED report is on its way.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.report.as_ref().is_some_and(|report| report.status == TaskStatus::Stopped)
+    }
+}
+
 /// Everything the reconciler is told.
 pub(crate) enum CoreInput {
     /// A session begins; what belongs to an older one is ignored from here on.

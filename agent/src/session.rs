@@ -41,6 +41,9 @@ pub(crate) struct SessionStatus {
     pub error: String,
 }
 
+/// What the machine is told of its own end, as it is now.
+pub(crate) type Notices = watch::Receiver<Vec<Notice>>;
+
 /// What a session works with.
 pub(crate) struct Session {
     pub endpoint: ControlEndpoint,
@@ -49,7 +52,7 @@ pub(crate) struct Session {
     pub context: Arc<TaskContext>,
     pub status: watch::Sender<SessionStatus>,
     /// What the machine is told of its own end.
-    pub notices: watch::Receiver<Vec<Notice>>,
+    pub notices: Notices,
     pub leaving: CancellationToken,
 }
 

@@ -7,7 +7,6 @@ use super::LocalApi;
 use crate::reconcile::{CoreInput, LocalTask};
 use crate::time::{BootInstant, sleep};
 use futures_util::stream::{self, Stream};
-use lighter_model::status::TaskStatus;
 use lighter_proto::v1;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,10 +96,7 @@ impl Departure {
     }
 
     fn all_stopped(&mut self, tasks: &[LocalTask]) -> v1::StopTasksProgress {
-        let stopped = |task: &&LocalTask| {
-            task.report.as_ref().is_some_and(|report| report.status == TaskStatus::Stopped)
-        };
-        let unreported = self.api.session.borrow().connected && tasks.iter().any(|task| stopped(&task));
+        let unreported = self.api.session.borrow().connected && tasks.iter().any(LocalTask::has_stopped);
         let until = match self.step {
             Step::Reporting { until } => until,
             _ => BootInstant::now().after(LAST_REPORTS),

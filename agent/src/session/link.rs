@@ -5,16 +5,14 @@
 //! left, because what it says next means nothing.
 
 use super::convert::{self, ControlHello, ConvertError, Received};
-use super::{Session, logs, streams};
+use super::{Notices, Session, logs, streams};
 use crate::errors::chain;
-use crate::reconcile::{CoreInput, Inbound, LowerTerm, Outbound};
+use crate::reconcile::{CoreInput, HelloFacts, Inbound, LowerTerm, Outbound};
 use crate::time::{BootInstant, sleep_until};
-use lighter_model::node::Notice;
-use lighter_model::resources::Resources;
 use lighter_proto::v1;
 use lighter_proto::v1::node_client::NodeClient;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
@@ -55,8 +53,8 @@ pub(super) struct Link<'a> {
     outbound: mpsc::Receiver<Outbound>,
     heartbeat: Duration,
     manifest: Vec<crate::assignment::Assignment>,
-    offered: Resources,
-    notices: watch::Receiver<Vec<Notice>>,
+    facts: HelloFacts,
+    notices: Notices,
 }
 
 impl<'a> Link<'a> {
@@ -78,17 +76,7 @@ impl<'a> Link<'a> {
         let Received::Hello(hello) = convert::received(first)? else { return Err(LinkError::NoHello) };
         Self::greet(session, number, &hello).await?;
         let heartbeat = hello.heartbeat;
-        Ok(Self {
-            session,
-            number,
-            send,
-            receive,
-            outbound,
-            heartbeat,
-            manifest: Vec::new(),
-            offered: facts.offered,
-            notices,
-        })
+        Ok(Self { session, number, send, receive, outbound, heartbeat, manifest: Vec::new(), facts, notices })
     }
 
     async fn greet(session: &Session, number: u64, hello: &ControlHello) -> Result<(), LinkError> {
@@ -136,7 +124,7 @@ impl<'a> Link<'a> {
 
     async fn tell_notices(&mut self) -> Result<(), LinkError> {
         let notices = self.notices.borrow_and_update().clone();
-        self.give(convert::node_state(&self.session.node, &self.offered, &notices)).await
+        self.give(convert::node_state(&self.session.node, &self.facts.offered, &notices)).await
     }
 
     async fn give(&self, message: v1::NodeMessage) -> Result<(), LinkError> {
@@ -203,7 +191,7 @@ impl<'a> Link<'a> {
 }
 
 /// Something new; for ever when nobody can say it any more. May be dropped at any time.
-async fn changed(notices: &mut watch::Receiver<Vec<Notice>>) {
+async fn changed(notices: &mut Notices) {
     if notices.changed().await.is_err() {
         std::future::pending::<()>().await;
     }

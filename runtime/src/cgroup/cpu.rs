@@ -11,6 +11,11 @@ pub fn quota_us(cpu_units: u32) -> Option<u64> {
     (cpu_units > 0).then(|| (u64::from(cpu_units) * PERIOD_US / 1024).max(QUOTA_US_MIN))
 }
 
+/// cpu.shares of so many units (cgroup v1); the kernel's least is 2.
+pub fn shares(cpu_units: u32) -> u64 {
+    u64::from(cpu_units).max(2)
+}
+
 /// cpu.weight of so many units: 1024 units are the kernel's default of 100; without a reservation
 /// the least.
 pub fn weight(cpu_units: u32) -> u64 {

@@ -13,23 +13,32 @@ use lighter_shim_wire::{CgroupPaths, CgroupVersion, Limits};
 use std::fs;
 use std::path::PathBuf;
 
-/// The least weight of cgroup v1 (cpu.shares).
-const V1_SHARES_MIN: u64 = 2;
-
-/// CPU and memory of a container in the kernel's numbers; `None` is no limit.
-pub(crate) fn wanted(container: &ContainerDefinition, version: CgroupVersion) -> Limits {
-    let quota = cpu::quota_us(container.cpu_units);
+/// CPU and memory of a container in the kernel's numbers; `None` is no limit. `cpu_quota`: whether
+/// this node gives containers a quota beside their weight. Swap is what the container has beyond
+/// its memory; only v1 counts both together and has to be told.
+pub(crate) fn wanted(container: &ContainerDefinition, version: CgroupVersion, cpu_quota: bool) -> Wanted {
+    let quota = cpu::quota_us(container.cpu_units).filter(|_| cpu_quota);
     let weight = match version {
         CgroupVersion::V2 => cpu::weight(container.cpu_units),
-        CgroupVersion::V1 => u64::from(container.cpu_units).max(V1_SHARES_MIN),
+        CgroupVersion::V1 => cpu::shares(container.cpu_units),
     };
-    Limits {
+    let linux = container.linux_parameters.as_ref();
+    let swap_bytes = linux.and_then(|linux| linux.max_swap_mib).unwrap_or(0) << 20;
+    let limits = Limits {
         cpu_quota_us: quota,
         cpu_period_us: quota.map(|_| cpu::PERIOD_US),
         cpu_weight: Some(weight),
         memory_max_bytes: container.memory_mib.map(|mib| mib << 20),
         ..Limits::default()
-    }
+    };
+    Wanted { limits, swap_bytes }
+}
+
+/// What a container shall have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    limits: Limits,
+    swap_bytes: u64,
 }
 
 impl CgroupRoot {
@@ -37,18 +46,18 @@ impl CgroupRoot {
     pub(crate) fn resize(
         &self,
         task: &TaskId,
-        containers: &[(ContainerName, Limits)],
+        containers: &[(ContainerName, Wanted)],
     ) -> Result<Vec<(ContainerName, Limits)>, CgroupError> {
-        let each =
-            || containers.iter().map(|(name, limits)| (name, self.container_paths(task, name), limits));
-        for (name, paths, limits) in each() {
-            check_use(name, &paths, limits)?;
+        let paths = |name: &ContainerName| self.container_paths(task, name);
+        let each = || containers.iter().map(|(name, wanted)| (name, paths(name), wanted));
+        for (name, paths, wanted) in each() {
+            check_use(name, &paths, &wanted.limits)?;
         }
-        let mut before: Vec<(CgroupPaths, Limits)> = Vec::new();
+        let mut before: Vec<(CgroupPaths, Wanted)> = Vec::new();
         let mut result = Vec::new();
-        for (name, paths, limits) in each() {
-            before.push((paths.clone(), in_force(&paths)));
-            match set_and_prove(&paths, limits) {
+        for (name, paths, wanted) in each() {
+            before.push((paths.clone(), Wanted { limits: in_force(&paths), ..*wanted }));
+            match set_and_prove(&paths, wanted) {
                 Ok(limits) => result.push((name.clone(), limits)),
                 Err(error) => return Err(undo(before, error)),
             }
@@ -57,9 +66,9 @@ impl CgroupRoot {
     }
 }
 
-fn undo(before: Vec<(CgroupPaths, Limits)>, error: CgroupError) -> CgroupError {
+fn undo(before: Vec<(CgroupPaths, Wanted)>, error: CgroupError) -> CgroupError {
     let mut errors = vec![error];
-    errors.extend(before.iter().rev().filter_map(|(paths, limits)| set(paths, limits).err()));
+    errors.extend(before.iter().rev().filter_map(|(paths, wanted)| set(paths, wanted).err()));
     if errors.len() == 1 { errors.remove(0) } else { CgroupError::Several(errors) }
 }
 
@@ -88,8 +97,9 @@ fn check_use(name: &ContainerName, paths: &CgroupPaths, limits: &Limits) -> Resu
     })
 }
 
-fn set_and_prove(paths: &CgroupPaths, limits: &Limits) -> Result<Limits, CgroupError> {
-    set(paths, limits)?;
+fn set_and_prove(paths: &CgroupPaths, wanted: &Wanted) -> Result<Limits, CgroupError> {
+    set(paths, wanted)?;
+    let limits = &wanted.limits;
     let found = in_force(paths);
     let still = |asked: Option<u64>, found: Option<u64>| asked.is_none() && found.is_some();
     let difference = limits.difference(&found).or_else(|| {
@@ -103,10 +113,10 @@ fn set_and_prove(paths: &CgroupPaths, limits: &Limits) -> Result<Limits, CgroupE
     }
 }
 
-fn set(paths: &CgroupPaths, limits: &Limits) -> Result<(), CgroupError> {
+fn set(paths: &CgroupPaths, wanted: &Wanted) -> Result<(), CgroupError> {
     match paths.version {
-        CgroupVersion::V2 => set_v2(paths, limits),
-        CgroupVersion::V1 => set_v1(paths, limits),
+        CgroupVersion::V2 => set_v2(paths, &wanted.limits),
+        CgroupVersion::V1 => set_v1(paths, wanted),
     }
 }
 
@@ -126,7 +136,8 @@ fn set_v2(paths: &CgroupPaths, limits: &Limits) -> Result<(), CgroupError> {
 }
 
 /// On v1 the limit of memory and swap together may never be below that of memory alone.
-fn set_v1(paths: &CgroupPaths, limits: &Limits) -> Result<(), CgroupError> {
+fn set_v1(paths: &CgroupPaths, wanted: &Wanted) -> Result<(), CgroupError> {
+    let limits = &wanted.limits;
     let or_none = |limit: Option<u64>| limit.map_or_else(|| "-1".to_owned(), |limit| limit.to_string());
     if let Some(period) = limits.cpu_period_us {
         write(&paths.cpu, "cpu.cfs_period_us", &period.to_string())?;
@@ -135,12 +146,13 @@ fn set_v1(paths: &CgroupPaths, limits: &Limits) -> Result<(), CgroupError> {
     if let Some(shares) = limits.cpu_weight {
         write(&paths.cpu, "cpu.shares", &shares.to_string())?;
     }
-    let bytes = or_none(limits.memory_max_bytes);
-    let mut files = vec!["memory.limit_in_bytes"];
+    let memory = ("memory.limit_in_bytes", or_none(limits.memory_max_bytes));
+    let both = limits.memory_max_bytes.map(|bytes| bytes.saturating_add(wanted.swap_bytes));
+    let mut files = vec![memory];
     if PathBuf::from(format!("{}/memory.memsw.limit_in_bytes", paths.memory)).exists() {
         let now = in_force(paths).memory_max_bytes.unwrap_or(u64::MAX);
         let grows = limits.memory_max_bytes.unwrap_or(u64::MAX) > now;
-        files.insert(usize::from(!grows), "memory.memsw.limit_in_bytes");
+        files.insert(usize::from(!grows), ("memory.memsw.limit_in_bytes", or_none(both)));
     }
-    files.into_iter().try_for_each(|file| write(&paths.memory, file, &bytes))
+    files.into_iter().try_for_each(|(file, bytes)| write(&paths.memory, file, &bytes))
 }

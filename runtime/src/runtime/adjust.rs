@@ -38,7 +38,8 @@ impl Runtime {
     ) -> Result<Vec<(ContainerName, KernelLimits)>, AdjustError> {
         let version = if is_v2() { CgroupVersion::V2 } else { CgroupVersion::V1 };
         let wanted = definition.container_definitions.iter().filter(|c| containers.contains(&c.name));
-        let wanted: Vec<_> = wanted.map(|c| (c.name.clone(), resize::wanted(c, version))).collect();
+        let of = |c| resize::wanted(c, version, self.config.cpu_quota);
+        let wanted: Vec<_> = wanted.map(|c| (c.name.clone(), of(c))).collect();
         let (this, task) = (self.clone(), task.clone());
         let done = spawn_blocking(move || this.config.cgroup.resize(&task, &wanted)).await;
         let limits = done.map_err(|_| AdjustError::Cancelled)??;

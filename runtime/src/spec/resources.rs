@@ -8,9 +8,6 @@ use crate::cgroup::cpu;
 use lighter_shim_wire::{CgroupVersion, Limits};
 use serde_json::{Value, json};
 
-/// The least weight of cgroup v1 (cpu.shares).
-const V1_SHARES_MIN: u64 = 2;
-
 pub(super) fn resources(request: &SpecRequest<'_>) -> (Value, Limits) {
     let container = request.container;
     let mut limits = Limits { pids_max: Some(request.pids_max), ..Limits::default() };
@@ -28,7 +25,7 @@ pub(super) fn resources(request: &SpecRequest<'_>) -> (Value, Limits) {
             limits.cpu_weight = Some(weight);
         }
         CgroupVersion::V1 => {
-            let shares = u64::from(container.cpu_units).max(V1_SHARES_MIN);
+            let shares = cpu::shares(container.cpu_units);
             cpu_value["shares"] = json!(shares);
             limits.cpu_weight = Some(shares);
         }

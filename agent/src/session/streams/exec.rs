@@ -91,7 +91,6 @@ fn fault(error: &ExecError) -> Fault {
         ExecError::CannotStart { message } => cannot_start(message),
         ExecError::User { .. } => "USER_NOT_FOUND",
         ExecError::NoCommand => "INVALID",
-        ExecError::User { .. } => "USER_NOT_FOUND",
         ExecError::Request(RequestError::NotRunning(_)) => "CONTAINER_NOT_RUNNING",
         ExecError::Request(RequestError::NotFound(_)) => "CONTAINER_NOT_RUNNING",
         ExecError::Request(RequestError::OldShim) => "NOT_SUPPORTED",
