@@ -62,8 +62,13 @@ async fn load(store: &ImageStore, path: &Path, name: Option<&str>) -> Result<Vec
 
 /// Everything below a directory as `find` and `getfattr`-like calls see it.
 fn tree(top: &Path) -> String {
-    let format = "%P %y %m %U:%G %n %T@ %l\\n";
-    let found = Command::new("find").arg(top).args(["-printf", format]).output().unwrap();
+    // Implied directories and whiteouts have the time of their making.
+    let (dirs, others) = ("%P %y %m %U:%G\\n", "%P %y %m %U:%G %n %T@ %l\\n");
+    let found = Command::new("find")
+        .arg(top)
+        .args(["(", "-type", "d,c", "-printf", dirs, ")", "-o", "-printf", others])
+        .output()
+        .unwrap();
     assert!(found.status.success());
     let mut lines: Vec<String> =
         String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
