@@ -11,6 +11,7 @@ use crate::facilities::Facilities;
 use crate::image_cleanup;
 use crate::join::{Credentials, Identity, identity};
 use crate::leases::Leases;
+use crate::leases::devices::DevicePool;
 use crate::local_api::{self, LocalApi, pulls::PullBoard};
 use crate::log_driver::{DeliveryParts, LogDelivery, LogDriverTotals, NodeNames};
 use crate::log_retention;
@@ -154,7 +155,14 @@ impl Agent {
         let lost = copies.iter().map(|copy| &copy.record).filter(|record| !known.contains(&record.task));
         let recorded: Vec<AttachmentRecord> =
             parts.loaded.tasks.iter().chain(lost).flat_map(|record| record.attachments()).cloned().collect();
-        let leases = Leases::start(LeasePool::from_records(subnet, &recorded), ports(&config), &recorded);
+        let mut devices = DevicePool::new(&config.devices);
+        let copied = copies.iter().map(|copy| &copy.record).filter(|record| !known.contains(&record.task));
+        for record in parts.loaded.tasks.iter().chain(copied).filter(|record| record.step != Step::Stopped) {
+            let held = record.containers.iter().flat_map(|container| &container.devices);
+            held.for_each(|device| devices.hold(&record.task, device.clone()));
+        }
+        let pool = LeasePool::from_records(subnet, &recorded);
+        let leases = Leases::start(pool, ports(&config), devices, &recorded);
         let leaving = CancellationToken::new();
         let (logs, delivery) = log_delivery(&config, &parts, &leaving)?;
         let tracer = tracer(&config, &parts.container_instance_id, &leaving)?;

@@ -78,6 +78,8 @@ pub struct AgentConfig {
     pub oci_path: Option<PathBuf>,
     /// Name servers for containers when all of the host's are loopback addresses.
     pub dns_fallback: Vec<IpAddr>,
+    /// Devices that containers get to themselves by resourceRequirements, by kind (`GPU`).
+    pub devices: BTreeMap<String, DeviceConfig>,
     /// Attributes reported to placement.
     pub attributes: BTreeMap<String, String>,
     pub logs: LogConfig,
@@ -116,6 +118,19 @@ pub struct RegistryConfig {
     pub mirrors: Vec<String>,
     /// Speak HTTP to this host. Off by default, and never a fallback.
     pub http: bool,
+}
+
+/// The devices of one kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeviceConfig {
+    /// The device files of each device, by its id.
+    pub ids: BTreeMap<String, Vec<PathBuf>>,
+    /// Device files that every container with one of them gets as well.
+    pub common: Vec<PathBuf>,
+    /// The variable that names the ids to the container, with commas; for a GPU
+    /// `NVIDIA_VISIBLE_DEVICES` when nothing else is said.
+    pub variable: Option<String>,
 }
 
 /// How container output is kept.
@@ -258,6 +273,7 @@ impl Default for AgentConfig {
             shim_path: None,
             oci_path: None,
             dns_fallback: Vec::new(),
+            devices: BTreeMap::new(),
             attributes: BTreeMap::new(),
             logs: LogConfig::default(),
             task_metadata: true,

@@ -238,6 +238,8 @@ pub(crate) struct BundleOrder {
     pub environment: Vec<String>,
     /// `NAME=value` of each file of variables, in the definition's order.
     pub environment_files: Vec<Vec<String>>,
+    /// Files of the devices that the container was given.
+    pub devices: Vec<PathBuf>,
     pub privileges: Privileges,
 }
 

@@ -366,6 +366,7 @@ async fn clear(context: &TaskContext, task: &TaskId, record: Option<&TaskRecord>
     }
     drop(link);
     warn("monitor", context.facilities.runtime.remove_task(task).await);
+    context.leases.release_devices(task).await;
     context.leases.release(attachments).await;
 }
 

@@ -23,6 +23,7 @@ pub(crate) enum Waiting {
         port: HostPort,
         holder: TaskId,
     },
+    Device { kind: String, needs: u32, free: u32 },
     Definition,
     /// The node starts, and this daemon task goes before.
     Daemon {
@@ -60,6 +61,13 @@ impl fmt::Display for Waiting {
             Self::Closing => {
                 f.write_str("this node stops all its tasks; waits for the next start of its agent")
             }
+            Self::Device { kind, needs, free } => {
+                write!(
+                    f,
+                    "RESOURCE:{}: needs {needs} of {kind}, {free} are free; waits for another task of this node to stop",
+                    kind.to_ascii_uppercase()
+                )
+            }
             Self::Definition => f.write_str("waits for its task definition from the control plane"),
         }
     }
@@ -74,6 +82,8 @@ pub(crate) enum Impossible {
     Memory { needs_mib: u64, offers_mib: u64 },
     #[error("RESOURCE:PORTS: host port {}/{} is reserved by this node (reserved_ports)", port.port, port.protocol.as_str())]
     ReservedPort { port: HostPort },
+    #[error("RESOURCE:{}: needs {needs} of {kind}, this node offers {offers}", kind.to_ascii_uppercase())]
+    Device { kind: String, needs: u32, offers: u32 },
 }
 
 /// What the node offers and who holds how much of it.
@@ -107,6 +117,10 @@ impl Ledger {
                 offers_mib: self.offered.memory_mib,
             });
         }
+        let offers = |kind: &String| self.offered.devices.get(kind).copied().unwrap_or(0);
+        if let Some((kind, needs)) = needs.devices.iter().find(|(kind, needs)| **needs > offers(kind)) {
+            return Err(Impossible::Device { kind: kind.clone(), needs: *needs, offers: offers(kind) });
+        }
         match needs.host_ports.intersection(&self.offered.host_ports).next() {
             Some(port) => Err(Impossible::ReservedPort { port: *port }),
             None => Ok(()),
@@ -122,6 +136,14 @@ impl Ledger {
         let free_mib = self.offered.memory_mib.saturating_sub(self.memory_held_mib);
         if needs.memory_mib > free_mib {
             return Err(Waiting::Memory { needs_mib: needs.memory_mib, free_mib });
+        }
+        for (kind, needs) in &needs.devices {
+            let of = |resources: &Resources| resources.devices.get(kind).copied().unwrap_or(0);
+            let held: u32 = self.held.values().map(of).sum();
+            let free = of(&self.offered).saturating_sub(held);
+            if *needs > free {
+                return Err(Waiting::Device { kind: kind.clone(), needs: *needs, free });
+            }
         }
         for port in &needs.host_ports {
             if let Some(holder) = self.ports.get(port) {
@@ -182,6 +204,11 @@ pub(crate) fn offered(cores: usize, meminfo: &str, config: &crate::AgentConfig) 
         cpu_units: (cores as u32 * 1024).saturating_sub(config.reserve_cpu_units),
         memory_mib: (total_kib / 1024).saturating_sub(config.reserve_memory_mib),
         host_ports: tcp.chain(udp).collect(),
+        devices: config
+            .devices
+            .iter()
+            .map(|(kind, devices)| (kind.clone(), devices.ids.len() as u32))
+            .collect(),
     }
 }
 
@@ -197,7 +224,7 @@ mod tests {
 
     fn needs(cpu_units: u32, memory_mib: u64, ports: &[u16]) -> Resources {
         let host_ports = ports.iter().map(|port| HostPort { protocol: Tcp, port: *port }).collect();
-        Resources { cpu_units, memory_mib, host_ports }
+        Resources { cpu_units, memory_mib, host_ports, ..Resources::default() }
     }
 
     #[test]
@@ -213,6 +240,21 @@ mod tests {
         ledger.release(&task(1));
         ledger.release(&task(1));
         assert_eq!(ledger.totals(), (0, 0, 0));
+    }
+
+    #[test]
+    fn devices_are_counted_by_kind() {
+        let of = |count: u32| Resources {
+            devices: BTreeMap::from([("GPU".to_owned(), count)]),
+            ..Resources::default()
+        };
+        let mut ledger = Ledger::new(of(2));
+        assert!(ledger.possible(&of(3)).unwrap_err().to_string().starts_with("RESOURCE:GPU"));
+        ledger.hold(task(1), of(1));
+        assert!(ledger.fits(&of(1)).is_ok());
+        assert!(ledger.fits(&of(2)).unwrap_err().to_string().starts_with("RESOURCE:GPU"));
+        ledger.release(&task(1));
+        assert!(ledger.fits(&of(2)).is_ok());
     }
 
     #[test]

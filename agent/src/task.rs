@@ -23,6 +23,7 @@ mod attach;
 pub(crate) mod board;
 mod bundle;
 pub(crate) mod copy;
+mod devices;
 mod environment;
 mod forget;
 pub(crate) mod health;

@@ -497,6 +497,7 @@ fn resources(resources: &Resources) -> v1::Resources {
         memory_mib: resources.memory_mib,
         ports_tcp: ports(TransportProtocol::Tcp),
         ports_udp: ports(TransportProtocol::Udp),
+        devices: resources.devices.clone().into_iter().collect(),
     }
 }
 

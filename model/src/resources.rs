@@ -3,7 +3,7 @@
 
 use crate::task_definition::{NetworkMode, TaskDefinition, TransportProtocol};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A host port as a schedulable resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -19,6 +19,20 @@ pub struct Resources {
     pub cpu_units: u32,
     pub memory_mib: u64,
     pub host_ports: BTreeSet<HostPort>,
+    /// Devices that are given out whole, by kind (`GPU`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub devices: BTreeMap<String, u32>,
+}
+
+/// ECS's name for graphics processors.
+pub const GPU: &str = "GPU";
+
+/// A device that one container has to itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct GrantedDevice {
+    pub kind: String,
+    /// As the node's own file names it.
+    pub id: String,
 }
 
 impl Resources {
@@ -27,6 +41,10 @@ impl Resources {
         self.cpu_units = self.cpu_units.max(other.cpu_units);
         self.memory_mib = self.memory_mib.max(other.memory_mib);
         self.host_ports.extend(other.host_ports.iter().copied());
+        for (kind, count) in &other.devices {
+            let own = self.devices.entry(kind.clone()).or_default();
+            *own = (*own).max(*count);
+        }
         self
     }
 }
@@ -47,7 +65,17 @@ pub fn required_resources(definition: &TaskDefinition) -> Resources {
         cpu_units: definition.cpu_units.unwrap_or(cpu_sum),
         memory_mib: definition.memory_mib.unwrap_or(memory_sum),
         host_ports: static_host_ports(definition),
+        devices: devices(definition),
     }
+}
+
+fn devices(definition: &TaskDefinition) -> BTreeMap<String, u32> {
+    let mut devices = BTreeMap::new();
+    for requirement in definition.container_definitions.iter().flat_map(|c| &c.resource_requirements) {
+        let count: &mut u32 = devices.entry(requirement.kind.clone()).or_default();
+        *count = count.saturating_add(requirement.count());
+    }
+    devices
 }
 
 fn static_host_ports(definition: &TaskDefinition) -> BTreeSet<HostPort> {
@@ -84,6 +112,16 @@ mod tests {
         assert_eq!((found.cpu_units, found.memory_mib), (128, 42));
         let ports: Vec<_> = found.host_ports.iter().map(|p| (p.protocol.as_str(), p.port)).collect();
         assert_eq!(ports, [("tcp", 8080), ("udp", 8080)]);
+    }
+
+    #[test]
+    fn devices_are_counted_by_kind_over_all_containers() {
+        let found = need(
+            r#"{"family":"f","containerDefinitions":[
+                {"name":"a","image":"i","resourceRequirements":[{"type":"GPU","value":"2"},{"type":"fpga","value":"1"}]},
+                {"name":"b","image":"i","resourceRequirements":[{"type":"GPU","value":"1"}]}]}"#,
+        );
+        assert_eq!(found.devices, BTreeMap::from([("GPU".to_owned(), 3), ("fpga".to_owned(), 1)]));
     }
 
     #[test]

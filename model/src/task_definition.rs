@@ -19,8 +19,8 @@ pub use lifecycle::{
     OnUnhealthy, RESTART_ATTEMPT_PERIOD_S, RestartPolicy,
 };
 pub use options::{
-    EnvironmentFile, HostEntry, IpcMode, KernelCapabilities, Link, PidMode, PortRange, SecurityOption,
-    SystemControl, Ulimit,
+    EnvironmentFile, HostEntry, IpcMode, KernelCapabilities, Link, PidMode, PortRange, ResourceRequirement,
+    SecurityOption, SystemControl, Ulimit,
 };
 
 pub use members::{MEMORY_MIB_MIN, TMPFS_OPTIONS, TMPFS_OPTIONS_WITH_VALUE};
@@ -231,6 +231,9 @@ pub struct ContainerDefinition {
     pub ulimits: Vec<Ulimit>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub system_controls: Vec<SystemControl>,
+    /// GPUs and other devices given out whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resource_requirements: Vec<ResourceRequirement>,
 }
 
 impl ContainerDefinition {

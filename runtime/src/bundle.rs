@@ -38,6 +38,8 @@ pub struct BundleRequest<'a> {
     pub mounts: Vec<BindMount>,
     /// `KEY=value` of each of the definition's files of variables, in its order.
     pub environment_files: Vec<Vec<String>>,
+    /// Device files of the host that the node gave to this container, whatever `privileges` say.
+    pub granted_devices: Vec<PathBuf>,
     /// `KEY=value`, after those of image and definition.
     pub env_extra: Vec<String>,
     /// What the node's own file allows.

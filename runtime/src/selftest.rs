@@ -90,6 +90,7 @@ impl Runtime {
                 hostname: "self-test",
                 mounts: self.library_mounts(rootfs),
                 environment_files: Vec::new(),
+                granted_devices: Vec::new(),
                 env_extra: Vec::new(),
                 privileges: Privileges::default(),
             })

@@ -238,6 +238,7 @@ fn write_bundle(runtime: &Runtime, order: &BundleOrder) -> Result<Bundle, Cause>
         hostname: &order.hostname,
         mounts,
         environment_files: order.environment_files.clone(),
+        granted_devices: order.devices.clone(),
         env_extra: order.environment.clone(),
         privileges: order.privileges.clone(),
     };

@@ -50,6 +50,7 @@ const KEYS: &[&str] = &[
     "oci_path",
     "dns_fallback",
     "attributes",
+    "devices",
     "registries",
     "task_metadata",
     "introspection_address",

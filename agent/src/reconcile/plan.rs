@@ -127,12 +127,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn offered() -> Ledger {
-        Ledger::new(Resources { cpu_units: 1000, memory_mib: 1000, host_ports: [].into() })
+        Ledger::new(Resources { cpu_units: 1000, memory_mib: 1000, ..Resources::default() })
     }
 
     fn needs(cpu_units: u32, port: Option<u16>) -> Resources {
         let host_ports = port.into_iter().map(|port| HostPort { protocol: Tcp, port }).collect();
-        Resources { cpu_units, memory_mib: 1, host_ports }
+        Resources { cpu_units, memory_mib: 1, host_ports, ..Resources::default() }
     }
 
     fn waiting(needs: Resources) -> PlanTask {

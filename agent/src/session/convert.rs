@@ -335,6 +335,7 @@ pub(crate) fn resources(resources: &Resources) -> v1::Resources {
         memory_mib: resources.memory_mib,
         ports_tcp: ports(TransportProtocol::Tcp),
         ports_udp: ports(TransportProtocol::Udp),
+        devices: resources.devices.clone().into_iter().collect(),
     }
 }
 

@@ -12,6 +12,7 @@ use lighter_model::adjust::ContainerResources;
 use lighter_model::exit::ContainerExit;
 use lighter_model::ids::{ContainerName, Generation, TaskDefinitionId, TaskId};
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
+use lighter_model::resources::GrantedDevice;
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
 use lighter_model::task_definition::log::LogConfiguration;
 use lighter_net::AttachmentRecord;
@@ -84,6 +85,8 @@ pub(crate) struct ContainerRecord {
     pub stop_timeout_s: u32,
     pub attachment: Option<AttachmentRecord>,
     pub bindings: Vec<NetworkBinding>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<GrantedDevice>,
     pub limits: KernelLimits,
     #[serde(default, skip_serializing_if = "Life::is_new")]
     pub life: Life,

@@ -1,4 +1,4 @@
-//! Row 7, and the part of row 9 that can be done early: shim, host ports, leases, attachments.
+//! Row 7, and the part of row 9 that can be done early: shim, devices, host ports, leases, attachments.
 //! In: the definition, what an earlier agent had begun. Out: a network namespace a container.
 //! The shim binds the ports first, then leases and ports are recorded, then the network is made: a
 //! mapping never leads a port that is not ours. Owns nothing; `teardown` undoes it.
@@ -19,6 +19,7 @@ use lighter_net::{AddRequest, AttachmentMode, PortForward};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -91,9 +92,14 @@ pub(super) async fn place(
 async fn lease(
     context: &TaskContext,
     journal: &mut Journal,
-    definition: &TaskDefinition,
+    definition: &Arc<TaskDefinition>,
     shim: &dyn Shim,
 ) -> Result<(), Failure> {
+    let mut devices = context
+        .leases
+        .take_devices(&journal.record.task, definition)
+        .await
+        .map_err(|error| Failure::words("ResourceInitializationError", error))?;
     let mappings = match definition.network_mode {
         NetworkMode::Bridge => bind(context, definition, shim).await?,
         NetworkMode::Host => host_mappings(definition),
@@ -102,6 +108,7 @@ async fn lease(
     for container in &mut journal.record.containers {
         let own = mappings.iter().filter(|mapping| mapping.container == container.name);
         container.bindings = own.flat_map(bindings).collect();
+        container.devices = devices.remove(&container.name).unwrap_or_default();
     }
     let requests: Vec<AddRequest> = definition
         .container_definitions

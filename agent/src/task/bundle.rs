@@ -4,6 +4,7 @@
 //! Never: makes a spec; that is the runtime's.
 
 use super::TaskContext;
+use super::devices;
 use super::environment::Variables;
 use super::names;
 use super::prepare::Failure;
@@ -75,6 +76,12 @@ fn order(
     let attached = parts.attached.get(&container.name);
     let gateway = attached.and_then(|attached| attached.gateway);
     let fallback = &context.config.dns_fallback;
+    let granted = record.containers.iter().find(|own| own.name == container.name);
+    let granted = granted.map(|own| own.devices.as_slice()).unwrap_or_default();
+    let (devices, variables) = devices::shown(granted, &context.config.devices);
+    let mut environment =
+        crate::metadata::environment(context, &record.task, container, definition.network_mode);
+    environment.extend(variables);
     Some(BundleOrder {
         task: record.task.clone(),
         container: container.name.clone(),
@@ -87,7 +94,8 @@ fn order(
         resolv_conf: names::resolv_conf(attached.is_none(), container, host_resolv_conf, fallback),
         hostname,
         mounts: parts.mounts.get(&container.name).cloned().unwrap_or_default(),
-        environment: crate::metadata::environment(context, &record.task, container, definition.network_mode),
+        environment,
+        devices,
         environment_files: parts.variables.get(&container.name).cloned().unwrap_or_default(),
         privileges: policy::privileges(&context.config),
     })

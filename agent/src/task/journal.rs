@@ -107,6 +107,7 @@ pub(crate) fn new_containers(definition: &TaskDefinition) -> Vec<ContainerRecord
             stop_timeout_s: container.stop_timeout_s.unwrap_or(DEFAULT_STOP_TIMEOUT_S),
             attachment: None,
             bindings: Vec::new(),
+            devices: Vec::new(),
             limits: KernelLimits::default(),
             life: Life { policy: container.restart_policy.clone(), ..Life::default() },
         })

@@ -90,6 +90,7 @@ impl TaskActor {
         // The directory that held the mount points; it stays while one of them does.
         let _ = std::fs::remove_dir(rootfs::dir_of(&self.context, task));
         if errors.is_empty() {
+            self.context.leases.release_devices(self.task()).await;
             self.context.leases.release(self.journal.record.attachments().cloned().collect()).await;
         }
         errors

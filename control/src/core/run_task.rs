@@ -219,6 +219,7 @@ fn candidates<'a>(
             used_cpu_units: reserved.cpu_units,
             used_memory_mib: reserved.memory_mib,
             used_ports: &reserved.host_ports,
+            used_devices: &reserved.devices,
             tasks: reserved.tasks.len(),
         }
     })
@@ -245,10 +246,11 @@ fn explain(
     need: &Resources,
 ) -> Vec<PlacementFailure> {
     let detail = format!(
-        "needs {} CPU units, {} MiB and {} static host ports",
+        "needs {} CPU units, {} MiB, {} static host ports and {} devices",
         need.cpu_units,
         need.memory_mib,
-        need.host_ports.len()
+        need.host_ports.len(),
+        need.devices.values().sum::<u32>()
     );
     let failed = candidates(state, cluster).filter_map(|candidate| {
         let misfit = misfit(&candidate, need, reserve(settings))?;

@@ -36,6 +36,8 @@ pub struct Reserved {
     pub cpu_units: u64,
     pub memory_mib: u64,
     pub host_ports: BTreeSet<HostPort>,
+    /// By kind; none of a kind that nobody has.
+    pub devices: BTreeMap<String, u32>,
     pub tasks: BTreeSet<TaskId>,
     pub running: u32,
     pub pending: u32,
@@ -46,6 +48,7 @@ impl Reserved {
         cpu_units: 0,
         memory_mib: 0,
         host_ports: BTreeSet::new(),
+        devices: BTreeMap::new(),
         tasks: BTreeSet::new(),
         running: 0,
         pending: 0,
@@ -55,6 +58,9 @@ impl Reserved {
         self.cpu_units += u64::from(task.resources.cpu_units);
         self.memory_mib += task.resources.memory_mib;
         self.host_ports.extend(task.resources.host_ports.iter().copied());
+        for (kind, count) in &task.resources.devices {
+            *self.devices.entry(kind.clone()).or_default() += count;
+        }
         self.tasks.insert(task.id.clone());
         self.running += u32::from(task.last == TaskStatus::Running);
         self.pending += u32::from(task.last < TaskStatus::Running);
@@ -66,10 +72,24 @@ impl Reserved {
         for port in &task.resources.host_ports {
             self.host_ports.remove(port);
         }
+        for (kind, count) in &task.resources.devices {
+            if let Some(held) = self.devices.get_mut(kind) {
+                *held = held.saturating_sub(*count);
+            }
+        }
+        self.devices.retain(|_, held| *held > 0);
         self.tasks.remove(&task.id);
         self.running -= u32::from(task.last == TaskStatus::Running);
         self.pending -= u32::from(task.last < TaskStatus::Running);
     }
+}
+
+/// What is left of each kind of device.
+fn left(offered: &BTreeMap<String, u32>, held: &BTreeMap<String, u32>) -> BTreeMap<String, u32> {
+    let of = |(kind, count): (&String, &u32)| {
+        (kind.clone(), count.saturating_sub(held.get(kind).copied().unwrap_or(0)))
+    };
+    offered.iter().map(of).collect()
 }
 
 impl State {
@@ -165,6 +185,7 @@ impl State {
                 cpu_units: offered.cpu_units.saturating_sub(small(reserved.cpu_units)),
                 memory_mib: offered.memory_mib.saturating_sub(reserved.memory_mib),
                 host_ports: offered.host_ports.union(&reserved.host_ports).copied().collect(),
+                devices: left(&offered.devices, &reserved.devices),
             },
             running_tasks: reserved.running,
             pending_tasks: reserved.pending,

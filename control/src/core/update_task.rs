@@ -17,7 +17,6 @@ use lighter_model::report::TaskReport;
 use lighter_model::resources::{Resources, required_resources};
 use lighter_model::status::DesiredStatus;
 use lighter_model::task_definition::input;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Who asks.
@@ -175,7 +174,8 @@ fn grown(old: &Resources, new: &Resources) -> Resources {
     Resources {
         cpu_units: new.cpu_units.saturating_sub(old.cpu_units),
         memory_mib: new.memory_mib.saturating_sub(old.memory_mib),
-        host_ports: BTreeSet::new(),
+        // A running task keeps its ports and devices.
+        ..Resources::default()
     }
 }
 
@@ -191,6 +191,7 @@ fn room(changes: &Changes<'_>, id: &ContainerInstanceId, need: &Resources) -> Re
         used_cpu_units: used.cpu_units,
         used_memory_mib: used.memory_mib,
         used_ports: &used.host_ports,
+        used_devices: &used.devices,
         tasks: used.tasks.len(),
     };
     let reserve = Reserve { cpu_units: settings.reserve_cpu_units, memory_mib: settings.reserve_memory_mib };

@@ -1,10 +1,10 @@
-//! Chooses the node of one task: it must fit by CPU, memory and host ports on a connected node; of
+//! Chooses the node of one task: it must fit by CPU, memory, host ports and devices on a connected node; of
 //! those that fit the one with the fewest tasks wins, ties go to the lowest id.
 //! In: candidates in the order of their ids. Out: the place, or why each candidate was passed over.
 //! Never: looks at a clock or draws lots; the same input gives the same place.
 
-use lighter_model::resources::{HostPort, Resources};
-use std::collections::BTreeSet;
+use lighter_model::resources::{GPU, HostPort, Resources};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A node as placement sees it; borrowed, so that looking at thousands allocates nothing.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,8 @@ pub struct Candidate<'a, I> {
     pub used_cpu_units: u64,
     pub used_memory_mib: u64,
     pub used_ports: &'a BTreeSet<HostPort>,
+    /// Devices that tasks have, by kind.
+    pub used_devices: &'a BTreeMap<String, u32>,
     /// Tasks that are not STOPPED.
     pub tasks: usize,
 }
@@ -34,6 +36,9 @@ pub enum Misfit {
     Cpu,
     Memory,
     Ports,
+    Gpu,
+    /// Of a kind that ECS does not know.
+    Devices,
 }
 
 impl Misfit {
@@ -44,6 +49,8 @@ impl Misfit {
             Self::Cpu => "RESOURCE:CPU",
             Self::Memory => "RESOURCE:MEMORY",
             Self::Ports => "RESOURCE:PORTS",
+            Self::Gpu => "RESOURCE:GPU",
+            Self::Devices => "RESOURCE:DEVICES",
         }
     }
 }
@@ -68,8 +75,19 @@ pub fn misfit<I>(candidate: &Candidate<'_, I>, need: &Resources, reserve: Reserv
     } else if need.host_ports.iter().any(taken) {
         Some(Misfit::Ports)
     } else {
-        None
+        missing_device(candidate, need).map(|kind| if kind == GPU { Misfit::Gpu } else { Misfit::Devices })
     }
+}
+
+/// The first kind of device that the candidate has not enough of.
+fn missing_device<'a, I>(candidate: &Candidate<'_, I>, need: &'a Resources) -> Option<&'a str> {
+    let count = |of: &BTreeMap<String, u32>, kind: &String| of.get(kind).copied().unwrap_or(0);
+    let missing = need.devices.iter().find(|(kind, wanted)| {
+        let free =
+            count(&candidate.offered.devices, kind).saturating_sub(count(candidate.used_devices, kind));
+        **wanted > free
+    });
+    missing.map(|(kind, _)| kind.as_str())
 }
 
 /// The place for a task, or `None` when it fits nowhere. `candidates` come in the order of their ids.
@@ -105,6 +123,7 @@ mod tests {
         cpu: u64,
         memory: u64,
         ports: BTreeSet<HostPort>,
+        devices: BTreeMap<String, u32>,
         tasks: usize,
     }
 
@@ -116,6 +135,7 @@ mod tests {
             used_cpu_units: node.cpu,
             used_memory_mib: node.memory,
             used_ports: &node.ports,
+            used_devices: &node.devices,
             tasks: node.tasks,
         }
     }
@@ -130,6 +150,10 @@ mod tests {
                 && n.memory + need.memory_mib + reserve.memory_mib
                     <= n.offered.memory_mib.max(n.memory + reserve.memory_mib)
                 && all.is_disjoint(&need.host_ports)
+                && need.devices.iter().all(|(kind, count)| {
+                    let of = |devices: &BTreeMap<String, u32>| devices.get(kind).copied().unwrap_or(0);
+                    of(&n.devices) + count <= of(&n.offered.devices)
+                })
         };
         let mut fitting: Vec<&Node> = nodes.iter().filter(fits).collect();
         fitting.sort_by_key(|n| (n.tasks, n.id));
@@ -144,30 +168,57 @@ mod tests {
         proptest::collection::btree_set(port, 0..3)
     }
 
+    fn devices() -> impl Strategy<Value = BTreeMap<String, u32>> {
+        let kind = prop_oneof![Just(GPU.to_owned()), Just("fpga".to_owned())];
+        proptest::collection::btree_map(kind, 1u32..4, 0..2)
+    }
+
     fn resources() -> impl Strategy<Value = Resources> {
-        (0u32..8, 0u64..8, ports()).prop_map(|(cpu_units, memory_mib, host_ports)| Resources {
-            cpu_units,
-            memory_mib,
-            host_ports,
+        (0u32..8, 0u64..8, ports(), devices()).prop_map(|(cpu_units, memory_mib, host_ports, devices)| {
+            Resources { cpu_units, memory_mib, host_ports, devices }
         })
     }
 
     fn nodes() -> impl Strategy<Value = Vec<Node>> {
-        let node = (any::<bool>(), resources(), 0u64..8, 0u64..8, ports(), 0usize..4);
+        let node = (any::<bool>(), resources(), 0u64..8, 0u64..8, ports(), devices(), 0usize..4);
         proptest::collection::vec(node, 0..8).prop_map(|all| {
             let numbered = all.into_iter().enumerate();
             numbered
-                .map(|(id, (connected, offered, cpu, memory, ports, tasks))| Node {
+                .map(|(id, (connected, offered, cpu, memory, ports, devices, tasks))| Node {
                     id: id as u32,
                     connected,
                     offered,
                     cpu,
                     memory,
                     ports,
+                    devices,
                     tasks,
                 })
                 .collect()
         })
+    }
+
+    #[test]
+    fn what_is_missing_is_named_in_ecs_s_words() {
+        let wants = |kind: &str| Resources {
+            devices: BTreeMap::from([(kind.to_owned(), 1)]),
+            ..Resources::default()
+        };
+        let node = Node {
+            id: 1,
+            connected: true,
+            offered: wants(GPU),
+            cpu: 0,
+            memory: 0,
+            ports: BTreeSet::new(),
+            devices: BTreeMap::from([(GPU.to_owned(), 1)]),
+            tasks: 0,
+        };
+        let reason =
+            |need: &Resources| misfit(&candidate(&node), need, Reserve::default()).map(Misfit::reason);
+        assert_eq!(reason(&wants(GPU)), Some("RESOURCE:GPU"));
+        assert_eq!(reason(&wants("fpga")), Some("RESOURCE:DEVICES"));
+        assert_eq!(reason(&Resources::default()), None);
     }
 
     proptest! {

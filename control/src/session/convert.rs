@@ -129,7 +129,12 @@ fn read_resources(resources: &v1::Resources) -> Result<Resources, ApiError> {
             host_ports.insert(HostPort { protocol, port: read_port(*port)? });
         }
     }
-    Ok(Resources { cpu_units: resources.cpu_units, memory_mib: resources.memory_mib, host_ports })
+    Ok(Resources {
+        cpu_units: resources.cpu_units,
+        memory_mib: resources.memory_mib,
+        host_ports,
+        devices: resources.devices.clone().into_iter().collect(),
+    })
 }
 
 fn read_port(port: u32) -> Result<u16, ApiError> {

@@ -227,8 +227,12 @@ fn connect(world: &mut World, node: usize, holds: u8, trusted: bool) {
     let held: BTreeSet<TaskId> =
         tasks.filter(|(index, _)| holds & (1 << (index % 8)) != 0).map(|(_, id)| id.clone()).collect();
     let reserved_port = HostPort { protocol: Default::default(), port: 3 };
-    let offered =
-        Resources { cpu_units: 1000, memory_mib: 1000, host_ports: BTreeSet::from([reserved_port]) };
+    let offered = Resources {
+        cpu_units: 1000,
+        memory_mib: 1000,
+        host_ports: BTreeSet::from([reserved_port]),
+        ..Resources::default()
+    };
     let connected = NodeConnected {
         instance: instance.clone(),
         facts: NodeFacts { offered, ..NodeFacts::default() },

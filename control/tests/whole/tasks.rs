@@ -16,7 +16,8 @@ async fn with_node(cpu_units: u32, memory_mib: u64) -> (Running, LighterClient<C
     let running = start().await;
     let admin = running.admin().await;
     let mut node = joined(&running, "node").await;
-    node.resources = v1::Resources { cpu_units, memory_mib, ports_tcp: vec![22], ports_udp: vec![] };
+    node.resources =
+        v1::Resources { cpu_units, memory_mib, ports_tcp: vec![22], ports_udp: vec![], ..Default::default() };
     // The node has been seen; that it left again does not show before three heartbeats.
     drop(node.connect(&running).await.unwrap());
     (running, admin, node)
@@ -91,8 +92,13 @@ async fn what_fits_nowhere_fails_at_once_with_ecs_s_reasons() {
     assert_eq!(ran.failures[0].reason, "No Container Instances were found in your cluster.");
 
     let mut node = joined(&running, "node").await;
-    node.resources =
-        v1::Resources { cpu_units: 1024, memory_mib: 1024, ports_tcp: vec![2222], ports_udp: vec![] };
+    node.resources = v1::Resources {
+        cpu_units: 1024,
+        memory_mib: 1024,
+        ports_tcp: vec![2222],
+        ports_udp: vec![],
+        ..Default::default()
+    };
     drop(node.connect(&running).await.unwrap());
     let failure = async |admin: &mut LighterClient<Channel>, name: &str| {
         let ran = admin.run_task(run_request(name, 1)).await.unwrap().into_inner();

@@ -260,7 +260,11 @@ pub(super) const MEMBERS: &[Member] = &[
         Shape::List,
         "ulimits_and_kernel_parameters_are_in_force",
     ),
-    refused("containerDefinitions[].resourceRequirements", &["value", "type"], "GPUs are not supported yet"),
+    optional(
+        "containerDefinitions[].resourceRequirements",
+        Shape::List,
+        "a_device_is_given_to_one_container_at_a_time",
+    ),
     refused("containerDefinitions[].firelensConfiguration", &["type", "options"], NOT_YET),
     refused("containerDefinitions[].credentialSpecs", &[], "only Windows has it"),
     // ContainerDependency
@@ -355,6 +359,17 @@ pub(super) const MEMBERS: &[Member] = &[
         "containerDefinitions[].environment[].value",
         Shape::Text,
         "environment_is_layered_and_has_what_every_program_expects",
+    ),
+    // ResourceRequirement
+    required(
+        "containerDefinitions[].resourceRequirements[].type",
+        Shape::Name,
+        "a_device_is_given_to_one_container_at_a_time",
+    ),
+    required(
+        "containerDefinitions[].resourceRequirements[].value",
+        Shape::Text,
+        "a_device_is_given_to_one_container_at_a_time",
     ),
     // EnvironmentFile
     required(

@@ -246,6 +246,24 @@ impl<'a> SecurityOption<'a> {
     }
 }
 
+/// Devices that the container has to itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResourceRequirement {
+    /// `GPU`, or another kind that a node's own file names.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// How many, as text.
+    pub value: String,
+}
+
+impl ResourceRequirement {
+    /// How many; what is no number was refused with the definition.
+    pub fn count(&self) -> u32 {
+        self.value.parse().unwrap_or(0)
+    }
+}
+
 /// Ports in a row, written `first-last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

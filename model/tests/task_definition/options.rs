@@ -154,6 +154,20 @@ fn links_lead_to_other_containers_without_a_circle() {
 }
 
 #[test]
+fn devices_are_asked_for_by_kind_and_number() {
+    let of = |kind: &str, value: &str| json!({"resourceRequirements": [{"type": kind, "value": value}]});
+    yes(of("GPU", "2"));
+    yes(of("fpga", "1"));
+    for value in ["0", "65", "-1", "one", "1.5"] {
+        no("resourceRequirements[0].value", of("GPU", value));
+    }
+    no("resourceRequirements[0].type", of("InferenceAccelerator", "x"));
+    no("resourceRequirements[0].type", of("a b", "1"));
+    let twice = json!({"type": "GPU", "value": "1"});
+    no("resourceRequirements[1].type", json!({"resourceRequirements": [twice.clone(), twice]}));
+}
+
+#[test]
 fn a_range_of_ports_takes_the_place_of_a_port() {
     let of = |mapping: Value| json!({"portMappings": [mapping]});
     yes(of(json!({"containerPortRange": "8000-8010", "protocol": "udp", "hostPort": 0})));

@@ -1,4 +1,5 @@
-//! Host devices a container gets: those it names, or for a privileged one all of /dev.
+//! Host devices a container gets: those it names, those the node gave it, or for a privileged one
+//! all of /dev.
 //! In: definition. Out: numbers and modes by stat(2). Never: opens a device.
 
 use super::{BundleError, BundleRequest};
@@ -43,6 +44,17 @@ pub(super) fn find(request: &BundleRequest<'_>) -> Result<Vec<HostDevice>, Bundl
         })?;
         list.retain(|device: &HostDevice| device.path != path);
         list.push(HostDevice { path, access, ..found });
+    }
+    for path in &request.granted_devices {
+        let failed = |source| BundleError::Device {
+            container: request.container.name.to_string(),
+            path: path.to_string_lossy().into_owned(),
+            source,
+        };
+        let found = inspect(path).map_err(failed)?;
+        list.retain(|device: &HostDevice| device.path != found.path);
+        // To use, not to make.
+        list.push(HostDevice { access: "rw".to_owned(), ..found });
     }
     Ok(list)
 }

@@ -152,6 +152,16 @@ async fn privileges_are_refused_unless_the_node_allows_them() {
 }
 
 #[tokio::test]
+async fn a_granted_device_can_be_used_where_devices_are_not_allowed() {
+    let mut node = Node::new();
+    // Not one of Docker's own: closed to a container without a grant.
+    node.granted_devices = vec!["/dev/kmsg".into()];
+    let (_, output) =
+        node.run_container(shell("c", "test -c /dev/kmsg && : < /dev/kmsg && echo opened")).await;
+    assert_eq!(output, "opened");
+}
+
+#[tokio::test]
 async fn ulimits_and_kernel_parameters_are_in_force() {
     let node = Node::new();
     let mut container = shell(

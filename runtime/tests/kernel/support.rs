@@ -69,6 +69,7 @@ pub(crate) struct Node {
     pub(crate) image: ImageConfig,
     pub(crate) mounts: Vec<BindMount>,
     pub(crate) privileges: Privileges,
+    pub(crate) granted_devices: Vec<PathBuf>,
     pub(crate) modes: (PidMode, IpcMode),
 }
 
@@ -105,6 +106,7 @@ impl Node {
             image: ImageConfig::default(),
             mounts: Vec::new(),
             privileges: Privileges::default(),
+            granted_devices: Vec::new(),
             modes: (PidMode::Private, IpcMode::Private),
         }
     }
@@ -126,6 +128,7 @@ impl Node {
             hostname: "host-of-test",
             mounts: self.mounts.clone(),
             environment_files: Vec::new(),
+            granted_devices: self.granted_devices.clone(),
             env_extra: Vec::new(),
             privileges: self.privileges.clone(),
         })

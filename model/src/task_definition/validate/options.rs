@@ -13,6 +13,8 @@ use std::net::IpAddr;
 
 /// ECS's bound on files of variables of a container.
 const ENVIRONMENT_FILES_MAX: usize = 10;
+/// More than any machine has of one kind.
+const DEVICES_MAX: u32 = 64;
 /// See `port_ranges`.
 const RANGE_PORTS_MAX: usize = 500;
 /// What the C library takes of a resolv.conf (resolv.conf(5), MAXNS).
@@ -37,6 +39,7 @@ impl Found {
                 self.add(format!("{at}.groups[{index}]"), "must be the name or number of a group");
             }
         }
+        self.resource_requirements(at, container);
         let swap = container.linux_parameters.as_ref().and_then(|linux| linux.max_swap_mib).unwrap_or(0);
         if swap > 0 && container.memory_mib.is_none() {
             let field = format!("{at}.linuxParameters.maxSwap");
@@ -70,6 +73,24 @@ impl Found {
             let message =
                 format!("hold {count} ports together in their ranges, and may hold {RANGE_PORTS_MAX}");
             self.add("containerDefinitions", message);
+        }
+    }
+
+    fn resource_requirements(&mut self, at: &str, container: &ContainerDefinition) {
+        let mut kinds = BTreeSet::new();
+        for (index, requirement) in container.resource_requirements.iter().enumerate() {
+            let at = format!("{at}.resourceRequirements[{index}]");
+            let kind = &requirement.kind;
+            if kind == "InferenceAccelerator" {
+                self.add(format!("{at}.type"), "is refused: Elastic Inference is not supported");
+            } else if !kinds.insert(kind) {
+                self.add(format!("{at}.type"), format!("{kind:?} is given twice"));
+            } else if !(1..=DEVICES_MAX).contains(&requirement.count()) {
+                self.add(
+                    format!("{at}.value"),
+                    format!("must be a number of devices from 1 to {DEVICES_MAX}"),
+                );
+            }
         }
     }
 
