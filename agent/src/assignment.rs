@@ -23,6 +23,7 @@ pub(crate) struct Assignment {
     pub definition: TaskDefinitionId,
     pub stop_code: Option<StopCode>,
     pub stop_reason: String,
+    pub stop_force: bool,
     pub forget: bool,
     pub group: String,
     /// No process of it shall run.
@@ -64,6 +65,7 @@ impl Book {
                 changed.desired = DesiredStatus::Stopped;
                 changed.stop_code = known.stop_code.or(changed.stop_code);
                 changed.stop_reason.clone_from(&known.stop_reason);
+                changed.stop_force |= known.stop_force;
             }
         }
         incarnation.clone_into(&mut changed.listed_by);
@@ -117,6 +119,7 @@ fn record(assignment: Assignment, incarnation: &str) -> AssignmentRecord {
         definition: assignment.definition,
         stop_code: assignment.stop_code,
         stop_reason: assignment.stop_reason,
+        stop_force: assignment.stop_force,
         forget: assignment.forget,
         group: assignment.group,
         image_digests: assignment.image_digests,
@@ -140,6 +143,7 @@ mod tests {
             definition: "web:1".parse().unwrap(),
             stop_code: None,
             stop_reason: format!("reason {generation}"),
+            stop_force: false,
             forget: false,
             group: String::new(),
             paused: false,

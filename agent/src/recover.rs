@@ -155,6 +155,7 @@ fn orphan(task: &TaskId) -> Option<AssignmentRecord> {
         definition,
         stop_code: None,
         stop_reason: String::new(),
+        stop_force: false,
         forget: false,
         group: String::new(),
         image_digests: BTreeMap::new(),

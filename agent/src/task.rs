@@ -123,6 +123,8 @@ pub(crate) enum Start {
 pub(crate) struct StopOrder {
     pub code: Option<StopCode>,
     pub reason: String,
+    /// SIGKILL at once.
+    pub force: bool,
 }
 
 /// What the reconciler wants of a task: the newest state of it, never a queue.
@@ -280,6 +282,15 @@ impl TaskActor {
     /// The order to stop, if there is one.
     fn stop_order(&self) -> Option<StopOrder> {
         self.orders.borrow().stop.clone()
+    }
+}
+
+/// Waits for an order to kill at once; for ever if none comes. May be dropped at any time.
+async fn told_to_kill(orders: &mut Receiver<Orders>) {
+    let forced = orders.wait_for(|orders| orders.stop.as_ref().is_some_and(|stop| stop.force)).await;
+    if forced.is_err() {
+        // The reconciler has ended: the agent leaves.
+        std::future::pending::<()>().await;
     }
 }
 

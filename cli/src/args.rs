@@ -434,6 +434,9 @@ pub struct StopArgs {
     /// Why; kept with the task
     #[arg(long)]
     pub reason: Option<String>,
+    /// Kill at once, without the stop signal and its time; also what is stopping already
+    #[arg(long)]
+    pub force: bool,
     /// Wait until they have stopped
     #[arg(long)]
     pub wait: bool,

@@ -87,7 +87,7 @@ pub fn run_task(request: v1::RunTaskRequest) -> Result<RunTask, ApiError> {
 
 pub fn stop_task(request: v1::StopTaskRequest) -> Result<StopTask, ApiError> {
     let cluster = cluster_name(&request.cluster)?;
-    Ok(StopTask { cluster, task: request.task, reason: text(request.reason) })
+    Ok(StopTask { cluster, task: request.task, reason: text(request.reason), force: request.force })
 }
 
 pub fn task_filter(request: v1::ListTasksRequest) -> TaskFilter {

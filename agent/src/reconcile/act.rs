@@ -26,6 +26,7 @@ pub(super) struct Resizing {
 impl Reconciler {
     pub(super) fn act(&mut self) {
         self.adjust_all();
+        self.stop_harder();
         let picture = self.picture();
         let node =
             NodePlan { closing: self.closing.is_some(), daemons_first: self.daemons_first_until.is_some() };
@@ -169,9 +170,24 @@ impl Reconciler {
             _ => (record.stop_code.or(Some(StopCode::UserInitiated)), record.stop_reason.clone()),
         };
         let reason = if reason.is_empty() { "Task stopped by user".to_owned() } else { reason };
+        let force = record.stop_force;
         if let Some(entry) = self.tasks.get_mut(task) {
             entry.known = Known::Ending;
-            entry.orders.send_modify(|orders| orders.stop = Some(StopOrder { code, reason }));
+            entry.orders.send_modify(|orders| orders.stop = Some(StopOrder { code, reason, force }));
+        }
+    }
+
+    /// An order to kill at once reaches a task that is stopping already.
+    fn stop_harder(&mut self) {
+        for record in self.book.assignments.values().filter(|record| record.stop_force) {
+            let Some(entry) = self.tasks.get(&record.task) else { continue };
+            entry.orders.send_if_modified(|orders| match &mut orders.stop {
+                Some(stop) if !stop.force => {
+                    stop.force = true;
+                    true
+                }
+                _ => false,
+            });
         }
     }
 

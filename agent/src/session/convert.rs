@@ -231,6 +231,7 @@ fn assignment(message: v1::Assignment) -> Result<Assignment, ConvertError> {
         definition: parse("task_definition", &message.task_definition)?,
         stop_code: stop_code_of(message.stop_code()),
         stop_reason: message.stop_reason,
+        stop_force: message.stop_force,
         forget: message.forget,
         image_digests: image_digests(message.image_digests)?,
         group: message.group,

@@ -32,6 +32,9 @@ pub(crate) struct AssignmentRecord {
     pub definition: TaskDefinitionId,
     pub stop_code: Option<StopCode>,
     pub stop_reason: String,
+    /// No time for its containers to end by themselves.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stop_force: bool,
     /// The control plane has applied the STOPPED report.
     pub forget: bool,
     pub group: String,

@@ -24,7 +24,7 @@ impl TaskActor {
                     return TaskPhase::Admitted { definition, begun: None };
                 }
                 Start::Refused(reason) => {
-                    let order = StopOrder { code: Some(StopCode::TaskFailedToStart), reason };
+                    let order = StopOrder { code: Some(StopCode::TaskFailedToStart), reason, force: false };
                     return self.never_started(order).await;
                 }
                 Start::Wait(why) => {

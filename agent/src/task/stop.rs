@@ -1,10 +1,10 @@
 //! Row 12, first half: ends what runs, in the reverse of the order of its start: a container is told
 //! to stop when every container that comes after it has ended. STOPSIGNAL first; each has its own
-//! stopTimeout, then SIGKILL. Why it ends is in the record.
+//! stopTimeout, then SIGKILL; an order to kill takes that time away. Why it ends is in the record.
 //! In: a running task. Out: TearingDown with every exit that can be known in the record.
 //! Owns the deadlines. Never: waits for ever; what SIGKILL does not end, teardown kills by cgroup.
 
-use super::{Held, TaskActor, TaskPhase, order};
+use super::{Held, TaskActor, TaskPhase, order, told_to_kill};
 use crate::errors::chain;
 use crate::facilities::{Shim, ShimEvent};
 use crate::store::records::{ContainerRecord, Step};
@@ -39,6 +39,10 @@ impl Ending {
         log.wait(WaitKind::StopSignal, Some(&container), what, Some(timeout), ends_by);
         Self { container, killed: false, deadline: BootInstant::now().after(timeout) }
     }
+
+    fn is_due(&mut self) {
+        self.deadline = BootInstant::now();
+    }
 }
 
 impl TaskActor {
@@ -52,11 +56,16 @@ impl TaskActor {
         self.thaw().await;
         let places = order::places(&held.definition, self.context.pace.second_ms);
         let mut endings: Vec<Ending> = Vec::new();
+        let mut orders = self.orders.clone();
+        let mut forced = false;
         loop {
             let Some(shim) = held.link.as_ref().map(|link| link.shim.clone()) else { break };
             let may_stop = order::may_stop(&places, &live);
             if self.signal_new(&shim, &may_stop, &mut endings).await {
                 self.journal.tell().await;
+            }
+            if forced {
+                endings.iter_mut().filter(|ending| !ending.killed).for_each(Ending::is_due);
             }
             let Some(next) = endings.iter().map(|ending| ending.deadline).min() else { break };
             let Some(link) = &mut held.link else { break };
@@ -64,6 +73,10 @@ impl TaskActor {
                 // Both may be dropped: a channel keeps its event, a deadline stays where it is.
                 event = link.events.recv() => Some(event.unwrap_or(ShimEvent::Disconnected)),
                 () = sleep_until(next) => None,
+                () = told_to_kill(&mut orders), if !forced => {
+                    forced = true;
+                    continue;
+                }
             };
             match event {
                 Some(ShimEvent::Exited { container, exit }) => self.container_exited(&container, exit).await,

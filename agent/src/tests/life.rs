@@ -107,6 +107,25 @@ fn another_containers_exit_does_not_stop_the_task_and_sigkill_follows_the_stop_s
     bench.wait_forgotten(&[task(1)]);
 }
 
+/// Also when the task is stopping already, and its containers have all the time in the world.
+#[test]
+fn a_forced_stop_kills_at_once() {
+    let mut bench = Bench::new();
+    bench.machine.with(|world| world.programs.insert("web".parse().unwrap(), Program::IgnoresStop));
+    let json = r#"{"family":"slow","containerDefinitions":[{"name":"web","image":"web","memory":64,"stopTimeout":4000000}]}"#;
+    bench.control.define("slow:1", json);
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "slow:1");
+    bench.control.wait_status(&id, TaskStatus::Running);
+    bench.control.stop(&id, "slowly");
+    bench.control.wait_status(&id, TaskStatus::Stopping);
+    bench.control.change(&id, |assignment| assignment.stop_force = true);
+    let stopped = bench.control.wait_status(&id, TaskStatus::Stopped);
+    assert_eq!((stopped.stopped_reason.as_str(), stopped.containers[0].exit_code), ("slowly", Some(137)));
+    bench.wait_forgotten(&[task(1)]);
+}
+
 #[test]
 fn an_exit_that_comes_with_the_start_is_not_lost() {
     let mut bench = Bench::new();

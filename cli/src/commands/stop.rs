@@ -17,7 +17,7 @@ pub async fn run(global: &Global, client: &mut Client, args: StopArgs) -> Result
     let mut stopped = Vec::new();
     let mut failures = Vec::new();
     for name in &args.tasks {
-        match stop_one(client, &cluster, name, args.reason.as_deref()).await {
+        match stop_one(client, &cluster, name, args.reason.as_deref(), args.force).await {
             Ok(task) => stopped.push(task),
             Err(failure) => failures.push(failure),
         }
@@ -40,16 +40,27 @@ async fn stop_one(
     cluster: &str,
     name: &str,
     reason: Option<&str>,
+    force: bool,
 ) -> Result<v1::Task, Failure> {
     let task = names::task(client, cluster, name).await?;
-    stop(client, cluster, &task.task_id, reason.unwrap_or("stopped by lighter stop")).await
+    let request = v1::StopTaskRequest {
+        cluster: cluster.to_owned(),
+        task: task.task_id,
+        reason: reason.unwrap_or("stopped by lighter stop").to_owned(),
+        force,
+    };
+    request_stop(client, request).await
 }
 
 /// Asks for the end of a task.
 pub async fn stop(client: &mut Client, cluster: &str, id: &str, reason: &str) -> Result<v1::Task, Failure> {
-    let request =
-        v1::StopTaskRequest { cluster: cluster.to_owned(), task: id.to_owned(), reason: reason.to_owned() };
-    let answer = client.stop_task(request).await.map_err(Failure::rpc(format!("stop task {id}")))?;
+    let (cluster, task, reason) = (cluster.to_owned(), id.to_owned(), reason.to_owned());
+    request_stop(client, v1::StopTaskRequest { cluster, task, reason, force: false }).await
+}
+
+async fn request_stop(client: &mut Client, request: v1::StopTaskRequest) -> Result<v1::Task, Failure> {
+    let what = format!("stop task {}", request.task);
+    let answer = client.stop_task(request).await.map_err(Failure::rpc(what))?;
     Ok(answer.into_inner().task.unwrap_or_default())
 }
 

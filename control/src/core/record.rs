@@ -211,6 +211,9 @@ pub struct TaskRecord {
     /// What it takes of its node until it is STOPPED.
     pub resources: Resources,
     pub times: TaskTimes,
+    /// Its containers have no time to end by themselves.
+    #[serde(default)]
+    pub stop_force: bool,
     /// No process of it is to run.
     #[serde(default)]
     pub paused: bool,

@@ -160,6 +160,7 @@ impl RunTask {
             report_sequence: 0,
             resources,
             times: TaskTimes { created_at: now, ..TaskTimes::default() },
+            stop_force: false,
             paused: false,
             settled: Generation::default(),
             refusal: None,

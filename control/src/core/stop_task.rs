@@ -9,7 +9,7 @@ use crate::core::run_task::require_cluster;
 use crate::core::state::State;
 use crate::error::ApiError;
 use lighter_model::ids::{ClusterName, TaskId};
-use lighter_model::status::{DesiredStatus, StopCode};
+use lighter_model::status::{DesiredStatus, StopCode, TaskStatus};
 use std::sync::Arc;
 
 /// Stops one task.
@@ -19,6 +19,8 @@ pub struct StopTask {
     /// An id, an ARN, or the beginning of an id that is unique in the cluster.
     pub task: String,
     pub reason: Option<String>,
+    /// Without the time that its containers have to end by themselves; also while it is stopping.
+    pub force: bool,
 }
 
 impl Command for StopTask {
@@ -30,12 +32,15 @@ impl Command for StopTask {
             return Err(ApiError::invalid("reason", "must be at most 255 characters"));
         }
         let task = find_task(changes.state(), &self.cluster, &self.task)?;
-        if task.desired == DesiredStatus::Stopped {
+        let harder = self.force && !task.stop_force && task.last != TaskStatus::Stopped;
+        if task.desired == DesiredStatus::Stopped && !harder {
             return Ok(task);
         }
         let reason = self.reason.unwrap_or_else(|| "Task stopped by user".to_owned());
         let now = changes.now_ms();
-        Ok(changes.put_task(wanted_stopped(&task, StopCode::UserInitiated, reason, now)))
+        let mut stopped = wanted_stopped(&task, StopCode::UserInitiated, reason, now);
+        stopped.stop_force |= self.force;
+        Ok(changes.put_task(stopped))
     }
 }
 

@@ -370,6 +370,7 @@ fn assignment(task: &TaskRecord) -> v1::Assignment {
         forget: task.last == TaskStatus::Stopped,
         group: task.group.clone(),
         paused: task.paused,
+        stop_force: stopped && task.stop_force,
         container_resources: container_resources(task),
         image_digests: crate::convert::image_digests(&task.image_digests),
     }

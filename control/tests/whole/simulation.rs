@@ -184,7 +184,7 @@ fn apply(world: &mut World, step: Step) {
         Step::Run { family, count, token } => run(world, family, count, token),
         Step::Stop { task } => {
             if let Some(id) = world.task(task) {
-                let stop = StopTask { cluster: cluster(), task: id.to_string(), reason: None };
+                let stop = StopTask { cluster: cluster(), task: id.to_string(), reason: None, force: false };
                 assert_eq!(world.decide(stop).unwrap().desired, DesiredStatus::Stopped);
             }
         }

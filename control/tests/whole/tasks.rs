@@ -219,6 +219,10 @@ async fn a_stop_is_wanted_at_once_and_its_reason_stays() {
     );
     let again = admin.stop_task(stop(id, "other")).await.unwrap().into_inner().task.unwrap();
     assert_eq!(again, stopped, "a second stop changes nothing");
+    let force = v1::StopTaskRequest { force: true, ..stop(id, "now") };
+    let forced = admin.stop_task(force.clone()).await.unwrap().into_inner().task.unwrap();
+    assert_eq!(forced.stopped_reason, "enough", "the first reason stays");
+    assert_eq!(admin.stop_task(force).await.unwrap().into_inner().task, Some(forced));
     assert_eq!(reason(&admin.stop_task(stop("ffff", "")).await.unwrap_err()), "TASK_NOT_FOUND");
     for _ in 0..2 {
         admin.run_task(run_request("f", 1)).await.unwrap();
