@@ -23,7 +23,11 @@ pub(crate) enum Waiting {
         port: HostPort,
         holder: TaskId,
     },
-    Device { kind: String, needs: u32, free: u32 },
+    Device {
+        kind: String,
+        needs: u32,
+        free: u32,
+    },
     Definition,
     /// The node starts, and this daemon task goes before.
     Daemon {

@@ -287,8 +287,9 @@ impl TaskActor {
 
 /// Waits for an order to kill at once; for ever if none comes. May be dropped at any time.
 async fn told_to_kill(orders: &mut Receiver<Orders>) {
-    let forced = orders.wait_for(|orders| orders.stop.as_ref().is_some_and(|stop| stop.force)).await;
-    if forced.is_err() {
+    // The guard of the value is not kept over an await.
+    let forced = orders.wait_for(|orders| orders.stop.as_ref().is_some_and(|stop| stop.force)).await.is_ok();
+    if !forced {
         // The reconciler has ended: the agent leaves.
         std::future::pending::<()>().await;
     }

@@ -61,6 +61,8 @@ fn kind_and_end(why: &Waiting) -> (WaitKind, &'static str) {
             (WaitKind::Node, "the daemon task runs, or 30 s have passed since the start of the agent")
         }
         Waiting::Closing => (WaitKind::Node, "the agent of this node is started again"),
-        Waiting::Cpu { .. } | Waiting::Memory { .. } | Waiting::Port { .. } => (WaitKind::Resource, ENDS),
+        Waiting::Cpu { .. } | Waiting::Memory { .. } | Waiting::Port { .. } | Waiting::Device { .. } => {
+            (WaitKind::Resource, ENDS)
+        }
     }
 }
