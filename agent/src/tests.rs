@@ -13,5 +13,6 @@ mod life;
 mod lifecycle;
 mod node_life;
 mod session;
+mod streams;
 mod telemetry;
 mod volumes;

@@ -13,6 +13,8 @@ mod control;
 mod questions;
 #[path = "node/registry.rs"]
 mod registry;
+#[path = "node/streams.rs"]
+mod streams;
 #[path = "node/world.rs"]
 mod world;
 
@@ -156,4 +158,9 @@ fn a_sink_that_takes_nothing_never_blocks_the_application() {
             std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert!((3 << 20..=4 << 20).contains(&bytes), "the ring is as large as asked for: {bytes}");
     });
+}
+
+#[test]
+fn programs_copies_and_counters_of_a_real_container() {
+    in_own_namespaces("programs_copies_and_counters_of_a_real_container", streams::run);
 }

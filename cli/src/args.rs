@@ -87,6 +87,8 @@ pub enum Command {
     Exec(ExecArgs),
     /// Join the input and output of a container's own program
     Attach(AttachArgs),
+    /// Copy files between this machine and a container
+    Cp(CpArgs),
     /// What containers use now: CPU, memory, network, disk, pressure
     Top(TopArgs),
     /// Let no process of a task run until `unpause`
@@ -355,6 +357,33 @@ pub struct AttachArgs {
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = DetachKeys::parse)]
     pub detach_keys: DetachKeys,
 }
+
+#[derive(Debug, Args)]
+#[command(after_help = CP_AFTER_HELP)]
+pub struct CpArgs {
+    /// Keep owners, and set-user-id bits of what comes from a container
+    #[arg(short, long)]
+    pub archive: bool,
+    /// When the source is a symbolic link, copy what it leads to
+    #[arg(short = 'L', long)]
+    pub follow_link: bool,
+    /// PATH, TASK[/CONTAINER]:PATH, or `-` for a tar archive on standard input
+    #[arg(value_name = "SOURCE")]
+    pub from: String,
+    /// PATH, TASK[/CONTAINER]:PATH, or `-` for a tar archive on standard output
+    #[arg(value_name = "DESTINATION")]
+    pub to: String,
+    #[arg(long)]
+    pub cluster: Option<String>,
+}
+
+const CP_AFTER_HELP: &str = "\
+As with cp -r: into an existing directory, else under the new name; SOURCE/. copies what is in it. The
+image needs no tar. Without --archive files belong to root in a container, and to you here.
+
+lighter cp web:/var/log/nginx ./logs
+lighter cp nginx.conf web/app:/etc/nginx/
+tar -c site | lighter cp - web:/srv";
 
 #[derive(Debug, Args)]
 pub struct TopArgs {

@@ -6,6 +6,7 @@ mod attach;
 mod audit;
 mod completion;
 mod control;
+mod cp;
 mod dev;
 mod drain;
 mod events;
@@ -73,6 +74,7 @@ async fn with_control_plane(global: &Global, command: Command) -> Result<(), Fai
         Command::Task(TaskCommand::Update(args)) => pause::update(global, client, args).await,
         Command::Pause(args) => pause::pause(global, client, args).await,
         Command::Unpause(args) => pause::unpause(global, client, args).await,
+        Command::Cp(args) => cp::run(global, client, args).await,
         Command::Top(args) => top::run(global, client, args).await,
         Command::Audit(args) => audit::run(global, client, args).await,
         Command::Task(TaskCommand::Events(args)) => task::events::run(global, client, args).await,

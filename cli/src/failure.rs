@@ -72,6 +72,13 @@ pub enum Failure {
         #[source]
         source: std::io::Error,
     },
+    /// Files could not be read or written; the source has the words.
+    #[error("cannot {what}")]
+    Files {
+        what: &'static str,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// A daemon, or joining, ended; the source has the words.
     #[error("cannot {what}")]
     Daemon {
@@ -115,6 +122,7 @@ impl Failure {
                 std::io::ErrorKind::PermissionDenied => Exit::NotPermitted,
                 _ => Exit::Failed,
             },
+            Self::Files { .. } => Exit::Failed,
             Self::Daemon { exit, .. } => *exit,
             Self::OutputClosed => Exit::Done,
         }
@@ -141,6 +149,7 @@ impl Failure {
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 Some("run it as root, or as the owner of the file".into())
             }
+            Self::Files { .. } => Some("see that the paths are there and may be written: ls -ld".into()),
             Self::Io { .. } | Self::Daemon { .. } | Self::OutputClosed => None,
         }
     }

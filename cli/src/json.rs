@@ -47,6 +47,8 @@ pub fn task(task: &v1::Task) -> Value {
         .text("group", &task.group)
         .text("startedBy", &task.started_by)
         .value("version", task.version)
+        .value("paused", task.paused.then_some(true))
+        .text("refusal", &task.refusal)
         .value("cpu", task.cpu_units)
         .value("memory", task.memory_mib)
         .time("createdAt", task.created_at_unix_ms)

@@ -8,5 +8,6 @@ mod e2e {
     pub mod daemons;
     pub mod program;
     pub mod scripted;
+    pub mod terminal;
     pub mod waiting;
 }

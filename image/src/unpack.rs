@@ -7,12 +7,12 @@
 //! at newlines, which binary xattr values contain; its writer knows no whiteouts.
 
 pub(crate) mod attributes;
-pub(crate) mod entry;
+pub mod entry;
 pub(crate) mod inherit;
 pub(crate) mod pipeline;
 pub(crate) mod place;
 pub(crate) mod split;
-pub(crate) mod stream;
+pub mod stream;
 pub(crate) mod write;
 
 use crate::digest::Digest;

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Crates whose tests/ need no kernel objects: tier T1.
-const T1: [&str; 4] = ["model", "proto", "control", "cli"];
+const T1: [&str; 5] = ["model", "proto", "archive", "control", "cli"];
 /// Crates whose tests/ make kernel objects: tier T2.
 const T2: [&str; 7] =
     ["image", "net", "runtime", "runtime/shim-wire", "runtime/shim", "runtime/oci", "agent"];

@@ -93,6 +93,8 @@ pub(crate) struct World {
     pub probes: BTreeMap<ContainerName, VecDeque<FakeProbe>>,
     /// What an exec of each container does; none: it echoes its input and ends with 0 after it.
     pub execs: BTreeMap<ContainerName, FakeExec>,
+    /// Signals sent to programs of exec and attach.
+    pub exec_signals: Vec<i32>,
     /// How often each container's program was started.
     pub starts: BTreeMap<(TaskId, ContainerName), u32>,
     /// Signals sent, in order.

@@ -42,6 +42,8 @@ pub fn text(task: &v1::Task, node: &str, now_unix_ms: i64) -> String {
         ("Status", status),
         ("Health", health(task)),
         ("Waits for", task.waiting_reason.clone()),
+        ("Paused", if task.paused { "yes".to_owned() } else { String::new() }),
+        ("Not in force", task.refusal.clone()),
         ("Stop code", words::stop_code(task.stop_code).to_owned()),
         ("Stopped because", task.stopped_reason.clone()),
         (

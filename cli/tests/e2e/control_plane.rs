@@ -97,8 +97,8 @@ fn an_invalid_definition_is_refused_naming_the_field() {
         (json!({"memory": 5}), "containerDefinitions[0].memory"),
         (json!({"memroy": 64}), "containerDefinitions[0].memroy: no such member"),
         (
-            json!({"healthCheck": {"command": ["CMD", "true"]}}),
-            "containerDefinitions[0].healthCheck: not supported yet",
+            json!({"secrets": [{"name": "A", "valueFrom": "arn"}]}),
+            "containerDefinitions[0].secrets: not supported yet",
         ),
         (
             json!({"mountPoints": [{"sourceVolume": "v", "containerPath": "/v"}]}),

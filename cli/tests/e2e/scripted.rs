@@ -240,9 +240,11 @@ impl Lighter for Service {
         let (sender, receiver) = tokio::sync::mpsc::channel(64);
         let say = |text: String| Ok(frame(Output::Stdout(text.into_bytes())));
         sender.send(Ok(frame(Output::Started(v1::StreamStarted::default())))).await.unwrap();
-        if let Some(size) = &order.terminal {
-            sender.send(say(format!("began {}x{}\r\n", size.rows, size.columns))).await.unwrap();
-        }
+        let began = match &order.terminal {
+            Some(size) => format!("began {}x{}\r\n", size.rows, size.columns),
+            None => "began\r\n".to_owned(),
+        };
+        sender.send(say(began)).await.unwrap();
         tokio::spawn(async move {
             while let Ok(Some(message)) = messages.message().await {
                 let Some(Message::Input(input)) = message.message else { return };

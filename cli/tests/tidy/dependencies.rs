@@ -26,6 +26,11 @@ const TABLE: &[Rule] = &[
         may_use: &["lighter-model"],
         never: &["lighter-image", "lighter-runtime", "lighter-proto", LIBCONTAINER],
     },
+    Rule {
+        package: "lighter-archive",
+        may_use: &["lighter-image"],
+        never: &["lighter-net", "lighter-runtime", "lighter-proto", LIBCONTAINER],
+    },
     Rule { package: "lighter-shim-wire", may_use: &[], never: &["tokio"] },
     Rule {
         package: "lighter-shim",
@@ -50,6 +55,7 @@ const TABLE: &[Rule] = &[
             "lighter-model",
             "lighter-proto",
             "lighter-image",
+            "lighter-archive",
             "lighter-net",
             "lighter-runtime",
             "lighter-shim-wire",
@@ -59,11 +65,18 @@ const TABLE: &[Rule] = &[
     Rule {
         package: "lighter-control",
         may_use: &["lighter-model", "lighter-proto", "lighter-telemetry"],
-        never: &["lighter-image", "lighter-net", "lighter-runtime", "lighter-agent", LIBCONTAINER],
+        never: &[
+            "lighter-image",
+            "lighter-archive",
+            "lighter-net",
+            "lighter-runtime",
+            "lighter-agent",
+            LIBCONTAINER,
+        ],
     },
     Rule {
         package: "lighter-cli",
-        may_use: &["lighter-proto", "lighter-agent", "lighter-control"],
+        may_use: &["lighter-proto", "lighter-archive", "lighter-agent", "lighter-control"],
         never: &[LIBCONTAINER],
     },
     Rule {

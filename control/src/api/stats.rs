@@ -45,7 +45,9 @@ struct OpenAudit {
 impl Drop for OpenAudit {
     fn drop(&mut self) {
         let (context, sequence) = (self.context.clone(), self.sequence);
-        tokio::spawn(async move {
+        // Without a runtime the control plane ends, and closes the record at its next start.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
             let record = AuditEnded { sequence, result: "done".to_owned(), bytes_in: 0, bytes_out: 0 };
             if let Err(error) = context.writer.submit(record).await {
                 tracing::warn!(%error, audit = sequence, "an audit record could not be completed");

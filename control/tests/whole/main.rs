@@ -13,6 +13,7 @@ mod permission;
 mod restart;
 mod session;
 mod simulation;
+mod streams;
 mod support;
 mod tasks;
 mod watch;

@@ -6,7 +6,7 @@ use super::UnpackError;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     File,
     HardLink,
     Symlink,
@@ -18,28 +18,28 @@ pub(crate) enum Kind {
 
 /// An entry; its data, if it has any, follows in the stream.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// As in the archive.
-    pub(crate) path: Vec<u8>,
-    pub(crate) link: Vec<u8>,
-    pub(crate) kind: Kind,
+    pub path: Vec<u8>,
+    pub link: Vec<u8>,
+    pub kind: Kind,
     /// Permission bits with suid, sgid and sticky.
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) mtime_s: i64,
-    pub(crate) mtime_ns: u32,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime_s: i64,
+    pub mtime_ns: u32,
     /// Of the data in the stream.
-    pub(crate) size: u64,
-    pub(crate) device: (u32, u32),
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub size: u64,
+    pub device: (u32, u32),
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Longest path openat2 takes.
 const PATH_MAX: usize = 4096;
 
 /// `./a//b/` → `a/b`, `/a` → `a`, `.` → ``. What steps out or cannot be a path is refused.
-pub(crate) fn clean(path: &[u8]) -> Result<Vec<u8>, UnpackError> {
+pub fn clean(path: &[u8]) -> Result<Vec<u8>, UnpackError> {
     let mut clean = Vec::with_capacity(path.len());
     for component in path.split(|b| *b == b'/') {
         match component {
@@ -62,7 +62,7 @@ pub(crate) fn clean(path: &[u8]) -> Result<Vec<u8>, UnpackError> {
 }
 
 /// `a/b/c` → (`a/b`, `c`); `c` → (``, `c`).
-pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (&[], path),

@@ -13,7 +13,7 @@ const MAX_EXTENSION: u64 = 1 << 20;
 const BLOCK: usize = 512;
 
 /// A tar stream.
-pub(crate) struct TarStream<'a, R> {
+pub struct TarStream<'a, R> {
     input: R,
     /// Takes down what is no file's content.
     split: Option<SplitWriter<'a>>,
@@ -49,8 +49,13 @@ impl<'a, R: BufRead> TarStream<'a, R> {
         Self { input, split, data_left: 0, padding_left: 0 }
     }
 
+    /// Reads an archive that nothing is taken down of.
+    pub fn plain(input: R) -> Self {
+        Self::new(input, None)
+    }
+
     /// The next entry, `None` at the end of the archive. Data of the one before is skipped.
-    pub(crate) fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
+    pub fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
         let mut extensions = Extensions::default();
         loop {
             self.skip_data()?;
@@ -84,7 +89,7 @@ impl<'a, R: BufRead> TarStream<'a, R> {
 
     /// Hands the next `length` bytes of the current entry's data to `sink`, slice by slice, in order.
     /// They become those of the file at `path` from `offset` on.
-    pub(crate) fn content(
+    pub fn content(
         &mut self,
         path: &[u8],
         offset: u64,

@@ -63,7 +63,7 @@ pub(super) async fn session(
     })?;
     let (control, driver) = SessionControl::new(terminal.is_some());
     let ((stdin, input), (stdout, output), (stderr, errors)) = (pipe(), pipe(), pipe());
-    tokio::spawn(run(exec, driver, input, output, errors));
+    tokio::spawn(run(machine.clone(), exec, driver, input, output, errors));
     let stderr = terminal.is_none().then(|| Box::new(stderr) as _);
     Ok(ExecSession { stdin: Some(Box::new(stdin)), stdout: Box::new(stdout), stderr, control })
 }
@@ -74,6 +74,7 @@ fn pipe() -> (DuplexStream, DuplexStream) {
 }
 
 async fn run(
+    machine: Machine,
     exec: Option<FakeExec>,
     mut driver: SessionDriver,
     mut input: DuplexStream,
@@ -97,7 +98,10 @@ async fn run(
         tokio::select! {
             code = &mut work => break ExitStatus::Exited(code),
             command = driver.next_command() => match command {
-                Some(SessionCommand::Signal(signal)) => break ExitStatus::Signaled(signal),
+                Some(SessionCommand::Signal(signal)) => {
+                    machine.with(|world| world.exec_signals.push(signal));
+                    break ExitStatus::Signaled(signal);
+                }
                 Some(SessionCommand::Resize(_)) => {}
                 None => return,
             }

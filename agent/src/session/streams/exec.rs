@@ -49,9 +49,9 @@ pub(super) async fn exec(
         session.stdin = None;
     }
     let control = session.control.clone();
-    let served = serve(wanted, session, terminal.is_some(), pipe).await;
+    let served = serve(wanted, session, Left::HangUp { terminal: terminal.is_some() }, pipe).await;
     if served.is_err() {
-        hang_up(control).await;
+        end(control).await;
     }
     served
 }
@@ -80,7 +80,7 @@ pub(super) async fn attach(
         // A container that has just ended says so itself.
         let _ = session.control.resize(size).await;
     }
-    let served = serve(wanted, session, has_terminal, pipe).await;
+    let served = serve(wanted, session, Left::Leave { terminal: has_terminal }, pipe).await;
     drop(unused);
     served
 }
@@ -110,13 +110,21 @@ fn cannot_start(message: &str) -> &'static str {
     }
 }
 
+/// What the program is told when its reader goes away.
+#[derive(Clone, Copy)]
+enum Left {
+    HangUp { terminal: bool },
+    Leave { terminal: bool },
+}
+
 async fn serve(
     wanted: &Wanted,
     session: ExecSession,
-    terminal: bool,
+    left: Left,
     pipe: &mut Pipe,
 ) -> Result<Result<End, Fault>, Gone> {
-    pipe.send(started(wanted, terminal)).await?;
+    let (Left::HangUp { terminal } | Left::Leave { terminal }) = left;
+    let began = pipe.send(started(wanted, terminal)).await;
     let ExecSession { stdin, stdout: output, stderr: errors, control } = session;
     let out = pipe.out.clone();
     let outputs = async {
@@ -130,17 +138,25 @@ async fn serve(
     };
     let inputs = inputs(pipe, stdin, &control);
     tokio::pin!(outputs, inputs);
-    tokio::select! {
-        done = &mut outputs => done?,
-        gone = &mut inputs => return Err(gone),
-        () = out.closed() => return Err(Gone),
-    }
-    let end = tokio::select! {
-        end = control.wait() => end,
-        gone = inputs => return Err(gone),
-        () = out.closed() => return Err(Gone),
+    let end = async {
+        began?;
+        tokio::select! {
+            done = &mut outputs => done?,
+            gone = &mut inputs => return Err(gone),
+            () = out.closed() => return Err(Gone),
+        }
+        tokio::select! {
+            end = control.wait() => Ok(end),
+            gone = &mut inputs => Err(gone),
+            () = out.closed() => Err(Gone),
+        }
     };
-    Ok(match end {
+    let end = end.await;
+    if let (Err(_), Left::HangUp { .. }) = (&end, left) {
+        // Before its streams are closed: a program tells a hang-up from an end of input.
+        let _ = control.signal(SIGHUP).await;
+    }
+    Ok(match end? {
         Ok(ExitStatus::Exited(code)) => Ok(End::Exited(code)),
         Ok(ExitStatus::Signaled(signal)) => Ok(End::Signaled(signal)),
         Err(error) => Err(session_fault(error)),
@@ -225,17 +241,14 @@ async fn write(mut stdin: SessionInput, mut chunks: mpsc::Receiver<Vec<u8>>) {
     }
 }
 
-/// Nobody reads the program any more.
-async fn hang_up(control: SessionControl) {
-    for signal in [SIGHUP, SIGKILL] {
-        if control.signal(signal).await.is_err() {
-            return;
-        }
-        tokio::select! {
-            _ = control.wait() => return,
-            () = sleep(HANG_UP_LIMIT) => {}
-        }
+/// Kills a program that has been hung up and does not end.
+async fn end(control: SessionControl) {
+    tokio::select! {
+        _ = control.wait() => return,
+        () = sleep(HANG_UP_LIMIT) => {}
     }
+    // One that has ended meanwhile is what was wanted.
+    let _ = control.signal(SIGKILL).await;
 }
 
 #[cfg(test)]
