@@ -7,6 +7,7 @@
 use super::ids::{MetadataKey, container_id};
 use crate::store::records::{ContainerRecord, TaskRecord};
 use crate::time::rfc3339;
+use lighter_model::health::ContainerHealth;
 use lighter_model::ids::{ContainerName, TaskDefinitionId};
 use lighter_model::report::NetworkBinding;
 use lighter_model::status::{ContainerStatus, TaskStatus};
@@ -138,10 +139,15 @@ fn one(view: &View<'_>, definition: &ContainerDefinition, record: &ContainerReco
     if let Some(created) = view.record.pull_stopped_at_unix_ms {
         put("CreatedAt", json!(rfc3339(created)));
     }
-    if let Some(started) =
-        view.record.started_at_unix_ms.filter(|_| record.status != ContainerStatus::Pending)
-    {
+    let started = record.life.started_unix_ms.or(view.record.started_at_unix_ms);
+    if let Some(started) = started.filter(|_| record.status != ContainerStatus::Pending) {
         put("StartedAt", json!(rfc3339(started)));
+    }
+    if let Some(health) = &record.life.health {
+        put("Health", health_of(health));
+    }
+    if definition.restart_policy.is_some() {
+        put("RestartCount", json!(record.life.restarts));
     }
     if let Some(exit) = &record.exit {
         put("ExitCode", json!(exit.status.exit_code()));
@@ -156,6 +162,14 @@ fn one(view: &View<'_>, definition: &ContainerDefinition, record: &ContainerReco
         put("Volumes", Value::Array(volumes));
     }
     Value::Object(container)
+}
+
+fn health_of(health: &ContainerHealth) -> Value {
+    json!({
+        "status": health.status.as_str(),
+        "statusSince": rfc3339(health.since_unix_ms),
+        "output": health.last_output,
+    })
 }
 
 fn container_status(record: &ContainerRecord) -> &'static str {

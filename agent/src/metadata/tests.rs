@@ -3,6 +3,7 @@
 use super::json::View;
 use super::*;
 use crate::store::records::TaskRecord;
+use lighter_model::health::ContainerHealth;
 use lighter_model::ids::TaskDefinitionId;
 use lighter_model::task_definition::TaskDefinition;
 use serde_json::{Value, json};
@@ -14,7 +15,6 @@ const ABSENT: &[&str] = &[
     "AvailabilityZone",
     "VPCID",
     "LogOptions",
-    "Health",
     "RestartCount",
     "percpu_usage",
     "active_anon",
@@ -61,6 +61,7 @@ fn record() -> TaskRecord {
     record.pull_started_at_unix_ms = Some(1_600_000_000_000);
     record.pull_stopped_at_unix_ms = Some(1_600_000_000_500);
     record.started_at_unix_ms = Some(1_600_000_001_000);
+    record.containers[0].life.health = Some(ContainerHealth::default());
     record
 }
 

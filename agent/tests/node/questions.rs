@@ -28,6 +28,8 @@ fn definition(image: &str, mode: &str, script: &str, port: Option<u16>) -> Strin
 
 /// The lines a task has printed, once it has printed END.
 fn lines(world: &World, task: &str) -> Vec<String> {
+    // Before, there may be no session to ask over.
+    world.control.wait_status(task, TaskStatus::Running);
     let asked = std::cell::Cell::new(0);
     wait(
         "END",

@@ -8,6 +8,7 @@ mod drain;
 mod fake_node;
 mod faults;
 mod join;
+mod journal;
 mod logs;
 mod permission;
 mod restart;
