@@ -84,7 +84,7 @@ fn check_answers(lines: &[String], task: &str, mode: &str) {
     assert_eq!(container["Networks"][0]["NetworkMode"], mode);
     let arn = whole["TaskARN"].as_str().unwrap();
     assert!(arn.ends_with(&format!(":task/default/{task}")), "{arn}");
-    assert_eq!((whole["Family"].as_str(), whole["Limits"]["Memory"].as_u64()), (Some("asks"), Some(64)));
+    assert_eq!((whole["LaunchType"].as_str(), whole["Limits"]["Memory"].as_u64()), (Some("EC2"), Some(64)));
     let (stats, all) = (json(&lines[3]), json(&lines[4]));
     assert_eq!(stats["id"], id);
     assert!(stats["memory_stats"]["usage"].as_u64().unwrap() > 0, "{stats}");
