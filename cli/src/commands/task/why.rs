@@ -85,7 +85,7 @@ mod tests {
             ("PULL", "", "the pull of r/web:1", 0, "no time limit"),
             ("PULL_RETRY", "", "the next try of pulling r/web:1", 5_000, "1970-01-01T00:00:05.000Z (in 3s)"),
             ("START_LIMIT", "web", "its turn to start", 0, "no time limit"),
-            ("DEPENDENCY", "web", "container db to be HEALTHY", 62_000, "1970-01-01T00:01:02.000Z (in 1m)"),
+            ("DEPENDENCY", "web", "container db to be HEALTHY", 62_000, "1970-01-01T00:01:02.000Z (in 1m0s)"),
             ("RESTART", "web", "its next start", 3_000, "1970-01-01T00:00:03.000Z (in 1s)"),
             ("HEALTH", "web", "its first check", 0, "no time limit"),
             ("STOP", "", "node n1 to begin the stop", 0, "no time limit"),
