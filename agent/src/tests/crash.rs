@@ -227,6 +227,62 @@ fn a_reboot_stops_every_task_once_with_a_reason() {
 }
 
 #[test]
+fn after_a_reboot_a_task_with_a_restart_policy_runs_again_and_the_others_are_reported() {
+    let mut bench = Bench::new();
+    let resumed = super::bench::SMALL
+        .replace("\"stopTimeout\":1", "\"stopTimeout\":1,\"restartPolicy\":{\"enabled\":true}");
+    bench.control.define("again:1", &resumed);
+    bench.start();
+    let (again, daemon, once) = (task(1).to_string(), task(3).to_string(), task(2).to_string());
+    bench
+        .control
+        .with(|state| state.assignments.entry(daemon.clone()).or_default().group = "daemon:x".into());
+    for (id, definition) in [(&again, "again:1"), (&daemon, "again:1"), (&once, "small:1")] {
+        bench.control.assign(id, definition);
+        bench.control.wait_status(id, TaskStatus::Running);
+    }
+    for boot in ["boot-2", "boot-3"] {
+        bench.kill();
+        bench.machine.reboot();
+        bench.boot_id = boot.into();
+        bench.machine.with(|world| world.calls.clear());
+        bench.start();
+        wait(
+            "both run again",
+            || {
+                let runs = |id: u64| {
+                    bench.machine.with(|world| {
+                        let shim = world.shims.get(&task(id))?;
+                        shim.containers
+                            .values()
+                            .any(|c| matches!(c, ContainerState::Running { .. }))
+                            .then_some(())
+                    })
+                };
+                runs(1).and(runs(3))
+            },
+            || format!("{:?}", bench.machine.with(|world| world.calls.clone())),
+        );
+        let order: Vec<String> = bench.machine.with(|world| {
+            world
+                .calls
+                .iter()
+                .filter_map(|call| call.strip_prefix("start_shim "))
+                .map(str::to_owned)
+                .collect()
+        });
+        assert_eq!(order, [daemon.clone(), again.clone()], "the daemon task is resumed first");
+    }
+    bench.control.wait_status(&once, TaskStatus::Stopped);
+    bench.wait_forgotten(&[task(2)]);
+    assert_eq!([&again, &daemon, &once].map(|id| bench.control.stopped_reports(id)), [0, 0, 1]);
+    assert_eq!(bench.machine.with(|world| world.offences.clone()), Vec::<String>::new());
+    bench.control.stop(&again, "enough");
+    bench.control.wait_status(&again, TaskStatus::Stopped);
+    bench.wait_forgotten(&[task(1)]);
+}
+
+#[test]
 fn a_lost_store_costs_no_task() {
     let mut bench = Bench::new();
     bench.start();
