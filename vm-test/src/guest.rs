@@ -6,10 +6,16 @@ use crate::host;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// No single command of a scenario takes longer; emulation included.
 const COMMAND_LIMIT_S: u32 = 180;
+
+/// What ssh ends with when it is not the command's own exit code.
+const CONNECTION_LOST: i32 = 255;
+/// Numbers the scripts of this run, for `as_job`.
+static JOBS: AtomicU64 = AtomicU64::new(1);
 
 /// What a command in the guest ended with.
 #[derive(Debug, Clone)]
@@ -70,18 +76,30 @@ impl Guest {
         self.run_for(COMMAND_LIMIT_S, script)
     }
 
-    /// As `run`, ended after `limit_s` seconds.
+    /// As `run`, ended after `limit_s` seconds. A connection that is lost on the way is made again, and the
+    /// script's result fetched: it runs once, whatever happens to the connection.
     pub fn run_for(&self, limit_s: u32, script: &str) -> Result<Done> {
-        let out = self
-            .command(limit_s, script)
-            .stdin(Stdio::null())
-            .output()
-            .with_context(|| format!("{}: start ssh", self.name))?;
-        Ok(Done {
-            code: out.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&out.stdout).trim_end().to_string(),
-            err: String::from_utf8_lossy(&out.stderr).trim_end().to_string(),
-        })
+        let job = JOBS.fetch_add(1, Ordering::Relaxed);
+        let deadline = Instant::now() + Duration::from_secs(limit_s.into());
+        loop {
+            let left_s = deadline.saturating_duration_since(Instant::now()).as_secs().max(1);
+            let out = self
+                .command(u32::try_from(left_s).unwrap_or(limit_s), &as_job(job, script))
+                .stdin(Stdio::null())
+                .output()
+                .with_context(|| format!("{}: start ssh", self.name))?;
+            let done = Done {
+                code: out.status.code().unwrap_or(-1),
+                out: String::from_utf8_lossy(&out.stdout).trim_end().to_string(),
+                err: String::from_utf8_lossy(&out.stderr).trim_end().to_string(),
+            };
+            if done.code != CONNECTION_LOST || Instant::now() > deadline {
+                return Ok(done);
+            }
+            eprintln!("{}: the connection was lost ({}); making a new one", self.name, done.err);
+            self.disconnect();
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// Runs a script that must succeed; its standard output, trimmed.
@@ -156,5 +174,75 @@ impl Guest {
         command.arg("-o").arg(format!("ControlPath={}", self.control.display()));
         command.args(["root@127.0.0.1", script]);
         command
+    }
+}
+
+/// The script as something that runs once and keeps its result: asked for again (over a new connection), it waits
+/// for the first run. Its files stay, a few bytes each: whoever asks again may come late.
+/// 255 is ssh's own word, so a script that ends with it ends with 254.
+fn as_job(job: u64, script: &str) -> String {
+    let folder = format!("/run/vm-test-{job}");
+    format!(
+        "if mkdir {folder} 2>/dev/null; then ( {script}\n) >{folder}/out 2>{folder}/err </dev/null; code=$?; \
+         [ $code -ne 255 ] || code=254; echo $code >{folder}/code; else while [ ! -s {folder}/code ]; do sleep 0.1; \
+         done; fi; cat {folder}/err >&2; cat {folder}/out; read code <{folder}/code; exit $code"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Removes what a job leaves.
+    struct Job(u64);
+
+    impl Job {
+        /// With a number that no other run on this machine has.
+        fn new(n: u64) -> Self {
+            Self((u64::from(std::process::id()) << 32) | n)
+        }
+
+        fn spawn(&self, script: &str) -> std::process::Child {
+            let mut command = Command::new("bash");
+            command.args(["-c", &as_job(self.0, script)]).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command.spawn().unwrap()
+        }
+    }
+
+    impl Drop for Job {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(format!("/run/vm-test-{}", self.0)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_job_answers_as_its_script() {
+        let out = Job::new(1).spawn("echo out; echo err >&2; (exit 3)").wait_with_output().unwrap();
+        assert_eq!(out.status.code(), Some(3));
+        assert_eq!((&out.stdout[..], &out.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
+        assert_eq!(Job::new(2).spawn("exit 255").wait().unwrap().code(), Some(254));
+    }
+
+    #[test]
+    fn a_job_asked_for_again_does_not_run_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (count, go) = (folder.path().join("count"), folder.path().join("go"));
+        let script = format!(
+            "echo x >> {}; until [ -e {} ]; do sleep 0.01; done; exit 7",
+            count.display(),
+            go.display()
+        );
+        let job = Job::new(3);
+        let first = job.spawn(&script);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !count.exists() {
+            assert!(Instant::now() < deadline, "the first run does not begin");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let second = job.spawn(&script);
+        std::fs::write(&go, "").unwrap();
+        let codes = [first, second].map(|mut run| run.wait().unwrap().code());
+        assert_eq!(codes, [Some(7), Some(7)]);
+        assert_eq!(std::fs::read(&count).unwrap(), b"x\n");
     }
 }
