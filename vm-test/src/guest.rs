@@ -60,8 +60,7 @@ impl Guest {
     pub fn wait_up(&self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         loop {
-            let last = self.run_for(10, "true");
-            match last {
+            match self.attempt(10, "true") {
                 Ok(done) if done.code == 0 => return Ok(()),
                 _ if Instant::now() > deadline => {
                     bail!("{}: no shell within {} s", self.name, limit.as_secs())
@@ -81,18 +80,10 @@ impl Guest {
     pub fn run_for(&self, limit_s: u32, script: &str) -> Result<Done> {
         let job = JOBS.fetch_add(1, Ordering::Relaxed);
         let deadline = Instant::now() + Duration::from_secs(limit_s.into());
+        let script = as_job(job, script);
         loop {
-            let left_s = deadline.saturating_duration_since(Instant::now()).as_secs().max(1);
-            let out = self
-                .command(u32::try_from(left_s).unwrap_or(limit_s), &as_job(job, script))
-                .stdin(Stdio::null())
-                .output()
-                .with_context(|| format!("{}: start ssh", self.name))?;
-            let done = Done {
-                code: out.status.code().unwrap_or(-1),
-                out: String::from_utf8_lossy(&out.stdout).trim_end().to_string(),
-                err: String::from_utf8_lossy(&out.stderr).trim_end().to_string(),
-            };
+            let left = deadline.saturating_duration_since(Instant::now()).as_secs().max(1);
+            let done = self.attempt(u32::try_from(left).unwrap_or(limit_s), &script)?;
             if done.code != CONNECTION_LOST || Instant::now() > deadline {
                 return Ok(done);
             }
@@ -100,6 +91,20 @@ impl Guest {
             self.disconnect();
             std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// One connection, one answer.
+    fn attempt(&self, limit_s: u32, script: &str) -> Result<Done> {
+        let out = self
+            .command(limit_s, script)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("{}: start ssh", self.name))?;
+        Ok(Done {
+            code: out.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&out.stdout).trim_end().to_string(),
+            err: String::from_utf8_lossy(&out.stderr).trim_end().to_string(),
+        })
     }
 
     /// Runs a script that must succeed; its standard output, trimmed.

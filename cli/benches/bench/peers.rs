@@ -101,6 +101,7 @@ impl Peer {
                 command
             }
             Kind::Podman => {
+                std::fs::write(home.join(PODMAN_SETTINGS), PODMAN_LIMITS)?;
                 let mut command = podman(&home);
                 command.args(["system", "service", "--time=0"]).arg(format!("unix://{}", socket.display()));
                 command
@@ -285,8 +286,15 @@ impl Peer {
     }
 }
 
+const PODMAN_SETTINGS: &str = "containers.conf";
+/// Podman gives containers a million files and four million processes by default; where root may not raise its own
+/// limits that high, no container starts ("OCI permission denied").
+const PODMAN_LIMITS: &str =
+    "[containers]\ndefault_ulimits = [\"nofile=1024:4096\", \"nproc=4096:4096\"]\n";
+
 fn podman(home: &Path) -> Command {
     let mut command = Command::new("podman");
+    command.env("CONTAINERS_CONF", home.join(PODMAN_SETTINGS));
     command.arg("--root").arg(home.join("data")).arg("--runroot").arg(home.join("run"));
     command.args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"]);
     command
