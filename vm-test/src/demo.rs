@@ -29,7 +29,7 @@ pub fn run() -> Result<bool> {
     let images = tempfile::Builder::new().prefix(&host::temporary("images")).tempdir()?;
     println!("Making images from Debian's nginx and redis packages …");
     host::sh(&format!(
-        "{}/packaging/demo/images.sh {}",
+        "{}/packaging/demo/images.sh {} nginx redis",
         host::workspace().display(),
         images.path().display()
     ))?;

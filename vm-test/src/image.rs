@@ -61,7 +61,7 @@ fn build(folder: &Path) -> Result<()> {
     host::require(&["mmdebstrap", "mke2fs", "ssh-keygen"])?;
     let cache = host::cache_dir();
     std::fs::create_dir_all(&cache)?;
-    remove_old(&cache);
+    remove_old(&cache, "image-");
     eprintln!("vm-test: making the Debian guest image (about a minute)");
     let began = Instant::now();
     let temporary = tempfile::Builder::new().prefix("new-image-").tempdir_in(&cache)?;
@@ -88,10 +88,10 @@ fn build(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Images and saved machines of other inputs only take room.
-fn remove_old(cache: &Path) {
+/// Removes what other inputs made: it only takes room.
+pub(crate) fn remove_old(cache: &Path, prefix: &str) {
     let entries = std::fs::read_dir(cache).into_iter().flatten().flatten();
-    for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with("image-")) {
+    for entry in entries.filter(|e| e.file_name().to_string_lossy().starts_with(prefix)) {
         let _ = std::fs::remove_dir_all(entry.path());
     }
 }

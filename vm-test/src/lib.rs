@@ -4,6 +4,7 @@
 
 pub mod accel;
 pub mod demo;
+pub mod example_images;
 pub mod guest;
 pub mod host;
 pub mod hub;

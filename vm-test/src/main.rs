@@ -3,11 +3,13 @@
 //! Owns: nothing itself. Never: does more than choose what runs.
 
 use anyhow::{Result, bail};
-use lighter_vm_test::{demo, host, hub, image, machine, payload, scenarios, tiers};
+use lighter_vm_test::{demo, example_images, host, hub, image, machine, payload, scenarios, tiers};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: lighter-vm-test image | probe | scenarios [FILTER] | tiers [T0 T1 …]
+const USAGE: &str =
+    "usage: lighter-vm-test image | example-images | probe | scenarios [FILTER] | tiers [T0 T1 …]
   image      make the guest image now
+  example-images  make the images of examples/ now
   probe      load two machines and say how long it took
   scenarios  run the scenarios whose group::name contains FILTER
   demo       what `make demo` shows
@@ -30,6 +32,7 @@ fn run() -> Result<ExitCode> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["image"] => image::GuestImage::ensure().map(|image| println!("{}", image.folder.display()))?,
+        ["example-images"] => example_images::ensure().map(|folder| println!("{}", folder.display()))?,
         ["probe"] => probe()?,
         ["scenarios"] => return scenarios::run("").map(code),
         ["scenarios", filter] => return scenarios::run(filter).map(code),

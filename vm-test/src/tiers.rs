@@ -7,7 +7,7 @@
 //!   T1  tests/ of control, proto, cli, model and the workspace rules: whole programs with fakes, no kernel objects
 //!   T2  tests/ of net, image, runtime (shim and helper too), agent: real kernel objects, root
 //!   T3  scenarios in virtual machines (this crate)
-//!   T4  real clients and the Vagrant description (tests/ of this crate)
+//!   T4  real clients, examples/ and the Vagrant description (tests/ of this crate)
 
 use crate::host;
 use crate::tally::Tally;
@@ -52,15 +52,19 @@ pub fn run(wanted: &[&str]) -> Result<bool> {
     let logs = host::target_dir().join("test-logs");
     std::fs::create_dir_all(&logs)?;
     let began = Instant::now();
-    // The guest image needs the disk and the network more than the processor, so it is made beside the build.
-    let image = chosen.iter().any(|t| t.name == "T3").then(|| spawn_image(&logs)).transpose()?;
+    // Images need the disk and the network more than the processor, so they are made beside the build.
+    let images = [("T3", "image"), ("T4", "example-images")]
+        .into_iter()
+        .filter(|(tier, _)| chosen.iter().any(|t| t.name == *tier))
+        .map(|(_, what)| Ok((what, spawn_images(what, &logs)?)))
+        .collect::<Result<Vec<_>>>()?;
     let build = build(&logs)?;
     println!("build: {} s", build.as_secs());
-    if let Some(mut child) = image {
+    for (what, mut child) in images {
         let status = child.wait()?;
         if !status.success() {
-            print_tail(&logs.join("image.txt"), 20);
-            bail!("the guest image could not be made");
+            print_tail(&logs.join(format!("{what}.txt")), 20);
+            bail!("`{what}` could not be made");
         }
     }
     let outcomes = chosen.iter().map(|tier| run_tier(tier, &logs)).collect::<Result<Vec<_>>>()?;
@@ -75,7 +79,7 @@ fn tiers() -> Result<Vec<Tier>> {
         Tier { name: "T1", what: "whole programs with fakes", commands: integration(&T1) },
         Tier { name: "T2", what: "real kernel objects", commands: integration(&T2) },
         Tier { name: "T3", what: "virtual machines", commands: vec![vec![ours, "scenarios".into()]] },
-        Tier { name: "T4", what: "real clients, Vagrant", commands: integration(&T4) },
+        Tier { name: "T4", what: "real clients, examples, Vagrant", commands: integration(&T4) },
     ])
 }
 
@@ -107,15 +111,16 @@ fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_string).collect()
 }
 
-fn spawn_image(logs: &Path) -> Result<std::process::Child> {
-    let log = File::create(logs.join("image.txt"))?;
+/// Starts this program's command that makes images; its output goes to a log of that name.
+fn spawn_images(what: &str, logs: &Path) -> Result<std::process::Child> {
+    let log = File::create(logs.join(format!("{what}.txt")))?;
     Command::new(std::env::current_exe()?)
-        .arg("image")
+        .arg(what)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()
-        .context("start the image build")
+        .with_context(|| format!("start `{what}`"))
 }
 
 /// Compiles everything, so that the tiers' times are their own.

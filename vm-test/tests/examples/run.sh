@@ -1,0 +1,149 @@
+#!/bin/bash
+# Runs every task definition of examples/ as it stands, on `lighter dev`, and looks at what it does.
+# In: BIN_DIR (the three binaries), IMAGES (OCI layouts by images.sh), EXAMPLES. Started by examples.rs inside network and
+# mount namespaces of its own. Out: a line for each example; exit code 0 only if all did what they should.
+# Owns: a registry on loopback and `lighter dev`; both end with it. Never: changes an example.
+set -euo pipefail
+registry=127.0.0.1:5055
+work=$(mktemp -d)
+export PATH=$BIN_DIR:$PATH
+children=()
+
+fail() { printf 'EXAMPLE FAILED: %s\n' "$*" >&2; exit 1; }
+
+clean_up() {
+    local code=$? pid
+    trap - EXIT
+    if [ $code -ne 0 ]; then
+        lighter ps --all >&2 || true
+        tail -40 "$work/dev.log" >&2 || true
+    fi
+    stop_all || true
+    for pid in "${children[@]}"; do
+        kill "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    rm -rf "$work" || true
+    # What `lighter dev` keeps for its next start.
+    find /sys/fs/cgroup -mindepth 2 -depth -type d -path '*/lighter*' -exec rmdir {} + 2>/dev/null || true
+    exit $code
+}
+
+until_true() { # <seconds> <what> <command…>
+    local end=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || fail "not in time: $what"
+        sleep 0.2
+    done
+}
+
+task() { lighter task show "$1" -o json | jq -r "$2"; }
+has_status() { [ "$(task "$1" .lastStatus)" = "$2" ]; }
+is_healthy() { [ "$(task "$1" .healthStatus)" = HEALTHY ]; }
+stop_all() {
+    local id
+    for id in $(lighter ps -q); do lighter stop "$id" --reason 'the example is over' --wait --quiet >/dev/null; done
+}
+
+start_registry() {
+    cat >"$work/registry.yml" <<EOF
+version: 0.1
+log: {level: error, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: $work/registry}}
+http: {addr: $registry}
+EOF
+    docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
+    children+=($!)
+    until_true 30 'the registry' curl -sf "http://$registry/v2/"
+    local image
+    for image in busybox:1.35 nginx:1.22 postgres:15 redis:7; do
+        skopeo --insecure-policy copy --quiet --dest-tls-verify=false \
+            "oci:$IMAGES/${image%:*}:latest" "docker://$registry/library/$image"
+    done
+}
+
+start_lighter() {
+    # Docker Hub by its mirror: the examples keep the names that people use.
+    lighter dev --data-dir "$work/data" --set allow_cgroup_v1_hybrid=true \
+        --set "registries={\"docker.io\"={mirrors=[\"$registry\"]}, \"$registry\"={http=true}}" >"$work/dev.log" 2>&1 &
+    children+=($!)
+    until_true 60 'the node' bash -c "lighter node ls -o json | jq -e 'any(.agentConnected)'"
+}
+
+run() { # <example> -> its task
+    lighter run "$EXAMPLES/$1.json" --quiet
+}
+
+example_nginx() {
+    local id
+    id=$(run nginx)
+    until_true 60 'nginx is healthy' is_healthy "$id"
+    curl -sf http://127.0.0.1:8080/ | grep -qi '<title>' || fail 'nginx serves no page on its host port'
+    local pid
+    pid=$(task "$id" '.containers[0].pid')
+    grep -Eq '^Max open files +4096 +4096 ' "/proc/$pid/limits" || fail "nginx has other limits: $(grep files "/proc/$pid/limits")"
+    lighter exec "$id" -- nginx -t 2>&1 | grep -q 'syntax is ok' || fail 'exec of nginx -t'
+}
+
+example_redis() {
+    local id port
+    id=$(run redis)
+    until_true 60 'redis is healthy' is_healthy "$id"
+    port=$(task "$id" '.containers[0].networkBindings[0].hostPort')
+    exec 3<>"/dev/tcp/127.0.0.1/$port"
+    printf 'SET harbour bremerhaven\r\nGET harbour\r\n' >&3
+    [ "$(timeout 10 head -3 <&3 | tr -d '\r' | tail -1)" = bremerhaven ] || fail 'redis does not keep what it is told'
+    exec 3>&-
+    [ "$(lighter exec "$id" -- cat /proc/sys/net/core/somaxconn)" = 512 ] || fail 'the sysctl of redis'
+    # Its restart policy: killed, it is back with another process.
+    local before
+    before=$(task "$id" '.containers[0].pid')
+    kill -9 "$before"
+    is_back() { [ "$(task "$id" '.containers[0].pid')" != "$before" ] && is_healthy "$id"; }
+    until_true 60 'redis is back' is_back
+}
+
+sql() { lighter exec "$1" -- psql -U postgres -Atc "$2"; }
+
+example_postgres() {
+    local id
+    id=$(run postgres)
+    until_true 90 'postgres is healthy' is_healthy "$id"
+    sql "$id" 'create table ports (name text); insert into ports values ($$bremerhaven$$)' >/dev/null
+    [ "$(lighter exec "$id" -- df -m /dev/shm | awk 'END { print $2 }')" = 128 ] || fail 'the shared memory of postgres'
+    lighter stop "$id" --reason 'once more, with the same volume' --wait --quiet >/dev/null
+    [ "$(task "$id" '.containers[0].exitCode')" = 0 ] || fail 'postgres did not end by itself'
+    id=$(run postgres)
+    until_true 90 'postgres is healthy again' is_healthy "$id"
+    [ "$(sql "$id" 'select name from ports')" = bremerhaven ] || fail 'the volume of postgres was not kept'
+}
+
+example_job() {
+    local id
+    id=$(run job)
+    until_true 60 'the job is over' has_status "$id" STOPPED
+    [ "$(task "$id" '.containers[] | select(.name == "main").exitCode')" = 0 ] || fail "the job: $(task "$id" .stoppedReason)"
+    lighter logs "$id" --container main | grep -q 'the answer is 42' || fail 'the answer of the job'
+}
+
+example_batch() {
+    local id
+    id=$(run batch)
+    until_true 60 'the batch task is over' has_status "$id" STOPPED
+    [ "$(task "$id" '.containers[0].exitCode')" = 0 ] || fail "the batch task: $(task "$id" .stoppedReason)"
+    lighter logs "$id" | grep -q 'sum 200010000' || fail 'the sum of the batch task'
+}
+
+trap clean_up EXIT
+mount -t tmpfs -o mode=755 tmpfs /run/lighter
+ip link set lo up
+start_registry
+start_lighter
+for file in "$EXAMPLES"/*.json; do
+    name=$(basename "$file" .json)
+    began=$SECONDS
+    "example_$name"
+    stop_all
+    echo "example $name: as it should be ($((SECONDS - began)) s)"
+done
