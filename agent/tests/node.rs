@@ -133,30 +133,81 @@ fn ends_and_failures_of_real_containers_are_told_as_they_are() {
     });
 }
 
+/// An init container, a sidecar that must be healthy, and a main container that is killed once.
+fn ordered(image: &str) -> String {
+    let main = "echo x >> /tmp/runs; while read l; do echo kept $l; done < /tmp/runs; trap 'exit 0' TERM; while true; do sleep 0.1; done";
+    let helper = "sleep 0.3; echo > /tmp/up; trap 'exit 0' TERM; while true; do sleep 0.1; done";
+    format!(
+        r#"{{"family":"ordered","containerDefinitions":[
+          {{"name":"main","image":"{image}","memory":32,"stopTimeout":2,"command":["sh","-c","{main}"],
+            "restartPolicy":{{"enabled":true,"restartAttemptPeriod":0}},
+            "dependsOn":[{{"containerName":"init","condition":"SUCCESS"}},{{"containerName":"helper","condition":"HEALTHY"}}]}},
+          {{"name":"init","image":"{image}","memory":32,"essential":false,"command":["sh","-c","sleep 0.2; exit 0"]}},
+          {{"name":"helper","image":"{image}","memory":32,"stopTimeout":2,"essential":false,"command":["sh","-c","{helper}"],
+            "healthCheck":{{"command":["CMD-SHELL","echo looked; test -e /tmp/up"],"interval":5}}}}]}}"#
+    )
+}
+
 #[test]
-fn a_sink_that_takes_nothing_never_blocks_the_application() {
-    in_own_namespaces("a_sink_that_takes_nothing_never_blocks_the_application", || {
+fn real_containers_come_in_order_are_checked_and_started_again_in_place() {
+    in_own_namespaces("real_containers_come_in_order_are_checked_and_started_again_in_place", || {
         let mut world = World::new();
-        world.config.logs.drivers.push("fluentd".into());
-        // Connections wait in the backlog and are never read.
-        let stuck = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let json = format!(
-            r#"{{"family":"f","containerDefinitions":[{{"name":"loud","image":"{}","memory":64,
-              "command":["sh","-c","yes 0123456789012345678901234567890123456789012345678 | head -c 50000000"],
-              "logConfiguration":{{"logDriver":"fluentd","options":{{"fluentd-address":"{}","max-buffer-size":"4m"}}}}}}]}}"#,
-            world.image(),
-            stuck.local_addr().unwrap()
-        );
-        world.control.define("loud:1", &json);
+        world.control.define("ordered:1", &ordered(&world.image()));
         world.start();
-        world.control.assign(FIRST, "loud:1");
+        world.control.assign(FIRST, "ordered:1");
+        let running = world.control.wait_status(FIRST, TaskStatus::Running);
+        let [main, init, helper] = &running.containers[..] else { panic!("{running:?}") };
+        assert_eq!(init.exit_code, Some(0));
+        let health = helper.health.clone().unwrap();
+        assert_eq!((health.status(), health.last_output.trim()), (v1::HealthStatus::Healthy, "looked"));
+        let ticks = |pid| world::start_time(pid).parse::<u64>().unwrap();
+        assert!(ticks(main.pid) > ticks(helper.pid), "main after helper");
+        let pid = rustix::process::Pid::from_raw(main.pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let again = world.control.wait("a restart", |state| {
+            state
+                .applied
+                .get(FIRST)?
+                .last()
+                .filter(|report| {
+                    let main = &report.containers[0];
+                    main.restart_count == 1 && main.last_status() == v1::ContainerStatus::Running
+                })
+                .cloned()
+        });
+        let restarted = &again.containers[0];
+        assert_eq!(
+            restarted.last_exit.as_ref().unwrap().status,
+            Some(v1::container_exit::Status::Signaled(9))
+        );
+        assert_eq!((&restarted.address, again.last_status()), (&main.address, TaskStatus::Running));
+        assert_ne!(restarted.pid, main.pid);
+        // Its root file system was kept, and its log goes on: one line of the first run, two of this.
+        let kept = |number: usize| {
+            let open = v1::OpenLogStream {
+                stream_id: "stream-1".into(),
+                task_id: FIRST.into(),
+                container: "main".into(),
+                ..Default::default()
+            };
+            world.control.with(|state| state.log_lines.clear());
+            world.control.push(Message::OpenLogStream(open));
+            world.control.wait("the log", |state| {
+                (state.log_streams_ended >= number as u32).then(|| state.log_lines.len())
+            })
+        };
+        let mut asked = 0;
+        let mut lines = 0;
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while lines < 3 && std::time::Instant::now() < deadline {
+            asked += 1;
+            lines = kept(asked);
+        }
+        assert_eq!(lines, 3);
+        world.control.stop(FIRST, "enough");
         let stopped = world.control.wait_status(FIRST, TaskStatus::Stopped);
-        assert_eq!(stopped.containers[0].exit_code, Some(0), "{}", stopped.stopped_reason);
+        assert_eq!((stopped.containers[0].exit_code, stopped.containers[2].exit_code), (Some(0), Some(0)));
         world.assert_nothing_left();
-        let directory = world.config.log_dir().join(FIRST);
-        let bytes: u64 =
-            std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
-        assert!((3 << 20..=4 << 20).contains(&bytes), "the ring is as large as asked for: {bytes}");
     });
 }
 
