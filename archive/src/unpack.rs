@@ -52,7 +52,11 @@ pub fn unpack(input: impl BufRead, base: &Base, rules: Rules) -> Result<Unpacked
 }
 
 impl Unpacker<'_> {
-    fn entry<R: BufRead>(&mut self, entry: &Entry, stream: &mut TarStream<'_, R>) -> Result<(), ArchiveError> {
+    fn entry<R: BufRead>(
+        &mut self,
+        entry: &Entry,
+        stream: &mut TarStream<'_, R>,
+    ) -> Result<(), ArchiveError> {
         let path = clean(&entry.path).map_err(ArchiveError::Format)?;
         if self.unpacked.entries == 0 && self.base.rename.is_some() && self.base.wants_directory {
             // `cp file TASK:/new/`: the directory would have to be there.

@@ -35,7 +35,6 @@ use lighter_model::task_definition::{TransportProtocol, input};
 use lighter_model::wait::Wait;
 use lighter_proto::v1;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use tonic::Extensions;
 
 fn text(text: String) -> Option<String> {

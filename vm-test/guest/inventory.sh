@@ -34,9 +34,9 @@ ss -H -xl | awk '{ print "socket", $1, $5 }' | grep lighter || true
 # Ports that are bound and do not listen are seen in no table before Linux 6.8, so by trying: bind fails.
 
 # Files and directories of tasks. Left out by name: the stores, keys, pulled images, the sockets of the daemons,
-# and the logs of stopped tasks, which are kept for `lighter logs`.
+# and the logs and event journals of stopped tasks, which are kept for `lighter logs` and `lighter task events`.
 for top in /run/lighter /var/lib/lighter; do
     [ -d "$top" ] || continue
     find "$top" -mindepth 1 \( -path '*/images/layers' -o -path '*/images/blobs' -o -path '*/images/l' -o -path '*/images/images' \
-        -o -path '*/lighter/logs' -o -path '/run/lighter/tasks/*/*' -o -path '/run/lighter/rootfs/*/*/*' \) -prune -o -print
+        -o -path '*/lighter/logs' -o -path '*/lighter/events' -o -path '/run/lighter/tasks/*/*' -o -path '/run/lighter/rootfs/*/*/*' \) -prune -o -print
 done 2>/dev/null | grep -vE '\.redb|/(agent|control)\.(sock|lock)$|/images/(lock|version)$' | sed 's/^/file /'

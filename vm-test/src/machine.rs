@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -158,6 +159,9 @@ impl Drop for Machine {
 
 /// The disk with the saved machine; made now if there is none for this image, accelerator and shape of machine.
 fn saved_disk(image: &GuestImage, accel: Accel) -> Result<PathBuf> {
+    // Groups that run at once find it missing at once; one of them makes it.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let version = host::sh("qemu-system-x86_64 --version | head -1 | tr -c 'a-zA-Z0-9.\\n' - | tail -c 24")?;
     let saved = image.folder.join(format!("{SAVED}-{}-{MEMORY_MIB}-{version}.qcow2", accel.as_str()));
     if saved.exists() {

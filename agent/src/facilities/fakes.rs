@@ -43,8 +43,6 @@ pub(crate) enum Program {
 pub(crate) enum FakeProbe {
     /// Ends so after `delay`, or at its timeout when that is earlier.
     Ends { outcome: ProbeOutcome, delay: Duration },
-    /// The shim's answer is an error.
-    Fails(String),
 }
 
 impl FakeProbe {

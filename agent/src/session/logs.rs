@@ -4,20 +4,19 @@
 //! Owns: that connection. Never: keeps more than one batch in memory.
 
 mod merge;
+mod open;
 
 use super::connect::ControlEndpoint;
 use super::convert::{self, LogRequest};
 use super::link::words;
 use crate::errors::chain;
-use crate::facilities::{LogLine, LogQuery, RuntimeFacility};
+use crate::facilities::{LogLine, RuntimeFacility};
 use crate::reconcile::CoreInput;
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
-use lighter_model::ids::ContainerName;
 use lighter_proto::v1;
-use merge::Opened;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
@@ -61,7 +60,7 @@ async fn pump(source: &LogSource, request: LogRequest, send: mpsc::Sender<v1::Se
     if send.send(convert::log_batch(&id, Vec::new())).await.is_err() {
         return;
     }
-    let opened = request.containers.iter().map(|container| open(source, &request, container));
+    let opened = request.containers.iter().map(|container| open::open(source, &request, container));
     let mut lines = merge::merged(join_all(opened).await);
     loop {
         let next = tokio::select! {
@@ -91,25 +90,6 @@ async fn pump(source: &LogSource, request: LogRequest, send: mpsc::Sender<v1::Se
             return;
         }
     }
-}
-
-async fn open(source: &LogSource, request: &LogRequest, container: &ContainerName) -> Opened {
-    let mut follow_until = None;
-    if request.follow {
-        let (answer, got) = oneshot::channel();
-        let question =
-            CoreInput::ContainerEnded { task: request.task.clone(), container: container.clone(), answer };
-        let _ = source.reconciler.send(question).await;
-        follow_until = got.await.ok();
-    }
-    let query = LogQuery {
-        task: request.task.clone(),
-        container: container.clone(),
-        follow_until,
-        tail_lines: request.tail_lines,
-        since_unix_ms: request.since_unix_ms,
-    };
-    source.runtime.read_logs(query).await
 }
 
 fn message(id: &str, batch: Vec<LogLine>, failure: Option<String>) -> v1::SendLogsRequest {

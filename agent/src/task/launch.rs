@@ -14,6 +14,8 @@ impl TaskActor {
         }
         copy::write(&self.context.config.run_dir, &self.journal.record, &held.definition);
         self.context.logs.begin(self.task(), &held.definition).await;
+        // A program may ask for its metadata with its first instruction: its address must be known.
+        self.journal.log.publish(&self.journal.record);
         TaskPhase::Running { held, bundles }
     }
 }

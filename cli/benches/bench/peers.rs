@@ -289,8 +289,7 @@ impl Peer {
 const PODMAN_SETTINGS: &str = "containers.conf";
 /// Podman gives containers a million files and four million processes by default; where root may not raise its own
 /// limits that high, no container starts ("OCI permission denied").
-const PODMAN_LIMITS: &str =
-    "[containers]\ndefault_ulimits = [\"nofile=1024:4096\", \"nproc=4096:4096\"]\n";
+const PODMAN_LIMITS: &str = "[containers]\ndefault_ulimits = [\"nofile=1024:4096\", \"nproc=4096:4096\"]\n";
 
 fn podman(home: &Path) -> Command {
     let mut command = Command::new("podman");

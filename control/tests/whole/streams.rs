@@ -389,10 +389,12 @@ async fn a_paused_or_updated_task_reaches_its_node_and_the_audit() {
         assert_eq!(reason(&refused.err().unwrap()), expected);
     }
     let mut settled = report(&task, 2, v1::TaskStatus::Running);
-    (settled.settled_generation, settled.refusal) = (3, "no room".to_owned());
+    (settled.settled_generation, settled.refusal, settled.paused) = (3, "no room".to_owned(), true);
     world.session.report(vec![settled]).await;
     let shown = crate::support::describe_task(&mut admin, &task).await;
-    assert_eq!((shown.generation, shown.settled_generation, shown.refusal.as_str()), (3, 3, "no room"));
+    // The refused limits are taken back by one more generation; the pause stays.
+    assert_eq!((shown.generation, shown.settled_generation, shown.refusal.as_str()), (4, 3, "no room"));
+    assert!(shown.paused && shown.memory_mib < 64, "{shown:?}");
     let actions: Vec<String> = world.audit().await.into_iter().map(|record| record.action).collect();
     assert_eq!(actions, ["update", "pause"]);
     assert_eq!(world.audit().await[0].command, ["memory=64"]);

@@ -8,6 +8,7 @@ use crate::seccomp::Filter;
 use crate::{sys, terminal};
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
+use lighter_shim_wire::INIT_PROGRAM;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
@@ -65,6 +66,11 @@ impl ContainerProgram {
     /// The last steps before the program: its filter must be in force, or it does not run.
     fn prepare(&self, spec: &Spec) -> Result<(), String> {
         sys::default_signals();
+        if arguments(spec).first().is_some_and(|program| program == INIT_PROGRAM) {
+            // The kernel drops what the first process of a pid namespace neither handles nor blocks
+            // (pid_namespaces(7)): a stop signal must wait until it can be handed on.
+            sys::block_signals();
+        }
         if let Some(shim) = &self.terminal {
             terminal::take(shim).map_err(|error| format!("cannot open a terminal: {error}"))?;
         }

@@ -59,6 +59,16 @@ pub(crate) fn default_signals() {
     }
 }
 
+/// Keeps every signal pending until the program says how it wants them (sigprocmask(2)).
+pub(crate) fn block_signals() {
+    // SAFETY: a zeroed sigset_t is valid for sigfillset; a null pointer asks for no old mask.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &all, std::ptr::null_mut());
+    }
+}
+
 /// A pipe whose ends close on exec: (read, write).
 pub(crate) fn pipe() -> io::Result<(File, File)> {
     let mut ends = [0; 2];

@@ -22,6 +22,10 @@ pub use message::{
 };
 pub use record::{RecordError, ShimRecord};
 
+/// Where the first process of a container that asks for one is (`lighter-shim init`): on the container's
+/// own /dev, so that the image is not touched.
+pub const INIT_PROGRAM: &str = "/dev/lighter-init";
+
 /// The newest version of the protocol that this build speaks.
 pub const VERSION_MAX: u16 = 2;
 /// The oldest version that this build still speaks.

@@ -71,7 +71,12 @@ fn standard(request: &SpecRequest<'_>) -> Vec<Value> {
     }
     if process::has_init(request) {
         let source = request.init.to_string_lossy();
-        list.push(mount(process::INIT, "bind", &source, &["bind", "rprivate", "ro", "nosuid", "nodev"]));
+        list.push(mount(
+            lighter_shim_wire::INIT_PROGRAM,
+            "bind",
+            &source,
+            &["bind", "rprivate", "ro", "nosuid", "nodev"],
+        ));
     }
     list
 }

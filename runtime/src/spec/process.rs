@@ -100,12 +100,8 @@ fn arguments(request: &SpecRequest<'_>) -> Result<Vec<String>, SpecError> {
     if !has_init(request) {
         return Ok(all);
     }
-    Ok([INIT, "init", "--"].into_iter().map(str::to_owned).chain(all).collect())
+    Ok([lighter_shim_wire::INIT_PROGRAM, "init", "--"].into_iter().map(str::to_owned).chain(all).collect())
 }
-
-/// Where the first process of a container that asks for one is: on the container's own /dev, so that
-/// the image is not touched.
-pub(super) const INIT: &str = "/dev/lighter-init";
 
 pub(super) fn has_init(request: &SpecRequest<'_>) -> bool {
     request.container.linux_parameters.as_ref().is_some_and(|linux| linux.init_process_enabled)

@@ -33,7 +33,6 @@ pub(super) async fn probe(
         Ok(world.probes.get_mut(container).and_then(|list| list.pop_front()))
     });
     match next.await?.unwrap_or_else(|| FakeProbe::exits(0, "")) {
-        FakeProbe::Fails(text) => Err(text.into()),
         FakeProbe::Ends { delay, .. } if delay > timeout => {
             tokio::time::sleep(timeout).await;
             Ok(ProbeOutcome { end: ProbeEnd::TimedOut, output: Vec::new() })
