@@ -22,6 +22,8 @@ const SIGHUP: i32 = 1;
 const SIGKILL: i32 = 9;
 /// From the hang-up to the kill.
 const HANG_UP_LIMIT: Duration = Duration::from_secs(5);
+/// From the hang-up to the end of the program's input, for the signal to arrive first.
+const HEAD_START: Duration = Duration::from_millis(100);
 /// Output after the program's end: a child of its may hold the streams open for ever.
 const QUIET_AFTER_END: Duration = Duration::from_millis(300);
 /// Chunks of input that wait for the program to read.
@@ -136,18 +138,23 @@ async fn serve(
         };
         tokio::try_join!(pump(output, &out, &control, stdout), errors).map(drop)
     };
-    let inputs = inputs(pipe, stdin, &control);
-    tokio::pin!(outputs, inputs);
+    let (data, chunks) = mpsc::channel(INPUTS);
+    let inputs = inputs(pipe, stdin.is_some().then_some(data), &control);
+    // Apart from `inputs`, which drops what it has when the person is gone: see the hang-up below.
+    let writing = write(stdin, chunks);
+    tokio::pin!(outputs, inputs, writing);
     let end = async {
         began?;
         tokio::select! {
             done = &mut outputs => done?,
             gone = &mut inputs => return Err(gone),
+            gone = &mut writing => return Err(gone),
             () = out.closed() => return Err(Gone),
         }
         tokio::select! {
             end = control.wait() => Ok(end),
             gone = &mut inputs => Err(gone),
+            gone = &mut writing => Err(gone),
             () = out.closed() => Err(Gone),
         }
     };
@@ -155,6 +162,10 @@ async fn serve(
     if let (Err(_), Left::HangUp { .. }) = (&end, left) {
         // Before its streams are closed: a program tells a hang-up from an end of input.
         let _ = control.signal(SIGHUP).await;
+        tokio::select! {
+            _ = control.wait() => {}
+            () = sleep(HEAD_START) => {}
+        }
     }
     Ok(match end? {
         Ok(ExitStatus::Exited(code)) => Ok(End::Exited(code)),
@@ -194,51 +205,35 @@ async fn pump(
 }
 
 /// Passes the person's frames on; returns only when the person is gone.
-async fn inputs(pipe: &mut Pipe, stdin: Option<SessionInput>, control: &SessionControl) -> Gone {
-    let (mut data, mut chunks) = match stdin {
-        Some(stdin) => {
-            let (data, chunks) = mpsc::channel(INPUTS);
-            (Some(data), Some((stdin, chunks)))
-        }
-        None => (None, None),
-    };
-    let writing = async {
-        if let Some((stdin, chunks)) = chunks.take() {
-            write(stdin, chunks).await;
-        }
-        std::future::pending::<()>().await;
-    };
-    let reading = async {
-        loop {
-            // A program that has ended takes neither input nor sizes; its end comes otherwise.
-            match pipe.input().await {
-                Some(Input::Data(bytes)) => {
-                    if let Some(data) = &data {
-                        let _ = data.send(bytes).await;
-                    }
+async fn inputs(pipe: &mut Pipe, mut data: Option<mpsc::Sender<Vec<u8>>>, control: &SessionControl) -> Gone {
+    loop {
+        // A program that has ended takes neither input nor sizes; its end comes otherwise.
+        match pipe.input().await {
+            Some(Input::Data(bytes)) => {
+                if let Some(data) = &data {
+                    let _ = data.send(bytes).await;
                 }
-                Some(Input::DataEnd) => data = None,
-                Some(Input::Resize(size)) => drop(control.resize(size).await),
-                Some(Input::Signal(signal)) => drop(control.signal(signal).await),
-                Some(Input::Unknown) => {}
-                None => return Gone,
             }
+            Some(Input::DataEnd) => data = None,
+            Some(Input::Resize(size)) => drop(control.resize(size).await),
+            Some(Input::Signal(signal)) => drop(control.signal(signal).await),
+            Some(Input::Unknown) => {}
+            None => return Gone,
         }
-    };
-    tokio::select! {
-        () = writing => Gone,
-        gone = reading => gone,
     }
 }
 
 /// Writes what comes; a program that closes its input loses the rest. Dropping `stdin` at the end
-/// is the end of the program's input.
-async fn write(mut stdin: SessionInput, mut chunks: mpsc::Receiver<Vec<u8>>) {
-    while let Some(chunk) = chunks.recv().await {
-        if stdin.write_all(&chunk).await.is_err() || stdin.flush().await.is_err() {
-            return;
+/// is the end of the program's input. Never returns, as there is nothing to say of it.
+async fn write(stdin: Option<SessionInput>, mut chunks: mpsc::Receiver<Vec<u8>>) -> Gone {
+    if let Some(mut stdin) = stdin {
+        while let Some(chunk) = chunks.recv().await {
+            if stdin.write_all(&chunk).await.is_err() || stdin.flush().await.is_err() {
+                break;
+            }
         }
     }
+    std::future::pending().await
 }
 
 /// Kills a program that has been hung up and does not end.
