@@ -16,6 +16,7 @@ clean_up() {
     trap - EXIT
     if [ $code -ne 0 ]; then
         lighter ps --all >&2 || true
+        for id in $(lighter ps --all -q); do lighter logs "$id" --tail 15 >&2 || true; done
         tail -40 "$work/dev.log" >&2 || true
     fi
     stop_all || true
@@ -40,7 +41,11 @@ until_true() { # <seconds> <what> <command…>
 
 task() { lighter task show "$1" -o json | jq -r "$2"; }
 has_status() { [ "$(task "$1" .lastStatus)" = "$2" ]; }
-is_healthy() { [ "$(task "$1" .healthStatus)" = HEALTHY ]; }
+# Ends the wait at once when the task has stopped.
+is_healthy() {
+    ! has_status "$1" STOPPED || fail "the task stopped: $(task "$1" .stoppedReason)"
+    [ "$(task "$1" .healthStatus)" = HEALTHY ]
+}
 stop_all() {
     local id
     for id in $(lighter ps -q); do lighter stop "$id" --reason 'the example is over' --wait --quiet >/dev/null; done
@@ -68,7 +73,7 @@ start_lighter() {
     lighter dev --data-dir "$work/data" --set allow_cgroup_v1_hybrid=true \
         --set "registries={\"docker.io\"={mirrors=[\"$registry\"]}, \"$registry\"={http=true}}" >"$work/dev.log" 2>&1 &
     children+=($!)
-    until_true 60 'the node' bash -c "lighter node ls -o json | jq -e 'any(.agentConnected)'"
+    until_true 60 'the node' bash -o pipefail -c "lighter node ls -o json | jq -e 'any(.agentConnected)'"
 }
 
 run() { # <example> -> its task
