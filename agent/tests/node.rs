@@ -148,6 +148,31 @@ fn ordered(image: &str) -> String {
     )
 }
 
+/// Waits until the log of `main` has this many lines.
+fn log_lines(world: &World, expected: usize) {
+    control::wait(
+        "the lines of the log",
+        || {
+            let ended = world.control.with(|state| {
+                state.log_lines.clear();
+                state.log_streams_ended
+            });
+            let open = v1::OpenLogStream {
+                stream_id: "stream-1".into(),
+                task_id: FIRST.into(),
+                container: "main".into(),
+                ..Default::default()
+            };
+            world.control.push(Message::OpenLogStream(open));
+            let lines = world
+                .control
+                .wait("the log", |state| (state.log_streams_ended > ended).then(|| state.log_lines.len()));
+            (lines == expected).then_some(())
+        },
+        || world.control.with(|state| format!("{:?}", state.log_lines)),
+    );
+}
+
 #[test]
 fn real_containers_come_in_order_are_checked_and_started_again_in_place() {
     in_own_namespaces("real_containers_come_in_order_are_checked_and_started_again_in_place", || {
@@ -162,6 +187,7 @@ fn real_containers_come_in_order_are_checked_and_started_again_in_place() {
         assert_eq!((health.status(), health.last_output.trim()), (v1::HealthStatus::Healthy, "looked"));
         let ticks = |pid| world::start_time(pid).parse::<u64>().unwrap();
         assert!(ticks(main.pid) > ticks(helper.pid), "main after helper");
+        log_lines(&world, 1);
         let pid = rustix::process::Pid::from_raw(main.pid).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         let again = world.control.wait("a restart", |state| {
@@ -183,27 +209,7 @@ fn real_containers_come_in_order_are_checked_and_started_again_in_place() {
         assert_eq!((&restarted.address, again.last_status()), (&main.address, TaskStatus::Running));
         assert_ne!(restarted.pid, main.pid);
         // Its root file system was kept, and its log goes on: one line of the first run, two of this.
-        let kept = |number: usize| {
-            let open = v1::OpenLogStream {
-                stream_id: "stream-1".into(),
-                task_id: FIRST.into(),
-                container: "main".into(),
-                ..Default::default()
-            };
-            world.control.with(|state| state.log_lines.clear());
-            world.control.push(Message::OpenLogStream(open));
-            world.control.wait("the log", |state| {
-                (state.log_streams_ended >= number as u32).then(|| state.log_lines.len())
-            })
-        };
-        let mut asked = 0;
-        let mut lines = 0;
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        while lines < 3 && std::time::Instant::now() < deadline {
-            asked += 1;
-            lines = kept(asked);
-        }
-        assert_eq!(lines, 3);
+        log_lines(&world, 3);
         world.control.stop(FIRST, "enough");
         let stopped = world.control.wait_status(FIRST, TaskStatus::Stopped);
         assert_eq!((stopped.containers[0].exit_code, stopped.containers[2].exit_code), (Some(0), Some(0)));

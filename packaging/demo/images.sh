@@ -17,6 +17,7 @@ tree() { # <folder> <packages>
     (cd "$1" && rm -rf usr/bin/perl* usr/share/perl* usr/lib/x86_64-linux-gnu/perl* usr/share/doc usr/share/man \
         usr/share/locale usr/share/info usr/lib/systemd lib/systemd var/cache/apt var/lib/apt var/lib/dpkg dev)
     mkdir -p "$1/dev" "$1/run" "$1/root" "$1/etc"
+    [ -e "$1/var/run" ] || ln -s /run "$1/var/run"
     # The packages' own scripts, which make users, are not run.
     cat >"$1/etc/passwd" <<'EOF'
 root:x:0:0:root:/root:/bin/sh
