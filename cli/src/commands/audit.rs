@@ -47,7 +47,8 @@ pub async fn run(global: &Global, client: &mut Client, args: AuditArgs) -> Resul
 fn row(record: &v1::AuditRecord) -> [String; 9] {
     let task = record.task_id.get(..16).unwrap_or(&record.task_id);
     [
-        time::rfc3339(record.started_at_unix_ms).unwrap_or_default(),
+        // To the second, so that it fits; the JSON has the milliseconds.
+        time::rfc3339(record.started_at_unix_ms).map(|time| format!("{}Z", &time[..19])).unwrap_or_default(),
         record.user.clone(),
         record.action.clone(),
         if task.is_empty() { "all".to_owned() } else { task.to_owned() },

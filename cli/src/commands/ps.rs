@@ -74,7 +74,7 @@ fn table(global: &Global, tasks: &[v1::Task], nodes: &BTreeMap<String, String>) 
     table
 }
 
-/// `RUNNING`, or what it is on the way to, with its health if it is checked; with the exit code that tells how it ended.
+/// `RUNNING`, or what it is on the way to; `paused`, or its health if it is checked; with the exit code that tells how it ended.
 fn status(task: &v1::Task) -> String {
     let last = words::task_status(task.last_status);
     if words::is_stopped(task) {
@@ -86,6 +86,8 @@ fn status(task: &v1::Task) -> String {
     let stopping = task.desired_status == v1::DesiredStatus::Stopped as i32;
     if stopping && task.last_status <= v1::TaskStatus::Running as i32 {
         format!("{last}, to stop")
+    } else if task.paused_on_node {
+        format!("{last} (paused)")
     } else if task.containers.iter().any(|container| container.health.is_some()) {
         format!("{last} ({})", words::health_status(task.health_status).to_lowercase())
     } else {
@@ -152,6 +154,9 @@ mod tests {
         };
         assert_eq!(deciding_container(&task).map(|c| c.name.as_str()), Some("first"));
         assert_eq!(status(&task), "STOPPED (3)");
+        let running = v1::TaskStatus::Running as i32;
+        let paused = v1::Task { last_status: running, paused_on_node: true, ..Default::default() };
+        assert_eq!(status(&paused), "RUNNING (paused)");
     }
 
     proptest! {
