@@ -296,6 +296,8 @@ impl Loader<'_> {
             return Err(ArchiveError::unusable("has an index where a manifest should be"));
         };
         let resolved = Resolved {
+            // Loaded, not fetched.
+            _config: None,
             resolved_digest: found.resolved_digest.unwrap_or_else(|| manifest_digest.clone()),
             manifest_digest,
             manifest_bytes,

@@ -11,7 +11,7 @@ use crate::platform::Platform;
 use crate::reference::ImageReference;
 use crate::registry::RawDocument;
 use crate::registry::error::RegistryError;
-use crate::store::flight::Flights;
+use crate::store::flight::{Flight, Flights};
 use crate::store::layout::Layout;
 use std::sync::Arc;
 
@@ -26,7 +26,11 @@ pub(crate) struct Resolved {
     pub(crate) config: ConfigFile,
     /// Chain ids of the layers, bottom first.
     pub(crate) layers: Vec<LayerKey>,
+    /// Held until the image is recorded: who asks for the config before that gets it from here.
+    pub(crate) _config: Option<ConfigFlight>,
 }
+
+type ConfigFlight = Flight<Option<Arc<Vec<u8>>>>;
 
 /// The question of one pull.
 pub(crate) struct Question<'a> {
@@ -77,7 +81,7 @@ impl Question<'_> {
                 }
             }
         };
-        let config_bytes = self.config(source, &manifest).await?;
+        let (config_bytes, flight) = self.config(source, &manifest).await?;
         let config = ConfigFile::parse(&config_bytes, manifest.layers.len()).map_err(|e| self.unusable(e))?;
         self.check_platform(&config.platform)?;
         Ok(Resolved {
@@ -88,6 +92,7 @@ impl Question<'_> {
             manifest,
             config_bytes,
             config,
+            _config: flight,
         })
     }
 
@@ -104,17 +109,22 @@ impl Question<'_> {
     }
 
     /// The config from the store, else from the registry; several who want it ask once.
-    async fn config(&self, source: &Source<'_>, manifest: &ImageManifest) -> Result<Vec<u8>, PullError> {
+    async fn config(
+        &self,
+        source: &Source<'_>,
+        manifest: &ImageManifest,
+    ) -> Result<(Vec<u8>, Option<ConfigFlight>), PullError> {
         let digest = &manifest.config_digest;
         if let Ok(bytes) = tokio::fs::read(self.layout.blob(digest)).await
             && Digest::of(&bytes) == *digest
         {
-            return Ok(bytes);
+            return Ok((bytes, None));
         }
         let flight = self.configs.join(digest);
         let mut landed = flight.lock().await;
-        if let Some(bytes) = landed.as_ref() {
-            return Ok(bytes.to_vec());
+        if let Some(bytes) = landed.as_ref().map(|bytes| bytes.to_vec()) {
+            drop(landed);
+            return Ok((bytes, Some(flight)));
         }
         let registries = source.registries;
         let bytes = source
@@ -122,7 +132,8 @@ impl Question<'_> {
             .await
             .map_err(|e| self.failed(e))?;
         *landed = Some(Arc::new(bytes.clone()));
-        Ok(bytes)
+        drop(landed);
+        Ok((bytes, Some(flight)))
     }
 
     /// An index that lies, or a tag of a single image: the config itself has to fit, too.
