@@ -6,8 +6,9 @@ use crate::host;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// No single command of a scenario takes longer; emulation included.
 const COMMAND_LIMIT_S: u32 = 180;
@@ -182,11 +183,20 @@ impl Guest {
     }
 }
 
+/// Where a job keeps its result. A saved machine has those of the run that saved it, so the name is of this run.
+fn job_folder(job: u64) -> String {
+    static RUN: LazyLock<String> = LazyLock::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        format!("{}-{}", std::process::id(), since.as_nanos())
+    });
+    format!("/run/vm-test-{}-{job}", *RUN)
+}
+
 /// The script as something that runs once and keeps its result: asked for again (over a new connection), it waits
 /// for the first run. Its files stay, a few bytes each: whoever asks again may come late.
 /// 255 is ssh's own word, so a script that ends with it ends with 254.
 fn as_job(job: u64, script: &str) -> String {
-    let folder = format!("/run/vm-test-{job}");
+    let folder = job_folder(job);
     format!(
         "if mkdir {folder} 2>/dev/null; then ( {script}\n) >{folder}/out 2>{folder}/err </dev/null; code=$?; \
          [ $code -ne 255 ] || code=254; echo $code >{folder}/code; else while [ ! -s {folder}/code ]; do sleep 0.1; \
@@ -202,11 +212,6 @@ mod tests {
     struct Job(u64);
 
     impl Job {
-        /// With a number that no other run on this machine has.
-        fn new(n: u64) -> Self {
-            Self((u64::from(std::process::id()) << 32) | n)
-        }
-
         fn spawn(&self, script: &str) -> std::process::Child {
             let mut command = Command::new("bash");
             command.args(["-c", &as_job(self.0, script)]).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -216,16 +221,16 @@ mod tests {
 
     impl Drop for Job {
         fn drop(&mut self) {
-            std::fs::remove_dir_all(format!("/run/vm-test-{}", self.0)).unwrap();
+            std::fs::remove_dir_all(job_folder(self.0)).unwrap();
         }
     }
 
     #[test]
     fn a_job_answers_as_its_script() {
-        let out = Job::new(1).spawn("echo out; echo err >&2; (exit 3)").wait_with_output().unwrap();
+        let out = Job(1).spawn("echo out; echo err >&2; (exit 3)").wait_with_output().unwrap();
         assert_eq!(out.status.code(), Some(3));
         assert_eq!((&out.stdout[..], &out.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
-        assert_eq!(Job::new(2).spawn("exit 255").wait().unwrap().code(), Some(254));
+        assert_eq!(Job(2).spawn("exit 255").wait().unwrap().code(), Some(254));
     }
 
     #[test]
@@ -237,7 +242,7 @@ mod tests {
             count.display(),
             go.display()
         );
-        let job = Job::new(3);
+        let job = Job(3);
         let first = job.spawn(&script);
         let deadline = Instant::now() + Duration::from_secs(10);
         while !count.exists() {
