@@ -12,7 +12,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[derive(Clone)]
 pub struct Environment {
     wall_unix_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
-    random: Arc<SystemRandom>,
+    luck: Luck,
+}
+
+/// Where random bytes come from.
+#[derive(Clone)]
+enum Luck {
+    Kernel(Arc<SystemRandom>),
+    /// Numbers a simulation can draw again.
+    Given(Arc<dyn Fn() -> u128 + Send + Sync>),
 }
 
 impl Debug for Environment {
@@ -33,7 +41,17 @@ impl Default for Environment {
 impl Environment {
     /// With another wall clock: milliseconds since the Unix epoch.
     pub fn with_clock(wall_unix_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        Self { wall_unix_ms: Arc::new(wall_unix_ms), random: Arc::new(SystemRandom::new()) }
+        let luck = Luck::Kernel(Arc::new(SystemRandom::new()));
+        Self { wall_unix_ms: Arc::new(wall_unix_ms), luck }
+    }
+
+    /// With another wall clock and numbers that are not random: for simulations, where the same seed
+    /// has to give the same run. Nothing secret can be made of it.
+    pub fn simulated(
+        wall_unix_ms: impl Fn() -> u64 + Send + Sync + 'static,
+        luck: impl Fn() -> u128 + Send + Sync + 'static,
+    ) -> Self {
+        Self { wall_unix_ms: Arc::new(wall_unix_ms), luck: Luck::Given(Arc::new(luck)) }
     }
 
     pub fn wall_unix_ms(&self) -> u64 {
@@ -48,7 +66,17 @@ impl Environment {
     /// Random bytes; the process ends when the kernel has none, as nothing secret could be made.
     pub fn random_bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
-        if self.random.fill(&mut bytes).is_err() {
+        let random = match &self.luck {
+            Luck::Kernel(random) => random,
+            Luck::Given(luck) => {
+                for chunk in bytes.chunks_mut(16) {
+                    let drawn = luck().to_le_bytes();
+                    chunk.copy_from_slice(&drawn[..chunk.len()]);
+                }
+                return bytes;
+            }
+        };
+        if random.fill(&mut bytes).is_err() {
             tracing::error!("the kernel gives no random numbers");
             std::process::abort();
         }

@@ -19,6 +19,7 @@ pub mod start;
 pub mod store;
 pub mod view;
 pub mod writer;
+pub mod wrong_edit;
 
 pub use config::{ConfigError, ControlConfig, ControlOverrides};
 pub use start::{Control, ControlHandle, StartError};

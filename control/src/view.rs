@@ -6,7 +6,9 @@
 use crate::core::mutation::Mutation;
 use crate::core::record::{EventRecord, InstanceRecord, TaskRecord};
 use crate::core::state::State;
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::ContainerInstanceId;
+use lighter_model::status::DesiredStatus;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{broadcast, mpsc};
@@ -112,7 +114,10 @@ impl View {
             match mutation {
                 Mutation::Task(task) => {
                     let before = shown.state.tasks.get(&task.id).map(|old| old.generation);
-                    if before != Some(task.generation) {
+                    let lost = wrong_edit::is(WrongEdit::LostIntent)
+                        && before.is_some()
+                        && task.desired == DesiredStatus::Stopped;
+                    if before != Some(task.generation) && !lost {
                         let change = AssignmentChange { revision: sequence, task: task.clone() };
                         changed.push(NodeChange::Task(change));
                     }
@@ -127,7 +132,7 @@ impl View {
         drop(shown);
         self.tell_sessions(changed);
         let watchers = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        for event in events {
+        for event in events.into_iter().skip(usize::from(wrong_edit::is(WrongEdit::EventNotPublished))) {
             // Nobody watching is no error.
             let _ = watchers.send(event);
         }
@@ -142,6 +147,7 @@ impl View {
             let instance = change.instance().clone();
             if let Some(session) = sessions.get(&instance)
                 && session.try_send(change).is_err()
+                && !wrong_edit::is(WrongEdit::ChangeDropped)
             {
                 sessions.remove(&instance);
             }

@@ -15,7 +15,8 @@ use crate::error::ApiError;
 use crate::metrics;
 use crate::store::{CommitOutcome, Loaded, Store, StoreError};
 use crate::view::{Shown, View};
-use commit::{CommitRequest, Committer};
+use crate::wrong_edit::{self, WrongEdit};
+pub use commit::{CommitRequest, Committer, Request, StoreEnd};
 use group::Group;
 use lighter_telemetry::metrics::Metrics;
 use std::fmt::Debug;
@@ -130,6 +131,26 @@ pub async fn start(
 ) -> Result<(WriterHandle, tokio::task::JoinHandle<()>), LoadError> {
     let metrics = metrics::new();
     let committer = Committer::start(store, metrics.clone());
+    run_over(committer, metrics, settings, environment, view).await
+}
+
+/// The same over a store that somebody else serves: see `Committer::pair`.
+pub async fn start_over(
+    committer: Committer,
+    settings: Settings,
+    environment: Environment,
+    view: Arc<View>,
+) -> Result<(WriterHandle, tokio::task::JoinHandle<()>), LoadError> {
+    run_over(committer, metrics::new(), settings, environment, view).await
+}
+
+async fn run_over(
+    committer: Committer,
+    metrics: Metrics,
+    settings: Settings,
+    environment: Environment,
+    view: Arc<View>,
+) -> Result<(WriterHandle, tokio::task::JoinHandle<()>), LoadError> {
     let (sender, inbox) = mpsc::channel(INBOX_DEPTH);
     let mut writer = Writer {
         inbox,
@@ -149,8 +170,9 @@ pub async fn start(
 
 impl Writer {
     async fn load(&mut self) -> Result<(), LoadError> {
-        let loaded =
-            self.committer.load(self.environment.wall_unix_ms()).await.ok_or(LoadError::ThreadGone)?;
+        let floor =
+            if wrong_edit::is(WrongEdit::TermFloorIgnored) { 0 } else { self.environment.wall_unix_ms() };
+        let loaded = self.committer.load(floor).await.ok_or(LoadError::ThreadGone)?;
         let Loaded { incarnation, term, sequence, records } =
             loaded.map_err(|source| LoadError::Store { source })?;
         let state = State::from_records(records).map_err(|source| LoadError::Record { source })?;
@@ -215,14 +237,25 @@ impl Writer {
                 return;
             }
         };
+        if wrong_edit::is(WrongEdit::ReplyBeforeCommit) {
+            group.answer(None);
+        }
         self.sequence += 1;
         self.committer.give(CommitRequest { term: self.term, sequence: self.sequence, batch });
         self.in_flight = Some((self.sequence, group));
     }
 
     async fn settle(&mut self, outcome: CommitOutcome) {
-        let Some((sequence, group)) = self.in_flight.take() else { return };
+        let Some((sequence, mut group)) = self.in_flight.take() else { return };
         match outcome {
+            CommitOutcome::Fenced if wrong_edit::is(WrongEdit::NoFence) => {
+                self.view.publish(sequence, group.mutations());
+                group.answer(None);
+            }
+            CommitOutcome::Unknown if wrong_edit::is(WrongEdit::UnknownTakenForLost) => {
+                self.sequence -= 1;
+                group.answer(Some(ApiError::OutcomeUnknown));
+            }
             CommitOutcome::Committed => {
                 self.view.publish(sequence, group.mutations());
                 group.answer(None);
@@ -234,7 +267,7 @@ impl Writer {
 
     /// Drops all memory and loads until it works; the next group was decided on what is now in
     /// doubt, so it was not done.
-    async fn reload(&mut self, failed: Group, why: ApiError) {
+    async fn reload(&mut self, mut failed: Group, why: ApiError) {
         tracing::error!(reason = %why, "dropping all memory and loading the store again");
         failed.answer(Some(why));
         std::mem::take(&mut self.group).answer(Some(ApiError::StoreUnavailable));

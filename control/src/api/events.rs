@@ -73,6 +73,7 @@ impl Watch {
             let event = match self.backlog.pop_front() {
                 Some(event) => event,
                 None => tokio::select! {
+                    biased;
                     () = self.stop.cancelled() => return Some(Err(ApiError::ShuttingDown)),
                     event = self.live.recv() => match event {
                         Ok(event) => event,

@@ -9,6 +9,7 @@ use crate::core::record::{ClusterRecord, InstanceRecord, TaskRecord};
 use crate::core::state::State;
 use crate::core::stop_task::pad;
 use crate::error::ApiError;
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};
 use lighter_model::node::Notice;
 use lighter_model::resources::Resources;
@@ -86,6 +87,7 @@ fn stop_lost(
     held: &BTreeSet<TaskId>,
     trusted: bool,
 ) -> Result<bool, ApiError> {
+    let trusted = trusted || wrong_edit::is(WrongEdit::SetBackTaskRunAgain);
     let state = changes.state();
     let tasks = state.reserved(instance).tasks.iter().filter_map(|id| state.tasks.get(id));
     let lost = tasks.filter(|task| (task.report_sequence > 0 || !trusted) && !held.contains(&task.id));

@@ -8,6 +8,7 @@ use crate::core::record::{
 };
 use crate::core::state::State;
 use crate::core::{Moment, Settings};
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ContainerInstanceId, Family, TaskDefinitionId, TaskId};
 use std::sync::Arc;
 
@@ -120,6 +121,9 @@ impl<'a> Changes<'a> {
     }
     /// Cluster time in milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> u64 {
+        if wrong_edit::is(WrongEdit::ClusterTimeFalls) {
+            return self.moment.wall_unix_ms;
+        }
         self.state.meta.cluster_time_ms.max(self.moment.wall_unix_ms)
     }
 

@@ -9,6 +9,7 @@ use crate::core::record::{ContainerRecord, DefinitionRecord, TaskRecord};
 use crate::core::state::State;
 use crate::core::update_task::settle;
 use crate::error::ApiError;
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ContainerInstanceId, TaskId};
 use lighter_model::report::{ContainerReport, TaskReport};
 use lighter_model::status::{DesiredStatus, TaskStatus};
@@ -31,6 +32,7 @@ impl Command for ApplyReports {
         for report in &self.reports {
             if let Some(task) = changes.state().tasks.get(&report.task)
                 && task.instance != self.instance
+                && !wrong_edit::is(WrongEdit::ForeignReportTaken)
             {
                 let (task, instance) = (task.id.to_string(), self.instance.to_string());
                 return Err(ApiError::ForeignTask { task, instance });
@@ -41,7 +43,7 @@ impl Command for ApplyReports {
             applied.push((report.task.clone(), report.sequence));
             // A task that is no longer known was STOPPED long ago or belonged to another store.
             let Some(task) = changes.state().tasks.get(&report.task).cloned() else { continue };
-            if report.sequence > task.report_sequence {
+            if report.sequence > task.report_sequence || wrong_edit::is(WrongEdit::SequenceNotCompared) {
                 let now = changes.now_ms();
                 let pinned = pinned_definition(changes.state(), &task, &report);
                 changes.put_task(merge(&task, report, now));

@@ -12,6 +12,7 @@ use crate::core::state::State;
 use crate::core::{Command, Settings};
 use crate::error::ApiError;
 use crate::scheduler::placement::{Candidate, NO_INSTANCES, Reserve, misfit, place};
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, Generation, TaskId};
 use lighter_model::report::KernelLimits;
 use lighter_model::resources::{Resources, required_resources};
@@ -69,7 +70,9 @@ impl Command for RunTask {
                 }
             }
         }
-        self.remember(changes, &tasks, &failures);
+        if !wrong_edit::is(WrongEdit::ClientTokenForgotten) {
+            self.remember(changes, &tasks, &failures);
+        }
         Ok(RunTaskAnswer { tasks, failures })
     }
 }

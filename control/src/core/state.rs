@@ -7,6 +7,7 @@ use crate::core::record::{
     AuditRecord, ClientTokenRecord, ClusterRecord, DefinitionRecord, EventRecord, FamilyRecord,
     InstanceRecord, InstanceSnapshot, JoinTokenRecord, MetaRecord, RecordError, TaskRecord, decode,
 };
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, Family, TaskDefinitionId, TaskId};
 use lighter_model::resources::{HostPort, Resources};
 use lighter_model::status::{ContainerInstanceStatus, TaskStatus};
@@ -142,6 +143,10 @@ impl State {
     fn unaccount(&mut self, old: &TaskRecord) {
         if old.last == TaskStatus::Stopped {
             self.stopped.remove(&(stopped_at(old), old.id.clone()));
+        } else if wrong_edit::is(WrongEdit::LedgerNotReleased)
+            && self.tasks.get(&old.id).is_some_and(|task| task.last == TaskStatus::Stopped)
+        {
+            // Kept.
         } else if let Some(reserved) = self.ledger.get_mut(&old.instance) {
             reserved.remove(old);
             if reserved.tasks.is_empty() {

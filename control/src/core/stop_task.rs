@@ -8,6 +8,7 @@ use crate::core::record::TaskRecord;
 use crate::core::run_task::require_cluster;
 use crate::core::state::State;
 use crate::error::ApiError;
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ClusterName, TaskId};
 use lighter_model::status::{DesiredStatus, StopCode, TaskStatus};
 use std::sync::Arc;
@@ -48,7 +49,7 @@ impl Command for StopTask {
 pub fn wanted_stopped(task: &TaskRecord, code: StopCode, reason: String, now_ms: u64) -> TaskRecord {
     let mut task = task.clone();
     task.desired = DesiredStatus::Stopped;
-    task.generation.0 += 1;
+    task.generation.0 += u64::from(!wrong_edit::is(WrongEdit::GenerationNotRaised));
     task.stop_code.get_or_insert(code);
     task.stopped_reason.get_or_insert(reason);
     task.times.stopping_at.get_or_insert(now_ms);

@@ -3,6 +3,7 @@
 //! In: candidates in the order of their ids. Out: the place, or why each candidate was passed over.
 //! Never: looks at a clock or draws lots; the same input gives the same place.
 
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::resources::{GPU, HostPort, Resources};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +66,8 @@ pub fn misfit<I>(candidate: &Candidate<'_, I>, need: &Resources, reserve: Reserv
         .saturating_sub(candidate.used_cpu_units);
     let memory_free =
         offered.memory_mib.saturating_sub(reserve.memory_mib).saturating_sub(candidate.used_memory_mib);
-    let taken = |port| offered.host_ports.contains(port) || candidate.used_ports.contains(port);
+    let ignored = wrong_edit::is(WrongEdit::PortGivenTwice);
+    let taken = |port| offered.host_ports.contains(port) || (!ignored && candidate.used_ports.contains(port));
     if !candidate.connected {
         Some(Misfit::Agent)
     } else if u64::from(need.cpu_units) > cpu_free {

@@ -5,6 +5,7 @@
 use crate::core::instance::NodeFacts;
 use crate::error::ApiError;
 use crate::view::Shown;
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::TaskId;
 use std::collections::BTreeSet;
 
@@ -49,6 +50,9 @@ impl Hello {
 
     /// Whether this is the store the node knew, and no older than it knew it.
     pub fn trusts(&self, shown: &Shown) -> bool {
+        if wrong_edit::is(WrongEdit::OrphanStopped) {
+            return true;
+        }
         let same = self.incarnation.is_empty() || self.incarnation == shown.incarnation;
         same && self.revision <= shown.sequence
     }

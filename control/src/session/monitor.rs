@@ -20,6 +20,7 @@ pub async fn watch_heartbeats(context: Context) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             () = context.stop.cancelled() => return,
             _ = tick.tick() => {}
         }
@@ -42,6 +43,7 @@ pub async fn drain(context: Context) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             () = context.stop.cancelled() => return,
             _ = tick.tick() => {}
         }
@@ -59,6 +61,7 @@ pub async fn sweep(context: Context) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             () = context.stop.cancelled() => return,
             _ = tick.tick() => {}
         }

@@ -187,16 +187,12 @@ impl Session {
         let mut heard = Instant::now();
         loop {
             let room = self.committing.len() < COMMITTING;
+            // Biased, so that a simulation's seed decides everything. None is starved: what comes
+            // first is bounded by what the writer commits, and by the node's own reports.
             tokio::select! {
+                biased;
                 () = self.context.stop.cancelled() => return Err(ApiError::ShuttingDown),
                 () = place.cancel.cancelled() => return Err(ApiError::SessionReplaced),
-                () = tokio::time::sleep_until(heard + limit) => return Err(ApiError::SessionSilent),
-                said = incoming.next(), if room => {
-                    let Some(said) = said else { return Ok(()) };
-                    heard = Instant::now();
-                    self.context.sessions.heard(&self.me.id);
-                    self.hear(said?).await?;
-                }
                 change = changes.recv() => match change {
                     Some(first) => self.delta(first, &mut changes).await?,
                     None => return Err(self.why_no_changes(place)),
@@ -211,6 +207,13 @@ impl Session {
                 Some(applied) = self.committing.next() => {
                     self.link.send(convert::reports_applied(applied?)).await?;
                 }
+                said = incoming.next(), if room => {
+                    let Some(said) = said else { return Ok(()) };
+                    heard = Instant::now();
+                    self.context.sessions.heard(&self.me.id);
+                    self.hear(said?).await?;
+                }
+                () = tokio::time::sleep_until(heard + limit) => return Err(ApiError::SessionSilent),
             }
         }
     }

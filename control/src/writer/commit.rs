@@ -1,5 +1,6 @@
 //! The thread that waits for the disk, so that deciding never does.
 //! In: one batch or a load at a time. Out: its outcome. Owns: the store.
+//! A simulation serves the same requests itself, in its own time, without a thread.
 //! Never: has more than one batch; the writer gives the next when this one is settled.
 
 use crate::metrics::{COMMIT_SECONDS, COMMITS};
@@ -8,31 +9,49 @@ use lighter_telemetry::metrics::Metrics;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
-pub(super) struct CommitRequest {
-    pub(super) term: u64,
-    pub(super) sequence: u64,
-    pub(super) batch: Batch,
+/// One batch to make durable.
+#[derive(Debug)]
+pub struct CommitRequest {
+    pub term: u64,
+    pub sequence: u64,
+    pub batch: Batch,
 }
 
-enum Request {
+/// What the writer wants of its store; the outcome of a `Commit` goes back on a channel of its own.
+#[derive(Debug)]
+pub enum Request {
     Load { term_floor: u64, reply: oneshot::Sender<Result<Loaded, StoreError>> },
     Commit(CommitRequest),
 }
 
+/// The store's end, where the writer's requests arrive.
+#[derive(Debug)]
+pub struct StoreEnd {
+    pub requests: mpsc::Receiver<Request>,
+    pub outcomes: mpsc::Sender<CommitOutcome>,
+}
+
 /// The writer's end.
-pub(super) struct Committer {
-    requests: std::sync::mpsc::Sender<Request>,
+#[derive(Debug)]
+pub struct Committer {
+    requests: mpsc::Sender<Request>,
     outcomes: mpsc::Receiver<CommitOutcome>,
 }
 
 impl Committer {
+    /// Both ends. A channel holds at most one message: the writer has one group in flight.
+    pub fn pair() -> (Self, StoreEnd) {
+        let (sender, requests) = mpsc::channel(1);
+        let (done, outcomes) = mpsc::channel(1);
+        (Self { requests: sender, outcomes }, StoreEnd { requests, outcomes: done })
+    }
+
     /// Starts the thread; it ends when the writer drops its end.
     pub(super) fn start(mut store: Box<dyn Store>, metrics: Metrics) -> Self {
-        // Both hold at most one message: the writer has one group in flight.
-        let (requests, orders) = std::sync::mpsc::channel();
-        let (done, outcomes) = mpsc::channel(1);
+        let (committer, end) = Self::pair();
+        let StoreEnd { mut requests, outcomes: done } = end;
         std::thread::spawn(move || {
-            while let Ok(request) = orders.recv() {
+            while let Some(request) = requests.blocking_recv() {
                 match request {
                     Request::Load { term_floor, reply } => drop(reply.send(store.load(term_floor))),
                     Request::Commit(CommitRequest { term, sequence, batch }) => {
@@ -49,7 +68,7 @@ impl Committer {
             drop(store);
             drop(done);
         });
-        Self { requests, outcomes }
+        committer
     }
 
     /// Ends the thread and waits until the store is closed, so that it can be opened again.
@@ -62,13 +81,13 @@ impl Committer {
     /// `None` when the thread is gone.
     pub(super) async fn load(&self, term_floor: u64) -> Option<Result<Loaded, StoreError>> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Load { term_floor, reply }).ok()?;
+        self.requests.try_send(Request::Load { term_floor, reply }).ok()?;
         answer.await.ok()
     }
 
     pub(super) fn give(&self, request: CommitRequest) {
         // A thread that is gone shows as an outcome that is unknown.
-        let _ = self.requests.send(Request::Commit(request));
+        let _ = self.requests.try_send(Request::Commit(request));
     }
 
     /// The outcome of the batch in flight. Cancel safety: nothing is lost when dropped.

@@ -63,8 +63,9 @@ impl Group {
         }
     }
 
-    pub(super) fn answer(self, failed: Option<ApiError>) {
-        for job in self.jobs {
+    /// Answers everybody; who is answered is not answered again.
+    pub(super) fn answer(&mut self, failed: Option<ApiError>) {
+        for job in std::mem::take(&mut self.jobs) {
             job.answer(failed.clone());
         }
     }

@@ -1,0 +1,84 @@
+//! Named wrong edits of core, writer and session, to test that the simulation finds them.
+//! In: the edit that a test switches on for its own thread. Out: whether an edit is on.
+//! Never: in a release: without debug assertions nothing can be switched on, and `is` is a constant.
+
+/// One wrong edit; the variant's place in the code asks `is`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WrongEdit {
+    /// Callers are answered when their group is handed over, not when it is durable.
+    ReplyBeforeCommit,
+    /// A fenced group counts as committed.
+    NoFence,
+    /// A group of unknown outcome counts as lost, and memory is kept.
+    UnknownTakenForLost,
+    /// The stop of a task is stored, but its node's session is not told.
+    LostIntent,
+    /// What a task took stays reserved when it is STOPPED.
+    LedgerNotReleased,
+    /// A stop does not raise the task's generation.
+    GenerationNotRaised,
+    /// Reports are applied whatever their sequence.
+    SequenceNotCompared,
+    /// What a client token was used for is not stored.
+    ClientTokenForgotten,
+    /// A store that was set back is trusted: tasks it does not know are stopped.
+    OrphanStopped,
+    /// After a store was set back, its tasks may run a second time.
+    SetBackTaskRunAgain,
+    /// A term may be one that nodes have seen surpassed.
+    TermFloorIgnored,
+    /// Host ports that tasks hold are given again.
+    PortGivenTwice,
+    /// A node may report on another node's tasks.
+    ForeignReportTaken,
+    /// The first event of each group is not published.
+    EventNotPublished,
+    /// A change that does not fit into a slow session's queue is dropped instead of the session.
+    ChangeDropped,
+    /// Cluster time follows a wall clock that goes back.
+    ClusterTimeFalls,
+}
+
+impl WrongEdit {
+    pub const ALL: [Self; 16] = [
+        Self::ReplyBeforeCommit,
+        Self::NoFence,
+        Self::UnknownTakenForLost,
+        Self::LostIntent,
+        Self::LedgerNotReleased,
+        Self::GenerationNotRaised,
+        Self::SequenceNotCompared,
+        Self::ClientTokenForgotten,
+        Self::OrphanStopped,
+        Self::SetBackTaskRunAgain,
+        Self::TermFloorIgnored,
+        Self::PortGivenTwice,
+        Self::ForeignReportTaken,
+        Self::EventNotPublished,
+        Self::ChangeDropped,
+        Self::ClusterTimeFalls,
+    ];
+}
+
+#[cfg(debug_assertions)]
+thread_local! {
+    static ON: std::cell::Cell<Option<WrongEdit>> = const { std::cell::Cell::new(None) };
+}
+
+/// Switches one edit on, or all off, for what this thread runs.
+#[cfg(debug_assertions)]
+pub fn switch(edit: Option<WrongEdit>) {
+    ON.set(edit);
+}
+
+/// Whether this edit is on.
+#[cfg(debug_assertions)]
+pub(crate) fn is(edit: WrongEdit) -> bool {
+    ON.get() == Some(edit)
+}
+
+/// Whether this edit is on: never.
+#[cfg(not(debug_assertions))]
+pub(crate) const fn is(_: WrongEdit) -> bool {
+    false
+}
