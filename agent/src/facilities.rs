@@ -234,7 +234,7 @@ pub(crate) struct BundleOrder {
     pub hostname_file: String,
     pub resolv_conf: String,
     pub mounts: Vec<Mount>,
-    /// `NAME=value`, before all that image and definition say.
+    /// `NAME=value` of the node itself; they win over those of image and definition.
     pub environment: Vec<String>,
     /// `NAME=value` of each file of variables, in the definition's order.
     pub environment_files: Vec<Vec<String>>,

@@ -104,6 +104,8 @@ fn wait(wait: &v1::Wait) -> Value {
 
 fn container(container: &v1::Container) -> Value {
     let bindings: Vec<Value> = container.network_bindings.iter().map(binding).collect();
+    let device = |device: &v1::GrantedDevice| serde_json::json!({"kind": device.kind, "id": device.id});
+    let devices: Vec<Value> = container.devices.iter().map(device).collect();
     let exit = container.exit.as_ref();
     let signal = exit.and_then(|exit| match exit.status {
         Some(v1::container_exit::Status::Signaled(signal)) => Some(signal),
@@ -126,6 +128,7 @@ fn container(container: &v1::Container) -> Value {
         .value("health", container.health.as_ref().map(health))
         .value("restartCount", container.restart_count)
         .value("networkBindings", bindings)
+        .value("devices", devices)
         .value("limits", container.limits.as_ref().map(limits))
         .done()
 }
@@ -286,6 +289,7 @@ mod tests {
                     ..Default::default()
                 }],
                 limits: Some(v1::KernelLimits { memory_max_bytes: Some(64), ..Default::default() }),
+                devices: vec![v1::GrantedDevice { kind: "GPU".into(), id: "GPU-1".into() }],
                 ..Default::default()
             }],
             ..Default::default()
@@ -300,6 +304,7 @@ mod tests {
         assert_eq!(container["oomKilled"], true);
         assert_eq!(container["networkBindings"][0]["hostPort"], 8080);
         assert_eq!(container["limits"]["memoryMaxBytes"], 64);
+        assert_eq!(container["devices"], json!([{ "kind": "GPU", "id": "GPU-1" }]));
         assert_eq!(container["limits"]["pidsMax"], Value::Null);
     }
 }

@@ -29,7 +29,7 @@ use lighter_model::health::{ContainerHealth, HealthStatus};
 use lighter_model::ids::ContainerName;
 use lighter_model::node::{Notice, NoticeKind};
 use lighter_model::report::{KernelLimits, NetworkBinding};
-use lighter_model::resources::Resources;
+use lighter_model::resources::{GrantedDevice, Resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
 use lighter_model::task_definition::{TransportProtocol, input};
 use lighter_model::wait::Wait;
@@ -430,7 +430,12 @@ fn container(record: &ContainerRecord) -> v1::Container {
         health: record.health.as_ref().map(health),
         restart_count: record.restart_count,
         last_exit: record.last_exit.as_ref().map(exit),
+        devices: record.devices.iter().map(device).collect(),
     }
+}
+
+fn device(device: &GrantedDevice) -> v1::GrantedDevice {
+    v1::GrantedDevice { kind: device.kind.clone(), id: device.id.clone() }
 }
 
 fn health_status(status: HealthStatus) -> v1::HealthStatus {

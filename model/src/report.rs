@@ -4,6 +4,7 @@
 use crate::exit::ContainerExit;
 use crate::health::ContainerHealth;
 use crate::ids::{ContainerName, Generation, TaskId};
+use crate::resources::GrantedDevice;
 use crate::status::{ContainerStatus, StopCode, TaskStatus};
 use crate::task_definition::TransportProtocol;
 use crate::wait::Wait;
@@ -52,6 +53,8 @@ pub struct ContainerReport {
     pub restart_count: u32,
     /// How the attempt before this one ended.
     pub last_exit: Option<ContainerExit>,
+    /// What it has to itself of the node's devices.
+    pub devices: Vec<GrantedDevice>,
 }
 
 /// A task as its node knows it.

@@ -347,9 +347,6 @@ pub struct LinuxParameters {
     /// Swap beyond `memory`; absent or 0 means none.
     #[serde(default, rename = "maxSwap", skip_serializing_if = "Option::is_none")]
     pub max_swap_mib: Option<u64>,
-    /// 0 to 100; cgroup v1 only, v2 has no such setting.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub swappiness: Option<u64>,
 }
 
 /// A host device shown to a container; refused by nodes whose own file does not allow it.

@@ -12,6 +12,7 @@ pub mod cpu;
 mod freeze;
 mod layout;
 pub(crate) mod limits;
+mod protect;
 mod remove;
 pub(crate) mod resize;
 pub mod stats;
@@ -115,6 +116,10 @@ impl CgroupRoot {
                 "protection of the shims' cgroup from the tasks'",
             ],
         }
+    }
+
+    pub(crate) fn is_v2(&self) -> bool {
+        matches!(self, Self::V2 { .. })
     }
 
     /// The directory of all tasks, below our root. On v1 every cgroup has a file called `tasks`.

@@ -94,14 +94,10 @@ fn cgroup_root(config: &AgentConfig) -> Result<CgroupRoot, Cause> {
     Ok(root)
 }
 
-fn limits(definition: &TaskDefinition) -> TaskLimits {
-    TaskLimits { cpu_units: definition.cpu_units, memory_mib: definition.memory_mib }
-}
-
 impl RuntimeFacility for RuntimeAdapter {
     fn start_shim<'a>(&'a self, task: &'a TaskId, definition: &'a TaskDefinition) -> Answer<'a, ShimLink> {
         Box::pin(async move {
-            let handle = self.runtime.start_shim(task, limits(definition)).await?;
+            let handle = self.runtime.start_shim(task, TaskLimits::of(definition)).await?;
             self.runtime.share_namespaces(task, SharedNamespaces::of(definition)).await?;
             Ok(shim::link(handle))
         })

@@ -14,7 +14,7 @@ use lighter_model::health::{ContainerHealth, HealthStatus, task_health};
 use lighter_model::ids::{ContainerName, Generation, TaskId};
 use lighter_model::node::{Notice, NoticeKind};
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
-use lighter_model::resources::Resources;
+use lighter_model::resources::{GrantedDevice, Resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
 use lighter_model::task_definition::{PullBehavior, TaskDefinition, TransportProtocol};
 use lighter_model::task_event::TaskEvent;
@@ -409,7 +409,12 @@ fn container(container: ContainerReport) -> v1::Container {
         health: container.health.map(health),
         restart_count: container.restart_count,
         last_exit: container.last_exit.map(exit),
+        devices: container.devices.into_iter().map(device).collect(),
     }
+}
+
+fn device(device: GrantedDevice) -> v1::GrantedDevice {
+    v1::GrantedDevice { kind: device.kind, id: device.id }
 }
 
 fn health_status(status: HealthStatus) -> v1::HealthStatus {

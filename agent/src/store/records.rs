@@ -221,6 +221,7 @@ impl ContainerRecord {
             health: self.life.health.clone(),
             restart_count: self.life.restarts,
             last_exit: self.life.last_exit.clone(),
+            devices: self.devices.clone(),
         }
     }
 }

@@ -72,6 +72,8 @@ pub fn text(task: &v1::Task, node: &str, now_unix_ms: i64) -> String {
 
 fn of_container(container: &v1::Container) -> String {
     let ports: Vec<String> = container.network_bindings.iter().map(words::binding).collect();
+    let devices: Vec<String> =
+        container.devices.iter().map(|device| format!("{} {}", device.kind, device.id)).collect();
     let status = words::container_status(container.last_status);
     let status = match words::exit(container) {
         exit if exit.is_empty() => status.to_owned(),
@@ -89,6 +91,7 @@ fn of_container(container: &v1::Container) -> String {
         ("  Pid", if container.pid == 0 { String::new() } else { container.pid.to_string() }),
         ("  Address", container.address.clone()),
         ("  Ports", ports.join(", ")),
+        ("  Devices", devices.join(", ")),
         ("  Limits", container.limits.as_ref().map(words::limits).unwrap_or_default()),
     ])
 }
@@ -159,6 +162,7 @@ mod tests {
                     protocol: 1,
                 }],
                 limits: Some(v1::KernelLimits { memory_max_bytes: Some(64 << 20), ..Default::default() }),
+                devices: vec![v1::GrantedDevice { kind: "GPU".into(), id: "GPU-1".into() }],
                 ..Default::default()
             }],
             ..Default::default()
@@ -170,6 +174,7 @@ mod tests {
             "Container  web, essential",
             "  Address  172.31.0.2",
             "  Ports    0.0.0.0:8080->80/tcp",
+            "  Devices  GPU GPU-1",
             "  Limits   cpu.max max, memory.max 64 MiB, pids.max max",
         ] {
             assert!(page.lines().any(|found| found == line), "{line}\n{page}");

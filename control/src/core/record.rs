@@ -9,7 +9,7 @@ use lighter_model::ids::{ClusterName, ContainerInstanceId, ContainerName, Family
 use lighter_model::ids::{TaskDefinitionId, TaskId};
 use lighter_model::node::Notice;
 use lighter_model::report::{KernelLimits, NetworkBinding};
-use lighter_model::resources::Resources;
+use lighter_model::resources::{GrantedDevice, Resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
 use lighter_model::task_definition::TaskDefinition;
 use lighter_model::wait::Wait;
@@ -169,6 +169,8 @@ pub struct ContainerRecord {
     pub restart_count: u32,
     #[serde(default)]
     pub last_exit: Option<ContainerExit>,
+    #[serde(default)]
+    pub devices: Vec<GrantedDevice>,
 }
 
 /// When what happened to a task, in milliseconds since the Unix epoch.

@@ -127,4 +127,5 @@ fn merge_container(record: &mut ContainerRecord, report: ContainerReport) {
     record.health = report.health;
     record.restart_count = report.restart_count;
     record.last_exit = report.last_exit.or(record.last_exit.take());
+    record.devices = report.devices;
 }

@@ -193,6 +193,7 @@ fn new_containers(definition: &DefinitionRecord) -> Vec<ContainerRecord> {
             health: None,
             restart_count: 0,
             last_exit: None,
+            devices: Vec::new(),
         })
         .collect()
 }

@@ -13,7 +13,7 @@ use lighter_model::health::{ContainerHealth, HealthStatus};
 use lighter_model::ids::{Generation, IdError, TaskId};
 use lighter_model::node::{Notice, NoticeKind};
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
-use lighter_model::resources::{HostPort, Resources};
+use lighter_model::resources::{GrantedDevice, HostPort, Resources};
 use lighter_model::status::{ContainerStatus, DesiredStatus, StopCode, TaskStatus};
 use lighter_model::task_definition::{TransportProtocol, input};
 use lighter_model::task_event::{TaskEvent, TaskEventKind};
@@ -219,7 +219,12 @@ fn read_container(container: v1::Container) -> Result<ContainerReport, ApiError>
         health: container.health.map(read_health),
         restart_count: container.restart_count,
         last_exit: container.last_exit.map(read_exit).transpose()?,
+        devices: container.devices.into_iter().map(read_device).collect(),
     })
+}
+
+fn read_device(device: v1::GrantedDevice) -> GrantedDevice {
+    GrantedDevice { kind: device.kind, id: device.id }
 }
 
 fn read_exit(exit: v1::ContainerExit) -> Result<ContainerExit, ApiError> {

@@ -295,6 +295,7 @@ fn running(digest: String) -> ContainerReport {
         limits: KernelLimits::default(),
         health: Default::default(),
         last_exit: None,
+        devices: Vec::new(),
         restart_count: 0,
     }
 }

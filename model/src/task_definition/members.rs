@@ -466,10 +466,10 @@ pub(super) const MEMBERS: &[Member] = &[
         Shape::Whole { min: 0, max: MIB_MAX },
         "swap_is_none_unless_the_definition_says_how_much",
     ),
-    optional(
+    refused_but(
         "containerDefinitions[].linuxParameters.swappiness",
-        Shape::Whole { min: 0, max: 100 },
-        "swap_is_none_unless_the_definition_says_how_much",
+        &["60"],
+        "cgroup v2 has no swappiness of a container; maxSwap says how much may be swapped out",
     ),
     // KernelCapabilities
     optional(

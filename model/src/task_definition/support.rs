@@ -122,7 +122,7 @@ const TAIL: &str = "
 | 1 to 10 containers, at least one of them essential, no two of one name | `containerDefinitions`, `….name` |
 | memory known: each container has `memory` or `memoryReservation`, or the task has `memory` | `….memory` |
 | `memoryReservation` is not above `memory`; together the containers fit the task's `memory` and `cpu` | the member |
-| no two containers (or mappings) want one host port of one protocol | `….hostPort` |
+| no two containers (or mappings) want one host port of one protocol; in host mode ranges count | `….hostPort`, `….containerPortRange` |
 | host network: `hostPort` is absent, 0 or equal to `containerPort` (and then is that port) | `….hostPort` |
 | network mode `none`: no port mappings | `….portMappings` |
 | each mapping has `containerPort` or `containerPortRange`; a range has no `hostPort`, and a task's ranges hold at most 500 ports | the member |

@@ -230,10 +230,19 @@ impl Found {
                         format!("must be absent, 0 or {} with network mode host", mapping.container_port),
                     );
                 }
-                if port == 0 {
-                    continue;
-                }
-                if let Some(other) = taken.insert(HostPort { protocol, port }, &container.name) {
+                let (field, ports) = match &mapping.container_port_range {
+                    // The range is what the container takes of the host.
+                    Some(_) if definition.network_mode == NetworkMode::Host => {
+                        (format!("{at}[{index}].containerPortRange"), mapping.container_ports())
+                    }
+                    _ => (field, port..=port),
+                };
+                let clash = |port| {
+                    taken.insert(HostPort { protocol, port }, &container.name).map(|other| (port, other))
+                };
+                // All are noted, the first is told.
+                let clashes: Vec<_> = ports.filter(|port| *port != 0).filter_map(clash).collect();
+                if let Some((port, other)) = clashes.first() {
                     let message = format!(
                         "container {:?} takes host port {port}/{} too",
                         other.as_str(),

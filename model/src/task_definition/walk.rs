@@ -70,7 +70,7 @@ impl Walk<'_> {
                 if let Some(name) = first_unknown_inside(&value, within) {
                     self.problem(&join(field, &name), "no such member");
                 } else if !says_nothing(&value)
-                    && !value.as_str().is_some_and(|text| harmless.contains(&text))
+                    && !harmless.contains(&value.as_str().unwrap_or(&value.to_string()))
                 {
                     self.problem(field, refusal(why));
                 }

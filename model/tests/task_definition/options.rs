@@ -126,7 +126,10 @@ fn swap_is_beyond_a_memory_that_is_known() {
     let mut without_memory = definition(json!({"memory": "128"}), swap(64));
     without_memory["containerDefinitions"][0]["memory"] = Value::Null;
     refused(&format!("{C}.linuxParameters.maxSwap"), without_memory);
-    no("linuxParameters.swappiness", json!({"linuxParameters": {"swappiness": 101}}));
+    // ECS's default is what a kernel with cgroup v2 does; anything else it cannot do.
+    for swappiness in [1, 59, 100] {
+        no("linuxParameters.swappiness", json!({"linuxParameters": {"swappiness": swappiness}}));
+    }
 }
 
 #[test]
@@ -184,6 +187,28 @@ fn a_range_of_ports_takes_the_place_of_a_port() {
         accepted(definition(json!({"networkMode": "host"}), of(json!({"containerPortRange": "80-82"}))));
     let ports = lighter_model::resources::required_resources(&host).host_ports;
     assert_eq!(ports.iter().map(|port| port.port).collect::<Vec<_>>(), [80, 81, 82]);
+}
+
+#[test]
+fn ranges_of_the_host_do_not_overlap() {
+    let of = |mode: &str, mappings: Value| {
+        definition(json!({"networkMode": mode}), json!({"portMappings": mappings}))
+    };
+    let at = format!("{C}.portMappings[1]");
+    let ranges = |second: &str| json!([{"containerPortRange": "80-90"}, {"containerPortRange": second}]);
+    refused(&format!("{at}.containerPortRange"), of("host", ranges("90-95")));
+    refused(&format!("{at}.containerPortRange"), of("host", ranges("85-86")));
+    accepted(of("host", ranges("91-95")));
+    refused(
+        &format!("{at}.hostPort"),
+        of("host", json!([{"containerPortRange": "80-90"}, {"containerPort": 85}])),
+    );
+    let port_first = json!([{"containerPort": 85}, {"containerPortRange": "80-90"}]);
+    refused(&format!("{at}.containerPortRange"), of("host", port_first));
+    let other_protocol = json!([{"containerPortRange": "80-90"}, {"containerPort": 85, "protocol": "udp"}]);
+    accepted(of("host", other_protocol));
+    // In bridge mode the node picks the host ports.
+    accepted(of("bridge", ranges("90-95")));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use cgroups_rs::fs::memory::MemController;
 use cgroups_rs::fs::{Cgroup, hierarchies};
 use lighter_model::ids::TaskId;
 use lighter_model::report::KernelLimits;
+use lighter_model::task_definition::TaskDefinition;
 use lighter_shim_wire::limits::{parse_keyed, parse_limit};
 use lighter_shim_wire::{CgroupPaths, CgroupVersion, Limits};
 use std::fs;
@@ -19,6 +20,25 @@ pub struct TaskLimits {
     /// 1024 units are one vCPU; a hard quota.
     pub cpu_units: Option<u32>,
     pub memory_mib: Option<u64>,
+    /// What the containers may have of swap together, beyond `memory_mib`.
+    pub swap_mib: u64,
+    /// What the containers reserve together; protected from reclaim on cgroup v2.
+    pub reserved_mib: u64,
+}
+
+impl TaskLimits {
+    /// What a definition asks for.
+    pub fn of(definition: &TaskDefinition) -> Self {
+        let containers = &definition.container_definitions;
+        let swap = containers.iter().filter_map(|c| c.linux_parameters.as_ref()?.max_swap_mib);
+        let reserved = containers.iter().filter_map(|c| c.memory_reservation_mib);
+        Self {
+            cpu_units: definition.cpu_units,
+            memory_mib: definition.memory_mib,
+            swap_mib: swap.fold(0, u64::saturating_add),
+            reserved_mib: reserved.fold(0, u64::saturating_add),
+        }
+    }
 }
 
 /// What a task has used, or uses now.
@@ -32,7 +52,8 @@ pub struct TaskUsage {
 impl CgroupRoot {
     /// Sets a task's limits and proves them.
     pub(crate) fn limit_task(&self, task: &TaskId, limits: TaskLimits) -> Result<(), CgroupError> {
-        if limits == TaskLimits::default() {
+        self.protect_task(task, limits.reserved_mib << 20)?;
+        if limits.cpu_units.is_none() && limits.memory_mib.is_none() {
             return Ok(());
         }
         let below = self.below_task(task);
@@ -44,6 +65,7 @@ impl CgroupRoot {
         let wanted = Limits {
             cpu_quota_us: limits.cpu_units.and_then(cpu::quota_us),
             memory_max_bytes: limits.memory_mib.map(|mib| mib << 20),
+            swap_max_bytes: limits.memory_mib.map(|_| limits.swap_mib << 20).filter(|_| self.is_v2()),
             ..Limits::default()
         };
         match wanted.difference(&in_force(&self.paths(&below))) {
@@ -55,10 +77,11 @@ impl CgroupRoot {
     fn set_task_limits(&self, below: &str, limits: TaskLimits) -> Result<(), cgroups_rs::fs::error::Error> {
         let group = Cgroup::load(hierarchies::auto(), self.relative().join(below));
         if let (Some(memory), Some(mib)) = (group.controller_of::<MemController>(), limits.memory_mib) {
-            let bytes = i64::try_from(mib << 20).unwrap_or(i64::MAX);
-            memory.set_limit(bytes)?;
+            let bytes = |mib: u64| i64::try_from(mib << 20).unwrap_or(i64::MAX);
+            memory.set_limit(bytes(mib))?;
+            let swap = bytes(limits.swap_mib);
             // On v2 this is memory.swap.max, beyond memory; on v1 memory and swap together.
-            memory.set_memswap_limit(if group.v2() { 0 } else { bytes })?;
+            memory.set_memswap_limit(if group.v2() { swap } else { bytes(mib).saturating_add(swap) })?;
         }
         if let (Some(cpu), Some(quota)) =
             (group.controller_of::<CpuController>(), limits.cpu_units.and_then(cpu::quota_us))

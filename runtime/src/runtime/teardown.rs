@@ -51,6 +51,7 @@ impl Runtime {
         if let Err(error) = self.config.cgroup.remove_task(task) {
             errors.push(RemoveStepError::Cgroup(error));
         }
+        errors.extend(self.config.cgroup.protect_parents().err().map(RemoveStepError::Cgroup));
         // Nobody is left in them.
         namespaces::clear(&self.config.namespaces_dir(task));
         namespaces::clear(&self.config.namespaces_dir(task).with_extension("new"));

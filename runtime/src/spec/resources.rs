@@ -45,18 +45,10 @@ pub(super) fn resources(request: &SpecRequest<'_>) -> (Value, Limits) {
         // Memory and swap together (OCI): equal means no swap.
         memory["swap"] = json!(bytes + swap_bytes);
         limits.memory_max_bytes = Some(bytes);
-        match request.cgroup_version {
-            CgroupVersion::V2 => {
-                // libcgroups takes a difference of 0 for "not given" and leaves swap without a limit.
-                value["unified"]["memory.swap.max"] = json!(swap_bytes.to_string());
-                limits.swap_max_bytes = Some(swap_bytes);
-            }
-            // v2 has no swappiness of a cgroup.
-            CgroupVersion::V1 => {
-                if let Some(swappiness) = linux.and_then(|linux| linux.swappiness) {
-                    memory["swappiness"] = json!(swappiness);
-                }
-            }
+        if request.cgroup_version == CgroupVersion::V2 {
+            // libcgroups takes a difference of 0 for "not given" and leaves swap without a limit.
+            value["unified"]["memory.swap.max"] = json!(swap_bytes.to_string());
+            limits.swap_max_bytes = Some(swap_bytes);
         }
     }
     if let Some(mib) = container.memory_reservation_mib {

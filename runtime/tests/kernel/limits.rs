@@ -87,7 +87,7 @@ async fn processes_beyond_the_limit_are_refused() {
 #[tokio::test]
 async fn a_limit_of_the_task_holds_for_its_containers_together() {
     let node = Node::new();
-    let limits = TaskLimits { cpu_units: Some(512), memory_mib: Some(32) };
+    let limits = TaskLimits { cpu_units: Some(512), memory_mib: Some(32), ..TaskLimits::default() };
     let shim = node.runtime.start_shim(&node.task, limits).await.unwrap();
     let mut events = shim.events();
     // Each container may have 32 MiB, both together too: one of them has to go.
@@ -109,7 +109,7 @@ async fn a_limit_of_the_task_holds_for_its_containers_together() {
 #[tokio::test]
 async fn a_task_limit_the_kernel_does_not_take_is_an_error() {
     let node = Node::new();
-    let limits = TaskLimits { cpu_units: None, memory_mib: Some(u64::MAX >> 20) };
+    let limits = TaskLimits { memory_mib: Some(u64::MAX >> 20), ..TaskLimits::default() };
     match node.runtime.start_shim(&node.task, limits).await {
         Err(StartShimError::Cgroup(CgroupError::NotInForce { difference, .. })) => {
             assert!(difference.contains("memory"))

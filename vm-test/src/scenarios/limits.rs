@@ -42,6 +42,8 @@ fn memory_limit_ends_in_out_of_memory_error(world: &mut World) -> Result<()> {
     let limits = node.guest.sh(&format!("cat {cgroup}/memory.max {cgroup}/memory.swap.max"))?;
     ensure!(limits.split_whitespace().eq(["33554432", "0"]), "memory.max and memory.swap.max are {limits:?}");
     node.stop(task.id())?;
+    reservations_are_protected_on_the_whole_way(world)?;
+    let node = world.node();
 
     let mut hog = shell_task("hog", &world.image(), "exec dd if=/dev/zero of=/dev/null bs=256M count=1");
     hog["containerDefinitions"][0]["memory"] = json!(32);
@@ -49,6 +51,35 @@ fn memory_limit_ends_in_out_of_memory_error(world: &mut World) -> Result<()> {
     ensure!(stopped.exit_code("main")? == Some(137), "{}", stopped.0);
     let reason = stopped.container("main")?["reason"].as_str().unwrap_or_default();
     ensure!(reason.starts_with("OutOfMemoryError"), "the reason is {reason:?}");
+    Ok(())
+}
+
+/// memory.low of two containers is also on their task and on everything above it up to the root of
+/// Lighter's cgroups, and goes with the task; maxSwap is memory.swap.max of container and task.
+fn reservations_are_protected_on_the_whole_way(world: &mut World) -> Result<()> {
+    let node = world.node();
+    let mut definition = shell_task("reserve", &world.image(), "exec sleep 1000");
+    let mut second = definition["containerDefinitions"][0].clone();
+    second["name"] = json!("second");
+    second["memory"] = json!(48);
+    second["memoryReservation"] = json!(24);
+    definition["containerDefinitions"][0]["memory"] = json!(32);
+    definition["containerDefinitions"][0]["memoryReservation"] = json!(16);
+    definition["containerDefinitions"][0]["linuxParameters"] = json!({ "maxSwap": 8 });
+    definition["containerDefinitions"].as_array_mut().context("no list")?.push(second);
+    definition["memory"] = json!(128);
+    definition["cpu"] = json!(512);
+    let task = node.run_until_running(&definition)?;
+    let container = node.cgroup_of(task.pid("main")?)?;
+    let files = "memory.low ../memory.low ../../memory.low ../../../memory.low memory.swap.max \
+                 ../memory.swap.max ../second/memory.low ../memory.max ../cpu.max";
+    let found = node.guest.sh(&format!("cd {container} && cat {files}"))?;
+    let expected = "16777216 41943040 41943040 41943040 8388608 8388608 25165824 134217728 50000 100000";
+    ensure!(found.split_whitespace().eq(expected.split(' ')), "{files} are {found:?}");
+    node.stop(task.id())?;
+    let tasks = container.rsplitn(3, '/').nth(2).context("no parent")?;
+    node.guest
+        .until(30, &format!("[ $(cat {tasks}/memory.low) = 0 ] && [ $(cat {tasks}/../memory.low) = 0 ]"))?;
     Ok(())
 }
 
