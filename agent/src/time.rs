@@ -5,6 +5,8 @@
 
 use rustix::time::{ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use ::time::OffsetDateTime;
+use ::time::macros::format_description;
 use tokio::io::unix::AsyncFd;
 
 /// Milliseconds since the Unix epoch.
@@ -86,26 +88,15 @@ fn timer_at(deadline: BootInstant) -> std::io::Result<AsyncFd<std::os::fd::Owned
     AsyncFd::with_interest(timer, tokio::io::Interest::READABLE)
 }
 
+/// The last millisecond of the year 9999, after which RFC 3339 has no more digits.
+const LAST_MS: u64 = 253_402_300_799_999;
+
 /// `2026-01-02T15:04:05.123Z` (RFC 3339).
 pub(crate) fn rfc3339(unix_ms: u64) -> String {
-    let (days, of_day) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
-    let (year, month, day) = civil(days);
-    let (hour, minute) = (of_day / 3_600_000, of_day / 60_000 % 60);
-    let (second, ms) = (of_day / 1000 % 60, of_day % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
-}
-
-/// Year, month and day of a day since the epoch. Years are taken to begin in March, so that the leap
-/// day is the last of its year; 719,468 days lie between 1 March of year 0 and the epoch.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
+    let form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    let nanoseconds = i128::from(unix_ms.min(LAST_MS)) * 1_000_000;
+    let moment = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    moment.format(form).unwrap_or_default()
 }
 
 /// The kernel's id of this boot.
@@ -127,6 +118,7 @@ mod tests {
             (1_709_251_200_001, "2024-03-01T00:00:00.001Z"),
             (4_107_542_399_000, "2100-02-28T23:59:59.000Z"),
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+            (u64::MAX, "9999-12-31T23:59:59.999Z"),
         ] {
             assert_eq!(rfc3339(unix_ms), text);
         }

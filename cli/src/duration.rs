@@ -34,7 +34,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
 
 /// A duration before `now_unix_ms`, or a UTC time; milliseconds since the Unix epoch.
 pub fn parse_since(text: &str, now_unix_ms: i64) -> Result<i64, String> {
-    if let Some(moment) = time::parse_utc(text.trim()) {
+    if let Some(moment) = time::parse_rfc3339(text.trim()) {
         return Ok(moment);
     }
     let ago = parse(text).map_err(|_| {

@@ -77,7 +77,29 @@ fn port(port: u16) -> PortBind {
 }
 
 /// Name in the golden file, comparison with golden bytes, bytes.
-type Case = (&'static str, Box<dyn Fn(&str)>, Vec<u8>);
+pub(crate) type Case = (&'static str, Box<dyn Fn(&str)>, Vec<u8>);
+
+/// A message under its name in the golden file.
+pub(crate) fn case<M: Wire + PartialEq + std::fmt::Debug + 'static>(name: &'static str, message: M) -> Case {
+    let bytes = encode_frame(1, &message);
+    (name, Box::new(move |golden| round_trip(1, &message, golden)), bytes)
+}
+
+/// Compares messages with a golden file; `LIGHTER_BLESS=1` writes it anew, before its version is released only.
+pub(crate) fn compare(file: &str, list: &[Case]) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    if std::env::var_os("LIGHTER_BLESS").is_some() {
+        let text: String = list.iter().map(|(name, _, bytes)| format!("{name} {}\n", hex(bytes))).collect();
+        std::fs::write(&path, text).unwrap();
+    }
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text.lines().count(), list.len());
+    for ((name, check, _), line) in list.iter().zip(text.lines()) {
+        let (golden_name, golden) = line.split_once(' ').unwrap();
+        assert_eq!(*name, golden_name);
+        check(golden);
+    }
+}
 
 /// Every kind of message, named as in the golden file.
 fn messages() -> Vec<Case> {
@@ -87,8 +109,7 @@ fn messages() -> Vec<Case> {
         name: &'static str,
         message: M,
     ) {
-        let bytes = encode_frame(1, &message);
-        list.push((name, Box::new(move |golden| round_trip(1, &message, golden)), bytes));
+        list.push(case(name, message));
     }
     let range = HelloRange { min: 1, max: 2 };
     let status = ShimStatus {
@@ -159,22 +180,9 @@ pub(crate) fn start() -> StartContainer {
     }
 }
 
-/// `LIGHTER_BLESS=1` writes the file anew, for a new version of the protocol only.
 #[test]
 fn frames_are_as_version_1_sends_them() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golden-v1.txt");
-    let list = messages();
-    if std::env::var_os("LIGHTER_BLESS").is_some() {
-        let text: String = list.iter().map(|(name, _, bytes)| format!("{name} {}\n", hex(bytes))).collect();
-        std::fs::write(&path, text).unwrap();
-    }
-    let text = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(text.lines().count(), list.len());
-    for ((name, check, _), line) in list.iter().zip(text.lines()) {
-        let (golden_name, golden) = line.split_once(' ').unwrap();
-        assert_eq!(*name, golden_name);
-        check(golden);
-    }
+    compare("src/golden-v1.txt", &messages());
 }
 
 #[test]

@@ -5,8 +5,8 @@ use crate::exec::{
     Capabilities, ExecFailure, ExecProcess, ExecRequest, ExecStep, ProbeEnd, ProbeRequest, ProbeResult,
     ResourceLimit, SessionEnd, SessionOpened, StartWith, WireWindow,
 };
-use crate::golden::{hex, round_trip, start};
-use crate::{Event, HelperReport, Reply, Request, ShimMessage, Wire, encode_frame};
+use crate::golden::{Case, case, compare, start};
+use crate::{Event, HelperReport, Reply, Request, ShimMessage};
 
 fn process() -> ExecProcess {
     ExecProcess {
@@ -24,14 +24,6 @@ fn process() -> ExecProcess {
         umask: Some(0o22),
         limits: vec![ResourceLimit { resource: 7, soft: 11, hard: 12 }],
     }
-}
-
-/// Name in the golden file, comparison with golden bytes, bytes.
-type Case = (&'static str, Box<dyn Fn(&str)>, Vec<u8>);
-
-fn case<M: Wire + PartialEq + std::fmt::Debug + 'static>(name: &'static str, message: M) -> Case {
-    let bytes = encode_frame(1, &message);
-    (name, Box::new(move |golden| round_trip(1, &message, golden)), bytes)
 }
 
 fn messages() -> Vec<Case> {
@@ -67,22 +59,9 @@ fn messages() -> Vec<Case> {
     ]
 }
 
-/// `LIGHTER_BLESS=1` writes the file anew, before version 2 is released only.
 #[test]
 fn frames_are_as_version_2_sends_them() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/golden-v2.txt");
-    let list = messages();
-    if std::env::var_os("LIGHTER_BLESS").is_some() {
-        let text: String = list.iter().map(|(name, _, bytes)| format!("{name} {}\n", hex(bytes))).collect();
-        std::fs::write(&path, text).unwrap();
-    }
-    let text = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(text.lines().count(), list.len());
-    for ((name, check, _), line) in list.iter().zip(text.lines()) {
-        let (golden_name, golden) = line.split_once(' ').unwrap();
-        assert_eq!(*name, golden_name);
-        check(golden);
-    }
+    compare("src/golden-v2.txt", &messages());
 }
 
 /// A shim of version 1 closes the connection on these; an agent therefore asks for the version first.

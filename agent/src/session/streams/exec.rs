@@ -5,7 +5,7 @@
 //! Never: reads output faster than it is sent; holds more than one chunk of each stream.
 
 use super::convert::{End, Fault, Frame, Input, Wanted, started, stderr, stdout};
-use super::{CHUNK_BYTES, Gone, Pipe, monitor};
+use super::{CHUNK_BYTES, Gone, Pipe, monitored_container};
 use crate::task::TaskContext;
 use crate::time::sleep;
 use lighter_model::exit::ExitStatus;
@@ -38,10 +38,9 @@ pub(super) async fn exec(
     stdin: bool,
     pipe: &mut Pipe,
 ) -> Result<Result<End, Fault>, Gone> {
-    let (monitor, container) = match (monitor(context, wanted), &wanted.container) {
-        (Ok(monitor), Some(container)) => (monitor, container),
-        (Err(fault), _) => return Ok(Err(fault)),
-        (_, None) => return Ok(Err(Fault::new("INVALID", "a container has to be named"))),
+    let (monitor, container) = match monitored_container(context, wanted) {
+        Ok(found) => found,
+        Err(fault) => return Ok(Err(fault)),
     };
     let mut session = match monitor.shim.exec(container, &order, terminal, stdin).await {
         Ok(session) => session,
@@ -66,10 +65,9 @@ pub(super) async fn attach(
     terminal: Option<WindowSize>,
     pipe: &mut Pipe,
 ) -> Result<Result<End, Fault>, Gone> {
-    let (monitor, container) = match (monitor(context, wanted), &wanted.container) {
-        (Ok(monitor), Some(container)) => (monitor, container),
-        (Err(fault), _) => return Ok(Err(fault)),
-        (_, None) => return Ok(Err(Fault::new("INVALID", "a container has to be named"))),
+    let (monitor, container) = match monitored_container(context, wanted) {
+        Ok(found) => found,
+        Err(fault) => return Ok(Err(fault)),
     };
     let mut session = match monitor.shim.attach(container).await {
         Ok(session) => session,
