@@ -3,10 +3,10 @@
 //! In: durations. Out: instants, sleeps. Owns nothing.
 //! Never: lets a wall clock decide when something happens.
 
-use rustix::time::{ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ::time::OffsetDateTime;
 use ::time::macros::format_description;
+use rustix::time::{ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::unix::AsyncFd;
 
 /// Milliseconds since the Unix epoch.

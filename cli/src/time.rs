@@ -2,10 +2,10 @@
 //! In: numbers and text. Out: RFC 3339 text and ages. Never: reads a time zone.
 
 use crate::duration;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use ::time::OffsetDateTime;
 use ::time::format_description::well_known::Rfc3339;
 use ::time::macros::format_description;
-use ::time::OffsetDateTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The wall clock in milliseconds since the Unix epoch.
 pub fn now_unix_ms() -> i64 {

@@ -20,6 +20,7 @@ pub(crate) fn build(scratch: &Path) -> Result<Image> {
     }
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/bench/first_instruction.c");
     command_ok(Command::new("cc").args(["-static", "-O2", "-s", "-o"]).arg(root.join("first")).arg(source))?;
+    add_shell(&root)?;
     let layout = scratch.join("layout");
     let blobs = layout.join("blobs/sha256");
     std::fs::create_dir_all(&blobs)?;
@@ -39,7 +40,7 @@ pub(crate) fn build(scratch: &Path) -> Result<Image> {
         &blobs,
         serde_json::json!({
             "architecture": "amd64", "os": "linux",
-            "config": {"Cmd": ["/first"], "Env": ["PATH=/"]},
+            "config": {"Cmd": ["/first"], "Env": ["PATH=/:/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{diff_id}")]},
         })
         .to_string()
@@ -57,6 +58,19 @@ pub(crate) fn build(scratch: &Path) -> Result<Image> {
             "annotations": {"org.opencontainers.image.ref.name": "bench"}}],
     }).to_string())?;
     Ok(Image { layout })
+}
+
+/// The host's /bin/sh with the libraries that ldd(1) names, for health checks.
+fn add_shell(root: &Path) -> Result<()> {
+    let libraries = command_ok(Command::new("ldd").arg("/bin/sh"))?;
+    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+    for file in libraries.chain(["/bin/sh"]) {
+        let inside = root.join(file.trim_start_matches('/'));
+        std::fs::create_dir_all(inside.parent().context("a library lies in a directory")?)?;
+        // A copy of what a link points to, under the name that is looked for.
+        std::fs::copy(file, &inside).with_context(|| format!("copy {file}"))?;
+    }
+    Ok(())
 }
 
 fn sha256(path: &Path) -> Result<String> {

@@ -4,11 +4,13 @@
 //! Owns: everything under one temporary directory, started inside network and mount namespaces of
 //! its own. Never: asserts a time; a benchmark that judged would be a timed test.
 
+mod account;
 mod images;
 mod latency;
 mod memory;
 mod ours;
 mod peers;
+mod probes;
 mod processes;
 mod report;
 mod statistics;
@@ -25,14 +27,15 @@ struct Plan {
     clients: usize,
     starts: usize,
     tasks: usize,
+    probe_window_s: u64,
 }
 
 impl Plan {
     fn from_environment() -> Self {
         if std::env::var_os("LIGHTER_BENCH_QUICK").is_some() {
-            Self { warm_up: 2, runs: 10, clients: 8, starts: 16, tasks: 10 }
+            Self { warm_up: 2, runs: 10, clients: 8, starts: 16, tasks: 10, probe_window_s: 20 }
         } else {
-            Self { warm_up: 20, runs: 200, clients: 8, starts: 160, tasks: 100 }
+            Self { warm_up: 20, runs: 200, clients: 8, starts: 160, tasks: 100, probe_window_s: 60 }
         }
     }
 }
@@ -60,6 +63,7 @@ async fn run() -> Result<()> {
         report.ours_latency(latency::ours(&ours, &plan).await?);
         report.ours_rate(throughput::ours(&ours, &plan).await?);
         report.ours_memory_loaded(memory::loaded(&ours, &plan).await?);
+        report.ours_probes(probes::ours(&ours, &plan).await?, &plan);
         ours.stop().await?;
     }
     for peer in peers::installed(scratch.path(), &image).await {

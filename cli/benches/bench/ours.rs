@@ -3,7 +3,9 @@
 //! Owns: both daemons, their data under the scratch directory. Never: calls into our own crates
 //! but the generated client.
 
+use crate::account::CpuAccount;
 use crate::images::Registry;
+use crate::probes;
 use crate::processes::{Daemon, command_ok, memory_kib, pids_named};
 use anyhow::{Context, Result, bail};
 use lighter_proto::v1;
@@ -19,7 +21,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Tasks by id as the event stream last told them.
-type Seen = watch::Receiver<HashMap<String, v1::TaskStatus>>;
+type Seen = watch::Receiver<HashMap<String, (v1::TaskStatus, v1::HealthStatus)>>;
 
 /// A control plane and one node; clones share them.
 #[derive(Clone)]
@@ -33,11 +35,14 @@ struct Shared {
     scratch: PathBuf,
     agent: Daemon,
     control: Daemon,
+    /// After the daemons: what is dropped last removes the cgroups.
+    account: CpuAccount,
 }
 
 impl Cluster {
     pub(crate) async fn start(scratch: &Path, _registry: &Registry) -> Result<Self> {
-        let files = Files::write(scratch)?;
+        let account = CpuAccount::open("ours")?;
+        let files = Files::write(scratch, &account)?;
         let control = Daemon::start(
             files.lighter().arg("control").arg("--config").arg(&files.control),
             &scratch.join("control.log"),
@@ -54,11 +59,11 @@ impl Cluster {
                 .arg(&files.agent_data),
         )?;
         let agent = Daemon::start(
-            files.lighter().arg("agent").arg("--config").arg(&files.agent),
+            &mut account.enter(files.lighter().arg("agent").arg("--config").arg(&files.agent)),
             &scratch.join("agent.log"),
         )?;
         let client = connect(&files.socket).await?;
-        let shared = Arc::new(Shared { scratch: scratch.to_owned(), agent, control });
+        let shared = Arc::new(Shared { scratch: scratch.to_owned(), agent, control, account });
         let cluster = Self { seen: follow(client.clone()).await?, client, shared };
         cluster.wait_node().await.with_context(|| format!("see {}", scratch.join("agent.log").display()))?;
         cluster.register().await?;
@@ -76,6 +81,9 @@ impl Cluster {
     }
     pub(crate) fn agent_pid(&self) -> u32 {
         self.shared.agent.pid()
+    }
+    pub(crate) fn account(&self) -> &CpuAccount {
+        &self.shared.account
     }
     pub(crate) fn shim_pids(&self) -> Result<Vec<u32>> {
         pids_named(&["lighter-shim"])
@@ -98,6 +106,11 @@ impl Cluster {
         self.run("bench-many").await
     }
 
+    /// One of many at once with a health check.
+    pub(crate) async fn run_probed(&self) -> Result<String> {
+        self.run("bench-probed").await
+    }
+
     async fn run(&self, family: &str) -> Result<String> {
         let request = v1::RunTaskRequest { task_definition: family.into(), ..Default::default() };
         let answer = self.client.clone().run_task(request).await?.into_inner();
@@ -108,19 +121,27 @@ impl Cluster {
     }
 
     pub(crate) async fn wait_running(&self, task: &str) -> Result<()> {
-        self.wait(task, v1::TaskStatus::Running).await
+        self.wait(task, "running", |status, _| status as i32 >= v1::TaskStatus::Running as i32).await
     }
     pub(crate) async fn wait_stopped(&self, task: &str) -> Result<()> {
-        self.wait(task, v1::TaskStatus::Stopped).await
+        self.wait(task, "stopped", |status, _| status == v1::TaskStatus::Stopped).await
+    }
+    pub(crate) async fn wait_healthy(&self, task: &str) -> Result<()> {
+        self.wait(task, "healthy", |_, health| health == v1::HealthStatus::Healthy).await
     }
 
-    async fn wait(&self, task: &str, wanted: v1::TaskStatus) -> Result<()> {
+    async fn wait(
+        &self,
+        task: &str,
+        wanted: &str,
+        is: impl Fn(v1::TaskStatus, v1::HealthStatus) -> bool,
+    ) -> Result<()> {
         let mut seen = self.seen.clone();
         let reached =
-            seen.wait_for(|tasks| tasks.get(task).is_some_and(|status| *status as i32 >= wanted as i32));
+            seen.wait_for(|tasks| tasks.get(task).is_some_and(|(status, health)| is(*status, *health)));
         tokio::time::timeout(PATIENCE, reached)
             .await
-            .with_context(|| format!("task {task} is not {wanted:?}"))??;
+            .with_context(|| format!("task {task} is not {wanted}"))??;
         Ok(())
     }
 
@@ -155,12 +176,19 @@ impl Cluster {
     }
 
     async fn register(&self) -> Result<()> {
-        self.register_one("bench", 512).await?;
-        self.register_one("bench-many", 0).await
+        self.register_one("bench", 512, None).await?;
+        self.register_one("bench-many", 0, None).await?;
+        let check = serde_json::json!({"command": ["CMD-SHELL", "true"], "interval": probes::INTERVAL_S});
+        self.register_one("bench-probed", 0, Some(check)).await
     }
 
-    async fn register_one(&self, family: &str, cpu_units: u32) -> Result<()> {
-        let json = serde_json::json!({
+    async fn register_one(
+        &self,
+        family: &str,
+        cpu_units: u32,
+        health_check: Option<serde_json::Value>,
+    ) -> Result<()> {
+        let mut json = serde_json::json!({
             "family": family,
             "containerDefinitions": [{
                 "name": "first", "image": Registry::REFERENCE, "cpu": cpu_units, "memory": 64,
@@ -169,7 +197,10 @@ impl Cluster {
             }],
             "volumes": [{"name": "share", "host": {"sourcePath": self.socket_dir()}}],
         });
-        let request = v1::RegisterTaskDefinitionRequest { json: json.to_string() };
+        if let Some(check) = health_check {
+            json["containerDefinitions"][0]["healthCheck"] = check;
+        }
+        let request = v1::RegisterTaskDefinitionRequest { json: json.to_string(), ..Default::default() };
         self.client.clone().register_task_definition(request).await?;
         Ok(())
     }
@@ -190,7 +221,7 @@ struct Files {
 }
 
 impl Files {
-    fn write(scratch: &Path) -> Result<Self> {
+    fn write(scratch: &Path, account: &CpuAccount) -> Result<Self> {
         let share = scratch.join("share");
         std::fs::create_dir_all(&share)?;
         let files = Self {
@@ -211,9 +242,10 @@ impl Files {
             &files.agent,
             format!(
                 "data_dir = {:?}\nrun_dir = {:?}\nallow_host_paths = [{share:?}]\nallow_cgroup_v1_hybrid = true\n\
-             reserve_cpu_units = 0\nreserve_memory_mib = 256\n[registries.\"{}\"]\nhttp = true\n",
+             reserve_cpu_units = 0\nreserve_memory_mib = 256\ncgroup_root = {:?}\n[registries.\"{}\"]\nhttp = true\n",
                 files.agent_data,
                 scratch.join("run"),
+                account.containers(),
                 Registry::ADDRESS
             ),
         )?;
@@ -263,7 +295,8 @@ async fn follow(mut client: LighterClient<Channel>) -> Result<Seen> {
                 && let Some(task) = change.task
             {
                 sender.send_modify(|tasks| {
-                    tasks.insert(task.task_id.clone(), task.last_status());
+                    let now = (task.last_status(), task.health_status());
+                    tasks.insert(task.task_id.clone(), now);
                 });
             }
         }

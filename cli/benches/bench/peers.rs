@@ -3,8 +3,10 @@
 //! data under the scratch directory. Never: uses a daemon that was already running.
 
 use crate::Plan;
+use crate::account::CpuAccount;
 use crate::images::Image;
 use crate::latency::{FirstInstruction, monotonic_ns};
+use crate::probes;
 use crate::processes::{Daemon, command_ok, memory_kib, pids_named};
 use crate::statistics::Series;
 use anyhow::{Context, Result, bail};
@@ -30,6 +32,7 @@ pub(crate) struct Peer {
     share: PathBuf,
     image: String,
     _daemon: Daemon,
+    account: CpuAccount,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -65,6 +68,10 @@ pub(crate) async fn measure(peer: Peer, plan: &Plan) -> Result<Figures> {
     let cli = peer.latency(plan, true).await?;
     values.insert("starts_per_second", peer.rate(plan).await?);
     values.insert("pss_100_tasks", peer.loaded(plan).await?);
+    // Podman leaves its health checks to timers of systemd; without it there is nothing to measure.
+    if peer.kind == Kind::Docker {
+        values.insert("probes_percent_100", peer.probes(plan).await?);
+    }
     let condition = format!(
         "{}: {}; through its CLI p50 {:.1} ms, p99 {:.1} ms",
         peer.name(),
@@ -89,7 +96,8 @@ impl Peer {
         std::fs::create_dir_all(&home)?;
         let (socket, share, log) =
             (home.join("api.sock"), scratch.join(format!("{name}-share")), home.join("log"));
-        let mut command = match kind {
+        let account = CpuAccount::open(name)?;
+        let command = match kind {
             Kind::Docker => {
                 let mut command = Command::new("dockerd");
                 command.arg("--data-root").arg(home.join("data")).arg("--exec-root").arg(home.join("exec"));
@@ -97,7 +105,9 @@ impl Peer {
                     .arg("--pidfile")
                     .arg(home.join("pid"))
                     .arg("-H")
-                    .arg(format!("unix://{}", socket.display()));
+                    .arg(format!("unix://{}", socket.display()))
+                    .arg("--cgroup-parent")
+                    .arg(format!("/{}", account.containers()));
                 command
             }
             Kind::Podman => {
@@ -107,13 +117,13 @@ impl Peer {
                 command
             }
         };
-        let daemon = Daemon::start(&mut command, &log)?;
+        let daemon = Daemon::start(&mut account.enter(&command), &log)?;
         let archive = home.join("image.tar");
         let _ = std::fs::remove_file(&archive);
         let source = format!("oci:{}:bench", image.layout.display());
         let target = format!("docker-archive:{}:localhost/bench:1", archive.display());
         command_ok(Command::new("skopeo").args(["copy", "--quiet", &source, &target]))?;
-        let peer = Self { kind, socket, share, image: "localhost/bench:1".into(), _daemon: daemon };
+        let peer = Self { kind, socket, share, image: "localhost/bench:1".into(), _daemon: daemon, account };
         peer.wait_ready().await.with_context(|| format!("see {}", log.display()))?;
         command_ok(peer.cli().arg("load").arg("-i").arg(&archive))?;
         Ok(peer)
@@ -168,7 +178,7 @@ impl Peer {
         Ok(text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
     }
 
-    fn create_body(&self) -> String {
+    fn create_body(&self) -> serde_json::Value {
         serde_json::json!({
             "Image": self.image, "ExposedPorts": {"8080/tcp": {}},
             "HostConfig": {
@@ -177,7 +187,6 @@ impl Peer {
                 "Memory": 64 << 20, "NanoCpus": 500_000_000u64,
             },
         })
-        .to_string()
     }
 
     async fn start_one(&self, by_cli: bool) -> Result<String> {
@@ -200,7 +209,11 @@ impl Peer {
             let id = tokio::task::spawn_blocking(move || command_ok(&mut command)).await??;
             return Ok(id.trim().to_owned());
         }
-        let answer = self.call("POST", "/v1.40/containers/create", &self.create_body()).await?;
+        self.create_and_start(&self.create_body()).await
+    }
+
+    async fn create_and_start(&self, body: &serde_json::Value) -> Result<String> {
+        let answer = self.call("POST", "/v1.40/containers/create", &body.to_string()).await?;
         let (begin, end) = (answer.find('{').context("no JSON")?, answer.rfind('}').context("no JSON")?);
         let id = serde_json::from_str::<serde_json::Value>(&answer[begin..=end])?["Id"]
             .as_str()
@@ -270,6 +283,28 @@ impl Peer {
             self.remove(&id).await?;
         }
         Ok(memory)
+    }
+
+    async fn probes(&self, plan: &Plan) -> Result<f64> {
+        let first = FirstInstruction::listen(&self.share)?;
+        let mut body = self.create_body();
+        let interval_ns = probes::INTERVAL_S * 1_000_000_000;
+        body["Healthcheck"] = serde_json::json!({"Test": ["CMD-SHELL", "true"], "Interval": interval_ns});
+        let (mut ids, mut held) = (Vec::new(), Vec::new());
+        for _ in 0..plan.tasks {
+            ids.push(self.create_and_start(&body).await?);
+            held.push(first.next().await?.1);
+        }
+        let percent = probes::percent(&self.account, plan).await?;
+        for id in ids {
+            let state = self.call("GET", &format!("/v1.40/containers/{id}/json"), "").await?;
+            anyhow::ensure!(
+                state.contains("\"Status\":\"healthy\""),
+                "a container of the peer is not healthy"
+            );
+            self.remove(&id).await?;
+        }
+        Ok(percent)
     }
 
     /// PSS of every process the peer keeps for its work.

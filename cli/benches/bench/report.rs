@@ -59,6 +59,11 @@ impl Report {
         self.add("kernel_memory_100_tasks", "MiB", loaded.kernel, loaded.tasks);
     }
 
+    pub(crate) fn ours_probes(&mut self, percent_of_a_core: f64, plan: &Plan) {
+        // The name is the one of the full plan; `runs` says how many containers there were.
+        self.add("probes_percent_100", "%", percent_of_a_core, plan.tasks);
+    }
+
     pub(crate) fn unpack(&mut self, unpack: Unpack) {
         self.add("unpack_seconds", "s", unpack.ours_s, unpack.runs);
         self.add_peer("unpack_seconds", "tar", unpack.tar_s);
