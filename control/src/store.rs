@@ -1,22 +1,30 @@
 //! What the core needs of a store, whichever it is.
-//! In: batches of puts and deletes under a term and a sequence. Out: whether they are durable.
+//! In: batches of puts and deletes under a term and a sequence. Out: whether they are durable, and
+//! who leads. Implementations: `redb` (one machine), `etcd` (several), `memory` (tests), and
+//! `faulty`, which makes any of them fail; one conformance suite holds them all to these words.
 //! Never: answers "committed" before the batch would survive a power cut.
 
+pub mod etcd;
+pub mod faulty;
+pub mod lease;
 pub mod memory;
 pub mod redb;
 
-use std::collections::BTreeMap;
+pub use lease::Lease;
 
-/// Everything in a store at one sequence, read by whoever leads it from now on.
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Everything in a store at one sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
     /// Random, made with the store; another one means that this is not the store it was.
     pub incarnation: String,
-    /// Grows with every load; a batch of a lower term is fenced.
+    /// Of the leader that took the lead last.
     pub term: u64,
     /// The last batch committed.
     pub sequence: u64,
-    /// All records, by key.
+    /// The records whose key begins with the prefix asked for, by key.
     pub records: Vec<(String, Vec<u8>)>,
 }
 
@@ -30,11 +38,47 @@ pub enum CommitOutcome {
     Committed,
     /// Not applied: somebody else leads, or the sequence does not follow the last one.
     Fenced,
-    /// Applied or not; only loading tells.
+    /// Applied or not; only campaigning and loading tells.
     Unknown,
 }
 
-/// Why a store cannot be read.
+/// Who leads, as it said of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leader {
+    /// Where it serves nodes and people: `https://host:port`; may be empty.
+    pub endpoint: String,
+    pub term: u64,
+}
+
+/// What became of a campaign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Campaign {
+    /// This store's owner leads in a new term. Batches of all earlier terms are fenced from here on.
+    Elected { term: u64 },
+    /// Somebody else leads and its lease has not run out.
+    Standby(Leader),
+}
+
+/// What a standby has seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Followed {
+    /// All that was committed after the sequence asked for, in order, without gaps; may be empty.
+    Batches(Vec<(u64, Batch)>),
+    /// Nobody leads: campaign.
+    Vacant,
+    /// What comes after that sequence is no longer there one by one: load.
+    TooOld,
+}
+
+/// The room that a store takes and may take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    pub used_bytes: u64,
+    /// 0: no limit is known.
+    pub limit_bytes: u64,
+}
+
+/// Why a store cannot be read or made.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot open the store {path:?}")]
@@ -48,16 +92,54 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    #[error("cannot write the store")]
+    Write {
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("the store's own counters are damaged: {what}")]
     Damaged { what: String },
+    #[error("the control plane at {:?} leads", leader.endpoint)]
+    Led { leader: Leader },
+    #[error("the store is in use: {what}")]
+    InUse { what: String },
 }
 
-/// A store. Calls block; they are made on a thread of their own.
+/// A store. Calls block; they are made on a thread of their own, one at a time. An implementation
+/// renews its leadership by itself, however long a call takes; `lease` shows how that stands.
 pub trait Store: Send + 'static {
-    /// Takes the lead and reads everything. The new term is higher than the last and at least the
-    /// floor: given the wall clock it also surpasses every term of a store that was set back to a
-    /// backup, whose nodes would refuse a lower one.
-    fn load(&mut self, term_floor: u64) -> Result<Loaded, StoreError>;
-    /// Makes a batch durable; `sequence` is the last one plus one.
+    /// Takes the lead, unless somebody else surely has it. The new term is higher than the last and
+    /// at least the floor: given the wall clock it also surpasses every term of a store that was set
+    /// back to a backup, whose nodes would refuse a lower one. Campaigning while leading begins a
+    /// new term.
+    fn campaign(&mut self, term_floor: u64) -> Result<Campaign, StoreError>;
+
+    /// Reads everything below the prefix as of one sequence. A leader's copy is the newest there is.
+    fn load(&mut self, prefix: &str) -> Result<Loaded, StoreError>;
+
+    /// Makes a batch durable, whole or not at all; `sequence` is the last one plus one.
     fn commit(&mut self, term: u64, sequence: u64, batch: &Batch) -> CommitOutcome;
+
+    /// For standbys: waits until something was committed after that sequence, the lead is vacant,
+    /// or the limit has passed.
+    fn follow(&mut self, after: u64, limit: Duration) -> Result<Followed, StoreError>;
+
+    /// How surely this store's owner leads; the same for the whole life of the store.
+    fn lease(&self) -> Lease;
+
+    /// Where the owner serves: what others are told of their leader. Before the first campaign.
+    fn advertise(&mut self, _endpoint: &str) {}
+
+    /// Gives the lead up, so that another need not wait for the lease to run out. Commits nothing
+    /// afterwards.
+    fn resign(&mut self);
+
+    /// Replaces all that is there, incarnation included; refused while somebody else leads.
+    fn restore(&mut self, content: &Loaded) -> Result<(), StoreError>;
+
+    /// Gives back the room of what was overwritten and deleted.
+    fn compact(&mut self) -> Result<(), StoreError>;
+
+    /// How large the store is.
+    fn size(&mut self) -> Result<Size, StoreError>;
 }

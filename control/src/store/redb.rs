@@ -2,11 +2,12 @@
 //! In: a path, and the incarnation to give a new store. Out: a `Store`.
 //! Owns: control.redb. Never: opens a file that another process has open (redb locks it).
 
-use super::{Batch, CommitOutcome, Loaded, Store, StoreError};
+use super::{Batch, Campaign, CommitOutcome, Followed, Lease, Loaded, Size, Store, StoreError};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// redb's default cache is 1 GiB; the state is in memory anyway and the file is read once, at a start.
 const CACHE_BYTES: usize = 32 << 20;
@@ -25,6 +26,10 @@ pub struct RedbStore {
 
 fn read_error(source: impl Into<redb::Error>) -> StoreError {
     StoreError::Read { source: Box::new(source.into()) }
+}
+
+fn write_error(source: impl Into<redb::Error>) -> StoreError {
+    StoreError::Write { source: Box::new(source.into()) }
 }
 
 impl RedbStore {
@@ -77,17 +82,41 @@ impl RedbStore {
         Ok(term)
     }
 
-    fn read_all(&self, term: u64) -> Result<Loaded, redb::Error> {
+    fn read_all(&self, prefix: &str) -> Result<Loaded, redb::Error> {
         let read = self.database.begin_read()?;
         let mut records = Vec::new();
-        for entry in read.open_table(RECORDS)?.iter()? {
+        for entry in read.open_table(RECORDS)?.range(prefix..)? {
             let (key, value) = entry?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
             records.push((key.value().to_owned(), value.value().to_vec()));
         }
-        let sequence = read.open_table(NUMBERS)?.get(SEQUENCE)?.map_or(0, |number| number.value());
+        let numbers = read.open_table(NUMBERS)?;
+        let number = |name| Ok::<u64, redb::Error>(numbers.get(name)?.map_or(0, |number| number.value()));
+        let (term, sequence) = (number(TERM)?, number(SEQUENCE)?);
         let incarnation =
             read.open_table(TEXTS)?.get(INCARNATION)?.map_or(String::new(), |text| text.value().to_owned());
         Ok(Loaded { incarnation, term, sequence, records })
+    }
+
+    /// Everything anew in one transaction.
+    fn replace(&self, content: &Loaded) -> Result<(), redb::Error> {
+        let write = self.database.begin_write()?;
+        write.delete_table(RECORDS)?;
+        {
+            let mut records = write.open_table(RECORDS)?;
+            for (key, value) in &content.records {
+                records.insert(key.as_str(), value.as_slice())?;
+            }
+            let mut numbers = write.open_table(NUMBERS)?;
+            let last = numbers.get(TERM)?.map_or(0, |term| term.value());
+            numbers.insert(TERM, last.max(content.term) + 1)?;
+            numbers.insert(SEQUENCE, content.sequence)?;
+            write.open_table(TEXTS)?.insert(INCARNATION, content.incarnation.as_str())?;
+        }
+        write.commit()?;
+        Ok(())
     }
 
     /// `false` when fenced.
@@ -119,9 +148,12 @@ impl RedbStore {
 }
 
 impl Store for RedbStore {
-    fn load(&mut self, term_floor: u64) -> Result<Loaded, StoreError> {
-        let term = self.next_term(term_floor).map_err(read_error)?;
-        let loaded = self.read_all(term).map_err(read_error)?;
+    fn campaign(&mut self, term_floor: u64) -> Result<Campaign, StoreError> {
+        Ok(Campaign::Elected { term: self.next_term(term_floor).map_err(read_error)? })
+    }
+
+    fn load(&mut self, prefix: &str) -> Result<Loaded, StoreError> {
+        let loaded = self.read_all(prefix).map_err(read_error)?;
         if loaded.incarnation.is_empty() {
             return Err(StoreError::Damaged { what: "it has no incarnation".to_owned() });
         }
@@ -137,5 +169,35 @@ impl Store for RedbStore {
                 CommitOutcome::Unknown
             }
         }
+    }
+
+    /// Nobody else has the file open, so nobody else leads.
+    fn follow(&mut self, _: u64, _: Duration) -> Result<Followed, StoreError> {
+        Ok(Followed::Vacant)
+    }
+
+    fn lease(&self) -> Lease {
+        Lease::for_ever()
+    }
+
+    /// The file's lock ends with its owner.
+    fn resign(&mut self) {}
+
+    fn restore(&mut self, content: &Loaded) -> Result<(), StoreError> {
+        self.replace(content).map_err(write_error)
+    }
+
+    fn compact(&mut self) -> Result<(), StoreError> {
+        // One pass moves what one transaction may; the rest is left when a pass finds nothing.
+        while self.database.compact().map_err(write_error)? {}
+        Ok(())
+    }
+
+    fn size(&mut self) -> Result<Size, StoreError> {
+        let write = self.database.begin_write().map_err(read_error)?;
+        let stats = write.stats().map_err(read_error)?;
+        let used_bytes = stats.stored_bytes() + stats.metadata_bytes();
+        write.abort().map_err(read_error)?;
+        Ok(Size { used_bytes, limit_bytes: 0 })
     }
 }

@@ -4,7 +4,7 @@
 //! Never: has more than one batch; the writer gives the next when this one is settled.
 
 use crate::metrics::{COMMIT_SECONDS, COMMITS};
-use crate::store::{Batch, CommitOutcome, Loaded, Store, StoreError};
+use crate::store::{Batch, Campaign, CommitOutcome, Loaded, Store, StoreError};
 use lighter_telemetry::metrics::Metrics;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -53,7 +53,7 @@ impl Committer {
         std::thread::spawn(move || {
             while let Some(request) = requests.blocking_recv() {
                 match request {
-                    Request::Load { term_floor, reply } => drop(reply.send(store.load(term_floor))),
+                    Request::Load { term_floor, reply } => drop(reply.send(lead(store.as_mut(), term_floor))),
                     Request::Commit(CommitRequest { term, sequence, batch }) => {
                         let begun = Instant::now();
                         let outcome = store.commit(term, sequence, &batch);
@@ -64,6 +64,7 @@ impl Committer {
                     }
                 }
             }
+            store.resign();
             // The writer's end of the channel tells it that the store is closed.
             drop(store);
             drop(done);
@@ -93,6 +94,14 @@ impl Committer {
     /// The outcome of the batch in flight. Cancel safety: nothing is lost when dropped.
     pub(super) async fn outcome(&mut self) -> CommitOutcome {
         self.outcomes.recv().await.unwrap_or(CommitOutcome::Unknown)
+    }
+}
+
+/// Takes the lead and reads everything, as of the new term.
+fn lead(store: &mut dyn Store, term_floor: u64) -> Result<Loaded, StoreError> {
+    match store.campaign(term_floor)? {
+        Campaign::Standby(leader) => Err(StoreError::Led { leader }),
+        Campaign::Elected { term } => Ok(Loaded { term, ..store.load("")? }),
     }
 }
 

@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod conformance;
 mod digests;
 mod drain;
+mod etcd;
 mod fake_node;
 mod faults;
 mod join;

@@ -1,0 +1,93 @@
+//! An etcd of a test's own: Debian's `etcd-server`, one member, on free ports of loopback.
+
+use lighter_control::store::etcd::{EtcdSettings, EtcdStore};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+use tempfile::TempDir;
+
+/// A member with its directory; it ends with the value.
+pub(crate) struct Etcd {
+    dir: TempDir,
+    client_port: u16,
+    peer_port: u16,
+    child: Option<Child>,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Etcd {
+    pub(crate) fn start() -> Self {
+        let (client_port, peer_port) = (free_port(), free_port());
+        let mut etcd = Self { dir: TempDir::new().unwrap(), client_port, peer_port, child: None };
+        etcd.run();
+        etcd
+    }
+
+    /// Starts the member on what it left.
+    pub(crate) fn run(&mut self) {
+        let (client, peer) = (self.endpoint(), format!("http://127.0.0.1:{}", self.peer_port));
+        let child = Command::new("etcd")
+            .arg("--data-dir")
+            .arg(self.dir.path().join("data"))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("etcd of the Debian package etcd-server");
+        self.child = Some(child);
+        let deadline = Instant::now() + crate::support::PATIENCE;
+        while std::net::TcpStream::connect(("127.0.0.1", self.client_port)).is_err() {
+            assert!(Instant::now() < deadline, "etcd does not listen");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
+    /// Kills the member as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Already dead is as good.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    pub(crate) fn settings(&self, prefix: &str) -> EtcdSettings {
+        EtcdSettings {
+            endpoints: vec![self.endpoint()],
+            prefix: prefix.to_owned(),
+            ca: None,
+            certificate: None,
+            key: None,
+            lease_seconds: 2,
+            limit_bytes: 0,
+        }
+    }
+
+    /// A handle of its own, as another process would have.
+    pub(crate) fn open(&self, prefix: &str) -> EtcdStore {
+        let random = lighter_control::environment::Environment::default().random_hex();
+        EtcdStore::new(self.settings(prefix), "one", &random).unwrap()
+    }
+
+    /// Removes a key, as the end of the lease would.
+    pub(crate) fn delete(&self, key: &str) {
+        let client = etcd_client::Client::connect([self.endpoint()], None);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { client.await.unwrap().delete(key, None).await.unwrap() });
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
