@@ -112,6 +112,8 @@ pub(crate) struct Parts {
     pub container_instance_id: String,
     pub cluster: String,
     pub pace: Pace,
+    /// /proc/pressure.
+    pub pressure: PathBuf,
 }
 
 impl Agent {
@@ -137,6 +139,7 @@ impl Agent {
             container_instance_id: identity.container_instance_id.to_string(),
             cluster: identity.cluster.to_string(),
             pace: Pace::default(),
+            pressure: PathBuf::from(PRESSURE),
         };
         Self::run(config, parts).await
     }
@@ -180,7 +183,7 @@ impl Agent {
             metadata_key: MetadataKey::load(&config.data_dir),
             boot_id: parts.node.boot_id.clone(),
             pace: parts.pace,
-            limiter: StartLimiter::start(PathBuf::from(PRESSURE)),
+            limiter: StartLimiter::start(parts.pressure),
             checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
             leaving: leaving.clone(),
         });

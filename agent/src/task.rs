@@ -37,6 +37,8 @@ pub(crate) mod restart;
 pub(crate) mod rootfs;
 mod stop;
 mod teardown;
+mod turn;
+mod unable;
 pub(crate) mod volumes;
 pub(crate) mod watch;
 

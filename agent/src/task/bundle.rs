@@ -8,6 +8,7 @@ use super::devices;
 use super::environment::Variables;
 use super::names;
 use super::prepare::Failure;
+use super::unable::Unable;
 use super::volumes::Mounts;
 use crate::errors::chain;
 use crate::facilities::{Attached, Bundle, BundleOrder, Image};
@@ -30,6 +31,8 @@ pub(super) struct Parts<'a> {
     pub attached: &'a BTreeMap<ContainerName, Attached>,
     pub mounts: &'a BTreeMap<ContainerName, Mounts>,
     pub variables: &'a Variables,
+    /// Those that none is written for.
+    pub unable: &'a Unable,
 }
 
 pub(super) async fn write_all(
@@ -37,27 +40,25 @@ pub(super) async fn write_all(
     record: &TaskRecord,
     definition: &Arc<TaskDefinition>,
     parts: &Parts<'_>,
-) -> Result<Vec<(ContainerName, Bundle)>, Failure> {
+) -> Vec<(ContainerName, Result<Bundle, Failure>)> {
     let host_resolv_conf = files::host_resolv_conf();
-    let orders = definition.container_definitions.iter().map(|container| {
+    let able = definition.container_definitions.iter().filter(|c| !parts.unable.has(&c.name));
+    let bundles = able.map(|container| {
         let order = order(context, record, definition, container, parts, &host_resolv_conf);
+        let failed =
+            |text| Failure::words("CannotCreateContainerError", format!("container {}: {text}", container.name));
         async move {
-            let Some(order) = order else {
-                return Err(Failure::words(
-                    "CannotCreateContainerError",
-                    format!("container {} has no image", container.name),
-                ));
+            let bundle = match order {
+                Some(order) => {
+                    let written = context.facilities.runtime.write_bundle(&order).await;
+                    written.map_err(|error| failed(chain(error.as_ref())))
+                }
+                None => Err(failed("it has no image".to_owned())),
             };
-            let bundle = context.facilities.runtime.write_bundle(&order).await.map_err(|error| {
-                Failure::words(
-                    "CannotCreateContainerError",
-                    format!("container {}: {}", container.name, chain(error.as_ref())),
-                )
-            })?;
-            Ok((container.name.clone(), bundle))
+            (container.name.clone(), bundle)
         }
     });
-    join_all(orders).await.into_iter().collect()
+    join_all(bundles).await
 }
 
 fn order(

@@ -8,7 +8,7 @@
 use super::journal::Journal;
 use super::{
     Begun, Bundles, Held, TaskActor, TaskContext, TaskPhase, attach, bundle, environment, health, journal,
-    pull, rootfs, told_to_stop, volumes,
+    pull, rootfs, told_to_stop, unable::Unable, volumes,
 };
 use crate::facilities::Image;
 use crate::policy;
@@ -18,8 +18,9 @@ use crate::telemetry::families;
 use crate::telemetry::task_log::TaskLog;
 use crate::time::{sleep, unix_ms};
 use lighter_model::ids::{ContainerName, TaskId};
-use lighter_model::status::{StopCode, TaskStatus};
+use lighter_model::status::{ContainerStatus, StopCode, TaskStatus};
 use lighter_model::task_definition::TaskDefinition;
+use lighter_model::task_event::TaskEventKind;
 use lighter_model::wait::WaitKind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ impl Failure {
 struct Images {
     images: BTreeMap<ContainerName, Image>,
     rootfs: BTreeMap<ContainerName, PathBuf>,
+    /// Those without an image or a root file system.
+    unable: Unable,
     started_at_unix_ms: u64,
     stopped_at_unix_ms: u64,
 }
@@ -63,6 +66,9 @@ impl TaskActor {
         begun: Option<Begun>,
     ) -> TaskPhase {
         let mut held = Held { definition: definition.clone(), link: None };
+        if begun.is_none() {
+            self.turn().await;
+        }
         let failure = match self.try_prepare(&mut held, begun).await {
             Ok(bundles) => return TaskPhase::Prepared { held, bundles },
             Err(failure) => failure,
@@ -88,21 +94,25 @@ impl TaskActor {
         if self.journal.record.containers.is_empty() {
             self.journal.record.containers = journal::new_containers(&definition);
         }
+        if self.stop_order().is_some() {
+            return Err(Failure::GaveUp);
+        }
         self.journal.status(TaskStatus::Pending);
         self.journal.tell().await;
         let begun_at = Instant::now();
-        let (images, attached) = self.two_strands(held, begun).await?;
+        let (mut images, attached) = self.two_strands(held, begun).await?;
         tracing::debug!(task = %self.task(), after = ?begun_at.elapsed(), "images and network are there");
         self.context.pulls.forget(self.task());
-        self.note_images(&definition, &images)?;
+        self.note_images(&definition, &mut images)?;
+        let able = Arc::new(images.unable.without(&definition));
         let step = self.journal.log.step("volumes", None);
         let mounts =
-            volumes::prepare(&context, self.task(), &definition, &images.images, &images.rootfs).await;
+            volumes::prepare(&context, self.task(), &able, &images.images, &images.rootfs).await;
         step.result(&mounts);
         let mounts = mounts?;
         let variables = {
-            let (context, definition) = (context.clone(), definition.clone());
-            tokio::task::spawn_blocking(move || environment::read_all(&context.config, &definition))
+            let context = context.clone();
+            tokio::task::spawn_blocking(move || environment::read_all(&context.config, &able))
                 .await
                 .map_err(|_| Failure::GaveUp)??
         };
@@ -119,13 +129,28 @@ impl TaskActor {
             attached: &attached,
             mounts: &mounts,
             variables: &variables,
+            unable: &images.unable,
         };
         let written = bundle::write_all(&context, &self.journal.record, &definition, &parts);
         let (recorded, written) = tokio::join!(recorded, written);
         tracing::debug!(task = %self.task(), after = ?begun_at.elapsed(), "bundles are written");
-        let written = recorded.map_err(|error| Failure::store(&error)).and(written);
+        let written = recorded
+            .map_err(|error| Failure::store(&error))
+            .and_then(|()| images.unable.keep(&definition, written));
         step.result(&written);
-        Ok(written?.into_iter().collect())
+        self.do_without(&images.unable);
+        written
+    }
+
+    /// Containers that will never start count as stopped.
+    fn do_without(&mut self, unable: &Unable) {
+        for (name, reason) in unable.reasons() {
+            let container = self.journal.record.container_mut(name);
+            let Some(container) = container.filter(|c| c.status == ContainerStatus::Pending) else { continue };
+            container.status = ContainerStatus::Stopped;
+            container.reason = Some(reason.clone());
+            self.journal.log.event(TaskEventKind::Exit, Some(name), reason.as_str());
+        }
     }
 
     async fn two_strands(
@@ -179,22 +204,35 @@ impl TaskActor {
         }
     }
 
-    fn note_images(&mut self, definition: &TaskDefinition, images: &Images) -> Result<(), Failure> {
+    fn note_images(&mut self, definition: &TaskDefinition, images: &mut Images) -> Result<(), Failure> {
         self.journal.record.pull_started_at_unix_ms = Some(images.started_at_unix_ms);
         self.journal.record.pull_stopped_at_unix_ms = Some(images.stopped_at_unix_ms);
-        for container in &mut self.journal.record.containers {
-            let Some(image) = images.images.get(&container.name) else { continue };
-            container.image_digest.clone_from(&image.image_digest);
-            container.stop_signal =
-                self.context.facilities.runtime.stop_signal(&image.config).map_err(|error| {
-                    let text =
-                        format!("container {}: {}", container.name, crate::errors::chain(error.as_ref()));
-                    Failure::words("CannotCreateContainerError", text)
-                })?;
-            container.life.check = check(definition, container, image, self.context.pace.second_ms)?;
-        }
+        let context = self.context.clone();
+        let containers = self.journal.record.containers.iter_mut();
+        let noted = containers.filter_map(|container| {
+            let image = images.images.get(&container.name)?;
+            Some((container.name.clone(), note_image(&context, definition, container, image)))
+        });
+        let noted: Vec<_> = noted.collect();
+        images.unable.keep(definition, noted)?;
+        self.do_without(&images.unable);
         Ok(())
     }
+}
+
+fn note_image(
+    context: &TaskContext,
+    definition: &TaskDefinition,
+    container: &mut ContainerRecord,
+    image: &Image,
+) -> Result<(), Failure> {
+    container.image_digest.clone_from(&image.image_digest);
+    container.stop_signal = context.facilities.runtime.stop_signal(&image.config).map_err(|error| {
+        let text = format!("container {}: {}", container.name, crate::errors::chain(error.as_ref()));
+        Failure::words("CannotCreateContainerError", text)
+    })?;
+    container.life.check = check(definition, container, image, context.pace.second_ms)?;
+    Ok(())
 }
 
 /// How the container is checked; an image that was to say so and does not is an error.
@@ -236,16 +274,18 @@ async fn make_images(
     };
     log.waits_over(&[WaitKind::Pull, WaitKind::PullRetry]);
     step.result(&images);
-    count_pull(context, task, images.is_ok());
-    let images = images?;
+    count_pull(context, task, images.as_ref().is_ok_and(|images| images.values().all(Result::is_ok)));
+    let mut unable = Unable::default();
+    let images = unable.keep(orders.definition, images?)?;
     let stopped_at_unix_ms = unix_ms();
     let pulled_at = Instant::now();
     let step = log.step("rootfs", None);
     let rootfs = rootfs::prepare_all(context, task, &images).await;
+    let rootfs = unable.keep(orders.definition, rootfs);
     step.result(&rootfs);
     let rootfs = rootfs?;
     tracing::debug!(%task, took = ?pulled_at.elapsed(), "root file systems are mounted");
-    Ok(Images { images, rootfs, started_at_unix_ms, stopped_at_unix_ms })
+    Ok(Images { images, rootfs, unable, started_at_unix_ms, stopped_at_unix_ms })
 }
 
 /// A pull that takes longer is worth a word of its own; one from the disk is over by then.

@@ -1,6 +1,7 @@
 //! Row 5: pulls the images of all containers, each image once.
-//! In: the definition, and what its tags mean for this revision. Out: an `Image` a container, or
-//! CannotPullContainerError. May be dropped at any await: what was fetched stays and the next pull
+//! In: the definition, and what its tags mean for this revision. Out: for each container an `Image` or
+//! CannotPullContainerError; as in ECS, with the behaviours always and once any such failure is the
+//! task's. May be dropped at any await: what was fetched stays and the next pull
 //! goes on from there.
 //! Owns nothing. Never: asks what a tag means now when the revision has settled it.
 
@@ -49,18 +50,25 @@ impl Orders<'_> {
     }
 }
 
+/// For each container what its pull came to. `Err`: the task cannot go on.
 pub(super) async fn pull_all(
     context: &TaskContext,
     orders: &Orders<'_>,
-) -> Result<BTreeMap<ContainerName, Image>, Failure> {
+) -> Result<BTreeMap<ContainerName, Result<Image, Failure>>, Failure> {
     let behavior = orders.behavior(context);
     let containers = &orders.definition.container_definitions;
     let wanted: BTreeSet<Wanted> = containers.iter().map(|container| orders.wanted(container)).collect();
     let pulls = wanted.into_iter().map(|wanted| async move {
-        let image = pull_one(context, &orders.task, &wanted, behavior).await?;
-        Ok::<_, Failure>((wanted, image))
+        let pulled = pull_one(context, &orders.task, &wanted, behavior).await;
+        let needed = matches!(behavior, PullBehavior::Always | PullBehavior::Once)
+            || containers.iter().any(|c| c.essential && orders.wanted(c) == wanted);
+        match pulled {
+            // The other pulls are dropped: the task has failed.
+            Err(failure) if needed => Err(failure),
+            pulled => Ok((wanted, pulled)),
+        }
     });
-    let images: BTreeMap<Wanted, Image> = try_join_all(pulls).await?.into_iter().collect();
+    let images: BTreeMap<Wanted, Result<Image, Failure>> = try_join_all(pulls).await?.into_iter().collect();
     let each = containers.iter();
     Ok(each.filter_map(|c| Some((c.name.clone(), images.get(&orders.wanted(c))?.clone()))).collect())
 }

@@ -1,6 +1,6 @@
 //! Row 6: a writable root file system for each container, all at once.
 //! The snapshot's key is (task, container): the assignment's record, durable before any of this,
-//! names it. In: images. Out: the directories. Owns nothing; removed by `teardown`.
+//! names it. In: images. Out: a directory each, or why not. Owns nothing; removed by `teardown`.
 //! Never: mounts; that is the image crate's.
 
 use super::TaskContext;
@@ -21,20 +21,20 @@ pub(super) async fn prepare_all(
     context: &TaskContext,
     task: &TaskId,
     images: &BTreeMap<ContainerName, Image>,
-) -> Result<BTreeMap<ContainerName, PathBuf>, Failure> {
+) -> BTreeMap<ContainerName, Result<PathBuf, Failure>> {
     let dir = dir_of(context, task);
     let each = images.iter().map(|(name, image)| {
         let dir = dir.join(name.as_str());
         async move {
             let key = AttachmentKey::new(task.clone(), name.clone());
             let made = context.facilities.image.prepare_rootfs(&key, image, &dir).await;
-            made.map_err(|error| {
+            let made = made.map(|_| dir).map_err(|error| {
                 Failure::words(
                     "CannotCreateContainerError",
                     format!("container {name}: {}", chain(error.as_ref())),
                 )
-            })?;
-            Ok((name.clone(), dir))
+            });
+            (name.clone(), made)
         }
     });
     // Every one is awaited, also when another fails: teardown must find nothing under way.

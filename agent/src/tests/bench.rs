@@ -94,6 +94,11 @@ impl Bench {
         self.config.data_dir.join("agent.redb")
     }
 
+    /// What the kernel says of pressure: nothing, unless a test writes it here.
+    pub(super) fn pressure(&self) -> std::path::PathBuf {
+        self.config.data_dir.join("pressure")
+    }
+
     pub(super) fn start(&mut self) {
         self.try_start().unwrap();
     }
@@ -129,6 +134,7 @@ impl Bench {
             container_instance_id: "0123456789abcdef0123456789abcdef".into(),
             cluster: "default".into(),
             pace: self.pace,
+            pressure: self.pressure(),
         };
         let (config, mut halted) = (self.config.clone(), self.machine.halted());
         let started = runtime.block_on(async move {

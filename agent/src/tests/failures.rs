@@ -5,9 +5,10 @@
 use super::bench::{Bench, task};
 use crate::facilities::fakes::Program;
 use lighter_model::exit::ExitStatus;
+use lighter_model::image_config::ImageConfig;
 use lighter_model::resources::HostPort;
 use lighter_model::task_definition::TransportProtocol::Tcp;
-use lighter_proto::v1::{StopCode, TaskReport, TaskStatus};
+use lighter_proto::v1::{ContainerStatus, StopCode, TaskReport, TaskStatus};
 
 /// Runs a task to its end and checks that nothing is left of it.
 fn failed(bench: &mut Bench, definition: &str) -> TaskReport {
@@ -74,6 +75,77 @@ fn another_program_that_cannot_be_executed_ends_nothing() {
     bench.wait_forgotten(&[task(1)]);
 }
 
+/// A helper that is made first and is not essential.
+const HELPED: &str = r#"{"family":"helped","containerDefinitions":[
+  {"name":"helper","image":"helper","memory":8,"essential":false,"stopTimeout":1},
+  {"name":"main","image":"side","memory":8,"stopTimeout":1}]}"#;
+
+/// Runs `helped:1` without its helper, which has this reason, until it is stopped.
+fn runs_without_its_helper(bench: &mut Bench, reason: &str) {
+    let id = task(1).to_string();
+    bench.control.define("helped:1", HELPED);
+    bench.start();
+    bench.control.assign(&id, "helped:1");
+    let running = bench.control.wait_status(&id, TaskStatus::Running);
+    let helper = &running.containers[0];
+    assert_eq!((helper.last_status(), helper.exit_code), (ContainerStatus::Stopped, None), "{helper:?}");
+    assert!(helper.reason.starts_with(reason), "{}", helper.reason);
+    bench.leave();
+    bench.start();
+    bench.control.stop(&id, "");
+    let stopped = bench.control.wait_status(&id, TaskStatus::Stopped);
+    assert!(stopped.containers[0].reason.starts_with(reason), "kept: {stopped:?}");
+    assert_eq!(stopped.containers[1].exit_code, Some(0));
+    bench.wait_forgotten(&[task(1)]);
+    let starts = bench.machine.with(|world| world.starts.keys().map(|(_, c)| c.to_string()).collect::<Vec<_>>());
+    assert_eq!(starts, ["main"]);
+}
+
+#[test]
+fn a_container_that_is_not_essential_and_cannot_be_pulled_ends_nothing() {
+    runs_without_its_helper(&mut Bench::new(), "CannotPullContainerError: ");
+}
+
+#[test]
+fn a_container_that_is_not_essential_and_cannot_be_made_ends_nothing() {
+    for step in ["prepare_rootfs", "write_bundle"] {
+        let mut bench = Bench::new();
+        bench.machine.with(|world| {
+            world.images.insert("helper".into(), ImageConfig::default());
+            world.failing.insert(step, 1);
+        });
+        runs_without_its_helper(&mut bench, "CannotCreateContainerError: container helper: ");
+    }
+}
+
+#[test]
+fn what_depends_on_a_container_that_cannot_be_pulled_ends_the_task_by_name() {
+    let mut bench = Bench::new();
+    let depends = HELPED.replace(
+        r#""name":"main","#,
+        r#""name":"main","dependsOn":[{"containerName":"helper","condition":"START"}],"#,
+    );
+    bench.control.define("depends:1", &depends);
+    bench.start();
+    let stopped = failed(&mut bench, "depends:1");
+    assert_failed_to_start(
+        &stopped,
+        "TaskDependencyError: container main depends on helper (START), ",
+        "and helper could not be started",
+    );
+    assert!(stopped.containers[0].reason.starts_with("CannotPullContainerError"), "{stopped:?}");
+    assert!(bench.machine.with(|world| world.starts.is_empty()));
+}
+
+#[test]
+fn a_pull_that_must_be_fresh_fails_the_task_whatever_is_essential() {
+    let mut bench = Bench::new();
+    bench.control.define("fresh:1", &HELPED.replace(r#""family""#, r#""pullBehavior":"always","family""#));
+    bench.start();
+    let stopped = failed(&mut bench, "fresh:1");
+    assert_failed_to_start(&stopped, "CannotPullContainerError", "manifest unknown");
+}
+
 #[test]
 fn a_port_that_somebody_else_has() {
     let mut bench = Bench::new();
@@ -113,7 +185,8 @@ fn every_step_of_the_start_may_fail() {
         ("write_bundle", "CannotCreateContainerError"),
     ] {
         let mut bench = Bench::new();
-        bench.machine.with(|world| world.failing.insert(step, 1));
+        // Twice: a container that is not essential is done without.
+        bench.machine.with(|world| world.failing.insert(step, 2));
         bench.start();
         let stopped = failed(&mut bench, "web:1");
         assert_failed_to_start(&stopped, word, "was made to fail");

@@ -92,3 +92,26 @@ fn a_failed_pull_waits_for_its_next_try() {
     assert!(retry.until_unix_ms > retry.since_unix_ms, "{retry:?}");
     no_wait(&bench.control, &id, TaskStatus::Running);
 }
+
+#[test]
+fn a_node_under_pressure_starts_tasks_one_by_one_and_says_so() {
+    let mut bench = Bench::new();
+    let pressure = bench.pressure();
+    std::fs::create_dir_all(&pressure).unwrap();
+    let thrashes = "some avg10=90.00 avg60=90.00 avg300=9.00 total=1\nfull avg10=55.00 avg60=9.00 avg300=9.00 total=1\n";
+    std::fs::write(pressure.join("memory"), thrashes).unwrap();
+    bench.start();
+    // More than start at once, and far more than start in the time this test has.
+    let tasks: Vec<String> = (0..80).map(|number| task(number).to_string()).collect();
+    tasks.iter().for_each(|task| bench.control.assign(task, "small:1"));
+    let last = tasks.last().unwrap();
+    let wait = wait_for(&bench.control, last, "START_LIMIT");
+    assert!(wait.what.contains("under pressure") && wait.what.contains("memory 90 %"), "{}", wait.what);
+    assert!(wait.until_unix_ms > wait.since_unix_ms && wait.ends_by.contains("pressure falls"), "{wait:?}");
+    bench.control.stop(last, "");
+    bench.control.wait_status(last, TaskStatus::Stopped);
+    let started = bench.machine.with(|world| world.starts.keys().any(|(task, _)| task.as_str() == last));
+    assert!(!started, "stopped before its turn");
+    std::fs::remove_dir_all(pressure).unwrap();
+    tasks[..79].iter().for_each(|task| no_wait(&bench.control, task, TaskStatus::Running));
+}
