@@ -19,6 +19,7 @@ use crate::metadata::{Endpoint, ids::MetadataKey};
 use crate::notice;
 use crate::reconcile::{self, CoreInput, Reconciler};
 use crate::recover::{Recovered, recover};
+use crate::renew::Renewal;
 use crate::resources::{Ledger, offered};
 use crate::self_test::SelfTest;
 use crate::session::{ControlEndpoint, NodeFacts, Session, SessionStatus};
@@ -108,6 +109,8 @@ pub(crate) struct Parts {
     pub store: Store,
     pub loaded: Loaded,
     pub endpoint: ControlEndpoint,
+    /// What the endpoint's credentials come from; `None`: plaintext.
+    pub credentials: Option<watch::Sender<Credentials>>,
     pub node: NodeFacts,
     pub container_instance_id: String,
     pub cluster: String,
@@ -124,7 +127,7 @@ impl Agent {
             return Err(StartError::NotRoot { uid });
         }
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (identity, endpoint) = who_and_where(&config)?;
+        let (identity, endpoint, credentials) = who_and_where(&config)?;
         let path = config.data_dir.join("agent.redb");
         let opened = tokio::task::spawn_blocking(move || Store::open(&path)).await;
         let (store, loaded) = opened.map_err(|_| StartError::Ended)?.map_err(StartError::Store)?;
@@ -138,6 +141,7 @@ impl Agent {
             node,
             container_instance_id: identity.container_instance_id.to_string(),
             cluster: identity.cluster.to_string(),
+            credentials,
             pace: Pace::default(),
             pressure: PathBuf::from(PRESSURE),
         };
@@ -200,6 +204,7 @@ impl Agent {
         let rest = Rest {
             delivery: Box::pin(delivery),
             endpoint: parts.endpoint,
+            credentials: parts.credentials,
             node: parts.node,
             container_instance_id: parts.container_instance_id,
             cluster: parts.cluster,
@@ -215,6 +220,7 @@ struct Rest {
     /// Of log drivers.
     delivery: BoxFuture<'static, ()>,
     endpoint: ControlEndpoint,
+    credentials: Option<watch::Sender<Credentials>>,
     node: NodeFacts,
     container_instance_id: String,
     cluster: String,
@@ -282,6 +288,10 @@ fn spawn(
     // Ends by itself after a second at most; nobody waits for it.
     tokio::spawn(SelfTest::go_on(context.facilities.clone(), self_test.0));
     let mut parts = JoinSet::new();
+    if let Some(credentials) = rest.credentials {
+        let (endpoint, path) = (session.endpoint.clone(), context.config.credentials());
+        parts.spawn(Renewal { endpoint, path, credentials, leaving: leaving.clone() }.run());
+    }
     parts.spawn(rest.delivery);
     parts.spawn(reconciler.run(inputs));
     parts.spawn(session.run());
@@ -339,7 +349,9 @@ fn log_delivery(
     delivery.map_err(|source| StartError::Facility { what: "inotify, for logs,", source: source.into() })
 }
 
-fn who_and_where(config: &AgentConfig) -> Result<(Identity, ControlEndpoint), StartError> {
+type WhoAndWhere = (Identity, ControlEndpoint, Option<watch::Sender<Credentials>>);
+
+fn who_and_where(config: &AgentConfig) -> Result<WhoAndWhere, StartError> {
     let path = Identity::path(&config.data_dir);
     let identity = Identity::load(&config.data_dir)
         .map_err(|source| StartError::Credentials { path, source })?
@@ -355,8 +367,10 @@ fn who_and_where(config: &AgentConfig) -> Result<(Identity, ControlEndpoint), St
         true => Some(Credentials::load(&path).map_err(|source| StartError::Credentials { path, source })?),
         false => None,
     };
-    let endpoint = ControlEndpoint { uri: uri.clone(), credentials };
-    Ok((identity, endpoint))
+    let credentials = credentials.map(|credentials| watch::channel(credentials).0);
+    let known = credentials.as_ref().map(watch::Sender::subscribe);
+    let endpoint = ControlEndpoint { uri: uri.clone(), credentials: known };
+    Ok((identity, endpoint, credentials))
 }
 
 fn tracer(config: &AgentConfig, id: &str, leaving: &CancellationToken) -> Result<Tracer, StartError> {

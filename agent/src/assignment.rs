@@ -9,6 +9,7 @@ use crate::store::records::{AssignmentRecord, FORMAT_VERSION, SessionRecord};
 use lighter_model::adjust::ContainerResources;
 use lighter_model::ids::{ContainerName, Generation, TaskDefinitionId, TaskId};
 use lighter_model::status::{DesiredStatus, StopCode};
+use lighter_model::trace_context::TraceParent;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Words for a task that the control plane, asked twice, does not know.
@@ -32,6 +33,11 @@ pub(crate) struct Assignment {
     pub resources: Vec<ContainerResources>,
     /// What the tags of these containers mean for this task.
     pub image_digests: BTreeMap<ContainerName, String>,
+    /// The span of the call that made it.
+    pub trace_parent: Option<TraceParent>,
+    /// What of it this agent does not understand: a control plane may be newer than its nodes. The
+    /// rest is as far as it could be read.
+    pub unreadable: Option<String>,
 }
 
 /// Everything recorded of assignments.
@@ -59,7 +65,16 @@ impl Book {
             return (!assignment.forget).then(|| record(assignment, incarnation));
         };
         let mut changed = known.clone();
-        if assignment.generation > known.generation {
+        if assignment.unreadable.is_some() && known.unreadable.is_none() {
+            // What runs goes on as it was last understood; only its end needs no more than that.
+            changed.forget |= assignment.forget;
+            if assignment.desired == DesiredStatus::Stopped && known.desired == DesiredStatus::Running {
+                changed.desired = DesiredStatus::Stopped;
+                changed.stop_code = assignment.stop_code;
+                changed.stop_reason = assignment.stop_reason;
+            }
+            changed.stop_force |= assignment.stop_force;
+        } else if assignment.generation > known.generation {
             changed = AssignmentRecord { disowned: known.disowned, ..record(assignment, incarnation) };
             if known.desired == DesiredStatus::Stopped {
                 changed.desired = DesiredStatus::Stopped;
@@ -127,6 +142,8 @@ fn record(assignment: Assignment, incarnation: &str) -> AssignmentRecord {
         disowned: false,
         paused: assignment.paused,
         resources: assignment.resources,
+        trace_parent: assignment.trace_parent,
+        unreadable: assignment.unreadable,
     }
 }
 
@@ -149,6 +166,8 @@ mod tests {
             paused: false,
             resources: Vec::new(),
             image_digests: BTreeMap::new(),
+            trace_parent: None,
+            unreadable: None,
         }
     }
 
@@ -173,6 +192,24 @@ mod tests {
         assert_eq!((again.desired, again.stop_reason.as_str()), (DesiredStatus::Stopped, "reason 2"));
         let forgotten = Assignment { forget: true, ..assignment(9, 5, DesiredStatus::Stopped) };
         assert_eq!(book.accept(forgotten, "one"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_kept_when_new_and_changes_only_the_end_of_what_is_known() {
+        let mut book = book(&[1]);
+        let unreadable = |number, generation, desired| Assignment {
+            unreadable: Some("container \"?\"".into()),
+            ..assignment(number, generation, desired)
+        };
+        let fresh = book.accept(unreadable(2, 1, DesiredStatus::Running), "one").unwrap();
+        assert_eq!(fresh.unreadable.as_deref(), Some("container \"?\""));
+        book.assignments.insert(fresh.task.clone(), fresh);
+        let forget = Assignment { forget: true, ..unreadable(2, 2, DesiredStatus::Running) };
+        assert!(book.accept(forget, "one").unwrap().forget, "it is still unreadable when it is over");
+        assert_eq!(book.accept(unreadable(1, 2, DesiredStatus::Running), "one"), None, "it runs on");
+        let ends = book.accept(unreadable(1, 3, DesiredStatus::Stopped), "one").unwrap();
+        assert_eq!((ends.desired, ends.stop_reason.as_str()), (DesiredStatus::Stopped, "reason 3"));
+        assert_eq!((ends.generation, ends.unreadable), (Generation(1), None));
     }
 
     #[test]

@@ -106,7 +106,8 @@ fn refuse_second_identity(options: &JoinOptions) -> Result<(), JoinError> {
     }
 }
 
-fn certificate_request(key: &rcgen::KeyPair) -> Result<String, rcgen::Error> {
+/// A request that names nobody.
+pub(crate) fn certificate_request(key: &rcgen::KeyPair) -> Result<String, rcgen::Error> {
     let mut params = rcgen::CertificateParams::default();
     // The control plane chooses the name; what stands here is not used.
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -152,12 +153,12 @@ fn keep(options: &JoinOptions, key: &rcgen::KeyPair, answer: v1::JoinResponse) -
         .parse()
         .map_err(|_| JoinError::Answer { what: "container instance id" })?;
     let cluster = answer.cluster.parse().map_err(|_| JoinError::Answer { what: "cluster name" })?;
-    let pem = format!(
-        "{}\n{}\n{}\n",
-        answer.certificate_pem.trim(),
-        key.serialize_pem().trim(),
-        answer.ca_certificate_pem.trim()
-    );
+    let pem = Credentials {
+        certificate: answer.certificate_pem,
+        key: key.serialize_pem(),
+        ca: answer.ca_certificate_pem,
+    };
+    let pem = pem.to_pem();
     Credentials::parse(&pem).ok_or(JoinError::Answer { what: "certificate" })?;
     let identity =
         Identity { container_instance_id: id, cluster, control_endpoint: options.endpoint.clone() };
@@ -175,4 +176,4 @@ fn keep(options: &JoinOptions, key: &rcgen::KeyPair, answer: v1::JoinResponse) -
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -23,6 +23,7 @@ mod notice;
 mod policy;
 mod reconcile;
 mod recover;
+mod renew;
 mod report;
 mod resources;
 mod self_test;

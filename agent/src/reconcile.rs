@@ -264,7 +264,7 @@ impl Reconciler {
 
     fn actor(&self, journal: Journal, report: Option<TaskReport>) -> (TaskActor, Entry) {
         if let Some(assignment) = self.book.assignments.get(&journal.record.task) {
-            journal.log.identify(&assignment.definition);
+            journal.log.identify(&assignment.definition, assignment.trace_parent);
         }
         journal.log.publish(&journal.record);
         let assignment = self.book.assignments.get(&journal.record.task);

@@ -163,6 +163,8 @@ fn orphan(task: &TaskId) -> Option<AssignmentRecord> {
         disowned: false,
         paused: false,
         resources: Vec::new(),
+        trace_parent: None,
+        unreadable: None,
     })
 }
 

@@ -77,11 +77,16 @@ impl Session {
 
     /// One session; returns why it ended.
     async fn one(&self, number: u64, backoff: &mut connect::Pauses) -> LinkError {
+        let renewed = self.endpoint.renewed();
         let ended = match Link::open(self, number).await {
             Ok(link) => {
                 backoff.reset();
                 self.status.send_replace(SessionStatus { connected: true, error: String::new() });
-                link.run().await
+                tokio::select! {
+                    ended = link.run() => ended,
+                    // What was not acknowledged comes again.
+                    () = renewed => LinkError::Renewed,
+                }
             }
             Err(error) => error,
         };

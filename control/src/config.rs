@@ -2,6 +2,7 @@
 //! In: /etc/lighter/control.toml and a `ControlOverrides`. Out: a checked `ControlConfig`.
 //! Never: opens a socket or makes a file; an unknown key or an unsafe address is refused with words.
 
+use crate::identity::ca::NODE_LIFE;
 use lighter_model::ids::ClusterName;
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -28,6 +29,9 @@ pub struct ControlConfig {
     pub clusters: Vec<ClusterName>,
     /// How often a node is asked to say that it lives, in milliseconds; three missed make it away.
     pub heartbeat_interval_ms: u32,
+    /// How long the certificate of a node lasts, in seconds; it is renewed after half of it at the
+    /// earliest. A node that was away for longer has to join again.
+    pub node_certificate_life_s: u64,
     /// CPU units of each node that placement leaves alone.
     pub placement_reserve_cpu_units: u32,
     /// Memory of each node that placement leaves alone, in MiB.
@@ -51,6 +55,7 @@ impl Default for ControlConfig {
             server_names: Vec::new(),
             clusters: Vec::new(),
             heartbeat_interval_ms: 5_000,
+            node_certificate_life_s: NODE_LIFE.as_secs(),
             placement_reserve_cpu_units: 0,
             placement_reserve_memory_mib: 0,
             events_kept: 4_096,
@@ -182,7 +187,14 @@ impl ControlConfig {
         };
         let interval = u64::from(self.heartbeat_interval_ms);
         range("heartbeat_interval_ms", "between 10 and 60000", (10..=60_000).contains(&interval), interval)?;
+        let life = self.node_certificate_life_s;
+        range("node_certificate_life_s", "between 1 and 315360000", (1..=315_360_000).contains(&life), life)?;
         range("events_kept", "at least 16", self.events_kept >= 16, self.events_kept as u64)
+    }
+
+    /// How long the certificate of a node lasts.
+    pub fn node_certificate_life(&self) -> Duration {
+        Duration::from_secs(self.node_certificate_life_s)
     }
 
     /// The time between two heartbeats of a node.

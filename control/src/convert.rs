@@ -70,7 +70,8 @@ pub fn definition_filter(request: v1::ListTaskDefinitionsRequest) -> DefinitionF
     }
 }
 
-pub fn run_task(request: v1::RunTaskRequest) -> Result<RunTask, ApiError> {
+/// `traceparent`: of the call; one that is not valid counts as none, as W3C has it.
+pub fn run_task(request: v1::RunTaskRequest, traceparent: Option<&str>) -> Result<RunTask, ApiError> {
     if request.task_definition.is_empty() {
         return Err(ApiError::invalid("taskDefinition", "must be given"));
     }
@@ -81,6 +82,7 @@ pub fn run_task(request: v1::RunTaskRequest) -> Result<RunTask, ApiError> {
         group: text(request.group),
         started_by: text(request.started_by),
         client_token: text(request.client_token),
+        trace_parent: traceparent.and_then(|text| text.parse().ok()),
     })
 }
 

@@ -11,6 +11,7 @@ use crate::identity::layer::caller;
 use crate::session::link::OUTGOING_DEPTH;
 use crate::session::{convert as node_convert, run};
 use futures_util::{Stream, StreamExt};
+use lighter_model::trace_context::TRACEPARENT;
 use lighter_proto::v1;
 use lighter_proto::v1::lighter_server::Lighter;
 use lighter_proto::v1::node_server::Node;
@@ -70,7 +71,9 @@ impl Lighter for LighterService {
     }
 
     async fn run_task(&self, request: Request<v1::RunTaskRequest>) -> Answer<v1::RunTaskResponse> {
-        let answer = task::run(&self.0, convert::run_task(request.into_inner())?).await?;
+        let (metadata, _, request) = request.into_parts();
+        let traceparent = metadata.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        let answer = task::run(&self.0, convert::run_task(request, traceparent)?).await?;
         Ok(Response::new(convert::run_task_response(answer)))
     }
 
@@ -227,6 +230,15 @@ impl Node for NodeService {
         let joined =
             join::join(&self.0, &request.token, &request.certificate_request_pem, request.name).await?;
         Ok(Response::new(convert::joined(joined)))
+    }
+
+    async fn renew_certificate(
+        &self,
+        request: Request<v1::RenewCertificateRequest>,
+    ) -> Answer<v1::RenewCertificateResponse> {
+        let me = convert::identity(request.extensions())?;
+        let certificate_pem = join::renew(&self.0, &me, &request.into_inner().certificate_request_pem)?;
+        Ok(Response::new(v1::RenewCertificateResponse { certificate_pem }))
     }
 
     type SessionStream = ReceiverStream<Result<v1::ControlMessage, Status>>;

@@ -134,7 +134,7 @@ impl Control {
         make_private_dir(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
         let ca_error = |source| StartError::Ca { source };
         let now = environment.wall_unix_ms();
-        let ca = Arc::new(Ca::open(dir, now).map_err(ca_error)?);
+        let ca = Arc::new(Ca::open(dir, now).map_err(ca_error)?.with_node_life(config.node_certificate_life()));
         let admin_key_path = ca.ensure_admin_key(dir, now).map_err(ca_error)?;
         let view = Arc::new(View::default());
         let (writer, writing) = writer::start(store, settings(&config), environment.clone(), view.clone())

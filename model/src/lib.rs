@@ -13,4 +13,5 @@ pub mod resources;
 pub mod status;
 pub mod task_definition;
 pub mod task_event;
+pub mod trace_context;
 pub mod wait;

@@ -67,11 +67,16 @@ impl Tracer {
             .timeout(EXPORT_TIMEOUT)
             .connect_lazy();
         let (queue, spans) = mpsc::channel(QUEUE);
-        let dropped: Arc<AtomicU64> = Arc::default();
+        let tracer = Self::with_queue(queue);
         let exporter = Exporter::new(channel, service, instance);
         // Ends when the daemon leaves; what is queued then gets one last export.
-        tokio::spawn(export(exporter, spans, dropped.clone(), leaving));
-        Ok(Self { queue: Some(queue), dropped })
+        tokio::spawn(export(exporter, spans, tracer.dropped.clone(), leaving));
+        Ok(tracer)
+    }
+
+    /// Gives finished spans to whoever reads the queue.
+    pub fn with_queue(queue: mpsc::Sender<Span>) -> Self {
+        Self { queue: Some(queue), dropped: Arc::default() }
     }
 
     /// Whether anybody wants spans.

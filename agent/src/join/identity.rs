@@ -55,6 +55,11 @@ impl Credentials {
         })
     }
 
+    /// The text of `node.pem`.
+    pub(crate) fn to_pem(&self) -> String {
+        format!("{}\n{}\n{}\n", self.certificate.trim(), self.key.trim(), self.ca.trim())
+    }
+
     pub(super) fn parse(text: &str) -> Option<Self> {
         let blocks = pem_blocks(text);
         let certificates: Vec<&String> =

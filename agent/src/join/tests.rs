@@ -12,18 +12,19 @@ use rcgen::{
 };
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::transport::{Identity as ServerIdentity, Server, ServerTlsConfig};
+use tonic::transport::{Certificate, Identity as ServerIdentity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
 
-struct Ca(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 impl Ca {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
@@ -34,9 +35,26 @@ impl Ca {
         format!("lighter1.{}.one.secret", URL_SAFE_NO_PAD.encode(pin))
     }
 
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// Certificate and key, good for hundreds of years.
     fn leaf(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
+        self.lasting_leaf(name, usage, CertificateParams::default().not_after.into())
+    }
+
+    /// The same, good from a second ago until then.
+    pub(crate) fn lasting_leaf(
+        &self,
+        name: &str,
+        usage: ExtendedKeyUsagePurpose,
+        until: SystemTime,
+    ) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = (SystemTime::now() - Duration::from_secs(1)).into();
+        params.not_after = until.into();
         params.extended_key_usages = vec![usage];
         let issuer: &Issuer<'static, KeyPair> = &self.0;
         (params.signed_by(&key, issuer).unwrap().pem(), key.serialize_pem())
@@ -46,7 +64,11 @@ impl Ca {
 struct ControlPlane {
     ca: Arc<Ca>,
     joins: Arc<AtomicU32>,
+    renewals: Renewals,
 }
+
+/// Certificates with which somebody asked for a new one, in order; the first is refused.
+pub(crate) type Renewals = Arc<Mutex<Vec<Vec<u8>>>>;
 
 #[tonic::async_trait]
 impl Node for ControlPlane {
@@ -64,6 +86,23 @@ impl Node for ControlPlane {
             certificate_pem: csr.signed_by(issuer).unwrap().pem(),
             ca_certificate_pem: self.ca.0.pem(),
         }))
+    }
+    async fn renew_certificate(
+        &self,
+        request: Request<v1::RenewCertificateRequest>,
+    ) -> Result<Response<v1::RenewCertificateResponse>, Status> {
+        let peer = request.peer_certs().ok_or(Status::unauthenticated("no certificate"))?[0].to_vec();
+        self.renewals.lock().unwrap().push(peer);
+        if self.renewals.lock().unwrap().len() == 1 {
+            return Err(Status::unavailable("not now"));
+        }
+        let pem = request.into_inner().certificate_request_pem;
+        let mut csr = rcgen::CertificateSigningRequestParams::from_pem(&pem).unwrap();
+        csr.params.not_before = (SystemTime::now() - Duration::from_secs(1)).into();
+        csr.params.not_after = (SystemTime::now() + Duration::from_secs(3600)).into();
+        csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let issuer: &Issuer<'static, KeyPair> = &self.ca.0;
+        Ok(Response::new(v1::RenewCertificateResponse { certificate_pem: csr.signed_by(issuer).unwrap().pem() }))
     }
     type SessionStream = ReceiverStream<Result<v1::ControlMessage, Status>>;
     async fn session(
@@ -89,16 +128,32 @@ impl Node for ControlPlane {
 
 /// A server with this leaf, whose chain ends in `ca`. Gives its endpoint and how often it was asked.
 async fn serve(ca: &Arc<Ca>, leaf: (String, String)) -> (String, Arc<AtomicU32>) {
+    let (endpoint, joins, _) = serve_all(ca, leaf).await;
+    (endpoint, joins)
+}
+
+/// A control plane as it should be; its endpoint, and who asked for a new certificate.
+pub(crate) async fn serve_well(ca: &Arc<Ca>) -> (String, Renewals) {
+    let leaf = ca.leaf(CONTROL_SERVER_NAME, ExtendedKeyUsagePurpose::ServerAuth);
+    let (endpoint, _, renewals) = serve_all(ca, leaf).await;
+    (endpoint, renewals)
+}
+
+async fn serve_all(ca: &Arc<Ca>, leaf: (String, String)) -> (String, Arc<AtomicU32>, Renewals) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("https://{}", listener.local_addr().unwrap());
     let joins = Arc::new(AtomicU32::new(0));
     let chain = format!("{}{}", leaf.0, ca.0.pem());
-    let tls = ServerTlsConfig::new().identity(ServerIdentity::from_pem(chain, leaf.1));
-    let plane = ControlPlane { ca: ca.clone(), joins: joins.clone() };
+    let tls = ServerTlsConfig::new()
+        .identity(ServerIdentity::from_pem(chain, leaf.1))
+        .client_ca_root(Certificate::from_pem(ca.pem()))
+        .client_auth_optional(true);
+    let renewals = Renewals::default();
+    let plane = ControlPlane { ca: ca.clone(), joins: joins.clone(), renewals: renewals.clone() };
     let server = Server::builder().tls_config(tls).unwrap().add_service(NodeServer::new(plane));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-    (endpoint, joins)
+    (endpoint, joins, renewals)
 }
 
 async fn try_join(endpoint: &str, token: String, data_dir: &Path, force: bool) -> Result<Joined, JoinError> {

@@ -112,6 +112,10 @@ impl Reconciler {
     }
 
     pub(super) fn needs(&self, record: &AssignmentRecord) -> Option<Resources> {
+        if record.unreadable.is_some() {
+            // As below.
+            return Some(Resources::default());
+        }
         match self.definitions.get(&record.definition)? {
             Ok(definition) => Some(required_resources(&adjusted(definition, &record.resources))),
             // It needs nothing, and is refused as soon as it is admitted.
@@ -143,6 +147,13 @@ impl Reconciler {
 
     fn admit(&mut self, task: TaskId, needs: Resources) {
         let Some(record) = self.book.assignments.get(&task) else { return };
+        if let Some(what) = &record.unreadable {
+            let reason = format!(
+                "ResourceInitializationError: this node does not understand the task's assignment ({what}); \
+                 its agent may be older than the control plane"
+            );
+            return self.refuse(&task, reason);
+        }
         let definition = match self.definitions.get(&record.definition) {
             Some(Ok(definition)) => adjusted(definition, &record.resources),
             Some(Err(reason)) => return self.refuse(&task, reason.clone()),

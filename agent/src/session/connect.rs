@@ -6,6 +6,7 @@
 use crate::errors::Cause;
 use crate::join::{CONTROL_SERVER_NAME, Credentials};
 use std::time::Duration;
+use tokio::sync::watch;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -16,8 +17,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct ControlEndpoint {
     pub uri: String,
-    /// `None`: plaintext.
-    pub credentials: Option<Credentials>,
+    /// As they are now; they are renewed meanwhile. `None`: plaintext.
+    pub credentials: Option<watch::Receiver<Credentials>>,
 }
 
 /// Why there is no channel.
@@ -38,7 +39,8 @@ impl ControlEndpoint {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true);
-        if let Some(credentials) = &self.credentials {
+        if let Some(credentials) = self.credentials.as_ref().filter(|_| self.uri.starts_with("https://")) {
+            let credentials = credentials.borrow().clone();
             let tls = ClientTlsConfig::new()
                 .domain_name(CONTROL_SERVER_NAME)
                 .ca_certificate(Certificate::from_pem(&credentials.ca))
@@ -46,6 +48,23 @@ impl ControlEndpoint {
             endpoint = endpoint.tls_config(tls).map_err(|error| failed(error.into()))?;
         }
         endpoint.connect().await.map_err(|error| failed(error.into()))
+    }
+
+    /// Returns when there are newer credentials than at this call; for ever when there never are.
+    pub(crate) fn renewed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let credentials = self.credentials.clone().map(|mut credentials| {
+            credentials.mark_unchanged();
+            credentials
+        });
+        async move {
+            let newer = match credentials {
+                Some(mut credentials) => credentials.changed().await.is_ok(),
+                None => false,
+            };
+            if !newer {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 }
 

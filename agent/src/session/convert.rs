@@ -97,11 +97,11 @@ pub(super) fn received(message: v1::ControlMessage) -> Result<Received, ConvertE
         Control::HeartbeatAnswer(_) => Received::HeartbeatAnswer,
         Control::Manifest(chunk) => Received::ManifestChunk {
             revision: chunk.revision,
-            assignments: readable(chunk.assignments, assignment),
+            assignments: assignments(chunk.assignments),
             last: chunk.last_chunk,
         },
         Control::Assignments(delta) => {
-            let (revision, assignments) = (delta.revision, readable(delta.assignments, assignment));
+            let (revision, assignments) = (delta.revision, assignments(delta.assignments));
             Received::Message(Inbound::Assignments { revision, assignments })
         }
         Control::Definitions(list) => {
@@ -207,8 +207,7 @@ fn control_hello(hello: v1::ControlHello) -> Result<ControlHello, ConvertError> 
     })
 }
 
-/// Those that can be read; the others are refused alone and named in the log. A task of this node
-/// that is refused in a manifest counts as not listed: it is asked about, and goes on.
+/// Those that can be read; the others are refused alone and named in the log.
 fn readable<M, T>(list: Vec<M>, read: impl Fn(M) -> Result<T, ConvertError>) -> Vec<T> {
     let read = list.into_iter().map(read);
     read.filter_map(|item| {
@@ -218,33 +217,56 @@ fn readable<M, T>(list: Vec<M>, read: impl Fn(M) -> Result<T, ConvertError>) -> 
     .collect()
 }
 
-fn assignment(message: v1::Assignment) -> Result<Assignment, ConvertError> {
+/// All whose task can be told; what else cannot be read is named in them, for the task's report.
+fn assignments(list: Vec<v1::Assignment>) -> Vec<Assignment> {
+    readable(list, |message| {
+        assignment(&message).or_else(|error| {
+            tracing::error!(%error, "the control plane sent an assignment that this agent cannot read");
+            Ok(Assignment { unreadable: Some(error.to_string()), ..understood(&message)? })
+        })
+    })
+}
+
+/// What needs no more than the parts that never change.
+fn understood(message: &v1::Assignment) -> Result<Assignment, ConvertError> {
+    let stopped = message.desired_status() == v1::DesiredStatus::Stopped;
+    let named = parse("task_definition", &message.task_definition);
+    Ok(Assignment {
+        task: parse("task_id", &message.task_id)?,
+        generation: Generation(message.generation),
+        desired: if stopped { DesiredStatus::Stopped } else { DesiredStatus::Running },
+        definition: named.or_else(|_| parse("task_definition", "unknown:1"))?,
+        stop_code: stop_code_of(message.stop_code()),
+        stop_reason: message.stop_reason.clone(),
+        stop_force: message.stop_force,
+        forget: message.forget,
+        group: message.group.clone(),
+        paused: false,
+        resources: Vec::new(),
+        image_digests: BTreeMap::new(),
+        // A bad one is no reason not to run the task.
+        trace_parent: message.trace_parent.parse().ok(),
+        unreadable: None,
+    })
+}
+
+fn assignment(message: &v1::Assignment) -> Result<Assignment, ConvertError> {
     let desired = match message.desired_status() {
         v1::DesiredStatus::Running => DesiredStatus::Running,
         v1::DesiredStatus::Stopped => DesiredStatus::Stopped,
         v1::DesiredStatus::Unspecified => return Err(wrong("desired_status", message.desired_status)),
     };
     Ok(Assignment {
-        task: parse("task_id", &message.task_id)?,
-        generation: Generation(message.generation),
         desired,
         definition: parse("task_definition", &message.task_definition)?,
-        stop_code: stop_code_of(message.stop_code()),
-        stop_reason: message.stop_reason,
-        stop_force: message.stop_force,
-        forget: message.forget,
-        image_digests: image_digests(message.image_digests)?,
-        group: message.group,
         paused: message.paused,
-        resources: message
-            .container_resources
-            .into_iter()
-            .map(container_resources)
-            .collect::<Result<_, _>>()?,
+        resources: message.container_resources.iter().map(container_resources).collect::<Result<_, _>>()?,
+        image_digests: image_digests(&message.image_digests)?,
+        ..understood(message)?
     })
 }
 
-fn container_resources(message: v1::ContainerResources) -> Result<ContainerResources, ConvertError> {
+fn container_resources(message: &v1::ContainerResources) -> Result<ContainerResources, ConvertError> {
     Ok(ContainerResources {
         container: parse("container", &message.container)?,
         cpu_units: message.cpu_units,
@@ -268,8 +290,8 @@ pub(crate) fn pull_order(
     Ok(PullOrder { reference: request.image, behavior })
 }
 
-fn image_digests(map: HashMap<String, String>) -> Result<BTreeMap<ContainerName, String>, ConvertError> {
-    map.into_iter().map(|(name, digest)| Ok((parse("image_digests", &name)?, digest))).collect()
+fn image_digests(map: &HashMap<String, String>) -> Result<BTreeMap<ContainerName, String>, ConvertError> {
+    map.iter().map(|(name, digest)| Ok((parse("image_digests", name)?, digest.clone()))).collect()
 }
 
 fn log_request(open: v1::OpenLogStream) -> Result<LogRequest, ConvertError> {

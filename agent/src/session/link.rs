@@ -40,6 +40,8 @@ pub(crate) enum LinkError {
     LowerTerm(#[from] LowerTerm),
     #[error("the control plane has not answered {SILENT_BEATS_MAX} heartbeats")]
     Silent,
+    #[error("the node's certificate was renewed")]
+    Renewed,
     #[error("the agent leaves")]
     Leaving,
 }

@@ -15,6 +15,7 @@ use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskR
 use lighter_model::resources::GrantedDevice;
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
 use lighter_model::task_definition::log::LogConfiguration;
+use lighter_model::trace_context::TraceParent;
 use lighter_net::AttachmentRecord;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -52,6 +53,12 @@ pub(crate) struct AssignmentRecord {
     /// Limits in place of the definition's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<ContainerResources>,
+    /// The span of the call that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_parent: Option<TraceParent>,
+    /// What of it this agent did not understand, so that it never began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
 }
 
 /// How far a task is; each step is written before it begins.

@@ -12,6 +12,7 @@ use crate::time::{BootInstant, unix_ms};
 use lighter_model::ids::{ContainerName, TaskDefinitionId, TaskId};
 use lighter_model::task_definition::TaskDefinition;
 use lighter_model::task_event::{TaskEvent, TaskEventKind};
+use lighter_model::trace_context::TraceParent;
 use lighter_model::wait::{Wait, WaitKind};
 use lighter_telemetry::metrics::Metrics;
 use lighter_telemetry::trace::{Span, Tracer};
@@ -36,6 +37,8 @@ struct Published {
     record: Option<Arc<TaskRecord>>,
     definition: Option<Arc<TaskDefinition>>,
     definition_id: Option<TaskDefinitionId>,
+    /// The caller's span, which the task's spans are below.
+    trace_parent: Option<TraceParent>,
     /// Ids by which containers ask for their metadata.
     ids: Vec<(String, ContainerName)>,
 }
@@ -100,9 +103,11 @@ impl TaskLog {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which definition it is of.
-    pub(crate) fn identify(&self, definition_id: &TaskDefinitionId) {
-        self.state().published.definition_id = Some(definition_id.clone());
+    /// Which definition it is of, and whose trace it belongs to.
+    pub(crate) fn identify(&self, definition_id: &TaskDefinitionId, trace_parent: Option<TraceParent>) {
+        let published = &mut self.state().published;
+        published.definition_id = Some(definition_id.clone());
+        published.trace_parent = trace_parent;
     }
 
     /// The task's definition, and the ids of its containers.
@@ -296,19 +301,26 @@ impl TaskLog {
         error: Option<&str>,
         root: bool,
     ) {
-        if !self.inner.tracer.is_on() {
+        let caller = self.state().published.trace_parent;
+        // Where the caller records nothing, its callees do not either.
+        if !self.inner.tracer.is_on() || caller.is_some_and(|caller| !caller.sampled) {
             return;
         }
-        // The trace is the task: its id is 128 bits already. The root's span id is fixed, so that
-        // spans may end before it, and those of a later agent find it.
-        let trace_id = u128::from_str_radix(self.inner.task.as_str(), 16).unwrap_or(0).to_be_bytes();
+        // Without a caller the trace is the task: its id is 128 bits already. The root's span id
+        // follows from it, so that spans may end before it, and those of a later agent find it.
+        let task = u128::from_str_radix(self.inner.task.as_str(), 16).unwrap_or(0);
+        let own = |id: u64| (id ^ task as u64).to_be_bytes();
+        let root_span = own(u64::from_be_bytes(ROOT_SPAN));
         let start_unix_ns = opened.unix_ms.saturating_mul(1_000_000);
         let mut attributes = vec![("lighter.task.id", self.inner.task.to_string())];
         attributes.extend(container.map(|name| ("lighter.container.name", name.to_string())));
         self.inner.tracer.finish(Span {
-            trace_id,
-            span_id: if root { ROOT_SPAN } else { span_id(opened) },
-            parent_span_id: if root { [0; 8] } else { ROOT_SPAN },
+            trace_id: caller.map_or(task.to_be_bytes(), |caller| caller.trace_id),
+            span_id: if root { root_span } else { own(span_number(opened)) },
+            parent_span_id: match root {
+                true => caller.map_or([0; 8], |caller| caller.span_id),
+                false => root_span,
+            },
             name: name.to_owned(),
             start_unix_ns,
             end_unix_ns: start_unix_ns.saturating_add(took.as_nanos() as u64),
@@ -320,9 +332,9 @@ impl TaskLog {
 
 const ROOT_SPAN: [u8; 8] = *b"lighter0";
 
-/// Unique within the trace: milliseconds of the begin and a number that counts within one agent.
-fn span_id(opened: Opened) -> [u8; 8] {
-    ((opened.unix_ms << 16) | (opened.number & 0xffff)).to_be_bytes()
+/// Unique within the task: milliseconds of the begin and a number that counts within one agent.
+fn span_number(opened: Opened) -> u64 {
+    (opened.unix_ms << 16) | (opened.number & 0xffff)
 }
 
 fn elapsed(since: BootInstant) -> Duration {

@@ -6,6 +6,7 @@ use super::control::{Control, wait};
 use crate::agent::{Agent, AgentHandle, Parts, StartError};
 use crate::config::AgentConfig;
 use crate::facilities::fakes::{Machine, Program};
+use crate::join::Credentials;
 use crate::session::{ControlEndpoint, NodeFacts};
 use crate::store::{OpenStoreError, Store};
 use crate::task::Pace;
@@ -16,6 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 /// Two containers, a static and a dynamic port, a volume, an image VOLUME.
 pub(super) const WEB: &str = r#"{"family":"web","containerDefinitions":[
@@ -38,6 +40,8 @@ pub(super) struct Bench {
     pub config: AgentConfig,
     pub boot_id: String,
     pub pace: Pace,
+    /// The node's, which may be renewed.
+    pub credentials: watch::Sender<Credentials>,
     agent: Option<(Runtime, AgentHandle)>,
     _control_runtime: Runtime,
     _dir: TempDir,
@@ -45,6 +49,11 @@ pub(super) struct Bench {
 
 pub(super) fn task(number: u64) -> TaskId {
     TaskId::from_parts(number, 0)
+}
+
+/// Told apart by their text.
+pub(super) fn credentials(text: &str) -> Credentials {
+    Credentials { certificate: text.to_owned(), key: text.to_owned(), ca: text.to_owned() }
 }
 
 pub(super) fn runtime() -> Runtime {
@@ -84,6 +93,7 @@ impl Bench {
             config,
             boot_id: "boot-1".into(),
             pace: FAST,
+            credentials: watch::channel(credentials("first")).0,
             agent: None,
             _control_runtime: control_runtime,
             _dir: dir,
@@ -123,8 +133,10 @@ impl Bench {
             loaded,
             endpoint: ControlEndpoint {
                 uri: format!("unix:{}", self.control.socket.display()),
-                credentials: None,
+                // On a Unix socket they are not shown to anybody.
+                credentials: Some(self.credentials.subscribe()),
             },
+            credentials: None,
             node: NodeFacts {
                 name: "node".into(),
                 boot_id: self.boot_id.clone(),

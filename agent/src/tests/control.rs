@@ -344,6 +344,13 @@ impl Node for Control {
         Err(Status::unimplemented("not in this test"))
     }
 
+    async fn renew_certificate(
+        &self,
+        _: Request<v1::RenewCertificateRequest>,
+    ) -> Result<Response<v1::RenewCertificateResponse>, Status> {
+        Err(Status::unimplemented("not in this test"))
+    }
+
     type SessionStream = ReceiverStream<Result<v1::ControlMessage, Status>>;
 
     async fn session(

@@ -244,3 +244,67 @@ fn the_agent_comes_up_before_its_control_plane() {
     std::fs::rename(&away, &bench.control.socket).unwrap();
     bench.control.wait("the hello", |state| state.hellos.first().map(drop));
 }
+
+#[test]
+fn an_assignment_that_cannot_be_read_is_reported_stopped_once_and_what_runs_goes_on() {
+    let mut bench = Bench::new();
+    bench.start();
+    let (runs, fresh) = (task(1).to_string(), task(2).to_string());
+    bench.control.assign(&runs, "small:1");
+    bench.control.wait_status(&runs, TaskStatus::Running);
+    let unknown = |assignment: &mut v1::Assignment| {
+        assignment.task_definition = "small:1".into();
+        assignment.desired_status = v1::DesiredStatus::Running.into();
+        let container = "a container of tomorrow".into();
+        assignment.container_resources = vec![v1::ContainerResources { container, ..Default::default() }];
+    };
+    bench.control.change(&runs, unknown);
+    bench.control.change(&fresh, unknown);
+    let stopped = bench.control.wait_status(&fresh, TaskStatus::Stopped);
+    assert_eq!(stopped.stop_code(), v1::StopCode::TaskFailedToStart);
+    let reason = &stopped.stopped_reason;
+    assert!(reason.contains("does not understand") && reason.contains("a container of tomorrow"), "{reason}");
+    // A desired status of tomorrow is no order to stop, and neither is what comes with it.
+    bench.control.change(&runs, |assignment| assignment.desired_status = 77);
+    bench.kill();
+    bench.start();
+    bench.wait_forgotten(&[task(2)]);
+    let hello = bench.control.wait("the second hello", |state| state.hellos.get(1).cloned());
+    assert!(hello.tasks.iter().any(|held| held.task_id == runs));
+    bench.control.assign(task(3).as_str(), "small:1");
+    bench.control.wait_status(task(3).as_str(), TaskStatus::Running);
+    assert_eq!(bench.control.stopped_reports(&fresh), 1);
+    assert!(bench.machine.with(|world| world.signals.is_empty()), "the running task was left alone");
+    assert!(bench.control.with(|state| state.confirm_asked.is_empty()), "it counts as listed");
+    bench.control.stop(&runs, "still understood");
+    assert_eq!(bench.control.wait_status(&runs, TaskStatus::Stopped).stopped_reason, "still understood");
+}
+
+#[test]
+fn a_definition_of_tomorrow_is_refused_by_the_name_of_what_is_unknown() {
+    let mut bench = Bench::new();
+    bench.control.define("later:1", &super::bench::SMALL.replace(r#""cpu":10"#, r#""quantumCores":1"#));
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "later:1");
+    let stopped = bench.control.wait_status(&id, TaskStatus::Stopped);
+    assert!(stopped.stopped_reason.contains("quantumCores"), "{}", stopped.stopped_reason);
+    bench.kill();
+    bench.start();
+    bench.wait_forgotten(&[task(1)]);
+    assert_eq!(bench.control.stopped_reports(&id), 1);
+}
+
+#[test]
+fn a_session_begins_anew_with_a_renewed_certificate_and_loses_nothing() {
+    let mut bench = Bench::new();
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "small:1");
+    bench.control.wait_status(&id, TaskStatus::Running);
+    bench.credentials.send_replace(super::bench::credentials("second"));
+    bench.control.wait("the second hello", |state| state.hellos.get(1).cloned());
+    bench.control.stop(&id, "");
+    bench.control.wait_status(&id, TaskStatus::Stopped);
+    assert_eq!((bench.control.with(|state| state.hellos.len()), bench.control.stopped_reports(&id)), (2, 1));
+}

@@ -1,6 +1,7 @@
-//! CreateJoinToken, and Node.Join which spends one.
-//! In: what a token is for; a token with a certificate request. Out: the token's text; a certificate.
-//! Never: keeps a secret, or signs before the token is durably spent.
+//! CreateJoinToken, Node.Join which spends one, and Node.RenewCertificate.
+//! In: what a token is for; a token or a node's old certificate with a certificate request. Out: the
+//! token's text; a certificate. Never: keeps a secret, signs before the token is durably spent, or
+//! signs for an instance that is not in the cluster any more.
 
 use super::Context;
 use crate::core::join::{CreateJoinToken, DEFAULT_TTL_S, Join};
@@ -9,6 +10,7 @@ use crate::error::ApiError;
 use crate::identity::ca::NodeRequest;
 use crate::identity::caller::Caller;
 use crate::identity::{join_token, sha256_hex};
+use crate::session::run::{Identity, instance_of};
 use crate::writer::Chain;
 use lighter_model::ids::ClusterName;
 use std::collections::BTreeMap;
@@ -72,12 +74,25 @@ pub async fn join(
             name,
         })
         .await?;
-    let node = Caller::Node { cluster: instance.cluster.clone(), id: instance.id.clone() };
-    let signed = context.ca.sign_node(&request, &node, context.environment.wall_unix_ms());
-    let certificate_pem = signed.map_err(|error| {
-        tracing::error!(error = %Chain(&error), "a node's certificate could not be signed");
-        ApiError::Internal { message: "the certificate could not be signed".to_owned() }
-    })?;
+    let certificate_pem = sign(context, &request, &instance)?;
     tracing::info!(instance = %instance.id, name = %instance.name, cluster = %instance.cluster, "a node joined");
     Ok(Joined { instance, certificate_pem, ca_certificate_pem: context.ca.pem().to_owned() })
+}
+
+/// A certificate for a new key of a node that is still one.
+pub fn renew(context: &Context, me: &Identity, request_pem: &str) -> Result<String, ApiError> {
+    let request = NodeRequest::parse(request_pem)?;
+    let instance = context.view.read(|shown| instance_of(&shown.state, me))?;
+    let certificate_pem = sign(context, &request, &instance)?;
+    tracing::info!(instance = %instance.id, address = %me.address, "a node renewed its certificate");
+    Ok(certificate_pem)
+}
+
+fn sign(context: &Context, request: &NodeRequest, instance: &InstanceRecord) -> Result<String, ApiError> {
+    let node = Caller::Node { cluster: instance.cluster.clone(), id: instance.id.clone() };
+    let signed = context.ca.sign_node(request, &node, context.environment.wall_unix_ms());
+    signed.map_err(|error| {
+        tracing::error!(error = %Chain(&error), "a node's certificate could not be signed");
+        ApiError::Internal { message: "the certificate could not be signed".to_owned() }
+    })
 }

@@ -12,6 +12,7 @@ use lighter_model::report::{KernelLimits, NetworkBinding};
 use lighter_model::resources::{GrantedDevice, Resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
 use lighter_model::task_definition::TaskDefinition;
+use lighter_model::trace_context::TraceParent;
 use lighter_model::wait::Wait;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -237,6 +238,9 @@ pub struct TaskRecord {
     /// The revision's `image_digests` when the task was made; they do not change afterwards.
     #[serde(default)]
     pub image_digests: BTreeMap<ContainerName, String>,
+    /// The span of the call that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_parent: Option<TraceParent>,
 }
 
 /// What to go back to when the node refuses, and what the task takes when it does not.

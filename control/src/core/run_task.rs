@@ -17,6 +17,7 @@ use lighter_model::ids::{ClusterName, ContainerInstanceId, Generation, TaskId};
 use lighter_model::report::KernelLimits;
 use lighter_model::resources::{Resources, required_resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
+use lighter_model::trace_context::TraceParent;
 use std::sync::Arc;
 
 /// ECS's most tasks of one call.
@@ -35,6 +36,8 @@ pub struct RunTask {
     pub group: Option<String>,
     pub started_by: Option<String>,
     pub client_token: Option<String>,
+    /// The caller's span. A call that is repeated with its client token may have another.
+    pub trace_parent: Option<TraceParent>,
 }
 
 /// What came of it.
@@ -171,6 +174,7 @@ impl RunTask {
             paused_on_node: false,
             resize: None,
             image_digests: definition.image_digests.clone(),
+            trace_parent: self.trace_parent,
         }
     }
 }

@@ -18,8 +18,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long the CA and the certificates of nodes and users last. There is no renewal yet: what ends
-/// a node's access is that its instance becomes INACTIVE, which is looked at for every session.
+/// How long the CA and the certificates of users last.
 const LONG: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// The server's certificate is made anew at every start.
 const SERVER: Duration = Duration::from_secs(2 * 365 * 86_400);
@@ -63,7 +62,14 @@ pub struct Ca {
     der: CertificateDer<'static>,
     pem: String,
     hash: String,
+    /// How long the certificates of nodes last; each node renews its own long before. What ends a
+    /// node's access at once is that its instance becomes INACTIVE, which is looked at for every
+    /// session and every renewal.
+    node_life: Duration,
 }
+
+/// How long the certificate of a node lasts when nothing else is set.
+pub const NODE_LIFE: Duration = Duration::from_secs(90 * 86_400);
 
 /// The server's chain, leaf first, CA last (nodes that join compare its hash), with its key.
 pub struct ServerIdentity {
@@ -97,7 +103,7 @@ impl Ca {
         let der = CertificateDer::from_pem_slice(pem.as_bytes())
             .map_err(|source| CaError::NoCertificate { path: path.to_owned(), source })?;
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(damaged(path))?;
-        Ok(Self { hash: join_token::ca_hash(&der), issuer, der, pem })
+        Ok(Self { hash: join_token::ca_hash(&der), issuer, der, pem, node_life: NODE_LIFE })
     }
 
     fn make(path: &Path, key_path: &Path, wall_unix_ms: u64) -> Result<Self, CaError> {
@@ -111,7 +117,13 @@ impl Ca {
         write_private(path, &certificate.pem()).map_err(file_error(path))?;
         let der = certificate.der().clone();
         let hash = join_token::ca_hash(&der);
-        Ok(Self { issuer: Issuer::new(params, key), pem: certificate.pem(), der, hash })
+        let issuer = Issuer::new(params, key);
+        Ok(Self { issuer, pem: certificate.pem(), der, hash, node_life: NODE_LIFE })
+    }
+
+    /// The same, with another life of the certificates of nodes.
+    pub fn with_node_life(self, node_life: Duration) -> Self {
+        Self { node_life, ..self }
     }
 
     pub fn der(&self) -> &CertificateDer<'static> {
@@ -152,7 +164,7 @@ impl Ca {
         let sign_error = |source| CaError::Sign { name: ADMINISTRATOR.to_owned(), source };
         let key = KeyPair::generate().map_err(sign_error)?;
         let admin = Caller::User { name: ADMINISTRATOR.to_owned() };
-        let params = client_parameters(&admin, wall_unix_ms).map_err(sign_error)?;
+        let params = client_parameters(&admin, LONG, wall_unix_ms).map_err(sign_error)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(sign_error)?;
         let text = format!("{}{}{}", certificate.pem(), key.serialize_pem(), self.pem);
         write_private(&path, &text).map_err(file_error(&path))?;
@@ -167,7 +179,7 @@ impl Ca {
         wall_unix_ms: u64,
     ) -> Result<String, CaError> {
         let sign_error = |source| CaError::Sign { name: node.to_string(), source };
-        let params = client_parameters(node, wall_unix_ms).map_err(sign_error)?;
+        let params = client_parameters(node, self.node_life, wall_unix_ms).map_err(sign_error)?;
         let certificate = params.signed_by(&request.0.public_key, &self.issuer).map_err(sign_error)?;
         Ok(certificate.pem())
     }
@@ -201,9 +213,13 @@ fn parameters(common_name: &str, life: Duration, wall_unix_ms: u64) -> Certifica
     params
 }
 
-fn client_parameters(caller: &Caller, wall_unix_ms: u64) -> Result<CertificateParams, rcgen::Error> {
+fn client_parameters(
+    caller: &Caller,
+    life: Duration,
+    wall_unix_ms: u64,
+) -> Result<CertificateParams, rcgen::Error> {
     let spiffe_id = caller.spiffe_id().unwrap_or_default();
-    let mut params = parameters("", LONG, wall_unix_ms);
+    let mut params = parameters("", life, wall_unix_ms);
     params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = vec![SanType::URI(spiffe_id.as_str().try_into()?)];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -378,6 +378,7 @@ fn assignment(task: &TaskRecord) -> v1::Assignment {
         stop_force: stopped && task.stop_force,
         container_resources: container_resources(task),
         image_digests: crate::convert::image_digests(&task.image_digests),
+        trace_parent: task.trace_parent.map(String::from).unwrap_or_default(),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::api::Context;
 use crate::core::instance::{NodeConnected, NodeStateChanged, usable_instance};
 use crate::core::record::{InstanceRecord, TaskRecord};
 use crate::core::report::{ApplyReports, MAX_REPORTS};
+use crate::core::state::State;
 use crate::error::{ApiError, SocketAddrText};
 use crate::view::{AssignmentChange, NodeChange};
 use futures_util::future::BoxFuture;
@@ -40,6 +41,16 @@ pub struct Identity {
     pub cluster: ClusterName,
     pub id: ContainerInstanceId,
     pub address: SocketAddrText,
+}
+
+/// The instance of a node that may speak: it is in the cluster of its certificate.
+pub fn instance_of(state: &State, me: &Identity) -> Result<Arc<InstanceRecord>, ApiError> {
+    let instance = usable_instance(state, &me.id)?;
+    if instance.cluster != me.cluster {
+        let (instance, status) = (me.id.to_string(), format!("of cluster {}", instance.cluster));
+        return Err(ApiError::InstanceNotActive { instance, status });
+    }
+    Ok(instance)
 }
 
 /// A session at work.
@@ -98,11 +109,7 @@ async fn begin(
         _ => return Err(ApiError::ProtocolViolation { message: "the first message is no hello".to_owned() }),
     };
     let protocol = hello.protocol()?;
-    let instance = context.view.read(|shown| usable_instance(&shown.state, &me.id))?;
-    if instance.cluster != me.cluster {
-        let (instance, status) = (me.id.to_string(), format!("of cluster {}", instance.cluster));
-        return Err(ApiError::InstanceNotActive { instance, status });
-    }
+    context.view.read(|shown| instance_of(&shown.state, me))?;
     let about = About {
         run_id: hello.run_id.clone(),
         agent_version: hello.agent_version.clone(),

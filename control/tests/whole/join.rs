@@ -117,6 +117,31 @@ async fn a_name_belongs_to_a_connected_node_and_passes_from_one_that_is_away() {
     assert_eq!(crate::support::describe_instance(&mut admin, "web").await.container_instance_id, second.id);
     let refused = first.connect(&running).await.err().expect("the old identity is INACTIVE");
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "INSTANCE_NOT_ACTIVE"));
+    let (certificate_request_pem, _) = certificate_request();
+    let request = v1::RenewCertificateRequest { certificate_request_pem };
+    let refused = first.client(&running).await.renew_certificate(request).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "INSTANCE_NOT_ACTIVE"));
+}
+
+#[tokio::test]
+async fn a_node_renews_its_certificate_with_the_one_it_has() {
+    let running = start_with(|config| config.node_certificate_life_s = 3_600).await;
+    let mut node = joined(&running, "n").await;
+    let (certificate_request_pem, key) = certificate_request();
+    let request = v1::RenewCertificateRequest { certificate_request_pem };
+    let renewed = node.client(&running).await.renew_certificate(request).await.unwrap().into_inner();
+    let old = std::mem::replace(&mut node.certificate, renewed.certificate_pem);
+    node.key = key;
+    let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    assert_eq!(Caller::from_certificate(&der(&node.certificate)), Caller::from_certificate(&der(&old)));
+    let new = der(&node.certificate);
+    let (_, parsed) = x509_parser::parse_x509_certificate(&new).unwrap();
+    let life = parsed.validity().not_after.timestamp() - parsed.validity().not_before.timestamp();
+    assert_eq!(life, 3_600 + 300, "what is set, and what clocks may differ by");
+    node.connect(&running).await.unwrap();
+    let request = v1::RenewCertificateRequest { certificate_request_pem: "nonsense".to_owned() };
+    let refused = node.client(&running).await.renew_certificate(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
 }
 
 #[tokio::test]

@@ -45,6 +45,8 @@ fn expected(method: Method) -> [Code; 4] {
         }
         Method::NodeJoin => [Fine; 4],
         Method::NodeSession => OWN_NODE,
+        // Each node for itself: the request names nobody.
+        Method::NodeRenewCertificate => [Unauthenticated, PermissionDenied, Fine, Fine],
         // The stream that the own node names is not open.
         Method::NodeSendLogs | Method::NodeStream => [Unauthenticated, PermissionDenied, NotFound, NotFound],
         Method::AgentGetAgentStatus
@@ -139,6 +141,10 @@ async fn call(world: &World, channel: Channel, method: Method) -> Code {
             let token = world.running.handle.create_join_token().await.unwrap();
             let (certificate_request_pem, _) = certificate_request();
             code(node.join(v1::JoinRequest { token, certificate_request_pem, ..Default::default() }).await)
+        }
+        Method::NodeRenewCertificate => {
+            let (certificate_request_pem, _) = certificate_request();
+            code(node.renew_certificate(v1::RenewCertificateRequest { certificate_request_pem }).await)
         }
         Method::NodeSession => session_about(world, &mut node).await,
         Method::NodeSendLogs => {

@@ -283,3 +283,22 @@ async fn pages_neither_repeat_nor_hide_a_task_while_others_come() {
     let one = describe_task(&mut admin, &stopped[0]).await;
     assert_eq!(one.container_instance_id, node.id);
 }
+
+#[tokio::test]
+async fn the_callers_trace_goes_with_the_assignment() {
+    let (running, mut admin, node) = with_node(1024, 1024).await;
+    register(&mut admin, &definition_json("web", 1, 6, None)).await;
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let run = async |admin: &mut LighterClient<Channel>, parent: &str| {
+        let mut request = tonic::Request::new(run_request("web", 1));
+        request.metadata_mut().insert("traceparent", parent.parse().unwrap());
+        admin.run_task(request).await.unwrap().into_inner().tasks[0].task_id.clone()
+    };
+    let traced = run(&mut admin, parent).await;
+    let untraced = run(&mut admin, "nonsense").await;
+    // Also what was made before the control plane was started anew.
+    let running = running.restart().await;
+    let session = node.connect(&running).await.unwrap();
+    let of = |task: &str| session.manifest.iter().find(|a| a.task_id == task).unwrap().trace_parent.clone();
+    assert_eq!((of(&traced).as_str(), of(&untraced).as_str()), (parent, ""));
+}

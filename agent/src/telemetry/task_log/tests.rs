@@ -63,6 +63,37 @@ fn steps_are_written_down_counted_and_given_up_when_dropped() {
     assert_eq!(telemetry.events(&task), log.events());
 }
 
+#[tokio::test]
+async fn spans_are_below_the_callers_or_a_trace_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, mut spans) = tokio::sync::mpsc::channel(16);
+    let telemetry = Telemetry::new(dir.path().join("events"), Tracer::with_queue(queue));
+    let definition: TaskDefinitionId = "web:1".parse().unwrap();
+    let mut run = |task: &TaskId, parent: Option<&str>| {
+        let log = telemetry.task(task);
+        log.identify(&definition, parent.map(|text| text.parse().unwrap()));
+        log.start_begun();
+        log.step("pull", None).done();
+        log.start_ended(None);
+        let mut got = || spans.try_recv().ok();
+        (got(), got(), got())
+    };
+    let (first, second) = (TaskId::from_parts(1, 7), TaskId::from_parts(2, 8));
+    let (Some(step), Some(root), None) = run(&first, None) else { panic!("two spans") };
+    assert_eq!((step.trace_id, root.trace_id), (step.trace_id, u128::from_str_radix(first.as_str(), 16).unwrap().to_be_bytes()));
+    assert_eq!((root.parent_span_id, step.parent_span_id), ([0; 8], root.span_id));
+    // Two tasks of one call share its trace, and none of their spans.
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let (Some(step), Some(root), None) = run(&second, Some(parent)) else { panic!("two spans") };
+    let caller: TraceParent = parent.parse().unwrap();
+    assert_eq!((step.trace_id, root.trace_id), (caller.trace_id, caller.trace_id));
+    assert_eq!((root.parent_span_id, step.parent_span_id), (caller.span_id, root.span_id));
+    let (Some(_), Some(other), None) = run(&TaskId::from_parts(3, 9), Some(parent)) else { panic!("two spans") };
+    assert_ne!(other.span_id, root.span_id);
+    let unrecorded = parent.replace("-01", "-00");
+    assert_eq!(run(&TaskId::from_parts(4, 9), Some(&unrecorded)), (None, None, None));
+}
+
 #[test]
 fn the_journal_is_bounded_on_disk_and_in_memory() {
     let dir = tempfile::tempdir().unwrap();
