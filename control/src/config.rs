@@ -2,6 +2,10 @@
 //! In: /etc/lighter/control.toml and a `ControlOverrides`. Out: a checked `ControlConfig`.
 //! Never: opens a socket or makes a file; an unknown key or an unsafe address is refused with words.
 
+mod store;
+
+pub use store::{StoreConfig, StoreKind};
+
 use crate::identity::ca::NODE_LIFE;
 use lighter_model::ids::ClusterName;
 use serde::Deserialize;
@@ -44,6 +48,10 @@ pub struct ControlConfig {
     pub audit_kept: usize,
     /// Where Prometheus' numbers are served, without TLS; `None`: nowhere.
     pub metrics_address: Option<SocketAddr>,
+    /// Where nodes and people reach this control plane when it leads: what standbys tell them.
+    /// Empty: the first address of `listen`, or else the first of `server_names` with its port.
+    pub advertise: String,
+    pub store: StoreConfig,
 }
 
 impl Default for ControlConfig {
@@ -62,6 +70,8 @@ impl Default for ControlConfig {
             stopped_tasks_kept: 1_000,
             audit_kept: 4_096,
             metrics_address: None,
+            advertise: String::new(),
+            store: StoreConfig::default(),
         }
     }
 }
@@ -132,6 +142,8 @@ pub enum ConfigError {
     PlaintextNotLocal { address: SocketAddr },
     #[error("{name} must be {rule}, got {got}")]
     OutOfRange { name: &'static str, rule: &'static str, got: u64 },
+    #[error("[store]: {problem}")]
+    Store { problem: String },
     #[error("there is nothing to listen on: give an address in listen or in listen_plaintext")]
     NothingToListenOn,
 }
@@ -182,6 +194,7 @@ impl ControlConfig {
         if self.listen.is_empty() && self.listen_plaintext.is_empty() {
             return Err(ConfigError::NothingToListenOn);
         }
+        self.store.check()?;
         let range = |name, rule, ok: bool, got: u64| {
             if ok { Ok(()) } else { Err(ConfigError::OutOfRange { name, rule, got }) }
         };

@@ -108,10 +108,16 @@ pub enum ApiError {
     OutcomeUnknown,
     #[error("nothing was done because the store failed; try again")]
     StoreUnavailable,
+    #[error("this control plane does not lead; {}", leader_words(leader))]
+    NotLeader { leader: String },
     #[error("the control plane is shutting down; try again")]
     ShuttingDown,
     #[error("internal error: {message}")]
     Internal { message: String },
+}
+
+fn leader_words(leader: &str) -> String {
+    if leader.is_empty() { "try again".to_owned() } else { format!("{leader} does") }
 }
 
 /// Why a node could not do what a stream was for.
@@ -247,6 +253,7 @@ impl ApiError {
             Self::StateReloaded => (Code::Aborted, "STATE_RELOADED", SERVER),
             Self::OutcomeUnknown => (Code::Unavailable, "OUTCOME_UNKNOWN", SERVER),
             Self::StoreUnavailable => (Code::Unavailable, "STORE_UNAVAILABLE", SERVER),
+            Self::NotLeader { .. } => (Code::Unavailable, "NOT_LEADER", SERVER),
             Self::ShuttingDown => (Code::Unavailable, "SHUTTING_DOWN", SERVER),
             Self::Internal { .. } => (Code::Internal, "INTERNAL", SERVER),
         };
@@ -269,6 +276,9 @@ impl From<ApiError> for Status {
         let mut metadata = HashMap::from([("ecs".to_owned(), ecs.to_owned())]);
         if let Some(field) = error.field() {
             metadata.insert("field".to_owned(), field.to_owned());
+        }
+        if let ApiError::NotLeader { leader } = &error {
+            metadata.insert("leader".to_owned(), leader.clone());
         }
         let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
         Status::with_error_details(code, error.to_string(), details)

@@ -11,6 +11,7 @@ pub mod environment;
 pub mod error;
 pub mod grpc;
 pub mod identity;
+pub mod leadership;
 pub mod listen;
 mod metrics;
 pub mod scheduler;

@@ -1,9 +1,9 @@
 //! Puts the control plane together and takes it apart.
 //! In: a configuration. Out: a running server behind a handle. Owns: the order of start and stop.
-//! Never: serves before the store is loaded, or ends before what was acknowledged is durable.
+//! Never: serves before the store is loaded or another is known to lead, or ends before what was acknowledged is durable.
 
 use crate::api::{Context, DEFAULT_CLUSTER, join};
-use crate::config::{ConfigError, ControlConfig, PlaintextListen};
+use crate::config::{ConfigError, ControlConfig, PlaintextListen, StoreKind};
 use crate::core::Settings;
 use crate::core::audit::AuditAbandoned;
 use crate::core::instance::EnsureClusters;
@@ -16,6 +16,7 @@ use crate::identity::layer::AccessLayer;
 use crate::listen::{Acceptors, Connection, ListenError, tls_config};
 use crate::metrics;
 use crate::session::{logs::LogStreams, monitor, questions::Questions, registry::Sessions, streams::Streams};
+use crate::store::etcd::EtcdStore;
 use crate::store::redb::RedbStore;
 use crate::store::{Store, StoreError};
 use crate::view::View;
@@ -27,7 +28,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -116,26 +117,33 @@ impl Control {
         config: ControlConfig,
         environment: Environment,
     ) -> Result<ControlHandle, StartError> {
+        config.check().map_err(|source| StartError::Config { source })?;
         let dir = &config.data_dir;
         make_private_dir(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
-        let store = RedbStore::open(&dir.join("control.redb"), &environment.random_hex())
-            .map_err(|source| StartError::Store { source })?;
-        Self::start_with(config, environment, Box::new(store)).await
+        let store = open_store(&config, &environment).map_err(|source| StartError::Store { source })?;
+        Self::start_with(config, environment, store).await
     }
 
     /// Starts on another store, for tests.
     pub async fn start_with(
         config: ControlConfig,
         environment: Environment,
-        store: Box<dyn Store>,
+        mut store: Box<dyn Store>,
     ) -> Result<ControlHandle, StartError> {
         config.check().map_err(|source| StartError::Config { source })?;
         let dir = &config.data_dir;
         make_private_dir(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
         let ca_error = |source| StartError::Ca { source };
         let now = environment.wall_unix_ms();
-        let ca = Arc::new(Ca::open(dir, now).map_err(ca_error)?.with_node_life(config.node_certificate_life()));
+        let ca =
+            Arc::new(Ca::open(dir, now).map_err(ca_error)?.with_node_life(config.node_certificate_life()));
         let admin_key_path = ca.ensure_admin_key(dir, now).map_err(ca_error)?;
+        let stop = CancellationToken::new();
+        // On a failure what listens already ends with the guard.
+        let guard = stop.clone().drop_guard();
+        let (acceptors, connections) = Acceptors::new(stop.clone());
+        let bound = listen(&ca, now, &config, &acceptors).await?;
+        store.advertise(&advertised(&config, &bound));
         let view = Arc::new(View::default());
         let (writer, writing) = writer::start(store, settings(&config), environment.clone(), view.clone())
             .await
@@ -150,14 +158,15 @@ impl Control {
             streams: Streams::default(),
             questions: Questions::default(),
             heartbeat_interval: config.heartbeat_interval(),
-            stop: CancellationToken::new(),
+            stop,
         };
-        make_clusters(&context, &config).await?;
-        let (acceptors, connections) = Acceptors::new(context.stop.clone());
-        // On a failure what listens already ends with the token.
-        let listening = listen(&context, &config, &acceptors).await;
-        let bound = listening.inspect_err(|_| context.stop.cancel())?;
-        let running = serve(&context, connections, writing).inspect_err(|_| context.stop.cancel())?;
+        let leads = context.writer.leadership().changes();
+        if context.writer.leadership().check().is_ok() {
+            make_clusters(&context, &config).await?;
+        }
+        let running = serve(&context, connections, writing)?;
+        guard.disarm();
+        tokio::spawn(greet_each_term(context.clone(), config.clone(), leads));
         serve_metrics(&context, &config).await;
         announce(&bound, &admin_key_path);
         Ok(ControlHandle {
@@ -205,17 +214,60 @@ async fn make_clusters(context: &Context, config: &ControlConfig) -> Result<(), 
     context.writer.submit(AuditAbandoned).await.map_err(failed)
 }
 
+/// What every term begins with, until the control plane stops.
+async fn greet_each_term(context: Context, config: ControlConfig, mut leads: watch::Receiver<bool>) {
+    loop {
+        let changed = tokio::select! {
+            () = context.stop.cancelled() => return,
+            changed = leads.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+        if *leads.borrow_and_update()
+            && let Err(error) = make_clusters(&context, &config).await
+        {
+            tracing::error!(cause = %writer::Chain(&error), "a new term could not begin as it should");
+        }
+    }
+}
+
+/// The store that the configuration names; nothing is asked of etcd yet.
+pub(crate) fn open_store(
+    config: &ControlConfig,
+    environment: &Environment,
+) -> Result<Box<dyn Store>, StoreError> {
+    let (incarnation, me) = (environment.random_hex(), environment.random_hex());
+    Ok(match config.store.kind {
+        StoreKind::Redb => {
+            let path = config.data_dir.join("control.redb");
+            Box::new(RedbStore::open(&path, &incarnation)?)
+        }
+        StoreKind::Etcd => Box::new(EtcdStore::new(config.store.etcd(), &incarnation, &me)?),
+    })
+}
+
+/// Where others are sent while this control plane leads; empty when it has no address.
+fn advertised(config: &ControlConfig, bound: &Bound) -> String {
+    let Some(address) = bound.tls.first() else { return config.advertise.clone() };
+    match (config.advertise.is_empty(), config.server_names.first()) {
+        (false, _) => config.advertise.clone(),
+        (true, Some(name)) if address.ip().is_unspecified() => format!("https://{name}:{}", address.port()),
+        (true, _) => format!("https://{address}"),
+    }
+}
+
 async fn listen(
-    context: &Context,
+    ca: &Ca,
+    now_unix_ms: u64,
     config: &ControlConfig,
     acceptors: &Acceptors,
 ) -> Result<Bound, StartError> {
     let failed = |source| StartError::Listen { source };
     let mut bound = Bound::default();
-    let now = context.environment.wall_unix_ms();
-    let identity = context.ca.server_identity(&config.server_names, now);
+    let identity = ca.server_identity(&config.server_names, now_unix_ms);
     let identity = identity.map_err(|source| StartError::Ca { source })?;
-    let tls = tls_config(identity, context.ca.der()).map_err(failed)?;
+    let tls = tls_config(identity, ca.der()).map_err(failed)?;
     for address in &config.listen {
         bound.tls.push(acceptors.tls(*address, tls.clone()).await.map_err(failed)?);
     }
@@ -256,7 +308,7 @@ fn serve(
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .layer(AccessLayer)
+        .layer(AccessLayer(context.writer.leadership().clone()))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(LighterServer::new(LighterService(context.clone())))
@@ -265,12 +317,15 @@ fn serve(
     let heartbeats = tokio::spawn(monitor::watch_heartbeats(context.clone()));
     let sweeping = tokio::spawn(monitor::sweep(context.clone()));
     let draining = tokio::spawn(monitor::drain(context.clone()));
+    let writer = context.writer.clone();
     Ok(tokio::spawn(async move {
         health.set_serving::<LighterServer<LighterService>>().await;
         health.set_serving::<NodeServer<NodeService>>().await;
         let mut server = tokio::spawn(server);
         tokio::select! {
             () = stop.cancelled() => {
+                // First, so that another need not wait for the lead.
+                writer.retire();
                 if tokio::time::timeout(GRACE, &mut server).await.is_err() {
                     server.abort();
                 }
@@ -278,9 +333,10 @@ fn serve(
             ended = &mut server => tracing::error!(?ended, "the server ended by itself"),
         }
         stop.cancel();
+        writer.retire();
+        drop(writer);
         let _ = tokio::join!(heartbeats, sweeping, draining);
-        // The writer answers what it has taken; it ends when the last handle is gone, at the latest
-        // when the caller drops its own.
+        // The writer answers what it has taken.
         let _ = tokio::time::timeout(GRACE, writing).await;
     }))
 }

@@ -5,6 +5,7 @@
 
 mod commit;
 mod group;
+mod standby;
 
 use crate::core::mutation::Changes;
 use crate::core::record::RecordError;
@@ -12,6 +13,7 @@ use crate::core::state::State;
 use crate::core::{Command, Settings};
 use crate::environment::Environment;
 use crate::error::ApiError;
+use crate::leadership::Leadership;
 use crate::metrics;
 use crate::store::{CommitOutcome, Loaded, Store, StoreError};
 use crate::view::{Shown, View};
@@ -23,6 +25,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 /// Commands that may wait: many groups' worth, so that the store is never idle while callers queue;
 /// beyond it callers wait for a place.
@@ -77,6 +80,8 @@ impl<C: Command> Job for Pending<C> {
 pub struct WriterHandle {
     inbox: mpsc::Sender<Box<dyn Job>>,
     metrics: Metrics,
+    leadership: Arc<Leadership>,
+    retired: CancellationToken,
 }
 
 impl Debug for WriterHandle {
@@ -89,6 +94,16 @@ impl WriterHandle {
     /// The control plane's numbers.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Whether this control plane leads.
+    pub fn leadership(&self) -> &Arc<Leadership> {
+        &self.leadership
+    }
+
+    /// Has the writer end: what it has taken is answered, then the lead is given up.
+    pub fn retire(&self) {
+        self.retired.cancel();
     }
 
     /// Commands that wait to be decided.
@@ -119,9 +134,12 @@ struct Writer {
     sequence: u64,
     group: Group,
     in_flight: Option<(u64, Group)>,
+    leadership: Arc<Leadership>,
+    retired: CancellationToken,
 }
 
-/// Loads the store, shows it, and runs the writer until every handle is gone.
+/// Loads the store, shows it, and runs the writer until it is retired or every handle is gone. Where
+/// another leads, the writer refuses everything and waits for the lead.
 /// The task ends when the last group is answered.
 pub async fn start(
     store: Box<dyn Store>,
@@ -152,6 +170,8 @@ async fn run_over(
     view: Arc<View>,
 ) -> Result<(WriterHandle, tokio::task::JoinHandle<()>), LoadError> {
     let (sender, inbox) = mpsc::channel(INBOX_DEPTH);
+    let leadership = Arc::new(Leadership::new(committer.lease()));
+    let retired = CancellationToken::new();
     let mut writer = Writer {
         inbox,
         committer,
@@ -163,9 +183,15 @@ async fn run_over(
         sequence: 0,
         group: Group::default(),
         in_flight: None,
+        leadership: leadership.clone(),
+        retired: retired.clone(),
     };
-    writer.load().await?;
-    Ok((WriterHandle { inbox: sender, metrics }, tokio::spawn(writer.run())))
+    match writer.load().await {
+        Ok(()) => {}
+        Err(LoadError::Store { source: StoreError::Led { leader } }) => writer.follow(&leader.endpoint),
+        Err(error) => return Err(error),
+    }
+    Ok((WriterHandle { inbox: sender, metrics, leadership, retired }, tokio::spawn(writer.run())))
 }
 
 impl Writer {
@@ -179,11 +205,15 @@ impl Writer {
         self.ahead = state.clone();
         (self.term, self.sequence) = (term, sequence);
         self.view.replace(Shown { state, incarnation, term, sequence, epoch: 0 });
+        self.leadership.leads();
         Ok(())
     }
 
     async fn run(mut self) {
         let mut open = true;
+        if self.leadership.is_standby() {
+            self.load_until_it_works().await;
+        }
         while open || self.in_flight.is_some() || !self.group.is_empty() {
             if self.in_flight.is_none() && !self.group.is_empty() {
                 self.hand_over().await;
@@ -194,10 +224,15 @@ impl Writer {
                 outcome = self.committer.outcome(), if self.in_flight.is_some() => {
                     self.settle(outcome).await;
                 }
+                () = self.retired.cancelled(), if !self.inbox.is_closed() => self.inbox.close(),
                 job = self.inbox.recv(), if room => match job {
                     None => open = false,
                     Some(job) => self.decide_queued(job),
                 },
+                () = self.leadership.lease().lapsed(), if open && self.in_flight.is_none() => {
+                    let group = std::mem::take(&mut self.group);
+                    self.reload(group, ApiError::StoreUnavailable).await;
+                }
                 else => {}
             }
         }
@@ -271,13 +306,44 @@ impl Writer {
         tracing::error!(reason = %why, "dropping all memory and loading the store again");
         failed.answer(Some(why));
         std::mem::take(&mut self.group).answer(Some(ApiError::StoreUnavailable));
-        while let Err(error) = self.load().await {
-            tracing::error!(error = %Chain(&error), "the store cannot be loaded; trying again");
-            if matches!(error, LoadError::ThreadGone) {
-                self.inbox.close();
-                return;
+        self.load_until_it_works().await;
+    }
+
+    /// Returns when this control plane leads, or is retired.
+    async fn load_until_it_works(&mut self) {
+        while !self.retired.is_cancelled() {
+            let Err(error) = self.load().await else { return };
+            match error {
+                // The store's thread waits for a change of the lead.
+                LoadError::Store { source: StoreError::Led { leader } } => self.follow(&leader.endpoint),
+                LoadError::ThreadGone => return self.inbox.close(),
+                error => {
+                    tracing::error!(error = %Chain(&error), "the store cannot be loaded; trying again");
+                    tokio::time::sleep(RELOAD_PAUSE).await;
+                }
             }
-            tokio::time::sleep(RELOAD_PAUSE).await;
+            if self.leadership.is_standby() {
+                self.refuse_queued();
+            }
+        }
+        self.inbox.close();
+    }
+
+    /// Another leads: nothing is known any more, and everything refused.
+    fn follow(&mut self, leader: &str) {
+        if !self.leadership.is_standby() || self.term == 0 {
+            tracing::info!(leader, "another control plane leads; this one stands by");
+        }
+        self.leadership.follows(leader);
+        if self.term > 0 {
+            (self.ahead, self.term) = (State::default(), 0);
+            self.view.replace(Shown::default());
+        }
+    }
+
+    fn refuse_queued(&mut self) {
+        while let Ok(job) = self.inbox.try_recv() {
+            job.answer(Some(self.leadership.refusal()));
         }
     }
 }

@@ -1,28 +1,32 @@
 //! The tower layer before every service: finds the method, applies the permission table, and hands
 //! the `Caller` on to the handler.
 //! In: requests with the `Peer` of their connection. Out: the same, or a refusal.
+//! A standby refuses here, and a leader whose lease is in doubt.
 //! Never: lets a request through whose method has a rule that its caller does not meet.
 
 use super::caller::Caller;
 use super::permission::{check, method_of};
 use crate::error::{ApiError, SocketAddrText};
+use crate::leadership::Leadership;
 use crate::listen::Peer;
-use futures_util::future::Either;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Either};
 use http::{Request, Response};
 use std::future::{Ready, ready};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tonic::body::Body;
 use tonic::{Extensions, Status};
 use tower::Service;
 
 /// Wraps a service with the check.
-#[derive(Debug, Clone, Copy)]
-pub struct AccessLayer;
+#[derive(Debug, Clone)]
+pub struct AccessLayer(pub Arc<Leadership>);
 
 impl<S> tower::Layer<S> for AccessLayer {
     type Service = Access<S>;
     fn layer(&self, inner: S) -> Access<S> {
-        Access { inner }
+        Access { inner, leadership: self.0.clone() }
     }
 }
 
@@ -30,15 +34,18 @@ impl<S> tower::Layer<S> for AccessLayer {
 #[derive(Debug, Clone)]
 pub struct Access<S> {
     inner: S,
+    leadership: Arc<Leadership>,
 }
 
 impl<S> Service<Request<Body>> for Access<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
+    type Future =
+        Either<BoxFuture<'static, Result<Response<Body>, S::Error>>, Ready<Result<Response<Body>, S::Error>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -47,9 +54,21 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let peer = request.extensions().get::<Peer>();
         let caller = peer.map_or(&Caller::Anonymous, |peer| &peer.caller);
-        match method_of(request.uri().path()).map(|method| check(method, caller)) {
-            Some(Err(refused)) => Either::Right(ready(Ok(Status::from(refused).into_http()))),
-            Some(Ok(())) | None => Either::Left(self.inner.call(request)),
+        let Some(method) = method_of(request.uri().path()) else {
+            // Health and reflection: the same wherever they are asked.
+            return Either::Left(self.inner.call(request).boxed());
+        };
+        match check(method, caller).and_then(|()| self.leadership.check()) {
+            Err(refused) => Either::Right(ready(Ok(Status::from(refused).into_http()))),
+            Ok(()) => {
+                let leadership = self.leadership.clone();
+                // What was read was true only if the lead was still held after reading it.
+                let answered = move |answer| match leadership.check() {
+                    Ok(()) => answer,
+                    Err(_) => Ok(Status::from(ApiError::OutcomeUnknown).into_http()),
+                };
+                Either::Left(self.inner.call(request).map(answered).boxed())
+            }
         }
     }
 }

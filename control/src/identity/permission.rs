@@ -46,10 +46,9 @@ pub fn access(method: Method) -> Rule {
         | Method::LighterUpdateTask
         | Method::LighterListAudit => Rule::User,
         Method::NodeJoin => Rule::Anyone,
-        Method::NodeRenewCertificate
-        | Method::NodeSession
-        | Method::NodeSendLogs
-        | Method::NodeStream => Rule::Node,
+        Method::NodeRenewCertificate | Method::NodeSession | Method::NodeSendLogs | Method::NodeStream => {
+            Rule::Node
+        }
         Method::AgentGetAgentStatus
         | Method::AgentListLocalTasks
         | Method::AgentGetDiskUsage

@@ -16,6 +16,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Marks silent nodes as away, until the control plane stops.
 pub async fn watch_heartbeats(context: Context) {
+    let mut epoch = 0;
     let mut tick = interval(context.heartbeat_interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -24,10 +25,16 @@ pub async fn watch_heartbeats(context: Context) {
             () = context.stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        let silent: Vec<ContainerInstanceId> = context.view.read(|shown| {
+        let (now, silent): (u64, Vec<ContainerInstanceId>) = context.view.read(|shown| {
             let connected = shown.state.instances.values().filter(|instance| instance.connected);
-            connected.map(|i| &i.id).filter(|id| context.sessions.is_silent(id)).cloned().collect()
+            let silent = connected.map(|i| &i.id).filter(|id| context.sessions.is_silent(id));
+            (shown.epoch, silent.cloned().collect())
         });
+        // After a start or a takeover everyone counts as just seen.
+        if std::mem::replace(&mut epoch, now) != now {
+            context.sessions.count_as_just_seen();
+            continue;
+        }
         for instance in silent {
             tracing::warn!(%instance, "three heartbeats missed; no new tasks for this node");
             if let Err(error) = context.writer.submit(NodeSilent { instance }).await {

@@ -55,12 +55,13 @@ struct Inner {
     live: BTreeMap<ContainerInstanceId, Live>,
     heard: BTreeMap<ContainerInstanceId, Instant>,
     serial: u64,
+    /// Since when every node counts as seen at least.
+    all_seen: Option<Instant>,
 }
 
 /// All sessions.
 pub struct Sessions {
     inner: Mutex<Inner>,
-    started: Instant,
     silence_limit: Duration,
 }
 
@@ -76,7 +77,9 @@ impl Sessions {
     /// After a start every node counts as just seen.
     pub fn new(heartbeat_interval: Duration) -> Self {
         let silence_limit = heartbeat_interval * MISSED_HEARTBEATS;
-        Self { inner: Mutex::default(), started: Instant::now(), silence_limit }
+        let sessions = Self { inner: Mutex::default(), silence_limit };
+        sessions.count_as_just_seen();
+        sessions
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -121,6 +124,11 @@ impl Sessions {
         Ok(Place { serial, cancel, requests })
     }
 
+    /// Everyone has as long to speak as if heard now: nobody was listening before.
+    pub fn count_as_just_seen(&self) {
+        self.inner().all_seen = Some(Instant::now());
+    }
+
     /// The node said something.
     pub fn heard(&self, instance: &ContainerInstanceId) {
         self.inner().heard.insert(instance.clone(), Instant::now());
@@ -136,8 +144,9 @@ impl Sessions {
 
     /// Whether the node has missed its heartbeats.
     pub fn is_silent(&self, instance: &ContainerInstanceId) -> bool {
-        let heard = self.inner().heard.get(instance).copied().unwrap_or(self.started);
-        heard.elapsed() >= self.silence_limit
+        let inner = self.inner();
+        let heard = inner.heard.get(instance).copied().max(inner.all_seen);
+        heard.is_none_or(|heard| heard.elapsed() >= self.silence_limit)
     }
 
     /// Passes a log request to the node's session; `false` when it has none.

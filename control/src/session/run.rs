@@ -171,6 +171,7 @@ async fn greet(
     if !orphans.is_empty() {
         tracing::warn!(instance = %me.id, ?orphans, "the node holds tasks of another or a newer store; they are left running");
     }
+    context.writer.leadership().check()?;
     link.manifest(&context.view, revision, &tasks).await?;
     tracing::info!(instance = %me.id, address = %me.address, tasks = tasks.len(), "a session began");
     let (context, me, committing) = (context.clone(), me.clone(), FuturesOrdered::new());
@@ -238,6 +239,8 @@ impl Session {
     }
 
     async fn hear(&mut self, said: NodeSaid) -> Result<(), ApiError> {
+        // A heartbeat answered by a leader of before would keep a node from looking for the next.
+        self.context.writer.leadership().check()?;
         match said {
             NodeSaid::Hello(_) => Err(ApiError::ProtocolViolation { message: "a second hello".to_owned() }),
             NodeSaid::Heartbeat(number) => {
@@ -282,6 +285,7 @@ impl Session {
         first: NodeChange,
         changes: &mut mpsc::Receiver<NodeChange>,
     ) -> Result<(), ApiError> {
+        self.context.writer.leadership().check()?;
         let mut batch = vec![first];
         while batch.len() < DELTA {
             match changes.try_recv() {

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// A lease that ends when the clock reaches this never ends.
 const FOR_EVER: u64 = u64::MAX;
 
+/// Between two looks at the clock; every answer looks for itself.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// How surely the owner of a store leads. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Lease(Arc<AtomicU64>);
@@ -28,7 +31,18 @@ impl Lease {
 
     /// Whether nobody else can be leading now.
     pub fn is_valid(&self) -> bool {
-        now_ms() < self.0.load(Ordering::Acquire)
+        let until = self.0.load(Ordering::Acquire);
+        until == FOR_EVER || now_ms() < until
+    }
+
+    /// Waits until it is not valid any more: for ever, of a store that nobody else can open.
+    pub async fn lapsed(&self) {
+        if self.0.load(Ordering::Acquire) == FOR_EVER {
+            std::future::pending::<()>().await;
+        }
+        while self.is_valid() {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// A renewal sent at that time on the boot-time clock (`now_ms`) was granted for so long. Clocks

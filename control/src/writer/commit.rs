@@ -3,8 +3,9 @@
 //! A simulation serves the same requests itself, in its own time, without a thread.
 //! Never: has more than one batch; the writer gives the next when this one is settled.
 
+use super::standby::Standby;
 use crate::metrics::{COMMIT_SECONDS, COMMITS};
-use crate::store::{Batch, Campaign, CommitOutcome, Loaded, Store, StoreError};
+use crate::store::{Batch, CommitOutcome, Lease, Loaded, Store, StoreError};
 use lighter_telemetry::metrics::Metrics;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -36,6 +37,7 @@ pub struct StoreEnd {
 pub struct Committer {
     requests: mpsc::Sender<Request>,
     outcomes: mpsc::Receiver<CommitOutcome>,
+    lease: Lease,
 }
 
 impl Committer {
@@ -43,17 +45,23 @@ impl Committer {
     pub fn pair() -> (Self, StoreEnd) {
         let (sender, requests) = mpsc::channel(1);
         let (done, outcomes) = mpsc::channel(1);
-        (Self { requests: sender, outcomes }, StoreEnd { requests, outcomes: done })
+        let lease = Lease::for_ever();
+        (Self { requests: sender, outcomes, lease }, StoreEnd { requests, outcomes: done })
     }
 
     /// Starts the thread; it ends when the writer drops its end.
     pub(super) fn start(mut store: Box<dyn Store>, metrics: Metrics) -> Self {
-        let (committer, end) = Self::pair();
+        let (mut committer, end) = Self::pair();
+        committer.lease = store.lease();
+        let mut standby = Standby::default();
         let StoreEnd { mut requests, outcomes: done } = end;
         std::thread::spawn(move || {
             while let Some(request) = requests.blocking_recv() {
                 match request {
-                    Request::Load { term_floor, reply } => drop(reply.send(lead(store.as_mut(), term_floor))),
+                    Request::Load { term_floor, reply } => {
+                        // A writer that has ended wants no state.
+                        let _ = reply.send(standby.lead(store.as_mut(), term_floor));
+                    }
                     Request::Commit(CommitRequest { term, sequence, batch }) => {
                         let begun = Instant::now();
                         let outcome = store.commit(term, sequence, &batch);
@@ -74,9 +82,14 @@ impl Committer {
 
     /// Ends the thread and waits until the store is closed, so that it can be opened again.
     pub(super) async fn close(self) {
-        let Self { requests, mut outcomes } = self;
+        let Self { requests, mut outcomes, .. } = self;
         drop(requests);
         while outcomes.recv().await.is_some() {}
+    }
+
+    /// How surely the store's owner leads.
+    pub(super) fn lease(&self) -> Lease {
+        self.lease.clone()
     }
 
     /// `None` when the thread is gone.
@@ -94,14 +107,6 @@ impl Committer {
     /// The outcome of the batch in flight. Cancel safety: nothing is lost when dropped.
     pub(super) async fn outcome(&mut self) -> CommitOutcome {
         self.outcomes.recv().await.unwrap_or(CommitOutcome::Unknown)
-    }
-}
-
-/// Takes the lead and reads everything, as of the new term.
-fn lead(store: &mut dyn Store, term_floor: u64) -> Result<Loaded, StoreError> {
-    match store.campaign(term_floor)? {
-        Campaign::Standby(leader) => Err(StoreError::Led { leader }),
-        Campaign::Elected { term } => Ok(Loaded { term, ..store.load("")? }),
     }
 }
 

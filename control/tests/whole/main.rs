@@ -11,6 +11,7 @@ mod fake_node;
 mod faults;
 mod join;
 mod journal;
+mod leader;
 mod logs;
 mod permission;
 mod restart;

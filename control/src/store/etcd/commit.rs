@@ -190,7 +190,9 @@ impl EtcdStore {
             match call(client.compact(to, None)).await {
                 // Another has done it already.
                 Err(error) if is_out_of_range(&error) => {}
-                other => drop(other?),
+                other => {
+                    other?;
+                }
             }
         }
         let status = call(client.status()).await?;

@@ -110,7 +110,7 @@ impl EtcdStore {
     }
 
     pub(super) async fn run_for_leader(&mut self, floor: u64) -> Result<Campaign, CallError> {
-        (self.leading, self.watching) = (None, None);
+        self.leading = None;
         let counters = self.counters().await?;
         if counters.restoring {
             let what = "a restore was cut off: restore again".to_owned();

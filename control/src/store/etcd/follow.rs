@@ -19,7 +19,7 @@ pub(super) struct Watching {
 
 impl EtcdStore {
     pub(super) async fn watch_on(&mut self, after: u64, limit: Duration) -> Result<Followed, CallError> {
-        if !self.watching.as_ref().is_some_and(|watching| watching.after == after) {
+        if self.watching.as_ref().is_none_or(|watching| watching.after != after) {
             self.watching = None;
             match self.begin_watch(after).await? {
                 Some(watching) => self.watching = Some(watching),

@@ -1,0 +1,89 @@
+//! Whether this control plane leads, and who does when it does not.
+//! In: word from the writer, and the store's lease. Out: leave to answer, or a refusal that names the leader.
+//! A leader answers, reads included, only while its lease is surely valid: another may have
+//! committed what it does not know. Never: says yes on the word of the past; the clock is asked.
+
+use crate::error::ApiError;
+use crate::store::Lease;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// Shared by the writer, which sets it, and everyone who answers.
+#[derive(Debug)]
+pub struct Leadership {
+    lease: Lease,
+    /// The state of the present term is loaded and shown.
+    loaded: AtomicBool,
+    /// Where the leader serves, when that is somebody else; empty when nobody knows.
+    leader: Mutex<String>,
+    changes: watch::Sender<bool>,
+}
+
+impl Leadership {
+    /// Nothing is loaded yet.
+    pub(crate) fn new(lease: Lease) -> Self {
+        let (loaded, leader) = (AtomicBool::new(false), Mutex::default());
+        Self { lease, loaded, leader, changes: watch::Sender::new(false) }
+    }
+
+    /// Leave to answer, at this very moment.
+    pub fn check(&self) -> Result<(), ApiError> {
+        if self.loaded.load(Ordering::Acquire) && self.lease.is_valid() {
+            return Ok(());
+        }
+        Err(self.refusal())
+    }
+
+    /// What everyone is told who asks a standby.
+    pub(crate) fn refusal(&self) -> ApiError {
+        let leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        ApiError::NotLeader { leader }
+    }
+
+    /// Tells when leading begins and ends.
+    pub fn changes(&self) -> watch::Receiver<bool> {
+        self.changes.subscribe()
+    }
+
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    pub(crate) fn is_standby(&self) -> bool {
+        !self.loaded.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn leads(&self) {
+        self.leader.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.loaded.store(true, Ordering::Release);
+        self.changes.send_replace(true);
+    }
+
+    pub(crate) fn follows(&self, leader: &str) {
+        leader.clone_into(&mut self.leader.lock().unwrap_or_else(PoisonError::into_inner));
+        self.loaded.store(false, Ordering::Release);
+        self.changes.send_replace(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::lease::now_ms;
+    use std::time::Duration;
+
+    #[test]
+    fn an_answer_needs_a_loaded_state_and_a_valid_lease() {
+        let lease = Lease::none();
+        let leadership = Leadership::new(lease.clone());
+        lease.extend(now_ms(), Duration::from_secs(60));
+        assert!(leadership.check().is_err(), "nothing is loaded");
+        leadership.leads();
+        assert!(leadership.check().is_ok());
+        lease.end();
+        assert_eq!(leadership.check(), Err(ApiError::NotLeader { leader: String::new() }));
+        leadership.follows("https://b:7443");
+        assert_eq!(leadership.check(), Err(ApiError::NotLeader { leader: "https://b:7443".to_owned() }));
+    }
+}

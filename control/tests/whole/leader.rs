@@ -1,0 +1,257 @@
+//! Three control planes as processes on one etcd: whoever leads is killed, stopped for twice its
+//! lease and continued, or asked to end, under load. Clients see retries, never wrong answers.
+
+use crate::etcd::Etcd;
+use crate::support::{PATIENCE, definition_json, reason};
+use lighter_control::config::{StoreConfig, StoreKind};
+use lighter_control::{Control, ControlConfig};
+use lighter_proto::v1;
+use lighter_proto::v1::lighter_client::LighterClient;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+use tonic_types::StatusExt;
+
+/// In the environment of a child: its directory, its number, and where etcd is.
+const CHILD_DIR: &str = "LIGHTER_TEST_LEADER_DIR";
+const CHILD_ETCD: &str = "LIGHTER_TEST_LEADER_ETCD";
+const LEASE_SECONDS: u32 = 2;
+
+fn name(number: usize) -> String {
+    format!("https://control-{number}:7443")
+}
+
+fn socket(dir: &Path) -> PathBuf {
+    dir.join("control.sock")
+}
+
+fn child_config(dir: &Path, etcd: &str) -> ControlConfig {
+    let number = dir.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    ControlConfig {
+        data_dir: dir.join("data"),
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        listen_plaintext: vec![socket(dir).to_str().unwrap().parse().unwrap()],
+        advertise: name(number),
+        store: StoreConfig {
+            kind: StoreKind::Etcd,
+            endpoints: vec![etcd.to_owned()],
+            lease_seconds: LEASE_SECONDS,
+            ..StoreConfig::default()
+        },
+        ..ControlConfig::default()
+    }
+}
+
+struct ControlProcess {
+    child: Child,
+    dir: PathBuf,
+}
+
+impl ControlProcess {
+    fn start(dir: PathBuf, etcd: &str) -> Self {
+        std::fs::create_dir_all(&dir).unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "leader::a_leader_may_die_stop_and_leave_under_load", "--nocapture"])
+            .env(CHILD_DIR, &dir)
+            .env(CHILD_ETCD, etcd)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, dir }
+    }
+
+    fn signal(&self, signal: &str) {
+        let done = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+
+    async fn client(&self) -> Option<LighterClient<Channel>> {
+        let endpoint = Endpoint::from_shared(format!("unix:{}", socket(&self.dir).display())).unwrap();
+        let endpoint = endpoint.timeout(Duration::from_secs(8));
+        Some(LighterClient::new(endpoint.connect().await.ok()?))
+    }
+}
+
+impl Drop for ControlProcess {
+    fn drop(&mut self) {
+        // Already dead is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The number in the leader's name that a refusal gives.
+fn leader_of(status: &Status) -> Option<usize> {
+    let details = status.get_error_details();
+    let leader = details.error_info()?.metadata.get("leader")?.clone();
+    leader.strip_prefix("https://control-")?.strip_suffix(":7443")?.parse().ok()
+}
+
+/// What the callers know together.
+#[derive(Default)]
+struct Known {
+    /// Of the newest registration acknowledged to anyone.
+    newest: AtomicU32,
+    acknowledged: Mutex<BTreeSet<u32>>,
+    ended: AtomicBool,
+}
+
+async fn register_on(client: &mut LighterClient<Channel>, known: &Known) -> Result<(), Status> {
+    let request = v1::RegisterTaskDefinitionRequest { json: definition_json("f", 0, 6, None) };
+    let revision = client.register_task_definition(request).await?.into_inner();
+    let revision = revision.task_definition.unwrap().revision;
+    assert!(known.acknowledged.lock().unwrap().insert(revision), "revision {revision} was given twice");
+    known.newest.fetch_max(revision, Ordering::SeqCst);
+    Ok(())
+}
+
+/// Asks one process only, whatever it says, and checks every answer.
+async fn read_on(client: &mut LighterClient<Channel>, known: &Known) -> Result<(), Status> {
+    let before = known.newest.load(Ordering::SeqCst);
+    let task_definition = "f".to_owned();
+    let answer =
+        client.describe_task_definition(v1::DescribeTaskDefinitionRequest { task_definition }).await?;
+    let read = answer.into_inner().task_definition.unwrap().revision;
+    assert!(read >= before, "an answer of the past: {read}, and {before} was acknowledged");
+    Ok(())
+}
+
+/// Registers until the end, going where it is sent; tells nothing of refusals.
+async fn write(planes: Arc<Vec<PathBuf>>, known: Arc<Known>) {
+    let mut at = 0;
+    while !known.ended.load(Ordering::SeqCst) {
+        let endpoint = Endpoint::from_shared(format!("unix:{}", socket(&planes[at]).display())).unwrap();
+        if let Ok(channel) = endpoint.timeout(Duration::from_secs(1)).connect().await {
+            let mut client = LighterClient::new(channel);
+            loop {
+                match register_on(&mut client, &known).await {
+                    Ok(()) if known.ended.load(Ordering::SeqCst) => return,
+                    Ok(()) => {}
+                    Err(status) => {
+                        at = leader_of(&status).unwrap_or((at + 1) % planes.len());
+                        break;
+                    }
+                }
+            }
+        } else {
+            at = (at + 1) % planes.len();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Whoever says that it leads, by answering.
+async fn leader(planes: &[ControlProcess], not: Option<usize>) -> usize {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        for (number, plane) in planes.iter().enumerate().filter(|(number, _)| Some(*number) != not) {
+            let Some(mut client) = plane.client().await else { continue };
+            match client.list_tasks(v1::ListTasksRequest::default()).await {
+                Ok(_) => return number,
+                Err(status) => assert!(status.code() == tonic::Code::Unavailable, "{status:?}"),
+            }
+        }
+        assert!(Instant::now() < deadline, "nobody leads");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Until somebody has registered something new.
+async fn progress(known: &Known) -> Duration {
+    let (begun, before) = (Instant::now(), known.newest.load(Ordering::SeqCst));
+    while known.newest.load(Ordering::SeqCst) <= before + 1 {
+        assert!(begun.elapsed() < PATIENCE, "no progress");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    begun.elapsed()
+}
+
+async fn serve_until_terminated(dir: &str, etcd: &str) {
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+    let handle = Control::start(child_config(dir.as_ref(), etcd)).await.unwrap();
+    terminated.recv().await;
+    handle.shutdown();
+    handle.join().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_may_die_stop_and_leave_under_load() {
+    if let (Ok(dir), Ok(etcd)) = (std::env::var(CHILD_DIR), std::env::var(CHILD_ETCD)) {
+        return serve_until_terminated(&dir, &etcd).await;
+    }
+    let (etcd, dir) = (Etcd::start(), TempDir::new().unwrap());
+    let dirs: Vec<PathBuf> = (0..3).map(|number| dir.path().join(number.to_string())).collect();
+    let start = |number: usize| ControlProcess::start(dirs[number].clone(), &etcd.endpoint());
+    let mut planes: Vec<ControlProcess> = (0..3).map(start).collect();
+    let (known, paths) = (Arc::new(Known::default()), Arc::new(dirs.clone()));
+    let first = leader(&planes, None).await;
+    let writers: Vec<_> = (0..4).map(|_| tokio::spawn(write(paths.clone(), known.clone()))).collect();
+    progress(&known).await;
+    let standby = (first + 1) % 3;
+    let refused = loop {
+        // It may still be starting.
+        let Some(mut client) = planes[standby].client().await else { continue };
+        break client.list_tasks(v1::ListTasksRequest::default()).await.unwrap_err();
+    };
+    assert_eq!((reason(&refused).as_str(), leader_of(&refused)), ("NOT_LEADER", Some(first)));
+
+    // Killed.
+    planes[first].signal("-KILL");
+    let took = progress(&known).await;
+    assert!(took < Duration::from_secs(10), "the takeover took {took:?}");
+    planes[first] = start(first);
+    let second = leader(&planes, Some(first)).await;
+
+    // Stopped for twice its lease, with questions waiting in its socket, and continued.
+    let mut reader = planes[second].client().await.unwrap();
+    read_on(&mut reader, &known).await.unwrap();
+    planes[second].signal("-STOP");
+    let waiting: Vec<_> = (0..20)
+        .map(|_| {
+            let (mut reader, known) = (reader.clone(), known.clone());
+            tokio::spawn(async move { read_on(&mut reader, &known).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(u64::from(LEASE_SECONDS) * 2)).await;
+    progress(&known).await;
+    planes[second].signal("-CONT");
+    for answer in waiting {
+        // Refused, or cut off; an answer of the past fails in `read_on`.
+        assert!(answer.await.unwrap().is_err(), "it had nothing true to say");
+    }
+    let refused = loop {
+        match read_on(&mut reader, &known).await {
+            Err(status) if leader_of(&status).is_some() => break status,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Ok(()) => panic!("it leads again?"),
+        }
+    };
+    let third = leader(&planes, None).await;
+    assert_eq!(leader_of(&refused), Some(third));
+
+    // Asked to end.
+    planes[third].signal("-TERM");
+    let took = progress(&known).await;
+    assert!(took < Duration::from_secs(1), "the handover took {took:?}");
+    known.ended.store(true, Ordering::SeqCst);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+
+    // Everything acknowledged is there, once.
+    let fourth = leader(&planes, Some(third)).await;
+    let mut client = planes[fourth].client().await.unwrap();
+    let acknowledged = known.acknowledged.lock().unwrap().clone();
+    assert!(acknowledged.len() > 20, "only {}", acknowledged.len());
+    for revision in acknowledged {
+        let task_definition = format!("f:{revision}");
+        client.describe_task_definition(v1::DescribeTaskDefinitionRequest { task_definition }).await.unwrap();
+    }
+}
