@@ -5,6 +5,7 @@
 //! Never: follows a link out of the directory it was given, whatever an archive or a container says;
 //! makes a device; leaves half a file under its own name.
 
+mod attributes;
 mod chunks;
 mod destination;
 mod pack;

@@ -1,11 +1,11 @@
-//! A file tree becomes a tar stream (POSIX ustar with GNU long names).
+//! A file tree becomes a tar stream (POSIX ustar with GNU long names, PAX records for attributes).
 //! In: a descriptor, a path inside it. Out: the stream, written as it is read.
 //! Owns: one buffer, the list of files with several names. Sockets are left out and counted.
 //! Never: follows a link but the one asked for; opens a pipe or a device; trusts a size it has read:
 //! a file that shrinks is filled with zeros, one that grows is cut.
 
-use crate::ArchiveError;
 use crate::root::{Links, open_below, refuse_kernel_files};
+use crate::{ArchiveError, attributes};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use std::collections::HashMap;
@@ -130,6 +130,7 @@ impl<W: Write> Packer<'_, W> {
             open_below(at, own, flags, Links::None).map_err(ArchiveError::at("opening", path))?;
         refuse_kernel_files(&dir, path)?;
         let shown = if path.is_empty() { b"./".to_vec() } else { [path, b"/"].concat() };
+        self.extended(&attributes::records(&dir, path)?)?;
         self.header(EntryType::Directory, &shown, b"", stat, 0)?;
         let entries = Dir::read_from(&dir).map_err(ArchiveError::at("reading", path))?;
         let mut names = Vec::new();
@@ -178,6 +179,7 @@ impl<W: Write> Packer<'_, W> {
             return Ok(());
         }
         let size = u64::try_from(now.st_size).unwrap_or(0);
+        self.extended(&attributes::records(&fd, path)?)?;
         self.header(EntryType::Regular, path, b"", &now, size)?;
         self.data(File::from(fd), path, size)
     }
@@ -229,6 +231,25 @@ impl<W: Write> Packer<'_, W> {
         self.block(header, path, link)?;
         self.packed.entries += 1;
         Ok(())
+    }
+
+    /// PAX records that speak of the next header.
+    fn extended(&mut self, records: &[u8]) -> Result<(), ArchiveError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut header = Header::new_ustar();
+        header.set_entry_type(EntryType::XHeader);
+        header.set_mode(0o644);
+        header.set_size(records.len() as u64);
+        if let Some(fields) = header.as_ustar_mut() {
+            copy(&mut fields.name, b"PaxHeaders/attributes");
+        }
+        header.set_cksum();
+        self.write(header.as_bytes())?;
+        self.write(records)?;
+        let padding = records.len().next_multiple_of(BLOCK) - records.len();
+        self.write(&[0; BLOCK][..padding])
     }
 
     /// The name that the next header has no room for.

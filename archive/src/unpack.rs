@@ -6,7 +6,7 @@
 
 use crate::destination::{Base, Rules};
 use crate::root::{Links, open_below};
-use crate::{ArchiveError, shown};
+use crate::{ArchiveError, attributes, shown};
 use lighter_image::unpack::entry::{Entry, Kind, clean, split};
 use lighter_image::unpack::stream::TarStream;
 use rustix::fd::{AsFd, OwnedFd};
@@ -58,6 +58,7 @@ impl Unpacker<'_> {
         stream: &mut TarStream<'_, R>,
     ) -> Result<(), ArchiveError> {
         let path = clean(&entry.path).map_err(ArchiveError::Format)?;
+        attributes::check(&entry.xattrs, &path)?;
         if self.unpacked.entries == 0 && self.base.rename.is_some() && self.base.wants_directory {
             // `cp file TASK:/new/`: the directory would have to be there.
             if entry.kind != Kind::Directory {
@@ -229,7 +230,7 @@ impl Unpacker<'_> {
         Mode::from(entry.mode & kept)
     }
 
-    /// Owner first: changing it clears set-uid bits.
+    /// Owner first: changing it clears set-uid bits and capabilities.
     fn attributes(&self, file: &File, path: &[u8], entry: &Entry) -> Result<(), ArchiveError> {
         let (uid, gid) = self.owner(entry);
         let now = rustix::fs::fstat(file).map_err(ArchiveError::at("looking at", path))?;
@@ -238,6 +239,7 @@ impl Unpacker<'_> {
                 .map_err(ArchiveError::at("chown of", path))?;
         }
         rustix::fs::fchmod(file, self.mode(entry)).map_err(ArchiveError::at("chmod of", path))?;
+        attributes::set(file, &entry.xattrs, self.rules, path)?;
         rustix::fs::futimens(file, &times(entry)).map_err(ArchiveError::at("setting the time of", path))
     }
 

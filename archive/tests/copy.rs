@@ -255,3 +255,96 @@ fn a_stream_that_is_cut_off_leaves_no_half_file() {
         assert!(names.iter().all(|name| name == "a"), "{names:?}");
     }
 }
+
+/// `CAP_NET_BIND_SERVICE`, permitted and effective (vfs_cap_data, revision 2).
+const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
+fn set(path: &Path, name: &str, value: &[u8]) {
+    rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty()).unwrap();
+}
+
+fn get(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut value = vec![0; 65_536];
+    let length = rustix::fs::lgetxattr(path, name, value.as_mut_slice()).ok()?;
+    value.truncate(length);
+    Some(value)
+}
+
+#[test]
+fn extended_attributes_go_along_and_capabilities_only_where_set_user_ids_do() {
+    let dir = TempDir::new().unwrap();
+    let from = dir.path().join("from");
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("tool"), "#!").unwrap();
+    let binary = b"a=b\nc\0d";
+    set(&from.join("tool"), "security.capability", CAPABILITY);
+    set(&from.join("tool"), "user.note", binary);
+    set(&from.join("tool"), "user.empty", b"");
+    set(&from, "user.dir", b"d");
+    let long = "n".repeat(180);
+    fs::write(from.join(&long), "").unwrap();
+    set(&from.join(&long), "user.big", &vec![b'v'; 1500]);
+    // Of no other machine's concern.
+    set(&from.join("tool"), "trusted.mine", b"x");
+    let bytes = packed(&from);
+    let (kept, own) = (dir.path().join("kept"), dir.path().join("own"));
+    unpacked(&bytes, &kept, KEEP).unwrap();
+    assert_eq!(get(&kept.join("tool"), "security.capability").as_deref(), Some(CAPABILITY));
+    assert_eq!(get(&kept.join("tool"), "user.note").as_deref(), Some(&binary[..]));
+    assert_eq!(get(&kept.join("tool"), "user.empty").as_deref(), Some(&b""[..]));
+    assert_eq!(get(&kept, "user.dir").as_deref(), Some(&b"d"[..]));
+    assert_eq!(get(&kept.join(&long), "user.big").unwrap().len(), 1500);
+    assert_eq!(get(&kept.join("tool"), "trusted.mine"), None);
+    assert_eq!(fs::read_to_string(kept.join("tool")).unwrap(), "#!");
+    unpacked(&bytes, &own, me()).unwrap();
+    assert_eq!(get(&own.join("tool"), "security.capability"), None);
+    assert_eq!(get(&own.join("tool"), "user.note").as_deref(), Some(&binary[..]));
+}
+
+/// GNU tar reads them too.
+#[test]
+fn others_read_our_extended_attributes() {
+    let dir = TempDir::new().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    fs::create_dir(&from).unwrap();
+    fs::create_dir(&to).unwrap();
+    fs::write(from.join("tool"), "#!").unwrap();
+    set(&from.join("tool"), "user.note", b"hello");
+    let archive = dir.path().join("archive.tar");
+    fs::write(&archive, packed(&from)).unwrap();
+    let tar = std::process::Command::new("tar")
+        .args(["--xattrs", "--xattrs-include=*", "-xf"])
+        .arg(&archive)
+        .arg("-C")
+        .arg(&to)
+        .status();
+    assert!(tar.unwrap().success());
+    assert_eq!(get(&to.join("from/tool"), "user.note").as_deref(), Some(&b"hello"[..]));
+}
+
+#[test]
+fn attributes_that_steer_the_host_are_refused_or_left_behind() {
+    let with = |name: &[u8]| {
+        let rest = 1 + "SCHILY.xattr.=y\n".len() + name.len();
+        let length = (rest..).find(|length| length - rest == length.to_string().len()).unwrap();
+        let pax = [length.to_string().as_bytes(), b" SCHILY.xattr.", name, b"=y\n"].concat();
+        let pax = String::from_utf8(pax).unwrap();
+        archive(&[(tar::EntryType::XHeader, "x", "", &pax), (Regular, "f", "", "data")])
+    };
+    for (number, name) in [&b"trusted.overlay.opaque"[..], b"trusted.overlay.redirect", b"", b"user.a\0b"]
+        .into_iter()
+        .enumerate()
+    {
+        let dir = TempDir::new().unwrap();
+        let refused = unpacked(&with(name), dir.path(), KEEP);
+        assert!(matches!(refused, Err(ArchiveError::Refused { .. })), "{number}: {refused:?}");
+        assert!(!dir.path().join("f").exists());
+    }
+    for name in [&b"security.selinux"[..], b"trusted.other", b"user.overlay.opaque", b"nonsense"] {
+        let dir = TempDir::new().unwrap();
+        unpacked(&with(name), dir.path(), KEEP).unwrap();
+        let mut names = vec![0; 4096];
+        let length = rustix::fs::llistxattr(dir.path().join("f"), names.as_mut_slice()).unwrap();
+        assert!(!names[..length].windows(name.len()).any(|part| part == name), "{name:?}");
+    }
+}

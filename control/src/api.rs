@@ -8,6 +8,7 @@ pub mod instance;
 pub mod join;
 pub mod journal;
 pub mod logs;
+mod open_audit;
 pub mod page;
 pub mod stats;
 pub mod stream;

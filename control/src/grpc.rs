@@ -144,7 +144,8 @@ impl Lighter for LighterService {
         &self,
         request: Request<v1::StreamTaskLogsRequest>,
     ) -> Answer<Self::StreamTaskLogsStream> {
-        let logs = logs::open(&self.0, convert::logs_request(request.into_inner())).await?;
+        let asker = convert::asker(request.extensions());
+        let logs = logs::open(&self.0, &asker, convert::logs_request(request.into_inner())).await?;
         let stop = self.0.stop.clone();
         let batches = futures_util::stream::unfold(logs, |mut logs| async move {
             let batch = logs.next().await?;
@@ -273,17 +274,22 @@ impl Node for NodeService {
         let mut batch = first.ok_or_else(missing)?;
         let reader = self.0.logs.take(&batch.stream_id, &me.id)?;
         loop {
-            let item = match batch.error.is_empty() {
-                true => Ok(batch.lines),
-                false => Err(ApiError::LogsUnreadable { message: batch.error }),
+            let (last, ended) = (!batch.error.is_empty(), batch.ended);
+            let item = match last {
+                false => Ok(Some(batch.lines)),
+                true => Err(ApiError::LogsUnreadable { message: batch.error }),
             };
-            let ended = item.is_err();
             // A reader that is gone ends the stream; a slow one slows the node down.
-            if reader.send(item).await.is_err() || ended {
+            if reader.send(item).await.is_err() || last {
+                break;
+            }
+            if ended {
+                let _ = reader.send(Ok(None)).await;
                 break;
             }
             tokio::select! {
                 () = reader.closed() => break,
+                // Without its word for the end, the reader knows that the node has gone away.
                 next = batches.message() => match next? {
                     Some(next) => batch = next,
                     None => break,

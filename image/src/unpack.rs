@@ -6,7 +6,7 @@
 //! only the header type: its reader takes name records of any size into memory and splits PAX records
 //! at newlines, which binary xattr values contain; its writer knows no whiteouts.
 
-pub(crate) mod attributes;
+pub mod attributes;
 pub mod entry;
 pub(crate) mod inherit;
 pub(crate) mod pipeline;

@@ -10,7 +10,7 @@ mod ring;
 
 pub use follow::{Changed, LogWatch};
 pub use line::{LogLine, LogStream};
-pub use ring::{Position, RingItem, RingReader};
+pub use ring::{Position, RingItem, RingReader, bytes_after};
 
 use lighter_model::ids::ContainerName;
 use std::collections::VecDeque;

@@ -14,7 +14,7 @@ use crate::store::{Store, StoreOp};
 use crate::time::{BootInstant, sleep_until};
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::task_definition::TaskDefinition;
-use lighter_runtime::logs::{Changed, LogWatch, RingReader};
+use lighter_runtime::logs::{Changed, LogWatch, Position, RingReader, bytes_after};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +35,16 @@ enum Command {
     Begin { records: Vec<LogDeliveryRecord>, answer: oneshot::Sender<()> },
     Ended { task: TaskId },
     Drained { task: TaskId, answer: oneshot::Sender<()> },
+    Places { answer: oneshot::Sender<Vec<Place>> },
+}
+
+/// How far one container's log is.
+#[derive(Debug)]
+struct Place {
+    driver: String,
+    directory: PathBuf,
+    container: ContainerName,
+    position: Position,
 }
 
 /// A handle; clones are cheap.
@@ -59,6 +69,8 @@ pub(crate) struct DeliveryParts {
 struct Entry {
     changed: watch::Sender<u64>,
     ended: watch::Sender<bool>,
+    place: watch::Receiver<Position>,
+    driver: String,
     /// The directory's number; `None` when it cannot be watched.
     directory: Option<i32>,
 }
@@ -118,6 +130,19 @@ impl LogDelivery {
     pub(crate) fn totals(&self) -> Vec<LogDriverTotals> {
         self.totals.rows()
     }
+
+    /// For each container whose log is being sent, its driver and the bytes still to be sent.
+    pub(crate) async fn behind(&self) -> Vec<(String, u64)> {
+        let (answer, places) = oneshot::channel();
+        let _ = self.commands.send(Command::Places { answer }).await;
+        let places = places.await.unwrap_or_default();
+        let sizes = tokio::task::spawn_blocking(move || {
+            let bytes =
+                |place: &Place| bytes_after(&place.directory, place.container.as_str(), place.position);
+            places.iter().map(|place| (place.driver.clone(), bytes(place))).collect()
+        });
+        sizes.await.unwrap_or_default()
+    }
 }
 
 impl Owner {
@@ -171,11 +196,25 @@ impl Owner {
                     entry.ended.send_replace(true);
                 }
             }
+            Command::Places { answer } => {
+                let _ = answer.send(self.places());
+            }
             Command::Drained { task, answer } => {
                 self.waiting.push((task, answer));
                 self.answer_drained();
             }
         }
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let entries = self.entries.iter();
+        let place = |((task, container), entry): (&Key, &Entry)| Place {
+            driver: entry.driver.clone(),
+            directory: self.parts.log_dir.join(task.as_str()),
+            container: container.clone(),
+            position: *entry.place.borrow(),
+        };
+        entries.map(place).collect()
     }
 
     async fn begin(&mut self, records: Vec<LogDeliveryRecord>) {
@@ -210,6 +249,7 @@ impl Owner {
         };
         let key = key(&record);
         let (changed, ended) = (watch::channel(0), watch::channel(ended));
+        let (place, driver) = (watch::channel(Position::default()), record.configuration.log_driver.clone());
         let shipper = Shipper {
             ring: RingReader::new(&directory, record.container.as_str(), record.next),
             directory,
@@ -218,13 +258,15 @@ impl Owner {
             totals: self.totals.clone(),
             changed: changed.1,
             ended: ended.1,
+            place: place.0,
             leaving: self.parts.leaving.clone(),
             pace: Pace::new(),
             record,
         };
         let of = key.clone();
         self.shippers.spawn(async move { (of, shipper.run().await) });
-        self.entries.insert(key, Entry { changed: changed.0, ended: ended.0, directory: watched });
+        let entry = Entry { changed: changed.0, ended: ended.0, place: place.1, driver, directory: watched };
+        self.entries.insert(key, entry);
     }
 
     fn wake(&self, changed: &Changed) {

@@ -19,7 +19,7 @@ use crate::errors::{chain, words};
 use crate::store::records::LogDeliveryRecord;
 use crate::store::{Store, StoreOp};
 use crate::time::{BootInstant, sleep, sleep_until};
-use lighter_runtime::logs::RingReader;
+use lighter_runtime::logs::{Position, RingReader};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +53,8 @@ pub(super) struct Shipper {
     /// Counts changes of the directory.
     pub(super) changed: watch::Receiver<u64>,
     pub(super) ended: watch::Receiver<bool>,
+    /// Up to where the sink has everything.
+    pub(super) place: watch::Sender<Position>,
     pub(super) leaving: CancellationToken,
     pub(super) pace: Pace,
 }
@@ -96,6 +98,7 @@ impl Shipper {
             if left {
                 return Outcome::Left;
             }
+            self.place.send_replace(self.ring.position());
             if self.pace.commit_at.is_some_and(|at| at.until().is_zero()) {
                 self.commit().await;
             }

@@ -11,6 +11,7 @@ use lighter_model::health::ContainerHealth;
 use lighter_model::ids::{ContainerName, TaskDefinitionId};
 use lighter_model::report::NetworkBinding;
 use lighter_model::status::{ContainerStatus, TaskStatus};
+use lighter_model::task_definition::log::LogConfiguration;
 use lighter_model::task_definition::{ContainerDefinition, NetworkMode, TaskDefinition};
 use serde_json::{Map, Value, json};
 
@@ -130,7 +131,12 @@ fn one(view: &View<'_>, definition: &ContainerDefinition, record: &ContainerReco
     put("KnownStatus", json!(container_status(record)));
     put("Limits", json!({ "CPU": definition.cpu_units, "Memory": definition.memory_mib.unwrap_or(0) }));
     put("Type", json!("NORMAL"));
-    put("LogDriver", json!("json-file"));
+    let log = definition.log_configuration.as_ref();
+    put("LogDriver", json!(log.map_or("json-file", |log| log.log_driver.as_str())));
+    let options = log.map(log_options).unwrap_or_default();
+    if !options.is_empty() {
+        put("LogOptions", Value::Object(options));
+    }
     put(
         "ContainerARN",
         json!(format!("{ARN}:container/{}/{}/{}", view.cluster, view.record.task, record.name)),
@@ -162,6 +168,13 @@ fn one(view: &View<'_>, definition: &ContainerDefinition, record: &ContainerReco
         put("Volumes", Value::Array(volumes));
     }
     Value::Object(container)
+}
+
+/// As they are in the definition, but for the one that holds passwords: every container of the task
+/// may ask.
+fn log_options(log: &LogConfiguration) -> Map<String, Value> {
+    let shown = log.options.iter().filter(|(name, _)| *name != "http-headers");
+    shown.map(|(name, value)| (name.clone(), json!(value))).collect()
 }
 
 fn health_of(health: &ContainerHealth) -> Value {

@@ -14,7 +14,6 @@ const ABSENT: &[&str] = &[
     "ServiceName",
     "AvailabilityZone",
     "VPCID",
-    "LogOptions",
     "RestartCount",
     "percpu_usage",
     "active_anon",
@@ -73,6 +72,9 @@ fn definition(record: &TaskRecord) -> TaskDefinition {
         "containerDefinitions": [{
             "name": container.name, "image": container.image, "cpu": 10, "memory": 128,
             "dockerLabels": { "team": "blue" },
+            "logConfiguration": { "logDriver": "http", "options": {
+                "http-url": "https://logs.example/in", "http-headers": "Authorization=secret", "tag": "web",
+            } },
             "mountPoints": [{ "sourceVolume": "data", "containerPath": "/data" }],
         }],
     }))
@@ -92,8 +94,9 @@ fn a_task_looks_as_ecs_documents_it() {
     with_view(|view| {
         let mut golden: Value = serde_json::from_str(include_str!("golden/task.json")).unwrap();
         let ours = json::task(view);
-        // A label of the definition goes along; ours has it, the example does not.
+        // A label of the definition goes along, and so do the options of its log driver.
         golden["Containers"][0]["Labels"]["team"] = json!("blue");
+        golden["Containers"][0]["LogOptions"] = json!({ "http-url": "", "tag": "" });
         let container = golden["Containers"][0].as_object_mut().unwrap();
         if ours["Containers"][0].get("ExitCode").is_none() {
             container.remove("ExitCode");
@@ -110,8 +113,23 @@ fn a_task_looks_as_ecs_documents_it() {
         assert_eq!(one["Labels"]["com.amazonaws.ecs.task-arn"], ours["TaskARN"]);
         assert_eq!(one["Networks"][0]["IPv4Addresses"], json!(["172.29.0.2"]));
         assert_eq!(one["DockerId"].as_str().unwrap().len(), 64);
+        assert_eq!(one["LogDriver"], "http");
+        let shown = json!({ "http-url": "https://logs.example/in", "tag": "web" });
+        assert_eq!(one["LogOptions"], shown, "without the header, which is a password");
         assert_eq!(json::container(view, &"nobody".parse().unwrap()), None);
     });
+}
+
+#[test]
+fn without_a_log_configuration_the_driver_is_the_default_without_options() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = record();
+    let (key, mut definition) = (ids::MetadataKey::load(dir.path()), definition(&record));
+    definition.container_definitions[0].log_configuration = None;
+    let id: TaskDefinitionId = "web:7".parse().unwrap();
+    let view = View { cluster: "default", key: &key, record: &record, definition: &definition, id: &id };
+    let one = json::container(&view, &record.containers[0].name).unwrap();
+    assert_eq!((&one["LogDriver"], one.get("LogOptions")), (&json!("json-file"), None));
 }
 
 #[test]

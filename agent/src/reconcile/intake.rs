@@ -55,6 +55,7 @@ impl Staged {
 impl Reconciler {
     pub(super) async fn take(&mut self, group: Vec<CoreInput>) {
         let mut staged: Option<Staged> = None;
+        let mut followers = Vec::new();
         for input in group {
             match input {
                 CoreInput::Task { task, news } => self.take_news(&task, news),
@@ -73,7 +74,7 @@ impl Reconciler {
                     let _ = answer.send(self.local_tasks());
                 }
                 CoreInput::ContainerEnded { task, container, answer } => {
-                    let _ = answer.send(self.container_ended(&task, container));
+                    followers.push((task, container, answer));
                 }
                 CoreInput::SessionOpened { session, outbound, facts } => {
                     let (incarnation, asked) = (String::new(), BTreeSet::new());
@@ -104,6 +105,10 @@ impl Reconciler {
                 staged.ops.push(StoreOp::Forget(task.clone()));
             }
             self.commit(staged).await;
+        }
+        // After the commit: the task they ask about may have come with this very group.
+        for (task, container, answer) in followers {
+            let _ = answer.send(self.container_ended(&task, container));
         }
     }
 
@@ -305,6 +310,7 @@ fn is_begun(known: Known) -> bool {
     matches!(known, Known::Active | Known::Ending)
 }
 
+/// For good: between two runs a container that is started again is PENDING.
 fn has_ended(report: &TaskReport, container: &ContainerName) -> bool {
     report.containers.iter().any(|c| c.name == *container && c.status == ContainerStatus::Stopped)
 }

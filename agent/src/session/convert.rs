@@ -33,6 +33,8 @@ const JOURNALS_FEATURE: &str = "journals";
 const STREAMS_FEATURE: &str = "streams";
 /// This agent understands how the control plane sees its node (`InstanceState`).
 const STATE_FEATURE: &str = "instance-state";
+/// It says when a log has ended.
+const LOG_END_FEATURE: &str = "log-end";
 const HEARTBEAT_MS_DEFAULT: u64 = 5_000;
 
 /// Which field of a message makes no sense.
@@ -320,7 +322,9 @@ pub(super) fn hello(facts: &NodeFacts, core: &HelloFacts, notices: &[Notice]) ->
     });
     node(Node::Hello(v1::NodeHello {
         protocol: Some(v1::ProtocolRange { min: PROTOCOL, max: PROTOCOL }),
-        features: [STREAMS_FEATURE, JOURNALS_FEATURE, STATE_FEATURE].map(str::to_owned).into(),
+        features: [STREAMS_FEATURE, JOURNALS_FEATURE, STATE_FEATURE, LOG_END_FEATURE]
+            .map(str::to_owned)
+            .into(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: facts.boot_id.clone(),
         agent_run_id: facts.run_id.clone(),
@@ -553,7 +557,7 @@ pub(super) fn log_batch(stream_id: &str, lines: Vec<LogLine>) -> v1::SendLogsReq
             partial: line.partial,
         }
     });
-    v1::SendLogsRequest { stream_id: stream_id.to_owned(), lines: lines.collect(), error: String::new() }
+    v1::SendLogsRequest { stream_id: stream_id.to_owned(), lines: lines.collect(), ..Default::default() }
 }
 
 /// A task as the local socket shows it.

@@ -68,7 +68,12 @@ async fn pump(source: &LogSource, request: LogRequest, send: mpsc::Sender<v1::Se
             next = lines.next() => next,
             () = send.closed() => return,
         };
-        let Some(first) = next else { return };
+        let Some(first) = next else {
+            let ended = v1::SendLogsRequest { ended: true, ..message(&id, Vec::new(), None) };
+            // A reader that is gone needs no end.
+            let _ = send.send(ended).await;
+            return;
+        };
         let mut batch = Vec::new();
         let mut failure = None;
         let mut bytes = 0;

@@ -18,6 +18,13 @@ pub(crate) const SESSION: &str = "lighter_agent_session_connected";
 pub(crate) const QUEUE: &str = "lighter_agent_reconciler_queue_length";
 pub(crate) const COMMIT_SECONDS: &str = "lighter_agent_store_commit_seconds";
 pub(crate) const SPANS_DROPPED: &str = "lighter_agent_spans_dropped_total";
+pub(crate) const LOG_RECORDS_SENT: &str = "lighter_agent_log_records_sent_total";
+pub(crate) const LOG_BYTES_SENT: &str = "lighter_agent_log_bytes_sent_total";
+pub(crate) const LOG_RECORDS_LOST: &str = "lighter_agent_log_records_lost_total";
+pub(crate) const LOG_RECORDS_REFUSED: &str = "lighter_agent_log_records_refused_total";
+pub(crate) const LOG_SEND_FAILURES: &str = "lighter_agent_log_send_failures_total";
+pub(crate) const LOG_CONTAINERS: &str = "lighter_agent_log_containers";
+pub(crate) const LOG_BEHIND_BYTES: &str = "lighter_agent_log_behind_bytes";
 pub(crate) const CONTAINER_CPU: &str = "lighter_container_cpu_seconds_total";
 pub(crate) const CONTAINER_MEMORY: &str = "lighter_container_memory_bytes";
 pub(crate) const CONTAINER_THROTTLED: &str = "lighter_container_cpu_throttled_seconds_total";
@@ -48,6 +55,29 @@ pub(crate) const FAMILIES: &[Family] = &[
         kind: Kind::Histogram(SECONDS),
     },
     Family { name: SPANS_DROPPED, help: "Spans that did not reach the collector.", kind: Kind::Gauge },
+    Family {
+        name: LOG_RECORDS_SENT,
+        help: "Records of logs that a sink has taken, by driver; one sent twice counts twice.",
+        kind: Kind::Counter,
+    },
+    Family { name: LOG_BYTES_SENT, help: "Bytes of the text of those records.", kind: Kind::Counter },
+    Family {
+        name: LOG_RECORDS_LOST,
+        help: "Records that left the ring on disk before they were sent.",
+        kind: Kind::Counter,
+    },
+    Family { name: LOG_RECORDS_REFUSED, help: "Records a sink will not take.", kind: Kind::Counter },
+    Family {
+        name: LOG_SEND_FAILURES,
+        help: "Batches that a sink did not take and that are sent again.",
+        kind: Kind::Counter,
+    },
+    Family { name: LOG_CONTAINERS, help: "Containers whose log is being sent.", kind: Kind::Gauge },
+    Family {
+        name: LOG_BEHIND_BYTES,
+        help: "Bytes of rings on disk that are still to be sent.",
+        kind: Kind::Gauge,
+    },
     Family { name: CONTAINER_CPU, help: "CPU time of running containers.", kind: Kind::Counter },
     Family { name: CONTAINER_MEMORY, help: "Memory of running containers.", kind: Kind::Gauge },
     Family { name: CONTAINER_THROTTLED, help: "Time stopped by the CPU quota.", kind: Kind::Counter },

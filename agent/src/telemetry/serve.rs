@@ -7,6 +7,7 @@ use super::families;
 use super::task_log::Snapshot;
 use crate::errors::chain;
 use crate::facilities::Probe;
+use crate::log_driver::LogDriverTotals;
 use crate::reconcile::QUEUE_DEPTH;
 use crate::session::SessionStatus;
 use crate::task::TaskContext;
@@ -70,9 +71,27 @@ async fn refresh(context: &TaskContext, session: &watch::Receiver<SessionStatus>
     let queued = QUEUE_DEPTH.saturating_sub(context.reconciler.capacity());
     metrics.set(families::QUEUE, &[], queued as f64);
     metrics.set(families::SPANS_DROPPED, &[], context.telemetry.tracer.dropped() as f64);
+    log_drivers(context).await;
     if context.config.metrics_containers {
         containers(context, &snapshots).await;
     }
+}
+
+async fn log_drivers(context: &TaskContext) {
+    let metrics = &context.telemetry.metrics;
+    let (totals, behind) = (context.logs.totals(), context.logs.behind().await);
+    let by_driver = |value: &dyn Fn(&LogDriverTotals) -> f64| -> Rows {
+        totals.iter().map(|row| (vec![("driver", row.driver.to_owned())], value(row))).collect()
+    };
+    let behind_of = |driver: &str| behind.iter().filter(move |(of, _)| of == driver);
+    metrics.replace(families::LOG_RECORDS_SENT, by_driver(&|row| row.sent_records as f64));
+    metrics.replace(families::LOG_BYTES_SENT, by_driver(&|row| row.sent_bytes as f64));
+    metrics.replace(families::LOG_RECORDS_LOST, by_driver(&|row| row.lost_records as f64));
+    metrics.replace(families::LOG_RECORDS_REFUSED, by_driver(&|row| row.refused_records as f64));
+    metrics.replace(families::LOG_SEND_FAILURES, by_driver(&|row| row.failed_sends as f64));
+    metrics.replace(families::LOG_CONTAINERS, by_driver(&|row| behind_of(row.driver).count() as f64));
+    let bytes = |row: &LogDriverTotals| behind_of(row.driver).map(|(_, bytes)| *bytes as f64).sum();
+    metrics.replace(families::LOG_BEHIND_BYTES, by_driver(&bytes));
 }
 
 async fn containers(context: &TaskContext, snapshots: &[Snapshot]) {

@@ -8,6 +8,7 @@ use crate::facilities::fakes::{FakeProbe, Program};
 use lighter_model::exit::ExitStatus;
 use lighter_model::ids::ContainerName;
 use lighter_proto::v1;
+use lighter_proto::v1::control_message::Message;
 use lighter_proto::v1::{HealthStatus, StopCode, TaskStatus};
 
 /// An init container that must succeed, a sidecar that must be healthy, and the main one.
@@ -314,4 +315,54 @@ fn killed_anywhere_in_a_restart_it_happens_once() {
     // Checks go on for ever, so the points do not end; a restart has less than this.
     let halted = (0..14).filter(|halt| restart_killed_at(*halt)).count();
     assert!(halted >= 6, "{halted}");
+}
+
+fn follow(id: &str, stream: usize) -> v1::OpenLogStream {
+    v1::OpenLogStream {
+        stream_id: format!("stream-{stream}"),
+        task_id: id.to_owned(),
+        container: "web".into(),
+        follow: true,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_followed_log_goes_on_between_two_runs_and_ends_with_the_last() {
+    let mut bench = bench();
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "again:1");
+    bench.control.wait_status(&id, TaskStatus::Running);
+    bench.control.push(Message::OpenLogStream(follow(&id, 1)));
+    bench.control.wait("its lines", |state| (state.log_lines.len() == 3).then_some(()));
+    for run in 1..4 {
+        bench.machine.exit(&task(1), "web", ExitStatus::Exited(3));
+        report(&bench, "a restart", |report| {
+            report.containers.first().is_some_and(|c| c.restart_count == run && c.pid > 0)
+        });
+        assert_eq!(bench.control.with(|state| state.log_streams_ended), 0, "after run {run}");
+    }
+    bench.machine.exit(&task(1), "web", ExitStatus::Exited(9));
+    bench.control.wait("the end of the log", |state| (state.log_streams_ended == 1).then_some(()));
+    end(&mut bench);
+}
+
+/// What is asked right behind an assignment may be answered with it, when the reconciler was busy.
+#[test]
+fn a_log_is_followed_from_the_moment_its_task_is_assigned() {
+    const TASKS: usize = 24;
+    let mut bench = bench();
+    bench.start();
+    bench.control.wait("the session", |state| (!state.hellos.is_empty()).then_some(()));
+    for number in 0..TASKS {
+        let id = task(number as u64 + 1).to_string();
+        bench.control.assign(&id, "again:1");
+        bench.control.push(Message::OpenLogStream(follow(&id, number)));
+    }
+    bench.control.wait("all lines", |state| (state.log_lines.len() == 3 * TASKS).then_some(()));
+    for number in 0..TASKS {
+        bench.control.wait_status(task(number as u64 + 1).as_str(), TaskStatus::Running);
+    }
+    assert_eq!(bench.control.with(|state| state.log_streams_ended), 0);
 }

@@ -1,9 +1,11 @@
 //! Journals and waits of tasks on the fake machine, as the control plane hears them.
 
 use super::bench::{Bench, task};
-use super::control::Control;
+use super::control::{Control, wait};
 use crate::facilities::fakes::Program;
 use lighter_proto::v1::{self, TaskStatus};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 /// The first wait of that kind in any report of the task.
 fn wait_for(control: &Control, task: &str, kind: &str) -> v1::Wait {
@@ -124,4 +126,82 @@ fn a_node_under_pressure_starts_tasks_one_by_one_and_says_so() {
     std::fs::remove_dir_all(pressure).unwrap();
     let others = tasks.iter().filter(|task| *task != last);
     others.for_each(|task| no_wait(&bench.control, task, TaskStatus::Running));
+}
+
+/// What Prometheus would read.
+fn scrape(address: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    answer
+}
+
+/// A number of the fluentd driver.
+fn of_fluentd(text: &str, family: &str) -> f64 {
+    let series = format!("lighter_agent_log_{family}{{driver=\"fluentd\"}} ");
+    let found = text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok());
+    found.unwrap_or_else(|| panic!("{series} is not in {text}"))
+}
+
+#[test]
+fn log_drivers_are_counted_and_say_how_far_behind_they_are() {
+    // Ports nobody has; they are bound again soon.
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (metrics, sink) = (free(), free());
+    let mut bench = Bench::new();
+    bench.config.metrics_address = metrics.to_string();
+    bench.config.logs.drivers.push("fluentd".to_owned());
+    let definition = format!(
+        r#"{{"family":"sent","containerDefinitions":[{{"name":"web","image":"side","memory":8,"stopTimeout":1,
+        "logConfiguration":{{"logDriver":"fluentd","options":{{"fluentd-address":"{sink}"}}}}}}]}}"#
+    );
+    bench.control.define("sent:1", &definition);
+    let ring = bench.config.log_dir().join(task(1).as_str());
+    std::fs::create_dir_all(&ring).unwrap();
+    let time = "2026-01-05T10:20:30.123456789Z";
+    let records: String = (0..5).map(|number| format!("{time} stdout F line {number}\n")).collect();
+    let text = format!("{time} lighter H 0\n{records}");
+    std::fs::write(ring.join("web.log"), &text).unwrap();
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "sent:1");
+    bench.control.wait_status(&id, TaskStatus::Running);
+    let failing = wait(
+        "the sink to be missed",
+        || Some(scrape(metrics)).filter(|text| of_fluentd(text, "send_failures_total") > 0.0),
+        || scrape(metrics),
+    );
+    assert_eq!(of_fluentd(&failing, "containers"), 1.0);
+    assert!((records.len()..=text.len()).contains(&(of_fluentd(&failing, "behind_bytes") as usize)));
+    assert_eq!(of_fluentd(&failing, "records_sent_total"), 0.0);
+    let listener = TcpListener::bind(sink).unwrap();
+    // Ends when the agent closes its connection.
+    let taking = std::thread::spawn(move || {
+        let mut taken = Vec::new();
+        let _ = listener.accept().unwrap().0.read_to_end(&mut taken);
+        taken.len()
+    });
+    let sent = wait(
+        "all to be sent",
+        || Some(scrape(metrics)).filter(|text| of_fluentd(text, "records_sent_total") > 0.0),
+        || scrape(metrics),
+    );
+    assert_eq!((of_fluentd(&sent, "records_sent_total"), of_fluentd(&sent, "bytes_sent_total")), (5.0, 30.0));
+    assert_eq!(
+        (of_fluentd(&sent, "records_lost_total"), of_fluentd(&sent, "records_refused_total")),
+        (0.0, 0.0)
+    );
+    wait(
+        "nothing to be left",
+        || (of_fluentd(&scrape(metrics), "behind_bytes") == 0.0).then_some(()),
+        || scrape(metrics),
+    );
+    assert!(sent.contains("lighter_agent_log_containers{driver=\"journald\"} 0"), "{sent}");
+    bench.control.stop(&id, "");
+    bench.control.wait_status(&id, TaskStatus::Stopped);
+    bench.wait_forgotten(&[task(1)]);
+    bench.kill();
+    assert!(taking.join().unwrap() > 30);
 }

@@ -1,12 +1,19 @@
 //! `lighter logs`: the output of a task's containers, each stream to the same stream here.
 //! In: a name of the task, bounds. Out: lines; markers of the log itself go to standard error.
+//! A follower whose stream breaks asks again and goes on after the last line it has printed.
+//! Never: takes a node that went away for the end of a log.
+
+mod place;
 
 use crate::args::{Format, Global, LogsArgs};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::{duration, json, names, output, time};
 use lighter_proto::v1;
+use place::Place;
 use std::io::Write;
+use std::time::Duration;
+use tonic::{Code, Status, Streaming};
 
 pub async fn run(global: &Global, client: &mut Client, args: LogsArgs) -> Result<(), Failure> {
     let cluster = super::cluster(args.task.cluster);
@@ -25,18 +32,82 @@ pub async fn run(global: &Global, client: &mut Client, args: LogsArgs) -> Result
         tail_lines: args.tail,
         since_unix_ms,
     };
+    let show = Show { json: global.output == Format::Json, prefix, timestamps: args.timestamps };
+    let containers = if request.container.is_empty() { task.containers.len() } else { 1 };
+    follow(client, request, containers, show).await
+}
+
+/// How lines are shown.
+#[derive(Debug, Clone, Copy)]
+struct Show {
+    json: bool,
+    prefix: bool,
+    timestamps: bool,
+}
+
+/// Before asking again; longer each time nothing came.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+async fn follow(
+    client: &mut Client,
+    first: v1::StreamTaskLogsRequest,
+    containers: usize,
+    show: Show,
+) -> Result<(), Failure> {
     let what = "read the logs";
+    let mut place = Place::default();
+    let mut request = first.clone();
+    // The first question is asked once: what is wrong with it is wrong for good.
     let mut stream = client.stream_task_logs(request).await.map_err(Failure::rpc(what))?.into_inner();
-    while let Some(answer) = stream.message().await.map_err(Failure::rpc(what))? {
-        for line in &answer.lines {
-            if global.output == Format::Json {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let broken = match read(&mut stream, &mut place, show, &mut pause).await? {
+            None => return Ok(()),
+            Some(status) => status,
+        };
+        if !first.follow || broken.code() != Code::Unavailable {
+            return Err(Failure::rpc(what)(broken));
+        }
+        eprintln!("[lighter] the log broke off ({}); asking again", broken.message());
+        stream = loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            request = place.resume(&first, containers);
+            match client.stream_task_logs(request).await {
+                Ok(answer) => break answer.into_inner(),
+                Err(status) if status.code() == Code::Unavailable => {}
+                Err(status) => return Err(Failure::rpc(what)(status)),
+            }
+        };
+    }
+}
+
+/// Prints what comes; the status the stream broke off with, if it did.
+async fn read(
+    stream: &mut Streaming<v1::StreamTaskLogsResponse>,
+    place: &mut Place,
+    show: Show,
+    pause: &mut Duration,
+) -> Result<Option<Status>, Failure> {
+    loop {
+        let lines = match stream.message().await {
+            Ok(Some(answer)) => answer.lines,
+            Ok(None) => return Ok(None),
+            Err(status) => return Ok(Some(status)),
+        };
+        for line in &lines {
+            if !place.is_new(line) {
+                continue;
+            }
+            *pause = FIRST_PAUSE;
+            if show.json {
                 output::line(&json::log_line(line).to_string())?;
             } else {
-                write(line, prefix, args.timestamps)?;
+                write(line, show.prefix, show.timestamps)?;
             }
         }
     }
-    Ok(())
 }
 
 /// Bytes as the container wrote them, after a prefix when it is not clear whose they are.

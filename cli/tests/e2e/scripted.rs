@@ -21,6 +21,10 @@ pub struct State {
     /// Calls of these methods answer UNAVAILABLE so many times.
     pub describe_fails: u32,
     pub log_lines: Vec<v1::LogLine>,
+    /// So many streams of logs break off after their lines.
+    pub log_breaks: u32,
+    /// What was asked for.
+    pub log_requests: Vec<v1::StreamTaskLogsRequest>,
 }
 
 /// A scripted control plane on a Unix socket.
@@ -161,11 +165,17 @@ impl Lighter for Service {
     type StreamTaskLogsStream = ReceiverStream<Result<v1::StreamTaskLogsResponse, Status>>;
     async fn stream_task_logs(
         &self,
-        _: Request<v1::StreamTaskLogsRequest>,
+        request: Request<v1::StreamTaskLogsRequest>,
     ) -> Answer<Self::StreamTaskLogsStream> {
-        let (sender, receiver) = tokio::sync::mpsc::channel(1);
-        let lines = self.state.lock().unwrap().log_lines.clone();
+        let (sender, receiver) = tokio::sync::mpsc::channel(2);
+        let mut state = self.state.lock().unwrap();
+        state.log_requests.push(request.into_inner());
+        let lines = state.log_lines.clone();
         sender.try_send(Ok(v1::StreamTaskLogsResponse { lines })).unwrap();
+        if state.log_breaks > 0 {
+            state.log_breaks -= 1;
+            sender.try_send(Err(Status::unavailable("the node is away"))).unwrap();
+        }
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 

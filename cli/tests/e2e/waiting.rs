@@ -171,3 +171,37 @@ fn logs_go_to_the_stream_they_came_from() {
     assert_eq!((&first["line"], &first["source"]), (&"a long ".into(), &"stdout".into()));
     assert!(control.folder().exists());
 }
+
+#[test]
+fn a_follower_goes_on_after_a_break_and_says_since_when_it_wants_lines() {
+    let control = Scripted::start();
+    control.quietly(|task| {
+        task.task_id = ID.into();
+        task.containers = vec![v1::Container { name: "web".into(), ..Default::default() }];
+    });
+    let line = |text: &str, time_unix_ns: i64| v1::LogLine {
+        container: "web".into(),
+        source: v1::LogSource::Stdout as i32,
+        line: text.as_bytes().to_vec(),
+        time_unix_ns,
+        ..Default::default()
+    };
+    {
+        let mut state = control.state.lock().unwrap();
+        state.log_lines = vec![line("one", 5_000_000), line("two", 5_000_000), line("three", 7_000_000)];
+        state.log_breaks = 1;
+    }
+    let done = run(&control.socket(), &["logs", "-f", "0123", "--since", "1970-01-01T00:00:00.003Z"]);
+    assert_eq!((done.code, done.out.as_str()), (0, "one\ntwo\nthree\n"), "{done:?}");
+    assert!(done.err.contains("[lighter] the log broke off (the node is away)"), "{done:?}");
+    let asked: Vec<i64> =
+        control.state.lock().unwrap().log_requests.drain(..).map(|asked| asked.since_unix_ms).collect();
+    assert_eq!(asked, [3, 7]);
+    // Who does not follow is told at once.
+    control.state.lock().unwrap().log_breaks = 1;
+    let done = run(&control.socket(), &["logs", "0123"]);
+    assert_eq!((done.code, done.out.as_str()), (5, "one\ntwo\nthree\n"), "{done:?}");
+    assert!(done.err.contains("the node is away"), "{done:?}");
+    let refused = run(&control.socket(), &["logs", "0123", "--since", "yesterday"]);
+    assert!(refused.code != 0 && refused.err.contains("--since 10m"), "{refused:?}");
+}

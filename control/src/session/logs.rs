@@ -27,7 +27,8 @@ pub struct LogRequest {
     pub since_unix_ms: i64,
 }
 
-type Item = Result<LogBatch, ApiError>;
+/// `None`: the node says that there is no more.
+type Item = Result<Option<LogBatch>, ApiError>;
 
 struct Waiting {
     instance: ContainerInstanceId,
@@ -45,12 +46,25 @@ pub struct OpenStream {
     id: String,
     receiver: mpsc::Receiver<Item>,
     streams: LogStreams,
+    /// The node is of those that say when a log has ended: silence means that it has gone away.
+    says_end: bool,
+    ended: bool,
 }
 
 impl OpenStream {
-    /// The next batch; `None` at the end.
-    pub async fn next(&mut self) -> Option<Item> {
-        self.receiver.recv().await
+    /// The next batch; `None` at the end, and after an error.
+    pub async fn next(&mut self) -> Option<Result<LogBatch, ApiError>> {
+        if self.ended {
+            return None;
+        }
+        let next = match self.receiver.recv().await {
+            Some(Ok(Some(batch))) => return Some(Ok(batch)),
+            Some(Ok(None)) => None,
+            Some(Err(error)) => Some(Err(error)),
+            None => self.says_end.then_some(Err(ApiError::StreamBroken)),
+        };
+        self.ended = true;
+        next
     }
 }
 
@@ -66,10 +80,10 @@ impl LogStreams {
     }
 
     /// Opens a stream that the instance is about to be asked for.
-    pub fn open(&self, id: &str, instance: &ContainerInstanceId) -> OpenStream {
+    pub fn open(&self, id: &str, instance: &ContainerInstanceId, says_end: bool) -> OpenStream {
         let (sender, receiver) = mpsc::channel(BATCHES);
         self.lock().insert(id.to_owned(), Waiting { instance: instance.clone(), sender });
-        OpenStream { id: id.to_owned(), receiver, streams: self.clone() }
+        OpenStream { id: id.to_owned(), receiver, streams: self.clone(), says_end, ended: false }
     }
 
     /// The node's end, once; only for the node that was asked.

@@ -20,6 +20,8 @@ const REQUESTS: usize = 64;
 /// The word in a node's hello that says it can answer an OpenStream.
 pub const STREAMS_FEATURE: &str = "streams";
 
+/// The feature of agents that say when a log has ended.
+const LOG_END_FEATURE: &str = "log-end";
 /// The word that says it answers an AskTaskEvents.
 pub const JOURNALS_FEATURE: &str = "journals";
 
@@ -153,6 +155,13 @@ impl Sessions {
     pub fn ask_for_logs(&self, instance: &ContainerInstanceId, request: LogRequest) -> bool {
         let request = NodeRequest::Logs(request);
         self.inner().live.get(instance).is_some_and(|live| live.requests.try_send(request).is_ok())
+    }
+
+    /// Whether the node's agent says when a log has ended.
+    pub fn says_log_end(&self, instance: &ContainerInstanceId) -> bool {
+        let inner = self.inner();
+        let live = inner.live.get(instance);
+        live.is_some_and(|live| live.about.features.iter().any(|feature| feature == LOG_END_FEATURE))
     }
 
     /// Passes a stream request to the node's session; says why it cannot.

@@ -206,6 +206,10 @@ impl Session {
                     None => return Err(self.why_no_changes(place)),
                 },
                 Some(request) = place.requests.recv() => {
+                    // Whoever asks about a task may have just run it: the node hears of it first.
+                    while let Ok(first) = changes.try_recv() {
+                        self.delta(first, &mut changes).await?;
+                    }
                     self.link.send(match request {
                         NodeRequest::Logs(request) => convert::open_log_stream(request),
                         NodeRequest::Stream(request) => convert::open_stream(request),

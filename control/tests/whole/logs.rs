@@ -15,10 +15,18 @@ async fn world() -> (Running, LighterClient<Channel>, FakeNode, FakeSession, v1:
     let mut admin = running.admin().await;
     register(&mut admin, &definition_json("web", 0, 6, None)).await;
     let node = joined(&running, "node").await;
-    let session = node.connect(&running).await.unwrap();
+    let mut hello = node.hello();
+    hello.features = vec!["log-end".to_owned()];
+    let session = node.connect_saying(&running, hello).await.unwrap();
     let ran = admin.run_task(run_request("web", 1)).await.unwrap().into_inner();
     let task = ran.tasks[0].task_id.clone();
-    let request = v1::StreamTaskLogsRequest { task, follow: true, tail_lines: Some(0), ..Default::default() };
+    let request = v1::StreamTaskLogsRequest {
+        task,
+        follow: true,
+        tail_lines: Some(0),
+        since_unix_ms: 1_700_000_000_123,
+        ..Default::default()
+    };
     (running, admin, node, session, request)
 }
 
@@ -33,7 +41,7 @@ async fn asked(session: &mut FakeSession) -> v1::OpenLogStream {
 fn batch(stream_id: &str, text: &str) -> v1::SendLogsRequest {
     let line =
         v1::LogLine { container: "web".to_owned(), line: text.as_bytes().to_vec(), ..Default::default() };
-    v1::SendLogsRequest { stream_id: stream_id.to_owned(), lines: vec![line], error: String::new() }
+    v1::SendLogsRequest { stream_id: stream_id.to_owned(), lines: vec![line], ..Default::default() }
 }
 
 #[tokio::test]
@@ -45,6 +53,7 @@ async fn lines_travel_from_the_node_that_was_asked_to_the_reader() {
     let node_side = async {
         let open = asked(&mut session).await;
         assert_eq!((open.follow, open.tail_lines), (true, Some(0)));
+        assert_eq!(open.since_unix_ms, 1_700_000_000_123);
         let intruder =
             other.client(&running).await.send_logs(tokio_stream::once(batch(&open.stream_id, "lie"))).await;
         assert_eq!(intruder.unwrap_err().code(), Code::PermissionDenied);
@@ -76,11 +85,8 @@ async fn an_error_of_the_node_and_the_end_of_the_log_reach_the_reader() {
         failed.error = "the log was removed".to_owned();
         node.client(&running).await.send_logs(tokio_stream::once(failed)).await.unwrap();
         let open = asked(&mut session).await;
-        node.client(&running)
-            .await
-            .send_logs(tokio_stream::once(batch(&open.stream_id, "all")))
-            .await
-            .unwrap();
+        let last = v1::SendLogsRequest { ended: true, ..batch(&open.stream_id, "all") };
+        node.client(&running).await.send_logs(tokio_stream::once(last)).await.unwrap();
     };
     let reader = async {
         let refused = admin.stream_task_logs(request.clone()).await.unwrap_err();
@@ -91,6 +97,60 @@ async fn an_error_of_the_node_and_the_end_of_the_log_reach_the_reader() {
         assert!(lines.message().await.unwrap().is_none());
     };
     tokio::join!(node_side, reader);
+}
+
+#[tokio::test]
+async fn a_node_that_goes_away_in_the_middle_has_not_ended_the_log() {
+    let (running, mut admin, node, mut session, request) = world().await;
+    let (sender, messages) = mpsc::channel(4);
+    let mut client = node.client(&running).await;
+    let node_side = async {
+        let open = asked(&mut session).await;
+        sender.send(batch(&open.stream_id, "one")).await.unwrap();
+        tokio::spawn(async move { client.send_logs(ReceiverStream::new(messages)).await })
+    };
+    let (answer, sending) = tokio::join!(admin.stream_task_logs(request.clone()), node_side);
+    let mut lines = answer.unwrap().into_inner();
+    assert_eq!(lines.message().await.unwrap().unwrap().lines[0].line, b"one");
+    sending.abort();
+    let broken = lines.message().await.unwrap_err();
+    assert_eq!((broken.code(), reason(&broken).as_str()), (Code::Unavailable, "STREAM_BROKEN"));
+    drop(sender);
+    // Who read whose output is known, and how it ended.
+    crate::support::until("the audit has both ends", async || {
+        let mut admin = admin.clone();
+        let audit = admin.list_audit(v1::ListAuditRequest::default()).await.unwrap().into_inner();
+        let record = &audit.records[0];
+        assert_eq!((record.action.as_str(), &record.task_id), ("logs", &request.task));
+        assert_eq!(record.command, ["--follow"]);
+        record.result.starts_with("failed: ")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_hears_of_a_task_before_it_is_asked_for_its_log() {
+    let (_running, mut admin, _node, mut session, _) = world().await;
+    for _ in 0..8 {
+        let ran = admin.run_task(run_request("web", 1)).await.unwrap().into_inner();
+        let task = ran.tasks[0].task_id.clone();
+        let request = v1::StreamTaskLogsRequest { task: task.clone(), ..Default::default() };
+        let mut reader = admin.clone();
+        // Given up when the order of the messages is seen.
+        let asking = tokio::spawn(async move { reader.stream_task_logs(request).await.map(drop) });
+        let mut assigned = false;
+        loop {
+            match session.receive().await.unwrap() {
+                FromControl::Assignments(delta) => {
+                    assigned |= delta.assignments.iter().any(|assignment| assignment.task_id == task);
+                }
+                FromControl::OpenLogStream(open) if open.task_id == task => break,
+                _ => {}
+            }
+        }
+        assert!(assigned, "the log of a task was asked for before its assignment was sent");
+        asking.abort();
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod join;
 mod journal;
 mod leader;
 mod logs;
+mod metrics;
 mod permission;
 mod restart;
 mod session;

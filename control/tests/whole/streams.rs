@@ -369,6 +369,35 @@ async fn stats_of_a_task_come_with_their_node_and_end_when_nobody_reads() {
     assert_eq!((record.action.as_str(), record.result.as_str()), ("stats", "done"));
 }
 
+fn pids(task: &str, pids: u64) -> Vec<v1::NodeFrame> {
+    let row = v1::ContainerStats { task_id: task.to_owned(), pids: Some(pids), ..Default::default() };
+    let sample = v1::StatsSample { containers: vec![row], ..Default::default() };
+    vec![started(), output(Output::Stats(sample))]
+}
+
+#[tokio::test]
+async fn stats_of_the_cluster_take_in_nodes_that_join_later_or_come_back() {
+    let running = start().await;
+    let mut admin = running.admin().await;
+    let mut samples = admin.watch_stats(v1::WatchStatsRequest::default()).await.unwrap().into_inner();
+    let nothing = samples.message().await.unwrap().unwrap();
+    assert!(nothing.containers.is_empty() && nothing.container_instance_id.is_empty());
+    let node = joined(&running, "late").await;
+    let mut hello = node.hello();
+    hello.features = vec!["streams".to_owned()];
+    let session = node.connect_saying(&running, hello).await.unwrap();
+    let mut world = World { running, node, session, task: "t".to_owned() };
+    for round in 0..2 {
+        let open = world.asked().await;
+        assert!(open.task_id.is_empty());
+        let end = world.answer(&open.stream_id, pids("t", round)).await.unwrap();
+        let got = samples.message().await.unwrap().unwrap();
+        assert_eq!((&got.container_instance_id, got.containers[0].pids), (&world.node.id, Some(round)));
+        // Its stream ends; as long as it has a session it is asked again.
+        drop(end);
+    }
+}
+
 #[tokio::test]
 async fn a_paused_or_updated_task_reaches_its_node_and_the_audit() {
     let mut world = world().await;

@@ -10,8 +10,8 @@ use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 /// Whether an attribute is taken over, left out, or a reason to refuse the layer.
-#[derive(Debug, PartialEq, Eq)]
-enum Fate {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
     Set,
     Skip,
     Refuse,
@@ -19,7 +19,7 @@ enum Fate {
 
 /// Capabilities, access lists and the user's own are part of an image; labels of the builder's
 /// security module are not; attributes that overlayfs obeys would forge whiteouts and redirects.
-fn fate(name: &[u8]) -> Fate {
+pub fn fate(name: &[u8]) -> Fate {
     if name.starts_with(b"trusted.overlay.") {
         return Fate::Refuse;
     }

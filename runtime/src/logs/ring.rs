@@ -55,6 +55,30 @@ const FILES_MAX: u32 = 1000;
 /// A rotation under way leaves one number without a file for a moment.
 const HOLES_MAX: u32 = 2;
 
+/// How many bytes of a container's ring come after a place; all of it when its file is gone, or when
+/// nothing was read yet. Only sizes are asked for.
+pub fn bytes_after(directory: &Path, container: &str, place: Position) -> u64 {
+    let current = directory.join(format!("{container}.log"));
+    let (mut bytes, mut holes) = (0, 0);
+    for number in 0..FILES_MAX {
+        match fs::metadata(numbered(&current, number)) {
+            Ok(meta) if meta.ino() == place.inode => return bytes + meta.len().saturating_sub(place.offset),
+            Ok(meta) => (bytes, holes) = (bytes + meta.len(), 0),
+            Err(_) if holes == HOLES_MAX => break,
+            Err(_) => holes += 1,
+        }
+    }
+    bytes
+}
+
+fn numbered(current: &Path, number: u32) -> PathBuf {
+    let mut name = current.as_os_str().to_owned();
+    if number > 0 {
+        name.push(format!(".{number}"));
+    }
+    PathBuf::from(name)
+}
+
 impl RingReader {
     /// Begins with record `next`, or the oldest there is. A log without a file yet is empty.
     pub fn new(directory: &Path, container: &str, next: u64) -> Self {
@@ -172,7 +196,7 @@ impl RingReader {
         let mut holes = 0;
         // From the newest on: a rotation meanwhile moves a file to where it is still looked for.
         for number in 0..FILES_MAX {
-            match Source::open(&self.numbered(number))? {
+            match Source::open(&numbered(&self.current, number))? {
                 None if holes == HOLES_MAX => break,
                 None => holes += 1,
                 Some(source) => {
@@ -194,14 +218,6 @@ impl RingReader {
             }
         }
         Ok(found)
-    }
-
-    fn numbered(&self, number: u32) -> PathBuf {
-        let mut name = self.current.as_os_str().to_owned();
-        if number > 0 {
-            name.push(format!(".{number}"));
-        }
-        PathBuf::from(name)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading rotated and growing files.
 
-use super::{LogLine, LogOptions, LogReader, LogStream, RingItem, RingReader, read};
+use super::{LogLine, LogOptions, LogReader, LogStream, Position, RingItem, RingReader, bytes_after, read};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -154,6 +154,28 @@ fn a_ring_is_read_on_across_several_rotations_and_counts_what_is_gone() {
         let expected: Vec<_> = lost.into_iter().chain((from.max(12)..20).map(Ok)).collect();
         assert_eq!(numbers(&mut ring), expected, "from {from}");
     }
+}
+
+#[test]
+fn what_is_still_to_be_read_is_known_by_sizes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("web.log");
+    let mut files = Files { path: &path, written: 0, files_max: 4 };
+    let after = |place| bytes_after(directory.path(), "web", place);
+    let size = |name: &str| fs::metadata(directory.path().join(name)).unwrap().len();
+    assert_eq!(after(Position::default()), 0);
+    files.write(3);
+    assert_eq!(after(Position::default()), size("web.log"));
+    let mut ring = RingReader::new(directory.path(), "web", 0);
+    ring.read().unwrap().unwrap();
+    let place = ring.position();
+    let two = after(place);
+    assert_eq!(two, 2 * "2026-01-01T00:00:00.000000000Z stdout F line 0\n".len() as u64);
+    files.rotate();
+    files.write(2);
+    assert_eq!(after(place), two + size("web.log"));
+    assert!(!numbers(&mut ring).is_empty());
+    assert_eq!(after(ring.position()), 0);
 }
 
 #[test]

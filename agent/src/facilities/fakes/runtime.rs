@@ -179,7 +179,15 @@ impl RuntimeFacility for Machine {
                 partial: false,
             })
         });
-        Box::pin(async move { Ok(stream::iter(lines).boxed()) })
+        let until = query.follow_until;
+        // As the real one: a follower gets no end before the container has ended.
+        let end = stream::once(async move {
+            if let Some(mut until) = until {
+                let _ = until.wait_for(|ended| *ended).await;
+            }
+        });
+        let end = end.filter_map(|()| std::future::ready(None));
+        Box::pin(async move { Ok(stream::iter(lines).chain(end).boxed()) })
     }
 
     fn self_test(&self) -> BoxFuture<'_, Vec<Probe>> {

@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
+use tokio_rustls::TlsAcceptor;
 
 fn ring() -> (TempDir, Vec<Record>) {
     let dir = tempfile::tempdir().unwrap();
@@ -212,4 +214,51 @@ async fn http_posts_lines_with_the_headers_asked_for() {
         r#"{{"logDriver":"http","options":{{"http-url":"https://127.0.0.1:1","http-tls-ca-cert":"{missing}"}}}}"#
     );
     assert!(!self::sink(&wrong).send(&records).await.unwrap_err().refused);
+}
+
+/// An authority's certificate as PEM, and a server of 127.0.0.1 that it vouches for.
+fn authority() -> (String, TlsAcceptor) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    let issuer = rcgen::Issuer::new(params, key);
+    let own_key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let own = own.signed_by(&own_key, &issuer).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(provider);
+    let server = server.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let secret = rustls::pki_types::PrivateKeyDer::Pkcs8(own_key.serialize_der().into());
+    let server = server.with_single_cert(vec![own.der().clone()], secret).unwrap();
+    (certificate.pem(), TlsAcceptor::from(Arc::new(server)))
+}
+
+#[tokio::test]
+async fn http_over_tls_trusts_the_authority_it_is_given_and_no_other() {
+    let (dir, records) = ring();
+    let (seen, heads) = (Seen::default(), Seen::default());
+    let ((good, acceptor), (other, _)) = (authority(), authority());
+    let server = sinks::https(acceptor, &seen, &heads).await;
+    let (good_path, other_path) = (dir.path().join("good.pem"), dir.path().join("other.pem"));
+    std::fs::write(&other_path, other).unwrap();
+    let sink = |ca: Option<&Path>| {
+        let ca = ca.map(|path| format!(r#","http-tls-ca-cert":"{}""#, path.display())).unwrap_or_default();
+        sink(&format!(
+            r#"{{"logDriver":"http","options":{{"http-url":"https://{}/in"{ca}}}}}"#,
+            server.address
+        ))
+    };
+    // Neither without the authority nor with another one; it is tried again, not refused.
+    for ca in [None, Some(other_path.as_path())] {
+        let error = sink(ca).send(&records).await.unwrap_err();
+        assert_eq!((error.taken, error.refused), (0, false));
+    }
+    assert!(heads.all().is_empty(), "nothing of the log is said to a stranger");
+    // The file may come later.
+    let mut late = sink(Some(&good_path));
+    assert!(late.send(&records).await.is_err());
+    std::fs::write(&good_path, good).unwrap();
+    late.send(&records).await.unwrap();
+    assert_eq!(seen.all().len(), 3);
 }

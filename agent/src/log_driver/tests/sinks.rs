@@ -5,9 +5,10 @@
 use super::unpack::unpack;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 /// What a sink does with what it gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +137,21 @@ pub(super) async fn http(address: &str, mood: Mood, seen: &Seen, heads: &Seen) -
     serve(address, move |stream| requests(stream, mood, seen.clone(), heads.clone())).await
 }
 
-async fn requests(mut stream: TcpStream, mood: Mood, seen: Seen, heads: Seen) {
+/// The same over TLS, with what `acceptor` shows of itself. Who does not trust it is let go.
+pub(super) async fn https(acceptor: TlsAcceptor, seen: &Seen, heads: &Seen) -> Sink {
+    let (seen, heads) = (seen.clone(), heads.clone());
+    serve("127.0.0.1:0", move |stream| {
+        let (acceptor, seen, heads) = (acceptor.clone(), seen.clone(), heads.clone());
+        async move {
+            if let Ok(stream) = acceptor.accept(stream).await {
+                requests(stream, Mood::Well, seen, heads).await;
+            }
+        }
+    })
+    .await
+}
+
+async fn requests(mut stream: impl AsyncRead + AsyncWrite + Unpin, mood: Mood, seen: Seen, heads: Seen) {
     let mut bytes = Vec::new();
     loop {
         let end = loop {
