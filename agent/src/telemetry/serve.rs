@@ -83,15 +83,19 @@ async fn log_drivers(context: &TaskContext) {
     let by_driver = |value: &dyn Fn(&LogDriverTotals) -> f64| -> Rows {
         totals.iter().map(|row| (vec![("driver", row.driver.to_owned())], value(row))).collect()
     };
-    let behind_of = |driver: &str| behind.iter().filter(move |(of, _)| of == driver);
     metrics.replace(families::LOG_RECORDS_SENT, by_driver(&|row| row.sent_records as f64));
     metrics.replace(families::LOG_BYTES_SENT, by_driver(&|row| row.sent_bytes as f64));
     metrics.replace(families::LOG_RECORDS_LOST, by_driver(&|row| row.lost_records as f64));
     metrics.replace(families::LOG_RECORDS_REFUSED, by_driver(&|row| row.refused_records as f64));
     metrics.replace(families::LOG_SEND_FAILURES, by_driver(&|row| row.failed_sends as f64));
-    metrics.replace(families::LOG_CONTAINERS, by_driver(&|row| behind_of(row.driver).count() as f64));
-    let bytes = |row: &LogDriverTotals| behind_of(row.driver).map(|(_, bytes)| *bytes as f64).sum();
+    let containers = |row: &LogDriverTotals| of_driver(&behind, row.driver).count() as f64;
+    metrics.replace(families::LOG_CONTAINERS, by_driver(&containers));
+    let bytes = |row: &LogDriverTotals| of_driver(&behind, row.driver).sum::<u64>() as f64;
     metrics.replace(families::LOG_BEHIND_BYTES, by_driver(&bytes));
+}
+
+fn of_driver<'a>(behind: &'a [(String, u64)], driver: &'a str) -> impl Iterator<Item = u64> + 'a {
+    behind.iter().filter(move |(of, _)| of == driver).map(|(_, bytes)| *bytes)
 }
 
 async fn containers(context: &TaskContext, snapshots: &[Snapshot]) {

@@ -51,6 +51,10 @@ pub async fn open(context: &Context, asker: &Asker, request: LogsRequest) -> Res
         return Err(ApiError::ContainerNotFound { container, task });
     }
     let (instance, stream_id) = (&task.instance, context.environment.random_hex());
+    // A follower asks again and again while the node is away; nobody has read anything then.
+    if !context.sessions.connected().contains(instance) {
+        return Err(ApiError::NodeNotConnected { instance: instance.to_string() });
+    }
     let record = AuditStarted {
         user: asker.user.clone(),
         address: asker.address.clone(),
