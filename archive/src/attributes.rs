@@ -22,16 +22,12 @@ const CAPABILITY: &[u8] = b"security.capability";
 /// The records of an open file; empty when it has no such attributes.
 pub(crate) fn records(file: impl AsFd, path: &[u8]) -> Result<Vec<u8>, ArchiveError> {
     let mut records = Vec::new();
-    // Most files have none, which a first look without a buffer tells.
-    let mut nothing: [u8; 0] = [];
-    match flistxattr(&file, &mut nothing) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(records),
-        Ok(_) | Err(Errno::RANGE) => {}
-        Err(error) => return Err(ArchiveError::at("reading the attributes of", path)(error)),
-    }
     let mut names = vec![0; LIST_BYTES];
-    let length = flistxattr(&file, names.as_mut_slice());
-    let length = length.map_err(ArchiveError::at("reading the attributes of", path))?;
+    let length = match flistxattr(&file, names.as_mut_slice()) {
+        // Most files have none.
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(records),
+        length => length.map_err(ArchiveError::at("reading the attributes of", path))?,
+    };
     let mut value = vec![0; VALUE_BYTES];
     for name in names[..length].split(|byte| *byte == 0).filter(|name| fate(name) == Fate::Set) {
         let length = match fgetxattr(&file, name, value.as_mut_slice()) {
