@@ -7,9 +7,11 @@ pub mod overrides;
 
 pub use overrides::ConfigOverrides;
 
+use lighter_model::resources::IdRange;
 use lighter_model::task_definition::PullBehavior;
 use lighter_model::task_definition::log::LOG_DRIVERS;
 use lighter_model::task_definition::options::CAPABILITIES;
+use lighter_runtime::ids::IDS_PER_TASK;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -80,6 +82,8 @@ pub struct AgentConfig {
     pub dns_fallback: Vec<IpAddr>,
     /// Devices that containers get to themselves by resourceRequirements, by kind (`GPU`).
     pub devices: BTreeMap<String, DeviceConfig>,
+    /// Ids of the host for tasks with `usernsMode` `auto`.
+    pub user_namespaces: UserNamespacesConfig,
     /// Attributes reported to placement.
     pub attributes: BTreeMap<String, String>,
     pub logs: LogConfig,
@@ -118,6 +122,39 @@ pub struct RegistryConfig {
     pub mirrors: Vec<String>,
     /// Speak HTTP to this host. Off by default, and never a fallback.
     pub http: bool,
+}
+
+/// User and group ids that are nobody's on the host; each task has 65,536 of them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UserNamespacesConfig {
+    pub first_id: u32,
+    /// So many tasks can have a user namespace at a time.
+    pub tasks_max: u32,
+}
+
+impl Default for UserNamespacesConfig {
+    fn default() -> Self {
+        let IdRange { first, count } = lighter_runtime::config::DEFAULT_USER_IDS;
+        Self { first_id: first, tasks_max: count / IDS_PER_TASK }
+    }
+}
+
+impl UserNamespacesConfig {
+    /// All of them; the check has seen that they are there.
+    pub(crate) fn ids(&self) -> IdRange {
+        IdRange { first: self.first_id, count: self.tasks_max.saturating_mul(IDS_PER_TASK) }
+    }
+
+    /// From the first id on that no image uses, up to the last that the kernel has.
+    fn problem(&self) -> Option<(&'static str, &'static str, u32)> {
+        let last = u64::from(self.first_id) + u64::from(self.tasks_max) * u64::from(IDS_PER_TASK);
+        if self.first_id < IDS_PER_TASK {
+            return Some(("user_namespaces.first_id", "must be at least 65536", self.first_id));
+        }
+        let too_many = last >= u64::from(u32::MAX);
+        too_many.then_some(("user_namespaces.tasks_max", "needs more ids than there are", self.tasks_max))
+    }
 }
 
 /// The devices of one kind.
@@ -274,6 +311,7 @@ impl Default for AgentConfig {
             oci_path: None,
             dns_fallback: Vec::new(),
             devices: BTreeMap::new(),
+            user_namespaces: UserNamespacesConfig::default(),
             attributes: BTreeMap::new(),
             logs: LogConfig::default(),
             task_metadata: true,
@@ -333,6 +371,16 @@ impl AgentConfig {
     /// Where container output is.
     pub fn log_dir(&self) -> PathBuf {
         self.log_dir.clone().unwrap_or_else(|| self.data_dir.join("logs"))
+    }
+
+    /// The image store.
+    pub(crate) fn images_dir(&self) -> PathBuf {
+        self.data_dir.join("images")
+    }
+
+    /// Where the network namespaces of attachments are.
+    pub(crate) fn netns_dir(&self) -> PathBuf {
+        self.run_dir.join("netns")
     }
 
     /// Where the node's certificate, key and CA are.
@@ -397,6 +445,9 @@ impl AgentConfig {
             }
         }
         self.images.check()?;
+        if let Some((key, problem, value)) = self.user_namespaces.problem() {
+            return Err(ConfigError::Invalid { key, problem, value: value.to_string() });
+        }
         check_endpoint(&self.control_endpoint)
     }
 }

@@ -21,7 +21,7 @@ use lighter_model::resources::HostPort;
 use lighter_model::task_definition::{PullBehavior, TaskDefinition};
 use lighter_net::{AttachmentRecord, Traffic};
 use lighter_runtime::{
-    ContainerStats, ExecError, ExecOrder, ExecSession, Privileges, ProbeOutcome, WindowSize,
+    ContainerStats, ExecError, ExecOrder, ExecSession, MappedIds, Privileges, ProbeOutcome, WindowSize,
 };
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -142,18 +142,24 @@ pub(crate) trait ImageFacility: Send + Sync + 'static {
     /// May be dropped at any await; what was fetched is kept. The image is not cleaned up while the
     /// answer lives.
     fn pull<'a>(&'a self, order: &'a PullOrder, watch: PullWatcher) -> Answer<'a, Image, PullFailure>;
-    /// Mounts a writable root file system at `dir`.
+    /// Mounts a writable root file system at `dir`; `mapped` for a task with ids of its own.
     fn prepare_rootfs<'a>(
         &'a self,
         key: &'a AttachmentKey,
         image: &'a Image,
         dir: &'a Path,
+        mapped: Option<&'a MappedIds>,
     ) -> Answer<'a, ()>;
     fn remove_rootfs<'a>(&'a self, key: &'a AttachmentKey) -> Answer<'a, ()>;
     fn list_snapshots(&self) -> Answer<'_, Vec<AttachmentKey>>;
     /// Copies what the image has at `container_path`, with owner and mode, into the fresh `dest`.
-    fn seed_volume<'a>(&'a self, rootfs: &'a Path, container_path: &'a str, dest: &'a Path)
-    -> Answer<'a, ()>;
+    fn seed_volume<'a>(
+        &'a self,
+        rootfs: &'a Path,
+        container_path: &'a str,
+        dest: &'a Path,
+        mapped: Option<&'a MappedIds>,
+    ) -> Answer<'a, ()>;
     fn usage<'a>(&'a self, in_use: &'a ImagesInUse) -> Answer<'a, Vec<UsageRow>>;
     /// Removes all images but those in use and those of mounted root file systems.
     fn prune<'a>(&'a self, in_use: &'a ImagesInUse) -> Answer<'a, PrunedImages>;
@@ -407,6 +413,10 @@ pub(crate) struct LogQuery {
 
 /// Shims, bundles, cgroups, logs.
 pub(crate) trait RuntimeFacility: Send + Sync + 'static {
+    /// Ids of the task's own, before anything else of it is made; again gives the same.
+    fn map_ids<'a>(&'a self, task: &'a TaskId) -> Answer<'a, MappedIds>;
+    /// A network namespace that belongs to the task's ids; the network makes the rest of it.
+    fn make_netns<'a>(&'a self, task: &'a TaskId, path: &'a Path) -> Answer<'a, ()>;
     /// Starts the monitor and makes the task's cgroup. Not idempotent: `adopt` first.
     fn start_shim<'a>(&'a self, task: &'a TaskId, definition: &'a TaskDefinition) -> Answer<'a, ShimLink>;
     fn adopt<'a>(&'a self, task: &'a TaskId) -> Answer<'a, Found>;

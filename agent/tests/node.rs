@@ -79,6 +79,38 @@ fn a_task_of_two_containers_lives_through_a_killed_agent_and_leaves_nothing() {
     });
 }
 
+/// Image, network, volume and exec of a task whose root is nobody on the host, over a restart.
+#[test]
+fn a_task_with_ids_of_its_own_serves_and_its_root_is_nobody() {
+    in_own_namespaces("a_task_with_ids_of_its_own_serves_and_its_root_is_nobody", || {
+        let mut world = World::new();
+        let web = world.web().replace(r#""family":"web""#, r#""family":"web","usernsMode":"auto""#);
+        world.control.define("web:1", &web);
+        world.start();
+        world.control.assign(FIRST, "web:1");
+        let web = world.control.wait_status(FIRST, TaskStatus::Running).containers[0].clone();
+        let page = control::wait("the page", || fetch(8080), String::new);
+        assert_eq!(page.trim(), "from the volume");
+        let first = "1879048192";
+        let map = std::fs::read_to_string(format!("/proc/{}/uid_map", web.pid)).unwrap();
+        assert!(map.split_whitespace().eq(["0", first, "65536"]), "{map}");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", web.pid)).unwrap();
+        let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap();
+        assert!(uids.split_whitespace().eq([first; 4]), "{uids}");
+        // What the volume was filled with has the image's owners, not the task's ids.
+        let volume = world.config.data_dir.join("volumes/task").join(FIRST).join("www/index.html");
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(volume).unwrap()), 0);
+        let hosts = std::fs::metadata(format!("/proc/{}/root/etc/hosts", web.pid)).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&hosts).to_string(), first);
+        world.kill_agent();
+        world.start();
+        assert_eq!(fetch(8080).as_deref().map(str::trim), Some("from the volume"));
+        world.control.stop(FIRST, "enough");
+        world.control.wait_status(FIRST, TaskStatus::Stopped);
+        world.assert_nothing_left();
+    });
+}
+
 #[test]
 fn ends_and_failures_of_real_containers_are_told_as_they_are() {
     in_own_namespaces("ends_and_failures_of_real_containers_are_told_as_they_are", || {

@@ -32,8 +32,8 @@ pub use pull::progress::{LayerPhase, PullProgress};
 pub use pull::{PullOptions, PullPolicy, PulledImage};
 pub use reference::{ImageReference, InvalidReference};
 pub use registry::error::RegistryError;
-pub use rootfs::{RootfsError, RootfsMount, Snapshot};
-pub use seed::{SeedError, Seeded, seed_volume};
+pub use rootfs::{MappedLayers, RootfsError, RootfsMount, Snapshot};
+pub use seed::{SeedError, Seeded, seed_volume, seed_volume_mapped};
 pub use store::{
     CleanUpRules, CommitHook, CommitStep, DiskUsage, HeldImage, ImageStore, InUse, Inspected, KeptImage,
     OpenError, PruneError, Pruned, Space,

@@ -10,6 +10,7 @@ use crate::pull::PulledImage;
 use crate::store::{Inner, hold};
 use crate::tree;
 use lighter_model::ids::AttachmentKey;
+use lighter_model::resources::IdRange;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -23,6 +24,14 @@ use std::path::{Path, PathBuf};
 pub struct RootfsMount {
     pub key: AttachmentKey,
     pub path: PathBuf,
+}
+
+/// Layers as a user namespace sees them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MappedLayers {
+    pub ids: IdRange,
+    /// Where the store is shown with owners mapped.
+    pub store: PathBuf,
 }
 
 /// One `snapshots/<task>/<container>`.
@@ -73,6 +82,7 @@ pub(crate) fn prepare(
     key: &AttachmentKey,
     image: &PulledImage,
     dir: &Path,
+    mapped: Option<&MappedLayers>,
 ) -> Result<RootfsMount, RootfsError> {
     let dir = std::path::absolute(dir).map_err(failed("resolving", dir))?;
     let snapshot = inner.layout.snapshot(key);
@@ -85,9 +95,15 @@ pub(crate) fn prepare(
         };
         // Left by a mount that a reboot took away; overlayfs refuses a volatile one's work directory.
         discard(inner, &snapshot.join("work"))?;
-        make_upper(&snapshot, &top)?;
-        let options = mount_options(key, &links);
-        mount::overlay(&inner.layout.links(), &options, &dir).map_err(|source| {
+        make_upper(&snapshot, &top, mapped.map(|mapped| mapped.ids))?;
+        // The links are of one directory of the store, which is shown mapped as a whole. What the
+        // container writes is its own for as long as it lives, and so is not mapped.
+        let (base, snapshots) = match mapped {
+            None => (inner.layout.links(), "../snapshots".to_owned()),
+            Some(mapped) => (mapped.store.join("l"), inner.layout.snapshots().to_string_lossy().into_owned()),
+        };
+        let options = mount_options(key, &links, &snapshots);
+        mount::overlay(&base, &options, &dir).map_err(|source| {
             match source.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) {
                 true => RootfsError::NoOverlayfs,
                 false => RootfsError::Io { action: "mounting overlayfs at", path: dir.clone(), source },
@@ -146,13 +162,14 @@ fn make_dir(path: &Path) -> Result<(), RootfsError> {
 }
 
 /// The merged root shows the upper directory's own owner and mode: take those of the top layer.
-fn make_upper(snapshot: &Path, top: &Path) -> Result<(), RootfsError> {
+fn make_upper(snapshot: &Path, top: &Path, ids: Option<IdRange>) -> Result<(), RootfsError> {
     let upper = snapshot.join("upper");
     make_dir(&upper)?;
     make_dir(&snapshot.join("work"))?;
     let meta = fs::metadata(top).map_err(failed("looking at", top))?;
     let mode = if top.ends_with("empty") { 0o755 } else { meta.mode() & 0o7777 };
-    std::os::unix::fs::chown(&upper, Some(meta.uid()), Some(meta.gid()))
+    let owner = |id: u32| ids.map_or(Some(id), |ids| ids.on_host(id)).unwrap_or(id);
+    std::os::unix::fs::chown(&upper, Some(owner(meta.uid())), Some(owner(meta.gid())))
         .map_err(failed("chown of", &upper))?;
     fs::set_permissions(&upper, fs::Permissions::from_mode(mode)).map_err(failed("chmod of", &upper))
 }
@@ -161,12 +178,12 @@ fn make_upper(snapshot: &Path, top: &Path) -> Result<(), RootfsError> {
 /// `volatile`: without it every unmount syncs the whole file system the store is on, and a container's
 /// fsync waits for a disk that keeps the file for no one: a snapshot does not outlive its container,
 /// and no container outlives a power cut. What has to last is in volumes, which overlayfs is not under.
-fn mount_options(key: &AttachmentKey, links_bottom_first: &[String]) -> String {
+fn mount_options(key: &AttachmentKey, links_bottom_first: &[String], snapshots: &str) -> String {
     let mut lower: Vec<&str> = links_bottom_first.iter().rev().map(String::as_str).collect();
     if lower.is_empty() {
         lower.push("../empty");
     }
-    let snapshot = format!("../snapshots/{}/{}", key.task, key.container);
+    let snapshot = format!("{snapshots}/{}/{}", key.task, key.container);
     format!("lowerdir={},upperdir={snapshot}/upper,workdir={snapshot}/work,volatile", lower.join(":"))
 }
 
@@ -265,9 +282,9 @@ mod tests {
             container: "c".repeat(255).parse().unwrap(),
         };
         let links = vec!["zzzzz".to_owned(); 127];
-        assert!(mount_options(&key, &links).len() < 4096);
-        assert!(mount_options(&key, &[]).starts_with("lowerdir=../empty,"));
+        assert!(mount_options(&key, &links, "../snapshots").len() < 4096);
+        assert!(mount_options(&key, &[], "../snapshots").starts_with("lowerdir=../empty,"));
         let two = ["bottom".to_owned(), "top".to_owned()];
-        assert!(mount_options(&key, &two).starts_with("lowerdir=top:bottom,"));
+        assert!(mount_options(&key, &two, "../snapshots").starts_with("lowerdir=top:bottom,"));
     }
 }

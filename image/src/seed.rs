@@ -6,6 +6,7 @@
 
 use crate::tree;
 use crate::unpack::place::open_inside;
+use lighter_model::resources::IdRange;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
@@ -53,6 +54,16 @@ const STRICT: ResolveFlags =
 /// owner and mode of the image's directory. A `dest` with content, and a path the image does not
 /// have, are left alone. Blocks; call it from a blocking thread.
 pub fn seed_volume(rootfs: &Path, container_path: &str, dest: &Path) -> Result<Seeded, SeedError> {
+    seed_volume_mapped(rootfs, container_path, dest, None)
+}
+
+/// As `seed_volume`, from a root file system whose owners are mapped to `ids`; the copy has the image's.
+pub fn seed_volume_mapped(
+    rootfs: &Path,
+    container_path: &str,
+    dest: &Path,
+    ids: Option<IdRange>,
+) -> Result<Seeded, SeedError> {
     let root = rustix::fs::open(rootfs, DIRECTORY, Mode::empty())
         .map_err(failed("opening", rootfs.as_os_str().as_encoded_bytes()))?;
     let path = container_path.trim_start_matches('/').as_bytes();
@@ -66,7 +77,7 @@ pub fn seed_volume(rootfs: &Path, container_path: &str, dest: &Path) -> Result<S
         return Ok(Seeded::default());
     }
     let staging = Staging::make(dest)?;
-    let mut copy = Copy { from, to: staging.open()?, links: HashMap::new(), seeded: Seeded::default() };
+    let mut copy = Copy { from, to: staging.open()?, ids, links: HashMap::new(), seeded: Seeded::default() };
     copy.run()?;
     staging.place(dest, copy.to.as_fd())?;
     Ok(copy.seeded)
@@ -133,12 +144,22 @@ impl Drop for Staging {
 struct Copy {
     from: OwnedFd,
     to: OwnedFd,
+    ids: Option<IdRange>,
     /// Where the first name of a file with several is.
     links: HashMap<(u64, u64), Vec<u8>>,
     seeded: Seeded,
 }
 
 impl Copy {
+    /// With the owners that the image has.
+    fn unmapped(&self, mut stat: Stat) -> Stat {
+        if let Some(ids) = self.ids {
+            stat.st_uid = ids.in_task(stat.st_uid).unwrap_or(stat.st_uid);
+            stat.st_gid = ids.in_task(stat.st_gid).unwrap_or(stat.st_gid);
+        }
+        stat
+    }
+
     fn run(&mut self) -> Result<(), SeedError> {
         let mut waiting: Vec<Vec<u8>> = vec![Vec::new()];
         let mut done: Vec<Vec<u8>> = Vec::new();
@@ -150,7 +171,7 @@ impl Copy {
         for path in done.iter().rev() {
             let (from, to) = (open_dir(&self.from, path)?, open_dir(&self.to, path)?);
             let stat = rustix::fs::fstat(&from).map_err(failed("looking at", path))?;
-            attributes(&from, &to, &stat, path)?;
+            attributes(&from, &to, &self.unmapped(stat), path)?;
         }
         Ok(())
     }
@@ -170,6 +191,7 @@ impl Copy {
             };
             let stat = rustix::fs::statat(&from, name, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(failed("looking at", &below))?;
+            let stat = self.unmapped(stat);
             self.seeded.entries += 1;
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                 rustix::fs::mkdirat(&to, name, Mode::from(0o700)).map_err(failed("making", &below))?;

@@ -23,7 +23,7 @@ use crate::pull::error::PullError;
 use crate::pull::{PullOptions, PulledImage};
 use crate::reference::ImageReference;
 use crate::registry::Registries;
-use crate::rootfs::{RootfsError, RootfsMount, Snapshot};
+use crate::rootfs::{MappedLayers, RootfsError, RootfsMount, Snapshot};
 use flight::{Flight, Flights};
 use index::Index;
 use layout::Layout;
@@ -173,8 +173,19 @@ impl ImageStore {
         image: &PulledImage,
         dir: &Path,
     ) -> Result<RootfsMount, RootfsError> {
+        self.prepare_rootfs_mapped(key, image, dir, None).await
+    }
+
+    /// As `prepare_rootfs`, for a container whose ids are others on this machine.
+    pub async fn prepare_rootfs_mapped(
+        &self,
+        key: &AttachmentKey,
+        image: &PulledImage,
+        dir: &Path,
+        mapped: Option<MappedLayers>,
+    ) -> Result<RootfsMount, RootfsError> {
         let (inner, key, image, dir) = (self.inner.clone(), key.clone(), image.clone(), dir.to_owned());
-        blocking(move || crate::rootfs::prepare(&inner, &key, &image, &dir)).await
+        blocking(move || crate::rootfs::prepare(&inner, &key, &image, &dir, mapped.as_ref())).await
     }
 
     /// Unmounts and deletes what `prepare_rootfs` made for the key; nothing there is success.

@@ -35,6 +35,25 @@ pub struct GrantedDevice {
     pub id: String,
 }
 
+/// User and group ids of a host that are a task's own: 0 in the task is `first` on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    pub first: u32,
+    pub count: u32,
+}
+
+impl IdRange {
+    /// What the host calls the task's `id`; `None`: the task has no such id.
+    pub fn on_host(&self, id: u32) -> Option<u32> {
+        (id < self.count).then(|| self.first.saturating_add(id))
+    }
+
+    /// What the task calls an id of the host.
+    pub fn in_task(&self, id: u32) -> Option<u32> {
+        id.checked_sub(self.first).filter(|own| *own < self.count)
+    }
+}
+
 impl Resources {
     /// The larger of both in every count; the ports of both.
     pub fn max(mut self, other: &Self) -> Self {

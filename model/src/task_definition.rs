@@ -20,7 +20,7 @@ pub use lifecycle::{
 };
 pub use options::{
     EnvironmentFile, HostEntry, IpcMode, KernelCapabilities, Link, PidMode, PortRange, ResourceRequirement,
-    SecurityOption, SystemControl, Ulimit,
+    SecurityOption, SystemControl, Ulimit, UsernsMode,
 };
 
 pub use members::{MEMORY_MIB_MIN, TMPFS_OPTIONS, TMPFS_OPTIONS_WITH_VALUE};
@@ -39,6 +39,9 @@ pub struct TaskDefinition {
     pub network_mode: NetworkMode,
     #[serde(default, skip_serializing_if = "is_default")]
     pub pid_mode: PidMode,
+    /// Ours.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub userns_mode: UsernsMode,
     #[serde(default, skip_serializing_if = "is_default")]
     pub ipc_mode: IpcMode,
     pub container_definitions: Vec<ContainerDefinition>,

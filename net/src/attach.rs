@@ -49,6 +49,10 @@ pub(crate) fn attach(
     let _context = runtime.enter();
     let path = config.netns_dir.join(&record.netns);
     let (netns, fresh) = netns::enter_or_create(&path, sysctls).map_err(AttachError::Netns)?;
+    // One that belongs to a task's user namespace is made before.
+    if !fresh && nix::net::if_::if_nametoindex(ETH0).is_err() {
+        sysctls();
+    }
     let inner = link::connect().map_err(AttachError::Thread)?;
     netns::enter(home).map_err(AttachError::Thread)?;
     if record.mode == AttachmentMode::None {

@@ -9,12 +9,12 @@ pub(crate) mod seccomp;
 mod workdir;
 
 use crate::config::{LogConfig, RuntimeConfig};
-use crate::spec::{self, BindMount, Privileges, SpecError, SpecRequest};
+use crate::spec::{self, BindMount, Privileges, SpecError, SpecRequest, UserNamespace};
 use crate::user::{self, UserError};
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
 use lighter_model::task_definition::log::SinkSettings;
-use lighter_model::task_definition::{ContainerDefinition, TaskDefinition};
+use lighter_model::task_definition::{ContainerDefinition, SecurityOption, TaskDefinition, UsernsMode};
 use lighter_shim_wire::codec::{DecodeError, Reader, Wire};
 use lighter_shim_wire::exec::StartWith;
 use lighter_shim_wire::{CgroupPaths, Limits, LogPolicy, StartContainer};
@@ -73,6 +73,8 @@ pub enum BundleError {
     WorkingDirectory { container: String, path: String, source: io::Error },
     #[error("container {container}: its seccomp profile cannot be compiled")]
     Seccomp { container: String, source: io::Error },
+    #[error("container {container}: its task has no user namespace")]
+    NoIds { container: String },
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error("cannot write {path}")]
@@ -89,8 +91,16 @@ impl BundleError {
     }
 }
 
-/// There when AppArmor is on (apparmor(7)).
-const APPARMOR: &str = "/sys/kernel/security/apparmor";
+/// There when AppArmor is on: the loaded profiles, like `docker-default (enforce)` (apparmor(7)).
+const APPARMOR_PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
+
+/// Looked at only for a container that names one.
+fn loaded_profiles(container: &ContainerDefinition) -> Option<Vec<String>> {
+    let mut options = container.security_options();
+    options.find(|option| matches!(option, SecurityOption::AppArmor { .. }))?;
+    let text = fs::read_to_string(APPARMOR_PROFILES).ok()?;
+    Some(text.lines().filter_map(|line| Some(line.rsplit_once(" (")?.0.to_owned())).collect())
+}
 
 pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Result<Bundle, BundleError> {
     let name = &request.container.name;
@@ -101,6 +111,8 @@ pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Resu
     let host_devices = devices::find(request)?;
     let cgroup = config.cgroup.container_paths(request.task, name);
     let cgroups_path = config.cgroup.oci_path(request.task, name);
+    let user_namespace = user_namespace(config, request)?;
+    let profiles = loaded_profiles(request.container);
     let spec_request = SpecRequest {
         container: request.container,
         definition: request.definition,
@@ -112,9 +124,10 @@ pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Resu
         environment_files: &request.environment_files,
         env_extra: &request.env_extra,
         privileges: &request.privileges,
+        user_namespace: user_namespace.as_ref(),
         namespaces: &config.namespaces_dir(request.task),
         init: &config.shim_path,
-        apparmor: Path::new(APPARMOR).is_dir(),
+        apparmor: profiles.as_deref(),
         user: &user,
         host_devices: &host_devices,
         cgroups_path: &cgroups_path,
@@ -149,6 +162,19 @@ pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Resu
     };
     write().map_err(|source| BundleError::Write { path: file.clone(), source })?;
     Ok(bundle)
+}
+
+/// The ids were chosen before anything else of the task was made.
+fn user_namespace(
+    config: &RuntimeConfig,
+    request: &BundleRequest<'_>,
+) -> Result<Option<UserNamespace>, BundleError> {
+    if request.definition.userns_mode == UsernsMode::Host {
+        return Ok(None);
+    }
+    let none = || BundleError::NoIds { container: request.container.name.to_string() };
+    let ids = config.ids_of(request.task).ok_or_else(none)?;
+    Ok(Some(UserNamespace { path: config.user_namespace(request.task), ids }))
 }
 
 /// Beside config.json: what the shim is told, for an agent that did not write the bundle itself.

@@ -3,6 +3,7 @@
 
 use crate::cgroup::CgroupRoot;
 use lighter_model::ids::{ContainerName, TaskId};
+use lighter_model::resources::IdRange;
 use std::path::{Path, PathBuf};
 
 /// How a container's output is kept.
@@ -19,6 +20,10 @@ impl Default for LogConfig {
         Self { file_bytes_max: 10 * 1024 * 1024, files_max: 3 }
     }
 }
+
+/// 1,024 tasks, in ids that neither distributions nor systemd use. Source: systemd, "Users, Groups,
+/// UIDs and GIDs on systemd Systems".
+pub const DEFAULT_USER_IDS: IdRange = IdRange { first: 0x7000_0000, count: 1024 << 16 };
 
 /// Everything `Runtime::open` needs.
 #[derive(Debug, Clone)]
@@ -40,6 +45,8 @@ pub struct RuntimeConfig {
     pub nofile_default: (u64, u64),
     /// Whether a container's `cpu` is a hard limit; else it is a share, and idle CPU is anyone's.
     pub cpu_quota: bool,
+    /// Ids of the host for tasks with a user namespace, `IDS_PER_TASK` each.
+    pub user_ids: IdRange,
 }
 
 impl RuntimeConfig {
@@ -55,6 +62,7 @@ impl RuntimeConfig {
             pids_max_default: 4096,
             nofile_default: (1024, 524_288),
             cpu_quota: true,
+            user_ids: DEFAULT_USER_IDS,
         }
     }
 

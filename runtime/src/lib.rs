@@ -12,6 +12,7 @@ pub mod config;
 pub mod connection;
 pub mod exec;
 pub mod handle;
+pub mod ids;
 pub mod logs;
 pub mod runtime;
 pub mod selftest;
@@ -33,6 +34,7 @@ pub use handle::{
     BindError, ContainerStatus, HostPortBind, Phase, RequestError, ShimEvent, ShimHandle, StartError,
     Started, TaskStatus,
 };
+pub use ids::{MapIdsError, MappedIds};
 pub use runtime::{
     AdjustError, AdoptError, Adopted, OpenError, RemoveError, Runtime, ShareError, SharedNamespaces,
     StartShimError,

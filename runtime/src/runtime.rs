@@ -12,6 +12,7 @@ mod teardown;
 pub use adjust::AdjustError;
 pub use adopt::{AdoptError, Adopted};
 pub use launch::StartShimError;
+pub(crate) use launch::private_directory;
 pub use namespaces::{ShareError, SharedNamespaces};
 pub use teardown::RemoveError;
 

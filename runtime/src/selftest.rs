@@ -131,6 +131,7 @@ impl Runtime {
                 source: PathBuf::from(directory),
                 destination: (*directory).to_owned(),
                 read_only: true,
+                mapped: false,
             })
             .collect()
     }

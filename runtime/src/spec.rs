@@ -20,6 +20,7 @@ pub(crate) use process::working_directory;
 
 use crate::user::User;
 use lighter_model::image_config::ImageConfig;
+use lighter_model::resources::IdRange;
 use lighter_model::task_definition::{ContainerDefinition, IpcMode, PidMode, SecurityOption, TaskDefinition};
 use lighter_shim_wire::{CgroupVersion, Limits};
 use oci_spec::runtime::Spec;
@@ -33,6 +34,15 @@ pub struct BindMount {
     /// Absolute, inside the container.
     pub destination: String,
     pub read_only: bool,
+    /// In a user namespace: files of the container's ids are on disk as theirs.
+    pub mapped: bool,
+}
+
+/// The user namespace that the containers of a task share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserNamespace {
+    pub path: PathBuf,
+    pub ids: IdRange,
 }
 
 /// What the node's own file allows; all off by default.
@@ -53,6 +63,7 @@ pub struct Privileges {
 pub struct HostDevice {
     /// Absolute, inside the container, below /dev.
     pub path: String,
+    pub host_path: String,
     pub block: bool,
     pub major: u32,
     pub minor: u32,
@@ -77,12 +88,13 @@ pub struct SpecRequest<'a> {
     /// `KEY=value`, after all others.
     pub env_extra: &'a [String],
     pub privileges: &'a Privileges,
+    pub user_namespace: Option<&'a UserNamespace>,
     /// Where the namespaces are that the containers of the task share.
     pub namespaces: &'a Path,
     /// The program that is the first process of a container that asks for one.
     pub init: &'a Path,
-    /// Whether the host has AppArmor.
-    pub apparmor: bool,
+    /// The profiles that the host has loaded; `None`: it has no AppArmor.
+    pub apparmor: Option<&'a [String]>,
     pub user: &'a User,
     pub host_devices: &'a [HostDevice],
     pub cgroups_path: &'a Path,
@@ -118,6 +130,12 @@ pub enum SpecError {
     UnconfinedNotAllowed { container: String, option: &'static str },
     #[error("container {container} asks for AppArmor profile {profile}, but this node has no AppArmor")]
     NoAppArmor { container: String, profile: String },
+    #[error(
+        "container {container} asks for AppArmor profile {profile}, which this node has not loaded (apparmor_parser)"
+    )]
+    ProfileNotLoaded { container: String, profile: String },
+    #[error("container {container}: id {id} is not one of the {count} that a task with usernsMode auto has")]
+    IdNotMapped { container: String, id: u32, count: u32 },
     #[error("container {container}: device path {path:?} is not below /dev")]
     DevicePath { container: String, path: String },
     #[error("container {container}: device permission {word:?} is none of read, write, mknod")]
@@ -159,8 +177,13 @@ pub fn oci_spec(request: &SpecRequest<'_>) -> Result<(Spec, Limits), SpecError> 
         "rootfsPropagation": "private",
     });
     let devices = devices::nodes(request)?;
-    if !devices.is_empty() {
+    // In a user namespace no device can be made; those of the host are shown instead.
+    if !devices.is_empty() && request.user_namespace.is_none() {
         linux["devices"] = json!(devices);
+    }
+    if let Some(mappings) = mappings(request)? {
+        linux["uidMappings"] = mappings.clone();
+        linux["gidMappings"] = mappings;
     }
     if !request.container.privileged {
         linux["maskedPaths"] = json!(MASKED_PATHS);
@@ -186,6 +209,18 @@ pub fn oci_spec(request: &SpecRequest<'_>) -> Result<(Spec, Limits), SpecError> 
     Ok((spec, limits))
 }
 
+/// The ids of the task's user namespace; every id of the process must be among them.
+fn mappings(request: &SpecRequest<'_>) -> Result<Option<Value>, SpecError> {
+    let Some(UserNamespace { ids, .. }) = request.user_namespace else { return Ok(None) };
+    let mut own =
+        [request.user.uid, request.user.gid].into_iter().chain(request.user.additional_gids.clone());
+    if let Some(id) = own.find(|id| ids.on_host(*id).is_none()) {
+        let container = request.container.name.to_string();
+        return Err(SpecError::IdNotMapped { container, id, count: ids.count });
+    }
+    Ok(Some(json!([{ "containerID": 0, "hostID": ids.first, "size": ids.count }])))
+}
+
 fn namespaces(request: &SpecRequest<'_>) -> Result<Vec<Value>, SpecError> {
     let not_allowed =
         |member| SpecError::HostNamespaceNotAllowed { container: request.container.name.to_string(), member };
@@ -203,6 +238,7 @@ fn namespaces(request: &SpecRequest<'_>) -> Result<Vec<Value>, SpecError> {
         IpcMode::Host if request.privileges.host_namespaces => {}
         IpcMode::Host => return Err(not_allowed("ipcMode")),
     }
+    list.extend(request.user_namespace.map(|user| json!({ "type": "user", "path": user.path })));
     list.extend(["uts", "mount", "cgroup"].iter().map(|kind| json!({ "type": kind })));
     if let Some(path) = request.netns {
         list.push(json!({ "type": "network", "path": path }));

@@ -9,11 +9,12 @@ use crate::facilities::{
     PullOrder, PullStep, PullWatcher, UsageRow,
 };
 use lighter_image::{
-    CleanUpRules, HeldImage, ImageReference, ImageStore, ImageStoreConfig, InUse, KeptImage, Platform,
-    Pruned, PullOptions, PullPolicy, PullProgress, PulledImage, RegistryHost, Spool,
+    CleanUpRules, HeldImage, ImageReference, ImageStore, ImageStoreConfig, InUse, KeptImage, MappedLayers,
+    Platform, Pruned, PullOptions, PullPolicy, PullProgress, PulledImage, RegistryHost, Spool,
 };
 use lighter_model::ids::AttachmentKey;
 use lighter_model::task_definition::PullBehavior;
+use lighter_runtime::MappedIds;
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ pub(super) struct ImageAdapter {
 impl ImageAdapter {
     /// Blocks.
     pub(super) fn open(config: &AgentConfig) -> Result<Self, Cause> {
-        let mut settings = ImageStoreConfig::new(config.data_dir.join("images"));
+        let mut settings = ImageStoreConfig::new(config.images_dir());
         let hosts = config.registries.iter().map(|(host, registry)| {
             let host_settings = RegistryHost {
                 ca_pem: registry.ca.clone(),
@@ -137,9 +138,11 @@ impl ImageFacility for ImageAdapter {
         key: &'a AttachmentKey,
         image: &'a Image,
         dir: &'a Path,
+        mapped: Option<&'a MappedIds>,
     ) -> Answer<'a, ()> {
         Box::pin(async move {
-            self.store.prepare_rootfs(key, pulled(image)?, dir).await?;
+            let mapped = mapped.map(|own| MappedLayers { ids: own.ids, store: own.layers.clone() });
+            self.store.prepare_rootfs_mapped(key, pulled(image)?, dir, mapped).await?;
             Ok(())
         })
     }
@@ -160,10 +163,12 @@ impl ImageFacility for ImageAdapter {
         rootfs: &'a Path,
         container_path: &'a str,
         dest: &'a Path,
+        mapped: Option<&'a MappedIds>,
     ) -> Answer<'a, ()> {
+        let ids = mapped.map(|mapped| mapped.ids);
         let (rootfs, path, dest) = (rootfs.to_path_buf(), container_path.to_owned(), dest.to_path_buf());
         Box::pin(super::blocking(move || {
-            lighter_image::seed_volume(&rootfs, &path, &dest)?;
+            lighter_image::seed_volume_mapped(&rootfs, &path, &dest, ids)?;
             Ok(())
         }))
     }

@@ -23,7 +23,7 @@ impl NetworkAdapter {
         let settings = NetworkConfig {
             bridge: config.bridge.clone(),
             subnet,
-            netns_dir: config.run_dir.join("netns"),
+            netns_dir: config.netns_dir(),
             table: config.nft_table.clone(),
             block_imds: !config.allow_instance_metadata,
             metadata_port: config.task_metadata.then_some(crate::metadata::PORT),

@@ -18,8 +18,8 @@ use lighter_model::image_config::ImageConfig;
 use lighter_model::report::KernelLimits;
 use lighter_model::task_definition::TaskDefinition;
 use lighter_runtime::{
-    AdoptError, BindMount, BundleRequest, CgroupRoot, ContainerStats, LogConfig, Runtime, RuntimeConfig,
-    SharedNamespaces, TaskLimits, cgroup,
+    AdoptError, BindMount, BundleRequest, CgroupRoot, ContainerStats, LogConfig, MappedIds, Runtime,
+    RuntimeConfig, SharedNamespaces, TaskLimits, cgroup,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub(super) struct RuntimeAdapter {
     runtime: Runtime,
     /// Not in the run directory: Debian mounts /run with noexec, and a program is started from here.
     self_test_dir: PathBuf,
+    /// The image store.
+    images_dir: PathBuf,
 }
 
 impl RuntimeAdapter {
@@ -49,9 +51,11 @@ impl RuntimeAdapter {
                 files_max: config.logs.files_max,
             },
             cpu_quota: config.cpu_quota,
+            user_ids: config.user_namespaces.ids(),
             ..RuntimeConfig::new(Path::new(LIBRARY_DIR), CgroupRoot::detect("lighter"))
         };
-        Ok(Self { runtime: Runtime::open(settings)?, self_test_dir: config.data_dir.join("self-test") })
+        let (self_test_dir, images_dir) = (config.data_dir.join("self-test"), config.images_dir());
+        Ok(Self { runtime: Runtime::open(settings)?, self_test_dir, images_dir })
     }
 }
 
@@ -95,6 +99,14 @@ fn cgroup_root(config: &AgentConfig) -> Result<CgroupRoot, Cause> {
 }
 
 impl RuntimeFacility for RuntimeAdapter {
+    fn map_ids<'a>(&'a self, task: &'a TaskId) -> Answer<'a, MappedIds> {
+        Box::pin(async move { Ok(self.runtime.map_ids(task, &self.images_dir).await?) })
+    }
+
+    fn make_netns<'a>(&'a self, task: &'a TaskId, path: &'a Path) -> Answer<'a, ()> {
+        Box::pin(async move { Ok(self.runtime.make_netns(task, path).await?) })
+    }
+
     fn start_shim<'a>(&'a self, task: &'a TaskId, definition: &'a TaskDefinition) -> Answer<'a, ShimLink> {
         Box::pin(async move {
             let handle = self.runtime.start_shim(task, TaskLimits::of(definition)).await?;
@@ -219,9 +231,13 @@ fn write_bundle(runtime: &Runtime, order: &BundleOrder) -> Result<Bundle, Cause>
     for (name, text) in files {
         let (source, destination) = (dir.join(name), format!("/etc/{name}"));
         std::fs::write(&source, text)?;
+        if let Some(ids) = runtime.config().ids_of(&order.task) {
+            // Root of the task may change them, as root does elsewhere.
+            std::os::unix::fs::chown(&source, Some(ids.first), Some(ids.first))?;
+        }
         // A volume mounted over one of them is what the definition wants.
         if !taken.contains(&destination) {
-            mounts.push(BindMount { source, destination, read_only: false });
+            mounts.push(BindMount { source, destination, read_only: false, mapped: false });
         }
     }
     let request = BundleRequest {
@@ -246,5 +262,6 @@ fn bind_mount(mount: &Mount) -> BindMount {
         source: mount.source.clone(),
         destination: mount.destination.clone(),
         read_only: mount.read_only,
+        mapped: true,
     }
 }

@@ -51,6 +51,8 @@ const KEYS: &[&str] = &[
     "dns_fallback",
     "attributes",
     "devices",
+    "user_namespaces.first_id",
+    "user_namespaces.tasks_max",
     "registries",
     "task_metadata",
     "introspection_address",

@@ -102,7 +102,9 @@ impl Node for ControlPlane {
         csr.params.not_after = (SystemTime::now() + Duration::from_secs(3600)).into();
         csr.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let issuer: &Issuer<'static, KeyPair> = &self.ca.0;
-        Ok(Response::new(v1::RenewCertificateResponse { certificate_pem: csr.signed_by(issuer).unwrap().pem() }))
+        Ok(Response::new(v1::RenewCertificateResponse {
+            certificate_pem: csr.signed_by(issuer).unwrap().pem(),
+        }))
     }
     type SessionStream = ReceiverStream<Result<v1::ControlMessage, Status>>;
     async fn session(

@@ -7,14 +7,16 @@
 use super::journal::Journal;
 use super::prepare::Failure;
 use super::{Begun, Held, TaskContext};
-use crate::errors::chain;
+use crate::errors::{Cause, chain};
 use crate::facilities::{Attached, BindFailure, Shim};
 use crate::store::records::Step;
 use futures_util::future::join_all;
 use lighter_model::ids::{AttachmentKey, ContainerName};
 use lighter_model::report::NetworkBinding;
 use lighter_model::resources::HostPort;
-use lighter_model::task_definition::{ContainerDefinition, NetworkMode, TaskDefinition, TransportProtocol};
+use lighter_model::task_definition::{
+    ContainerDefinition, NetworkMode, TaskDefinition, TransportProtocol, UsernsMode,
+};
 use lighter_net::{AddRequest, AttachmentMode, PortForward};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -83,7 +85,7 @@ pub(super) async fn place(
         lease(context, journal, &definition, link.shim.as_ref()).await?;
     }
     tracing::debug!(task = %journal.record.task, after = ?begun_at.elapsed(), "ports and leases are recorded");
-    let added = add_all(context, journal).await;
+    let added = add_all(context, journal, &definition).await;
     tracing::debug!(task = %journal.record.task, after = ?begun_at.elapsed(), "attachments are made");
     added
 }
@@ -274,12 +276,22 @@ fn cannot_bind(context: &TaskContext, failure: &BindFailure) -> Failure {
     Failure::words("CannotStartContainerError", text)
 }
 
-async fn add_all(context: &TaskContext, journal: &Journal) -> Result<AttachedAll, Failure> {
+async fn add_all(
+    context: &TaskContext,
+    journal: &Journal,
+    definition: &TaskDefinition,
+) -> Result<AttachedAll, Failure> {
+    let mapped = definition.userns_mode == UsernsMode::Auto;
     let adds = journal.record.attachments().map(|record| async move {
-        let attached = context.facilities.network.add(record).await.map_err(|error| {
+        let failed = |error: Cause| {
             let text = format!("network of container {}: {}", record.key.container, chain(error.as_ref()));
             Failure::words("ResourceInitializationError", text)
-        })?;
+        };
+        if mapped {
+            let path = context.config.netns_dir().join(&record.netns);
+            context.facilities.runtime.make_netns(&record.key.task, &path).await.map_err(failed)?;
+        }
+        let attached = context.facilities.network.add(record).await.map_err(failed)?;
         Ok((record.key.container.clone(), attached))
     });
     // Every one is awaited, also when another fails: teardown must find nothing under way.

@@ -45,8 +45,9 @@ pub(super) async fn write_all(
     let able = definition.container_definitions.iter().filter(|c| !parts.unable.has(&c.name));
     let bundles = able.map(|container| {
         let order = order(context, record, definition, container, parts, &host_resolv_conf);
-        let failed =
-            |text| Failure::words("CannotCreateContainerError", format!("container {}: {text}", container.name));
+        let failed = |text| {
+            Failure::words("CannotCreateContainerError", format!("container {}: {text}", container.name))
+        };
         async move {
             let bundle = match order {
                 Some(order) => {

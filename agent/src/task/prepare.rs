@@ -19,9 +19,10 @@ use crate::telemetry::task_log::TaskLog;
 use crate::time::{sleep, unix_ms};
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::status::{ContainerStatus, StopCode, TaskStatus};
-use lighter_model::task_definition::TaskDefinition;
+use lighter_model::task_definition::{TaskDefinition, UsernsMode};
 use lighter_model::task_event::TaskEventKind;
 use lighter_model::wait::WaitKind;
+use lighter_runtime::MappedIds;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,9 +51,9 @@ impl Failure {
 }
 
 /// What the strand of images made.
-struct Images {
-    images: BTreeMap<ContainerName, Image>,
-    rootfs: BTreeMap<ContainerName, PathBuf>,
+pub(super) struct Images {
+    pub(super) images: BTreeMap<ContainerName, Image>,
+    pub(super) rootfs: BTreeMap<ContainerName, PathBuf>,
     /// Those without an image or a root file system.
     unable: Unable,
     started_at_unix_ms: u64,
@@ -100,14 +101,14 @@ impl TaskActor {
         self.journal.status(TaskStatus::Pending);
         self.journal.tell().await;
         let begun_at = Instant::now();
-        let (mut images, attached) = self.two_strands(held, begun).await?;
+        let mapped = self.map_ids(&definition).await?;
+        let (mut images, attached) = self.two_strands(held, begun, mapped.as_ref()).await?;
         tracing::debug!(task = %self.task(), after = ?begun_at.elapsed(), "images and network are there");
         self.context.pulls.forget(self.task());
         self.note_images(&definition, &mut images)?;
         let able = Arc::new(images.unable.without(&definition));
         let step = self.journal.log.step("volumes", None);
-        let mounts =
-            volumes::prepare(&context, self.task(), &able, &images.images, &images.rootfs).await;
+        let mounts = volumes::prepare(&context, self.task(), &able, &images, mapped.as_ref()).await;
         step.result(&mounts);
         let mounts = mounts?;
         let variables = {
@@ -146,17 +147,33 @@ impl TaskActor {
     fn do_without(&mut self, unable: &Unable) {
         for (name, reason) in unable.reasons() {
             let container = self.journal.record.container_mut(name);
-            let Some(container) = container.filter(|c| c.status == ContainerStatus::Pending) else { continue };
+            let Some(container) = container.filter(|c| c.status == ContainerStatus::Pending) else {
+                continue;
+            };
             container.status = ContainerStatus::Stopped;
             container.reason = Some(reason.clone());
             self.journal.log.event(TaskEventKind::Exit, Some(name), reason.as_str());
         }
     }
 
+    /// For a task with a user namespace; before anything that is made in it or for it.
+    async fn map_ids(&mut self, definition: &TaskDefinition) -> Result<Option<MappedIds>, Failure> {
+        if definition.userns_mode == UsernsMode::Host {
+            return Ok(None);
+        }
+        let mapped = self.context.facilities.runtime.map_ids(self.task()).await;
+        let mapped = mapped.map_err(|error| {
+            let text = format!("usernsMode auto: {}", crate::errors::chain(error.as_ref()));
+            Failure::words("ResourceInitializationError", text)
+        })?;
+        Ok(Some(mapped))
+    }
+
     async fn two_strands(
         &mut self,
         held: &mut Held,
         begun: Option<Begun>,
+        mapped: Option<&MappedIds>,
     ) -> Result<(Images, attach::AttachedAll), Failure> {
         let context = self.context.clone();
         let definition = held.definition.clone();
@@ -170,7 +187,7 @@ impl TaskActor {
         };
         let images_there = CancellationToken::new();
         let images = async {
-            let made = make_images(&context, &orders, &give_up).await;
+            let made = make_images(&context, &orders, mapped, &give_up).await;
             images_there.cancel();
             made.inspect_err(|_| give_up.cancel())
         };
@@ -260,6 +277,7 @@ fn check(
 async fn make_images(
     context: &TaskContext,
     orders: &pull::Orders<'_>,
+    mapped: Option<&MappedIds>,
     give_up: &CancellationToken,
 ) -> Result<Images, Failure> {
     let task = &orders.task;
@@ -280,7 +298,7 @@ async fn make_images(
     let stopped_at_unix_ms = unix_ms();
     let pulled_at = Instant::now();
     let step = log.step("rootfs", None);
-    let rootfs = rootfs::prepare_all(context, task, &images).await;
+    let rootfs = rootfs::prepare_all(context, task, &images, mapped).await;
     let rootfs = unable.keep(orders.definition, rootfs);
     step.result(&rootfs);
     let rootfs = rootfs?;

@@ -9,6 +9,7 @@ use crate::errors::chain;
 use crate::facilities::Image;
 use futures_util::future::join_all;
 use lighter_model::ids::{AttachmentKey, ContainerName, TaskId};
+use lighter_runtime::MappedIds;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -21,13 +22,14 @@ pub(super) async fn prepare_all(
     context: &TaskContext,
     task: &TaskId,
     images: &BTreeMap<ContainerName, Image>,
+    mapped: Option<&MappedIds>,
 ) -> BTreeMap<ContainerName, Result<PathBuf, Failure>> {
     let dir = dir_of(context, task);
     let each = images.iter().map(|(name, image)| {
         let dir = dir.join(name.as_str());
         async move {
             let key = AttachmentKey::new(task.clone(), name.clone());
-            let made = context.facilities.image.prepare_rootfs(&key, image, &dir).await;
+            let made = context.facilities.image.prepare_rootfs(&key, image, &dir, mapped).await;
             let made = made.map(|_| dir).map_err(|error| {
                 Failure::words(
                     "CannotCreateContainerError",

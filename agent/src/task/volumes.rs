@@ -11,12 +11,13 @@ pub(crate) use plan::Mounts;
 use plan::{PlannedMount, Source};
 
 use super::TaskContext;
-use super::prepare::Failure;
+use super::prepare::{Failure, Images};
 use crate::errors::{Cause, chain};
-use crate::facilities::{Image, Mount};
+use crate::facilities::Mount;
 use crate::policy;
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::task_definition::TaskDefinition;
+use lighter_runtime::MappedIds;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -33,14 +34,14 @@ pub(super) async fn prepare(
     context: &TaskContext,
     task: &TaskId,
     definition: &TaskDefinition,
-    images: &BTreeMap<ContainerName, Image>,
-    rootfs: &BTreeMap<ContainerName, PathBuf>,
+    images: &Images,
+    mapped: Option<&MappedIds>,
 ) -> Result<BTreeMap<ContainerName, Mounts>, Failure> {
-    let configs = images.iter().map(|(name, image)| (name.clone(), &image.config)).collect();
+    let configs = images.images.iter().map(|(name, image)| (name.clone(), &image.config)).collect();
     let planned = plan::plan(definition, &configs);
     let mut all: BTreeMap<ContainerName, Mounts> = BTreeMap::new();
     for mount in planned {
-        let source = make(context, task, &mount, rootfs).await.map_err(|error| {
+        let source = make(context, task, &mount, &images.rootfs, mapped).await.map_err(|error| {
             let text =
                 format!("{} of container {}: {}", mount.source, mount.container, chain(error.as_ref()));
             Failure::words("ResourceInitializationError", text)
@@ -56,6 +57,7 @@ async fn make(
     task: &TaskId,
     mount: &PlannedMount,
     rootfs: &BTreeMap<ContainerName, PathBuf>,
+    mapped: Option<&MappedIds>,
 ) -> Result<PathBuf, Cause> {
     let root = root(&context.config.data_dir);
     let dir = match &mount.source {
@@ -73,13 +75,18 @@ async fn make(
     };
     if !dir.is_dir() {
         let from = rootfs.get(&mount.seed_from).map(|rootfs| (rootfs.as_path(), mount.seed_path.as_str()));
-        fresh(context, &dir, from).await?;
+        fresh(context, &dir, from, mapped).await?;
     }
     Ok(dir)
 }
 
 /// Made whole under another name, then renamed.
-async fn fresh(context: &TaskContext, dir: &Path, from: Option<(&Path, &str)>) -> Result<(), Cause> {
+async fn fresh(
+    context: &TaskContext,
+    dir: &Path,
+    from: Option<(&Path, &str)>,
+    mapped: Option<&MappedIds>,
+) -> Result<(), Cause> {
     let parent = dir.parent().ok_or("a volume without a directory")?;
     let name = dir.file_name().ok_or("a volume without a name")?.to_string_lossy();
     // Two tasks may make one shared volume at a time: each has its own name for the new one.
@@ -89,7 +96,7 @@ async fn fresh(context: &TaskContext, dir: &Path, from: Option<(&Path, &str)>) -
     std::fs::create_dir_all(&new)?;
     let mut result = Ok(());
     if let Some((rootfs, path)) = from {
-        result = context.facilities.image.seed_volume(rootfs, path, &new).await;
+        result = context.facilities.image.seed_volume(rootfs, path, &new, mapped).await;
     }
     if result.is_ok() {
         result = match std::fs::rename(&new, dir) {

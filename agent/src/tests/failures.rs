@@ -97,7 +97,8 @@ fn runs_without_its_helper(bench: &mut Bench, reason: &str) {
     assert!(stopped.containers[0].reason.starts_with(reason), "kept: {stopped:?}");
     assert_eq!(stopped.containers[1].exit_code, Some(0));
     bench.wait_forgotten(&[task(1)]);
-    let starts = bench.machine.with(|world| world.starts.keys().map(|(_, c)| c.to_string()).collect::<Vec<_>>());
+    let starts =
+        bench.machine.with(|world| world.starts.keys().map(|(_, c)| c.to_string()).collect::<Vec<_>>());
     assert_eq!(starts, ["main"]);
 }
 

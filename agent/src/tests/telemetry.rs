@@ -100,7 +100,8 @@ fn a_node_under_pressure_starts_tasks_one_by_one_and_says_so() {
     let mut bench = Bench::new();
     let pressure = bench.pressure();
     std::fs::create_dir_all(&pressure).unwrap();
-    let thrashes = "some avg10=90.00 avg60=90.00 avg300=9.00 total=1\nfull avg10=55.00 avg60=9.00 avg300=9.00 total=1\n";
+    let thrashes =
+        "some avg10=90.00 avg60=90.00 avg300=9.00 total=1\nfull avg10=55.00 avg60=9.00 avg300=9.00 total=1\n";
     std::fs::write(pressure.join("memory"), thrashes).unwrap();
     bench.start();
     // More than start at once, and far more than start in the time this test has.

@@ -101,6 +101,12 @@ pub(super) const MEMBERS: &[Member] = &[
         Shape::OneOf(&["host", "task", "none"]),
         "containers_of_a_task_share_memory_and_nobody_else_does",
     ),
+    // Ours: Docker has it as a setting of the daemon, podman as --userns=auto.
+    optional(
+        "usernsMode",
+        Shape::OneOf(&["host", "auto"]),
+        "root_of_a_user_namespace_is_nobody_on_the_host_and_owns_its_files",
+    ),
     refused(
         "proxyConfiguration",
         &["type", "containerName", "properties", "name", "value"],

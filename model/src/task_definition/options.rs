@@ -20,6 +20,17 @@ pub enum PidMode {
     Host,
 }
 
+/// Whose user ids the containers of a task have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UsernsMode {
+    /// The node's: root in a container is root.
+    #[default]
+    Host,
+    /// Ids of the task's own, which are nobody's on the node.
+    Auto,
+}
+
 /// Whose System V and POSIX message queues, semaphores and shared memory the containers use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -136,6 +136,7 @@ const TAIL: &str = "
 | `systemControls`: kernel parameters of the container's own namespaces; no `net.*` in host mode, no others with ipcMode `host` | `….namespace` |
 | `ulimits`: no soft limit above its hard limit, none given twice | the member |
 | `resourceRequirements`: `GPU` or another kind of device that nodes name, 1 to 64 of it, each kind once | the member |
+| `usernsMode` `auto` (ours, see docs/user-namespaces.md): no container `privileged`; neither network, processes nor ipc of the host | the member |
 | `maxSwap` above 0 needs `memory` | `….maxSwap` |
 | `logConfiguration`: a driver and options of docs/logging.md; an option that the driver does not have is refused | `….logConfiguration.options.NAME` |
 | paths in containers and of host volumes and devices are absolute and without `..` | the member |

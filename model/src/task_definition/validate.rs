@@ -43,6 +43,7 @@ pub(super) fn problems(definition: &TaskDefinition) -> Vec<Problem> {
     found.port_ranges(definition);
     found.links(definition);
     found.task_level(definition);
+    found.user_namespace(definition);
     found.0
 }
 

@@ -190,6 +190,19 @@ fn a_range_of_ports_takes_the_place_of_a_port() {
 }
 
 #[test]
+fn a_user_namespace_goes_with_nothing_of_the_hosts() {
+    let of = |task: Value| definition(task, json!({}));
+    accepted(of(json!({"usernsMode": "auto", "pidMode": "task", "ipcMode": "task", "networkMode": "none"})));
+    accepted(of(json!({"usernsMode": "host", "pidMode": "host"})));
+    for member in ["pidMode", "ipcMode", "networkMode"] {
+        refused(member, of(json!({"usernsMode": "auto", member: "host"})));
+    }
+    refused("usernsMode", of(json!({"usernsMode": "private"})));
+    let privileged = definition(json!({"usernsMode": "auto"}), json!({"privileged": true}));
+    refused(&format!("{C}.privileged"), privileged);
+}
+
+#[test]
 fn ranges_of_the_host_do_not_overlap() {
     let of = |mode: &str, mappings: Value| {
         definition(json!({"networkMode": mode}), json!({"portMappings": mappings}))

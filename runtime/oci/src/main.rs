@@ -9,6 +9,7 @@
 mod executor;
 mod limits;
 mod seccomp;
+mod stage;
 mod start;
 mod sys;
 mod terminal;

@@ -5,7 +5,7 @@
 
 use crate::executor::{self, ContainerProgram};
 use crate::seccomp::Filter;
-use crate::{Shim, limits, sys, trace};
+use crate::{Shim, limits, stage, sys, trace};
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
@@ -37,7 +37,11 @@ pub(crate) fn create_and_start(
         .map_err(|error| fail(FailureKind::CannotCreate, format!("cannot share the socket: {error}")))?;
     let program = ContainerProgram::new(Rc::clone(&write), filter, socket);
     give_streams(request);
-    let mut container = build(request, program).map_err(|error| creation_failure(&error, traced))?;
+    let keep = [Path::new(&request.bundle), Path::new(&request.state_root)];
+    let staged =
+        stage::prepare(keep[0], &keep).map_err(|message| fail(FailureKind::CannotCreate, message))?;
+    let bundle = staged.as_deref().unwrap_or(keep[0]);
+    let mut container = build(request, bundle, program).map_err(|error| creation_failure(&error, traced))?;
     drop(write);
     let pid = container.pid().map_or(0, |pid| pid.as_raw());
     let in_force = limits::in_force(&request.cgroup);
@@ -86,11 +90,15 @@ fn load_filter(request: &HelperRequest) -> Result<Option<Rc<Filter>>, String> {
 }
 
 /// create: the container's first process waits, confined, for the start.
-fn build(request: &HelperRequest, program: ContainerProgram) -> Result<Container, LibcontainerError> {
+fn build(
+    request: &HelperRequest,
+    bundle: &Path,
+    program: ContainerProgram,
+) -> Result<Container, LibcontainerError> {
     ContainerBuilder::new(request.container_id.clone(), SyscallType::default())
         .with_executor(program)
         .with_root_path(Path::new(&request.state_root))?
-        .as_init(&request.bundle)
+        .as_init(bundle)
         .with_systemd(false)
         .with_detach(true)
         // The container becomes the shim's child, which alone may wait for it.

@@ -37,6 +37,30 @@ pub(crate) fn take_standard_input(input: &str) -> io::Result<File> {
     Ok(socket)
 }
 
+/// From here on the mounts of this process are its own (unshare(2)).
+pub(crate) fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: no pointers; the process has one thread.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes a hard limit at least `wanted`, which its children inherit (prlimit(2)).
+pub(crate) fn raise_hard_limit(resource: u32, wanted: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is written to; a null pointer changes nothing.
+    if unsafe { libc::prlimit64(0, resource as _, std::ptr::null(), &mut limit) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if limit.rlim_max >= wanted {
+        return Ok(());
+    }
+    limit.rlim_max = wanted;
+    // SAFETY: `limit` is read; a null pointer asks for no old value.
+    if unsafe { libc::prlimit64(0, resource as _, &limit, std::ptr::null_mut()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// The signal mask survives exec (signal(7)); the shim reads its signals from a descriptor and so
 /// has them blocked.
 fn unblock_signals() {

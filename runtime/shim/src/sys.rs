@@ -53,6 +53,62 @@ pub(crate) fn unshare(flags: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::unshare(flags) }).map(drop)
 }
 
+/// setns(2).
+pub(crate) fn join_namespace(namespace: &impl AsRawFd, kind: libc::c_int) -> io::Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), kind) }).map(drop)
+}
+
+/// User and group 0 of the user namespace that was just joined.
+pub(crate) fn become_root() -> io::Result<()> {
+    // SAFETY: no pointers.
+    unsafe {
+        check(libc::setresgid(0, 0, 0))?;
+        check(libc::setresuid(0, 0, 0)).map(drop)
+    }
+}
+
+/// linux/mount.h: struct mount_attr, and what libc does not have of its flags.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+const MOUNT_ATTR_RDONLY: u64 = 0x1;
+const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
+
+/// Shows the directory `source` at `target` as well, read-only, with its owners as `user_namespace`
+/// maps them (mount_setattr(2), MOUNT_ATTR_IDMAP). What is mounted below `source` is not shown.
+pub(crate) fn mount_mapped(source: &str, target: &str, user_namespace: &impl AsRawFd) -> io::Result<()> {
+    let (source, target) = (CString::new(source)?, CString::new(target)?);
+    let open = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
+    // SAFETY: the path ends with a NUL byte and lives through the call.
+    let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), open) };
+    let tree = owned(tree as libc::c_int)?;
+    let attributes = MountAttributes {
+        set: MOUNT_ATTR_IDMAP | MOUNT_ATTR_RDONLY,
+        clear: 0,
+        propagation: 0,
+        user_namespace: user_namespace.as_raw_fd() as u64,
+    };
+    let (fd, empty, size) = (tree.as_raw_fd(), c"".as_ptr(), size_of::<MountAttributes>());
+    // SAFETY: `attributes` is as the kernel's structure, `size` is its size, and both live through the call.
+    let set = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, fd, empty, libc::AT_EMPTY_PATH, &raw const attributes, size)
+    };
+    check(set as libc::c_int)?;
+    // SAFETY: both paths end with a NUL byte and live through the call.
+    let moved = unsafe {
+        let to = target.as_ptr();
+        libc::syscall(libc::SYS_move_mount, fd, empty, libc::AT_FDCWD, to, MOVE_MOUNT_F_EMPTY_PATH)
+    };
+    check(moved as libc::c_int).map(drop)
+}
+
 /// Shows `source` at `target` as well (mount(2), MS_BIND).
 pub(crate) fn bind_mount(source: &str, target: &str) -> io::Result<()> {
     let (source, target) = (CString::new(source)?, CString::new(target)?);

@@ -84,6 +84,7 @@ fn inspect(path: &Path) -> io::Result<HostDevice> {
     };
     Ok(HostDevice {
         path: path.to_string_lossy().into_owned(),
+        host_path: path.to_string_lossy().into_owned(),
         block,
         major: major(stat.st_rdev),
         minor: minor(stat.st_rdev),

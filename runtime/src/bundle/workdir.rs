@@ -5,7 +5,7 @@
 
 use super::BundleError;
 use crate::spec::{SpecRequest, working_directory};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, mkdirat, openat, openat2};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -13,7 +13,9 @@ use std::path::Path;
 pub(super) fn ensure(request: &SpecRequest<'_>) -> Result<(), BundleError> {
     let path = working_directory(request)?;
     let (base, inner) = covering(request, &path);
-    match make_in_root(base, inner) {
+    // Root of the task's user namespace; what a volume shows is root's on disk as well.
+    let owner = request.user_namespace.filter(|_| base == request.rootfs).map(|user| user.ids.first);
+    match make_in_root(base, inner, owner) {
         // Nothing can be made in a read-only volume; libcontainer then says what is missing.
         Ok(()) | Err(Errno::ROFS) => Ok(()),
         Err(errno) => Err(BundleError::WorkingDirectory {
@@ -42,7 +44,7 @@ fn covering<'a>(request: &SpecRequest<'a>, path: &'a str) -> (&'a Path, &'a str)
     best
 }
 
-fn make_in_root(base: &Path, inner: &str) -> Result<(), Errno> {
+fn make_in_root(base: &Path, inner: &str, owner: Option<u32>) -> Result<(), Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(CWD, base, flags, Mode::empty())?;
     let open = |path: &str| -> Result<OwnedFd, Errno> {
@@ -57,13 +59,20 @@ fn make_in_root(base: &Path, inner: &str) -> Result<(), Errno> {
         let parent = open(&done)?;
         if part != ".." {
             match mkdirat(&parent, part, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => {}
+                Ok(()) => give(&parent, part, owner)?,
+                Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno),
             }
         }
         done = format!("{done}/{part}");
     }
     open(&done).map(drop)
+}
+
+fn give(parent: &OwnedFd, part: &str, owner: Option<u32>) -> Result<(), Errno> {
+    let Some(owner) = owner else { return Ok(()) };
+    let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
+    chownat(parent, part, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 #[cfg(test)]
@@ -76,13 +85,13 @@ mod tests {
     fn missing_directories_are_made_inside_and_never_outside() {
         let base = tempfile::tempdir().unwrap();
         let outside = tempfile::tempdir().unwrap();
-        make_in_root(base.path(), "/a/b/c").unwrap();
-        make_in_root(base.path(), "/a/b/c").unwrap();
+        make_in_root(base.path(), "/a/b/c", None).unwrap();
+        make_in_root(base.path(), "/a/b/c", None).unwrap();
         assert!(base.path().join("a/b/c").is_dir());
         symlink(outside.path(), base.path().join("trap")).unwrap();
         // The link is absolute: inside the root it leads to nothing.
-        assert!(make_in_root(base.path(), "/trap/x").is_err());
-        make_in_root(base.path(), "/../../up").unwrap();
+        assert!(make_in_root(base.path(), "/trap/x", None).is_err());
+        make_in_root(base.path(), "/../../up", None).unwrap();
         assert!(base.path().join("up").is_dir());
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     }

@@ -96,7 +96,7 @@ impl Runtime {
 }
 
 /// Makes a directory and its parents; the last with mode 0700. One that exists stays as it is.
-pub(super) fn private_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn private_directory(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }

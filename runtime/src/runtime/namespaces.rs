@@ -6,6 +6,7 @@
 
 use super::{Runtime, launch};
 use crate::cgroup::CgroupError;
+use crate::config::RuntimeConfig;
 use lighter_model::ids::TaskId;
 use lighter_model::task_definition::{IpcMode, PidMode, TaskDefinition};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -81,26 +82,35 @@ impl Runtime {
         directory: &Path,
         wanted: SharedNamespaces,
     ) -> Result<(), ShareError> {
-        let path = &self.config.shim_path;
-        let mut command = Command::new(path);
-        command.arg("namespaces").arg("--dir").arg(directory);
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let mut arguments = vec!["--dir".to_owned(), text(directory)];
         if wanted.pid {
-            command.arg("--pid");
+            arguments.push("--pid".to_owned());
             for cgroup in self.config.cgroup.create_holder(task).map_err(ShareError::Cgroup)? {
-                command.arg("--cgroup").arg(cgroup);
+                arguments.extend(["--cgroup".to_owned(), text(&cgroup)]);
             }
         }
         if wanted.ipc_shared_memory_mib.is_some() {
-            command.arg("--ipc");
+            arguments.push("--ipc".to_owned());
         }
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let output =
-            command.output().await.map_err(|source| ShareError::Spawn { path: path.clone(), source })?;
-        if output.status.success() {
-            return Ok(());
+        if self.config.ids_of(task).is_some() {
+            arguments.extend(["--join-user".to_owned(), text(&self.config.user_namespace(task))]);
         }
-        Err(ShareError::Refused { message: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+        run_helper(&self.config, &arguments).await
     }
+}
+
+/// `lighter-shim namespaces`, to its end.
+pub(crate) async fn run_helper(config: &RuntimeConfig, arguments: &[String]) -> Result<(), ShareError> {
+    let path = &config.shim_path;
+    let mut command = Command::new(path);
+    command.arg("namespaces").args(arguments);
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let output = command.output().await.map_err(|source| ShareError::Spawn { path: path.clone(), source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(ShareError::Refused { message: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
 }
 
 fn shared_memory(path: &Path, mib: u64) -> Result<(), ShareError> {

@@ -55,6 +55,7 @@ impl Runtime {
         // Nobody is left in them.
         namespaces::clear(&self.config.namespaces_dir(task));
         namespaces::clear(&self.config.namespaces_dir(task).with_extension("new"));
+        self.unmap_ids(task);
         match fs::remove_dir_all(&task_dir) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 errors.push(RemoveStepError::Directory { path: task_dir, source });

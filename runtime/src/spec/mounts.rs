@@ -33,7 +33,16 @@ pub(super) fn mounts(request: &SpecRequest<'_>) -> Result<Vec<Value>, SpecError>
         let path = absolute(request, "mountPoints.containerPath", &bind.destination)?;
         let access = if bind.read_only { "ro" } else { "rw" };
         let source = bind.source.to_string_lossy();
-        own.push((path, mount(path, "bind", &source, &["rbind", "rprivate", access])));
+        let mut value = mount(path, "bind", &source, &["rbind", "rprivate", access]);
+        if let Some(mappings) = super::mappings(request)?.filter(|_| bind.mapped) {
+            value["uidMappings"] = mappings.clone();
+            value["gidMappings"] = mappings;
+        }
+        own.push((path, value));
+    }
+    for device in request.host_devices.iter().filter(|_| request.user_namespace.is_some()) {
+        let options = ["bind", "rprivate", "rw", "nosuid", "noexec"];
+        own.push((&device.path, mount(&device.path, "bind", &device.host_path, &options)));
     }
     own.sort_by_key(|(path, _)| path.trim_end_matches('/').matches('/').count());
     list.extend(own.into_iter().map(|(_, value)| value));

@@ -73,10 +73,13 @@ fn apparmor_profile<'a>(request: &SpecRequest<'a>) -> Result<Option<&'a str>, Sp
         }
         // Lighter has no profile of its own that would have to be left.
         None | Some(UNCONFINED) => Ok(None),
-        Some(profile) if !request.apparmor => {
-            Err(SpecError::NoAppArmor { container: container(), profile: profile.to_owned() })
-        }
-        Some(profile) => Ok(Some(profile)),
+        Some(profile) => match request.apparmor {
+            None => Err(SpecError::NoAppArmor { container: container(), profile: profile.to_owned() }),
+            Some(loaded) if loaded.iter().any(|name| name == profile) => Ok(Some(profile)),
+            Some(_) => {
+                Err(SpecError::ProfileNotLoaded { container: container(), profile: profile.to_owned() })
+            }
+        },
     }
 }
 

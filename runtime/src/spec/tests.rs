@@ -1,9 +1,10 @@
 //! The spec as a pure function: Docker's rules one by one, a golden file, and properties that hold
 //! for any definition.
 
-use super::{BindMount, HostDevice, Privileges, SpecError, SpecRequest, oci_spec};
+use super::{BindMount, HostDevice, Privileges, SpecError, SpecRequest, UserNamespace, oci_spec};
 use crate::user::User;
 use lighter_model::image_config::ImageConfig;
+use lighter_model::resources::IdRange;
 use lighter_model::task_definition::{ContainerDefinition, TaskDefinition};
 use lighter_shim_wire::{CgroupVersion, Limits};
 use oci_spec::runtime::Spec;
@@ -22,6 +23,8 @@ struct Case {
     task: Value,
     environment_files: Vec<Vec<String>>,
     cpu_quota: bool,
+    user_namespace: Option<UserNamespace>,
+    profiles: Option<Vec<String>>,
 }
 
 fn case(container: Value) -> Case {
@@ -39,6 +42,8 @@ fn case(container: Value) -> Case {
         task: json!({}),
         environment_files: Vec::new(),
         cpu_quota: true,
+        user_namespace: None,
+        profiles: None,
     }
 }
 
@@ -61,9 +66,10 @@ impl Case {
             environment_files: &self.environment_files,
             env_extra: &["EXTRA=last".to_owned()],
             privileges: &self.privileges,
+            user_namespace: self.user_namespace.as_ref(),
             namespaces: Path::new("/run/lighter/tasks/t/namespaces"),
             init: Path::new("/usr/lib/lighter/lighter-shim"),
-            apparmor: false,
+            apparmor: self.profiles.as_deref(),
             user: &self.user,
             host_devices: &self.devices,
             cgroups_path: Path::new("/lighter/tasks/t/c"),
@@ -244,6 +250,11 @@ fn cpu_is_a_share_alone_where_the_node_says_so() {
 fn a_profile_needs_a_host_that_has_profiles() {
     let with = |option: &str| case(json!({ "name": "c", "image": "i", "dockerSecurityOptions": [option] }));
     assert!(matches!(with("apparmor:web").build(), Err(SpecError::NoAppArmor { .. })));
+    let mut named = with("apparmor:web");
+    named.profiles = Some(vec!["docker-default".to_owned()]);
+    assert!(matches!(named.build(), Err(SpecError::ProfileNotLoaded { .. })));
+    named.profiles = Some(vec!["docker-default".to_owned(), "web".to_owned()]);
+    assert_eq!(named.json()["process"]["apparmorProfile"], "web");
     let mut unconfined = with("apparmor:unconfined");
     assert!(matches!(unconfined.build(), Err(SpecError::UnconfinedNotAllowed { .. })));
     unconfined.privileges.unconfined = true;
@@ -292,6 +303,7 @@ fn devices_begin_with_deny_all_and_end_with_what_was_asked() {
     case.privileges.devices = true;
     let device = HostDevice {
         path: "/dev/fuse".to_owned(),
+        host_path: "/dev/fuse".to_owned(),
         block: false,
         major: 10,
         minor: 229,
@@ -328,6 +340,44 @@ fn a_privileged_container_is_unconfined_only_where_that_is_allowed() {
 }
 
 #[test]
+fn in_a_user_namespace_volumes_are_mapped_and_devices_shown() {
+    let mut case = case(json!({ "name": "c", "image": "i" }));
+    let bind = |destination: &str, mapped| BindMount {
+        source: "/src".into(),
+        destination: destination.to_owned(),
+        read_only: false,
+        mapped,
+    };
+    case.mounts = vec![bind("/data", true), bind("/etc/hosts", false)];
+    case.devices = vec![HostDevice {
+        path: "/dev/gpu".to_owned(),
+        host_path: "/dev/nvidia3".to_owned(),
+        block: false,
+        major: 195,
+        minor: 3,
+        mode: 0o20666,
+        access: "rw".to_owned(),
+    }];
+    let ids = IdRange { first: 1 << 20, count: 1 << 16 };
+    case.user_namespace = Some(UserNamespace { path: "/ids/user".into(), ids });
+    let json = case.json();
+    let mappings = json!([{ "containerID": 0, "hostID": 1 << 20, "size": 1 << 16 }]);
+    assert_eq!((&json["linux"]["uidMappings"], &json["linux"]["gidMappings"]), (&mappings, &mappings));
+    let namespaces = json["linux"]["namespaces"].as_array().unwrap();
+    assert!(namespaces.contains(&json!({ "type": "user", "path": "/ids/user" })));
+    let find = |path: &str| {
+        let mounts = json["mounts"].as_array().unwrap();
+        mounts.iter().find(|mount| mount["destination"] == path).unwrap().clone()
+    };
+    assert_eq!((&find("/data")["uidMappings"], &find("/data")["gidMappings"]), (&mappings, &mappings));
+    assert_eq!(find("/etc/hosts").get("uidMappings"), None);
+    assert_eq!(find("/dev/gpu")["source"], "/dev/nvidia3");
+    assert_eq!(json["linux"].get("devices"), None);
+    case.user.additional_gids = vec![1 << 16];
+    assert!(matches!(case.build(), Err(SpecError::IdNotMapped { id: 65_536, .. })));
+}
+
+#[test]
 fn mounts_come_outer_before_inner() {
     let mut case = case(
         json!({ "name": "c", "image": "i", "linuxParameters": { "tmpfs": [{ "containerPath": "/a/b", "size": 1 }] } }),
@@ -336,6 +386,7 @@ fn mounts_come_outer_before_inner() {
         source: "/src".into(),
         destination: destination.to_owned(),
         read_only: true,
+        mapped: true,
     };
     case.mounts = vec![bind("/a/b/c"), bind("/a"), bind("/z/")];
     let json = case.json();

@@ -104,8 +104,13 @@ async fn a_read_only_root_file_system_is_read_only_and_its_tmpfs_and_volumes_are
     let volume = node.directory.path().join("volume");
     fs::create_dir(&volume).unwrap();
     node.mounts = vec![
-        BindMount { source: volume.clone(), destination: "/data".to_owned(), read_only: false },
-        BindMount { source: volume.clone(), destination: "/data-ro".to_owned(), read_only: true },
+        BindMount { source: volume.clone(), destination: "/data".to_owned(), read_only: false, mapped: true },
+        BindMount {
+            source: volume.clone(),
+            destination: "/data-ro".to_owned(),
+            read_only: true,
+            mapped: true,
+        },
     ];
     let mut container = shell(
         "c",

@@ -145,6 +145,7 @@ async fn a_failed_creation_says_what_failed() {
         source: "/nowhere/at/all".into(),
         destination: "/data".to_owned(),
         read_only: true,
+        mapped: true,
     });
     let shim = node.shim().await;
     let error = node.start(&shim, shell("c", "true")).await.unwrap_err();

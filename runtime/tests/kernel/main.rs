@@ -19,3 +19,4 @@ mod ports;
 mod probe;
 mod resident;
 mod support;
+mod user_namespace;

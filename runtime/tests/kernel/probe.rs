@@ -2,6 +2,7 @@
 
 use crate::support::{Node, eventually, exit_of, is_alive, processes_with, shell, tenant_exec};
 use lighter_model::ids::ContainerName;
+use lighter_model::task_definition::options::UsernsMode;
 use lighter_runtime::{ProbeEnd, ProbeOutcome, RequestError, ShimHandle};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -52,15 +53,23 @@ fn comparable(name: &str, text: &str) -> Vec<String> {
 }
 
 async fn compare_with_libcontainer(container: Value) {
-    let node = Node::new();
+    compare_on(&Node::new(), container).await;
+}
+
+pub(crate) async fn compare_on(node: &Node, container: Value) {
     let shim = node.shim().await;
-    node.start(&shim, container).await.unwrap();
+    let pid = node.start(&shim, container).await.unwrap().pid;
     let mut facts: Vec<(&str, Vec<&str>)> = FACTS.iter().map(|(name, argv)| (*name, argv.to_vec())).collect();
     let links: Vec<String> = NAMESPACES.iter().map(|name| format!("/proc/self/ns/{name}")).collect();
     facts.extend(links.iter().map(|link| ("namespace", vec!["readlink", link.as_str()])));
     for (name, argv) in facts {
         let ours = comparable(name, &text(&shim, &argv).await);
-        let theirs = comparable(name, &tenant_exec(&node, "c", &argv));
+        // libcontainer's exec stays in the host's user namespace: there the container itself is the standard.
+        let theirs = if node.userns == UsernsMode::Auto && argv.contains(&"/proc/self/ns/user") {
+            vec![fs::read_link(format!("/proc/{pid}/ns/user")).unwrap().display().to_string()]
+        } else {
+            comparable(name, &tenant_exec(node, "c", &argv))
+        };
         assert!(!ours.is_empty(), "{name}");
         assert_eq!(ours, theirs, "{name} {argv:?}");
     }

@@ -4,7 +4,7 @@
 use lighter_model::exit::ContainerExit;
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
-use lighter_model::task_definition::options::{IpcMode, PidMode};
+use lighter_model::task_definition::options::{IpcMode, PidMode, UsernsMode};
 use lighter_model::task_definition::{ContainerDefinition, TaskDefinition};
 use lighter_runtime::{
     BindMount, Bundle, BundleError, BundleRequest, CgroupRoot, LogConfig, Privileges, Runtime, RuntimeConfig,
@@ -71,6 +71,8 @@ pub(crate) struct Node {
     pub(crate) privileges: Privileges,
     pub(crate) granted_devices: Vec<PathBuf>,
     pub(crate) modes: (PidMode, IpcMode),
+    pub(crate) userns: UsernsMode,
+    pub(crate) netns: Option<PathBuf>,
 }
 
 impl Node {
@@ -108,6 +110,8 @@ impl Node {
             privileges: Privileges::default(),
             granted_devices: Vec::new(),
             modes: (PidMode::Private, IpcMode::Private),
+            userns: UsernsMode::Host,
+            netns: None,
         }
     }
 
@@ -118,13 +122,14 @@ impl Node {
     pub(crate) fn bundle(&self, container: Value) -> Result<Bundle, BundleError> {
         let (mut definition, container) = definitions(container);
         (definition.pid_mode, definition.ipc_mode) = self.modes;
+        definition.userns_mode = self.userns;
         self.runtime.write_bundle(&BundleRequest {
             task: &self.task,
             container: &container,
             definition: &definition,
             image: &self.image,
             rootfs: &self.rootfs,
-            netns: None,
+            netns: self.netns.as_deref(),
             hostname: "host-of-test",
             mounts: self.mounts.clone(),
             environment_files: Vec::new(),
@@ -244,11 +249,23 @@ fn make_rootfs(rootfs: &Path) {
 pub(crate) fn tenant_exec(node: &Node, container: &str, argv: &[&str]) -> String {
     let task_dir = node.task_dir();
     let config = fs::read(task_dir.join("bundles").join(container).join("config.json")).unwrap();
-    let config: Value = serde_json::from_slice(&config).unwrap();
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
     let mut process = config["process"].clone();
     process["args"] = json!(argv);
     let file = node.directory.path().join("process.json");
     fs::write(&file, process.to_string()).unwrap();
+    // A container in a user namespace was made from a bundle that only its helper saw, with mounts
+    // mapped already, which libcontainer refuses to do.
+    for mount in config["mounts"].as_array_mut().unwrap() {
+        mount.as_object_mut().unwrap().retain(|name, _| !name.ends_with("Mappings"));
+    }
+    let bundle = node.directory.path().join("tenant");
+    fs::create_dir_all(&bundle).unwrap();
+    fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+    let state = task_dir.join("oci").join(container).join("state.json");
+    let mut known: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    known["bundle"] = json!(bundle);
+    fs::write(&state, known.to_string()).unwrap();
     let output = Command::new(tenant_program())
         .env_clear()
         .arg(task_dir.join("oci"))

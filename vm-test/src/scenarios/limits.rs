@@ -9,6 +9,7 @@ use serde_json::json;
 pub(super) const ALL: &[Scenario] = &[
     ("cpu_quota_is_a_quarter_of_a_core", cpu_quota_is_a_quarter_of_a_core),
     ("memory_limit_ends_in_out_of_memory_error", memory_limit_ends_in_out_of_memory_error),
+    ("root_of_a_task_is_nobody_on_the_node", root_of_a_task_is_nobody_on_the_node),
     ("pids_limit_holds", pids_limit_holds),
     ("devices_are_closed_but_for_those_allowed", devices_are_closed_but_for_those_allowed),
 ];
@@ -80,6 +81,40 @@ fn reservations_are_protected_on_the_whole_way(world: &mut World) -> Result<()> 
     let tasks = container.rsplitn(3, '/').nth(2).context("no parent")?;
     node.guest
         .until(30, &format!("[ $(cat {tasks}/memory.low) = 0 ] && [ $(cat {tasks}/../memory.low) = 0 ]"))?;
+    Ok(())
+}
+
+/// With usernsMode auto root has ids of the task's own, sees its own cgroup, and leaves files of root in
+/// a volume; an AppArmor profile that is not loaded, or a node without AppArmor, is named.
+fn root_of_a_task_is_nobody_on_the_node(world: &mut World) -> Result<()> {
+    let node = world.node();
+    let script = "touch /made /data/made && echo made; cat /sys/fs/cgroup/memory.max; exec sleep 1000";
+    let mut definition = shell_task("own-ids", &world.image(), script);
+    definition["usernsMode"] = json!("auto");
+    definition["volumes"] = json!([{ "name": "data", "host": {} }]);
+    definition["containerDefinitions"][0]["mountPoints"] =
+        json!([{ "sourceVolume": "data", "containerPath": "/data" }]);
+    let task = node.run_until_running(&definition)?;
+    let pid = task.pid("main")?;
+    node.guest.until(60, &format!("lighter logs {} --container main | grep -q 67108864", task.id()))?;
+    let map = node.guest.sh(&format!("cat /proc/{pid}/uid_map /proc/{pid}/gid_map"))?;
+    let words: Vec<&str> = map.split_whitespace().collect();
+    ensure!(words.len() == 6 && words[0] == "0" && words[1] != "0" && words[2] == "65536", "maps {map:?}");
+    let uid = node.guest.sh(&format!("awk '/^Uid:/ {{ print $2, $3, $4, $5 }}' /proc/{pid}/status"))?;
+    ensure!(uid.split(' ').all(|uid| uid == words[1]), "the process is {uid:?}");
+    let owner = node.guest.sh("stat -c %u /var/lib/lighter/volumes/task/*/data/made")?;
+    ensure!(owner == "0", "the file of the volume is {owner:?}'s");
+    node.stop(task.id())?;
+
+    let mut profiled = shell_task("profiled", &world.image(), "true");
+    profiled["containerDefinitions"][0]["dockerSecurityOptions"] = json!(["apparmor:no-such-profile"]);
+    let stopped = node.run_until_stopped(&profiled)?;
+    let reason = stopped.0["stoppedReason"].as_str().unwrap_or_default();
+    let on = node
+        .guest
+        .sh("cat /sys/kernel/security/apparmor/profiles > /dev/null 2>&1 && echo on || echo off")?;
+    let word = if on == "on" { "has not loaded" } else { "has no AppArmor" };
+    ensure!(reason.contains(word), "AppArmor is {on}, the reason is {reason:?}");
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use crate::facilities::{
 };
 use lighter_model::ids::AttachmentKey;
 use lighter_model::image_config::ImageConfig;
+use lighter_runtime::MappedIds;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -57,6 +58,7 @@ impl ImageFacility for Machine {
         key: &'a AttachmentKey,
         _image: &'a Image,
         dir: &'a Path,
+        _mapped: Option<&'a MappedIds>,
     ) -> Answer<'a, ()> {
         Box::pin(async move {
             let made = self.call("prepare_rootfs", key.to_string(), |world| {
@@ -86,6 +88,7 @@ impl ImageFacility for Machine {
         _rootfs: &'a Path,
         container_path: &'a str,
         dest: &'a Path,
+        _mapped: Option<&'a MappedIds>,
     ) -> Answer<'a, ()> {
         Box::pin(async move {
             let seeded = self.call("seed_volume", container_path.to_owned(), |_| {

@@ -14,9 +14,12 @@ use lighter_model::exit::ExitStatus;
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
 use lighter_model::report::KernelLimits;
-use lighter_model::resources::HostPort;
+use lighter_model::resources::{HostPort, IdRange};
 use lighter_model::task_definition::TaskDefinition;
-use lighter_runtime::{ContainerStats, ExecError, ExecOrder, ExecSession, ProbeOutcome, WindowSize};
+use lighter_runtime::{
+    ContainerStats, ExecError, ExecOrder, ExecSession, MappedIds, ProbeOutcome, WindowSize,
+};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +49,18 @@ fn status(shim: &ShimState) -> ShimStatus {
 }
 
 impl RuntimeFacility for Machine {
+    fn map_ids<'a>(&'a self, task: &'a TaskId) -> Answer<'a, MappedIds> {
+        Box::pin(async move {
+            self.call("map_ids", task.to_string(), |_| Ok(())).await?;
+            let ids = IdRange { first: 1 << 16, count: 1 << 16 };
+            Ok(MappedIds { ids, layers: PathBuf::from("/layers") })
+        })
+    }
+
+    fn make_netns<'a>(&'a self, task: &'a TaskId, _path: &'a Path) -> Answer<'a, ()> {
+        Box::pin(async move { Ok(self.call("make_netns", task.to_string(), |_| Ok(())).await?) })
+    }
+
     fn start_shim<'a>(&'a self, task: &'a TaskId, _definition: &'a TaskDefinition) -> Answer<'a, ShimLink> {
         Box::pin(async move {
             // The shim lives from the effect on, whether or not the agent hears of it.

@@ -146,6 +146,13 @@ async fn root(context: &TaskContext, wanted: &Wanted) -> Result<OwnedFd, Fault> 
         Fault::new("CONTAINER_NOT_RUNNING", message)
     };
     let pid = pid(context, &task, &container).await.ok_or_else(not_running)?;
+    // Archives carry ids of the container, which are others here.
+    let ids = |of: &str| std::fs::read_to_string(format!("/proc/{of}/uid_map"));
+    if ids(&pid.to_string()).map_err(|_| not_running())? != ids("self").unwrap_or_default() {
+        let message =
+            "files of a task with usernsMode auto cannot be copied yet; use a volume, or lighter exec";
+        return Err(Fault::new("INVALID", message));
+    }
     open_root(pid, &task, &container).map_err(|_| not_running())
 }
 

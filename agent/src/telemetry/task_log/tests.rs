@@ -80,7 +80,10 @@ async fn spans_are_below_the_callers_or_a_trace_of_their_own() {
     };
     let (first, second) = (TaskId::from_parts(1, 7), TaskId::from_parts(2, 8));
     let (Some(step), Some(root), None) = run(&first, None) else { panic!("two spans") };
-    assert_eq!((step.trace_id, root.trace_id), (step.trace_id, u128::from_str_radix(first.as_str(), 16).unwrap().to_be_bytes()));
+    assert_eq!(
+        (step.trace_id, root.trace_id),
+        (step.trace_id, u128::from_str_radix(first.as_str(), 16).unwrap().to_be_bytes())
+    );
     assert_eq!((root.parent_span_id, step.parent_span_id), ([0; 8], root.span_id));
     // Two tasks of one call share its trace, and none of their spans.
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -88,7 +91,9 @@ async fn spans_are_below_the_callers_or_a_trace_of_their_own() {
     let caller: TraceParent = parent.parse().unwrap();
     assert_eq!((step.trace_id, root.trace_id), (caller.trace_id, caller.trace_id));
     assert_eq!((root.parent_span_id, step.parent_span_id), (caller.span_id, root.span_id));
-    let (Some(_), Some(other), None) = run(&TaskId::from_parts(3, 9), Some(parent)) else { panic!("two spans") };
+    let (Some(_), Some(other), None) = run(&TaskId::from_parts(3, 9), Some(parent)) else {
+        panic!("two spans")
+    };
     assert_ne!(other.span_id, root.span_id);
     let unrecorded = parent.replace("-01", "-00");
     assert_eq!(run(&TaskId::from_parts(4, 9), Some(&unrecorded)), (None, None, None));

@@ -7,7 +7,9 @@ use crate::ids::ContainerName;
 use crate::task_definition::options::{
     ControlNamespace, HOST_GATEWAY, Link, SecurityOption, SystemControl, Ulimit,
 };
-use crate::task_definition::{ContainerDefinition, IpcMode, NetworkMode, PortMapping, TaskDefinition};
+use crate::task_definition::{
+    ContainerDefinition, IpcMode, NetworkMode, PidMode, PortMapping, TaskDefinition, UsernsMode,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -61,6 +63,27 @@ impl Found {
                 );
             }
             _ => {}
+        }
+    }
+
+    /// A user namespace takes away what these give.
+    pub(super) fn user_namespace(&mut self, definition: &TaskDefinition) {
+        if definition.userns_mode == UsernsMode::Host {
+            return;
+        }
+        let host = [
+            ("networkMode", definition.network_mode == NetworkMode::Host),
+            ("pidMode", definition.pid_mode == PidMode::Host),
+            ("ipcMode", definition.ipc_mode == IpcMode::Host),
+        ];
+        for (field, _) in host.into_iter().filter(|(_, host)| *host) {
+            self.add(field, "must not be host with usernsMode auto");
+        }
+        for (index, container) in definition.container_definitions.iter().enumerate() {
+            if container.privileged {
+                let field = format!("containerDefinitions[{index}].privileged");
+                self.add(field, "must not be given with usernsMode auto");
+            }
         }
     }
 

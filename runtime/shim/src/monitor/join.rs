@@ -25,11 +25,13 @@ pub(super) fn start(
     let cgroup = open_cgroup(container).map_err(|error| failure(ExecStep::JoinCgroup, &error))?;
     let user_namespace =
         has_user_namespace(container.pid()).map_err(|error| failure(ExecStep::JoinNamespaces, &error))?;
+    let host_uid = if user_namespace { host_uid(container.pid(), process.uid) } else { process.uid };
     // What was read above by pid was of this container only if it is still there.
     sys::pidfd_send_signal(pidfd, 0).map_err(|_| gone())?;
     let plan = Plan {
         container: pidfd,
         user_namespace,
+        host_uid,
         cgroup,
         limits: process
             .limits
@@ -81,4 +83,19 @@ fn open_cgroup(container: &Container) -> io::Result<Cgroup> {
 fn has_user_namespace(pid: i32) -> io::Result<bool> {
     let inode = |of: &str| fs::metadata(format!("/proc/{of}/ns/user")).map(|meta| meta.ino());
     Ok(inode(&pid.to_string())? != inode("self")?)
+}
+
+/// What the host calls user `uid` of the container (user_namespaces(7)); the same where nothing is said.
+fn host_uid(pid: i32, uid: u32) -> u32 {
+    let map = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap_or_default();
+    mapped(&map, uid).unwrap_or(uid)
+}
+
+fn mapped(map: &str, uid: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut words = line.split_whitespace().map(str::parse::<u32>);
+        let (inside, outside, count) = (words.next()?.ok()?, words.next()?.ok()?, words.next()?.ok()?);
+        let offset = uid.checked_sub(inside).filter(|offset| *offset < count)?;
+        outside.checked_add(offset)
+    })
 }

@@ -34,6 +34,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) container: &'a OwnedFd,
     /// Whether the container has a user namespace of its own.
     pub(crate) user_namespace: bool,
+    /// The program's user as the host knows it.
+    pub(crate) host_uid: u32,
     pub(crate) cgroup: Cgroup,
     /// Resource, soft, hard.
     pub(crate) limits: Vec<(u32, libc::rlimit64)>,
@@ -172,6 +174,9 @@ fn prepare(plan: &Plan<'_>, report: RawFd) -> Step {
     set_limits(plan)?;
     // Read on the host's side; mapped, because nothing may be allocated.
     let filter = map_filter(plan)?;
+    if let Streams::Descriptors(descriptors) = &plan.streams {
+        descriptors.iter().for_each(|fd| give_pipe(*fd, plan));
+    }
     join_namespaces(plan)?;
     connect_streams(plan)?;
     close_all_but(report)?;
@@ -320,7 +325,6 @@ fn connect_streams(plan: &Plan<'_>) -> Step {
             for (target, fd) in descriptors.iter().enumerate() {
                 // SAFETY: no pointers. The sources are above 2: this process's own 0 to 2 are taken.
                 ok(ExecStep::Execute, unsafe { libc::dup2(*fd, target as c_int) })?;
-                give_pipe(target as c_int, plan);
             }
             Ok(())
         }
@@ -332,14 +336,15 @@ fn connect_streams(plan: &Plan<'_>) -> Step {
     }
 }
 
-/// Programs open /dev/stdout anew, which only the owner of a pipe may.
+/// Programs open /dev/stdout anew, which only the owner of a pipe may. On the host's side: a user
+/// namespace may not give away what is not its own.
 fn give_pipe(fd: c_int, plan: &Plan<'_>) {
     // SAFETY: all-zero bytes are a valid stat, which lives through the call.
     unsafe {
         let mut stat: libc::stat = std::mem::zeroed();
         if libc::fstat(fd, &mut stat) == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFIFO {
             // Without the right to do so the program runs all the same.
-            libc::fchown(fd, plan.uid, u32::MAX);
+            libc::fchown(fd, plan.host_uid, u32::MAX);
         }
     }
 }

@@ -128,7 +128,8 @@ async fn turns_come_in_order_and_a_dropped_one_keeps_nobody_waiting() {
 
 /// What the kernel would say while the node thrashes.
 fn press(dir: &Path) {
-    let text = "some avg10=90.00 avg60=90.00 avg300=9.00 total=1\nfull avg10=55.00 avg60=9.00 avg300=9.00 total=1\n";
+    let text =
+        "some avg10=90.00 avg60=90.00 avg300=9.00 total=1\nfull avg10=55.00 avg60=9.00 avg300=9.00 total=1\n";
     std::fs::write(dir.join("memory"), text).unwrap();
 }
 
