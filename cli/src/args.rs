@@ -1,11 +1,13 @@
 //! What may be typed: every command and option, with the help that people read.
 //! In: arguments and LIGHTER_* variables. Out: `Cli`. Never: acts, or reads anything but its input.
 
+mod cluster;
 mod node;
 #[cfg(test)]
 mod page;
 
 use crate::detach::DetachKeys;
+pub use cluster::{AttributeArgs, ClusterCommand, RemoveNodeArgs, TagCommand};
 pub use node::{DrainArgs, NoticeArgs, NoticeKind, StopAgentArgs};
 
 use crate::duration;
@@ -68,10 +70,16 @@ pub enum Command {
     Control(ControlArgs),
     /// Control plane and agent on this machine, for trying things out (root)
     Dev(DevArgs),
+    /// Clusters: create, list, show, update, remove
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Tags of clusters, nodes, tasks and task definitions
+    #[command(subcommand)]
+    Tag(TagCommand),
     /// Tokens with which nodes join
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Task definitions: register, list, show
+    /// Task definitions: register, list, show, deregister, remove
     #[command(subcommand, visible_alias = "td")]
     TaskDefinition(TaskDefinitionCommand),
     /// Run a task of a task definition, or of a file with one
@@ -102,7 +110,7 @@ pub enum Command {
     Node(NodeCommand),
     /// What happens in the cluster
     Events(EventsArgs),
-    /// Who looked into or changed which running task
+    /// Who changed what, and who looked into which running task
     Audit(AuditArgs),
     /// Images of this node, through its agent's socket: pull, list, remove, load, save
     #[command(subcommand)]
@@ -236,6 +244,22 @@ pub enum TaskDefinitionCommand {
         #[arg(long)]
         inactive: bool,
     },
+    /// Let no new tasks be made of a revision
+    Deregister {
+        /// family:revision
+        task_definition: String,
+    },
+    /// Delete deregistered revisions; one that tasks use goes with the last of them
+    Rm {
+        /// family:revision
+        #[arg(required = true)]
+        task_definitions: Vec<String>,
+    },
+    /// List families
+    Families {
+        /// Only families that begin so
+        prefix: Option<String>,
+    },
     /// Show one, as JSON that can be registered again
     Show {
         /// family, or family:revision
@@ -267,6 +291,12 @@ pub struct RunArgs {
     /// Makes a repeated run safe: one token, one run
     #[arg(long, value_name = "TEXT")]
     pub client_token: Option<String>,
+    /// A tag of the tasks; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub tag: Vec<(String, String)>,
+    /// Whether the tasks take over their definition's tags [default: as the cluster's setting says]
+    #[arg(long)]
+    pub propagate_tags: Option<bool>,
 }
 
 #[derive(Debug, Args)]
@@ -496,6 +526,10 @@ pub enum NodeCommand {
         #[arg(long)]
         cluster: Option<String>,
     },
+    /// Attributes of a node: list, set, take away
+    Attribute(AttributeArgs),
+    /// Take a node out of its cluster
+    Rm(RemoveNodeArgs),
     /// On a node: tell it that its machine will not be there for long
     Notice(NoticeArgs),
 }

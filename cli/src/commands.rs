@@ -3,7 +3,9 @@
 
 mod agent;
 mod attach;
+mod attribute;
 mod audit;
+mod cluster;
 mod completion;
 mod control;
 mod cp;
@@ -68,6 +70,8 @@ async fn with_control_plane(global: &Global, command: Command) -> Result<(), Fai
         Command::Token(TokenCommand::Create { cluster, ttl, attribute }) => {
             token::create(global, client, cluster, ttl, attribute).await
         }
+        Command::Cluster(command) => cluster::run(global, client, command).await,
+        Command::Tag(command) => cluster::tag(global, client, command).await,
         Command::TaskDefinition(command) => task_definition::run(global, client, command).await,
         Command::Ps(args) => ps::run(global, client, args).await,
         Command::Task(TaskCommand::Show(args)) => task::show(global, client, args).await,
@@ -85,6 +89,8 @@ async fn with_control_plane(global: &Global, command: Command) -> Result<(), Fai
         Command::Node(NodeCommand::Show { node, cluster }) => {
             node::show(global, client, &node, cluster).await
         }
+        Command::Node(NodeCommand::Attribute(args)) => attribute::run(global, client, args).await,
+        Command::Node(NodeCommand::Rm(args)) => attribute::remove(global, client, args).await,
         Command::Node(NodeCommand::Drain(args)) => drain::drain(global, client, args).await,
         Command::Node(NodeCommand::Activate { node, cluster }) => {
             drain::activate(global, client, node, cluster).await

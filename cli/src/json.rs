@@ -171,8 +171,6 @@ pub fn failure(failure: &v1::Failure) -> Value {
 }
 
 pub fn node(node: &v1::ContainerInstance) -> Value {
-    let attributes: Vec<Value> =
-        node.attributes.iter().map(|a| json!({"name": a.name, "value": a.value})).collect();
     Object::default()
         .text("containerInstanceId", &node.container_instance_id)
         .text("cluster", &node.cluster)
@@ -188,8 +186,39 @@ pub fn node(node: &v1::ContainerInstance) -> Value {
         .value("remainingResources", node.remaining_resources.as_ref().map(resources))
         .value("runningTasksCount", node.running_tasks_count)
         .value("pendingTasksCount", node.pending_tasks_count)
-        .value("attributes", attributes)
+        .value("attributes", attributes(&node.attributes))
+        .text("capacityType", words::capacity_type(node.capacity_type))
+        .value("tags", tags(&node.tags))
         .time("registeredAt", node.registered_at_unix_ms)
+        .done()
+}
+
+pub fn attributes(attributes: &[v1::Attribute]) -> Value {
+    let one = |a: &v1::Attribute| {
+        Object::default()
+            .text("name", &a.name)
+            .value("value", a.value.as_str())
+            .text("source", words::attribute_source(a.source))
+            .done()
+    };
+    Value::from(attributes.iter().map(one).collect::<Vec<_>>())
+}
+
+pub fn tags(tags: &[v1::Tag]) -> Value {
+    Value::from(tags.iter().map(|tag| json!({"key": tag.key, "value": tag.value})).collect::<Vec<_>>())
+}
+
+pub fn cluster(cluster: &v1::Cluster) -> Value {
+    let settings = cluster.settings.iter().map(|s| json!({"name": s.name, "value": s.value}));
+    Object::default()
+        .text("clusterName", &cluster.name)
+        .text("status", words::cluster_status(cluster.status))
+        .value("registeredContainerInstancesCount", cluster.registered_container_instances_count)
+        .value("runningTasksCount", cluster.running_tasks_count)
+        .value("pendingTasksCount", cluster.pending_tasks_count)
+        .value("settings", settings.collect::<Vec<_>>())
+        .value("tags", tags(&cluster.tags))
+        .time("createdAt", cluster.created_at_unix_ms)
         .done()
 }
 
@@ -227,6 +256,8 @@ pub fn task_definition(definition: &v1::TaskDefinition) -> Value {
             "imageDigests",
             (!definition.image_digests.is_empty()).then(|| json!(definition.image_digests)),
         )
+        .value("requiresAttributes", attributes(&definition.requires_attributes))
+        .value("tags", tags(&definition.tags))
         .value("definition", body)
         .done()
 }
@@ -247,6 +278,13 @@ pub fn event(event: &v1::Event) -> Value {
         Some(Subject::TaskDefinitionStateChange(change)) => object
             .text("type", "TaskDefinitionStateChange")
             .value("taskDefinition", change.task_definition.as_ref().map(task_definition)),
+        Some(Subject::ClusterStateChange(change)) => {
+            object.text("type", "ClusterStateChange").value("cluster", change.cluster.as_ref().map(cluster))
+        }
+        Some(Subject::RecordDeleted(deleted)) => object
+            .text("type", "RecordDeleted")
+            .text("kind", words::record_kind(deleted.kind))
+            .text("id", &deleted.id),
         None => object,
     }
     .done()

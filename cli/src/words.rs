@@ -32,6 +32,22 @@ pub fn definition_status(number: i32) -> &'static str {
     strip(v1::TaskDefinitionStatus::try_from(number).ok().map(|s| s.as_str_name()), "TASK_DEFINITION_STATUS_")
 }
 
+pub fn cluster_status(number: i32) -> &'static str {
+    strip(v1::ClusterStatus::try_from(number).ok().map(|s| s.as_str_name()), "CLUSTER_STATUS_")
+}
+
+pub fn attribute_source(number: i32) -> &'static str {
+    strip(v1::AttributeSource::try_from(number).ok().map(|s| s.as_str_name()), "ATTRIBUTE_SOURCE_")
+}
+
+pub fn capacity_type(number: i32) -> &'static str {
+    strip(v1::CapacityType::try_from(number).ok().map(|s| s.as_str_name()), "CAPACITY_TYPE_")
+}
+
+pub fn record_kind(number: i32) -> &'static str {
+    strip(v1::RecordKind::try_from(number).ok().map(|s| s.as_str_name()), "RECORD_KIND_")
+}
+
 pub fn instance_status(number: i32) -> &'static str {
     strip(
         v1::ContainerInstanceStatus::try_from(number).ok().map(|s| s.as_str_name()),

@@ -2,7 +2,9 @@
 //! In: checked values from `convert`, a `Caller`. Out: records and pages. Owns nothing.
 //! Never: a type of the wire contract; never answers from anything but the committed view.
 
+pub mod attribute;
 pub mod audit;
+pub mod cluster;
 pub mod events;
 pub mod instance;
 pub mod join;
@@ -10,11 +12,15 @@ pub mod journal;
 pub mod logs;
 mod open_audit;
 pub mod page;
+pub mod state;
 pub mod stats;
 pub mod stream;
+pub mod tag;
 pub mod task;
 pub mod task_definition;
 
+use crate::core::audit::Asker;
+use crate::core::recorded::{AskedBy, Recorded};
 use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::identity::ca::Ca;
@@ -48,6 +54,13 @@ pub struct Context {
     pub stop: CancellationToken,
 }
 
+impl Context {
+    /// Has a change made that somebody asks for; the audit's record is in the same commit.
+    pub async fn change<C: Recorded>(&self, asker: Asker, command: C) -> Result<C::Answer, ApiError> {
+        self.writer.submit(AskedBy { asker, command }).await
+    }
+}
+
 /// The cluster of a request, `default` when empty; names and ARNs.
 pub fn cluster_name(text: &str) -> Result<ClusterName, ApiError> {
     let name = text.rsplit('/').next().unwrap_or(text);
@@ -55,9 +68,11 @@ pub fn cluster_name(text: &str) -> Result<ClusterName, ApiError> {
     name.parse().map_err(|error: lighter_model::ids::IdError| ApiError::invalid("cluster", error.to_string()))
 }
 
-/// The cluster of a request that only reads; it has to exist.
+/// The cluster of a request that only reads; it has to exist, and may be INACTIVE.
 fn existing_cluster(shown: &Shown, text: &str) -> Result<ClusterName, ApiError> {
     let cluster = cluster_name(text)?;
-    crate::core::run_task::require_cluster(&shown.state, &cluster)?;
-    Ok(cluster)
+    match shown.state.clusters.contains_key(&cluster) {
+        true => Ok(cluster),
+        false => Err(ApiError::ClusterNotFound { cluster: cluster.to_string() }),
+    }
 }

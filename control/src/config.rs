@@ -6,6 +6,7 @@ mod store;
 
 pub use store::{StoreConfig, StoreKind};
 
+use crate::core::quota::Quotas;
 use crate::identity::ca::NODE_LIFE;
 use lighter_model::ids::ClusterName;
 use serde::Deserialize;
@@ -29,7 +30,7 @@ pub struct ControlConfig {
     pub listen_plaintext: Vec<PlaintextListen>,
     /// DNS names and IP addresses put into the server certificate beside `control.lighter.internal`.
     pub server_names: Vec<String>,
-    /// Clusters that exist from the start; `default` always does.
+    /// Clusters made at the first start that finds them missing; `default` always is.
     pub clusters: Vec<ClusterName>,
     /// How often a node is asked to say that it lives, in milliseconds; three missed make it away.
     pub heartbeat_interval_ms: u32,
@@ -44,7 +45,7 @@ pub struct ControlConfig {
     pub events_kept: usize,
     /// Stopped tasks kept beyond the hour that each is kept anyway.
     pub stopped_tasks_kept: usize,
-    /// Audit records kept: who looked into or changed which running task.
+    /// Audit records kept: who changed what, and who looked into which running task.
     pub audit_kept: usize,
     /// Where Prometheus' numbers are served, without TLS; `None`: nowhere.
     pub metrics_address: Option<SocketAddr>,
@@ -52,6 +53,8 @@ pub struct ControlConfig {
     /// Empty: the first address of `listen`, or else the first of `server_names` with its port.
     pub advertise: String,
     pub store: StoreConfig,
+    /// How much of what there may be; ECS's defaults.
+    pub quotas: Quotas,
 }
 
 impl Default for ControlConfig {
@@ -72,6 +75,7 @@ impl Default for ControlConfig {
             metrics_address: None,
             advertise: String::new(),
             store: StoreConfig::default(),
+            quotas: Quotas::default(),
         }
     }
 }

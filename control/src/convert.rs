@@ -1,7 +1,9 @@
 //! Between the messages of the user service and our own types; here and in `session::convert` only.
 //! In: requests. Out: commands and filters; and messages from records. Never: decides anything.
 
+use crate::api::attribute::{AttributePage, Filter as AttributeFilter};
 use crate::api::audit::{AuditFilter, AuditPage};
+use crate::api::cluster::DescribedCluster;
 use crate::api::cluster_name;
 use crate::api::events::WatchRequest;
 use crate::api::instance::Filter as InstanceFilter;
@@ -9,31 +11,41 @@ use crate::api::join::{Joined, NewToken, TokenRequest};
 use crate::api::journal::TaskJournal;
 use crate::api::logs::LogsRequest;
 use crate::api::page::{Page, PageRequest};
+use crate::api::state::ClusterState;
 use crate::api::stats::StatsRequest;
 use crate::api::task::{Described, DescribedTask, Filter as TaskFilter};
-use crate::api::task_definition::Filter as DefinitionFilter;
+use crate::api::task_definition::{FamilyFilter, Filter as DefinitionFilter, Status as DefinitionStatus};
+use crate::core::attribute::{DeleteAttributes, PutAttributes, TargetAttribute};
+use crate::core::audit::Asker;
+use crate::core::cluster::{ClusterSettings, CreateCluster, PROPAGATE_TAGS, UpdateCluster};
+use crate::core::definition::DeletedDefinitions;
+use crate::core::deregister::DeregisterInstance;
 use crate::core::drain::UpdateInstancesState;
 use crate::core::record::{
-    AuditRecord, ContainerRecord, DefinitionRecord, EventRecord, EventSubject, InstanceSnapshot,
-    PlacementFailure, TaskRecord,
+    AttributeSource, AuditRecord, ClusterRecord, ContainerRecord, DefinitionRecord, EventRecord,
+    EventSubject, InstanceSnapshot, PlacementFailure, RecordKind, TaskRecord,
 };
 use crate::core::run_task::{RunTask, RunTaskAnswer};
 use crate::core::stop_task::StopTask;
-use crate::core::update_task::{Asker, PauseTask, UpdateTask};
+use crate::core::tag::{TagResource, UntagResource};
+use crate::core::update_task::{PauseTask, UpdateTask};
 use crate::error::ApiError;
 use crate::identity::layer::{address, asker as caller_name, node};
-use crate::session::convert::{LogBatch, container_resources, desired_status, stop_code};
+use crate::session::convert::{CHUNK_BYTES, LogBatch, container_resources, desired_status, stop_code};
 use crate::session::run::Identity;
+use lighter_model::attribute::{CAPACITY_TYPE, required};
 use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus};
-use lighter_model::ids::ContainerName;
+use lighter_model::ids::{ClusterName, ContainerName};
 use lighter_model::node::{Notice, NoticeKind};
 use lighter_model::report::{KernelLimits, NetworkBinding};
 use lighter_model::resources::{GrantedDevice, Resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
+use lighter_model::tags::{Tags, checked};
 use lighter_model::task_definition::{TransportProtocol, input};
 use lighter_model::wait::Wait;
 use lighter_proto::v1;
+use prost::Message;
 use std::collections::{BTreeMap, HashMap};
 use tonic::Extensions;
 
@@ -61,13 +73,125 @@ pub fn identity(extensions: &Extensions) -> Result<Identity, ApiError> {
 
 // Requests
 
-pub fn definition_filter(request: v1::ListTaskDefinitionsRequest) -> DefinitionFilter {
-    DefinitionFilter {
-        inactive: request.status() == v1::TaskDefinitionStatus::Inactive,
+/// A word of an enum; one that is not known here is refused, not taken for the default.
+fn known<E: TryFrom<i32>>(field: &str, value: i32) -> Result<E, ApiError> {
+    E::try_from(value).map_err(|_| ApiError::invalid(field, format!("{value} is no value of it")))
+}
+
+fn definition_status(value: i32) -> Result<Option<DefinitionStatus>, ApiError> {
+    use v1::TaskDefinitionStatus as Wire;
+    Ok(match known("status", value)? {
+        Wire::Unspecified => None,
+        Wire::Active => Some(DefinitionStatus::Active),
+        Wire::Inactive => Some(DefinitionStatus::Inactive),
+        Wire::DeleteInProgress => Some(DefinitionStatus::DeleteInProgress),
+    })
+}
+
+pub fn definition_filter(request: v1::ListTaskDefinitionsRequest) -> Result<DefinitionFilter, ApiError> {
+    Ok(DefinitionFilter {
+        status: definition_status(request.status)?.unwrap_or_default(),
         family_prefix: request.family_prefix,
         descending: request.descending,
         page: page_request(request.max_results, request.next_token),
+    })
+}
+
+pub fn family_filter(request: v1::ListTaskDefinitionFamiliesRequest) -> Result<FamilyFilter, ApiError> {
+    let active = match definition_status(request.status)? {
+        None => None,
+        Some(DefinitionStatus::Active) => Some(true),
+        Some(DefinitionStatus::Inactive) => Some(false),
+        Some(_) => return Err(ApiError::invalid("status", "must be ACTIVE or INACTIVE")),
+    };
+    let page = page_request(request.max_results, request.next_token);
+    Ok(FamilyFilter { prefix: request.family_prefix, active, page })
+}
+
+fn tags(tags: Vec<v1::Tag>) -> Result<Tags, ApiError> {
+    checked(tags.into_iter().map(|tag| (tag.key, tag.value)))
+        .map_err(|error| ApiError::invalid("tags", error.to_string()))
+}
+
+fn settings(settings: Vec<v1::ClusterSetting>) -> Result<ClusterSettings, ApiError> {
+    ClusterSettings::parse(settings.into_iter().map(|setting| (setting.name, setting.value)))
+}
+
+pub fn create_cluster(request: v1::CreateClusterRequest) -> Result<CreateCluster, ApiError> {
+    Ok(CreateCluster {
+        cluster: cluster_name(&request.cluster_name)?,
+        settings: settings(request.settings)?,
+        tags: tags(request.tags)?,
+    })
+}
+
+pub fn update_cluster(request: v1::UpdateClusterRequest) -> Result<UpdateCluster, ApiError> {
+    Ok(UpdateCluster { cluster: cluster_name(&request.cluster)?, settings: settings(request.settings)? })
+}
+
+pub fn delete_cluster(request: &v1::DeleteClusterRequest) -> Result<ClusterName, ApiError> {
+    if request.cluster.is_empty() {
+        return Err(ApiError::invalid("cluster", "must be given"));
     }
+    cluster_name(&request.cluster)
+}
+
+pub fn cluster_page_request(request: v1::ListClustersRequest) -> PageRequest {
+    page_request(request.max_results, request.next_token)
+}
+
+pub fn tag_resource(request: v1::TagResourceRequest) -> Result<TagResource, ApiError> {
+    Ok(TagResource { resource: request.resource, tags: tags(request.tags)? })
+}
+
+pub fn untag_resource(request: v1::UntagResourceRequest) -> UntagResource {
+    UntagResource { resource: request.resource, keys: request.tag_keys }
+}
+
+fn target_attributes(attributes: Vec<v1::TargetAttribute>) -> Vec<TargetAttribute> {
+    let own = |a: v1::TargetAttribute| TargetAttribute {
+        instance: a.container_instance,
+        name: a.name,
+        value: a.value,
+    };
+    attributes.into_iter().map(own).collect()
+}
+
+pub fn put_attributes(request: v1::PutAttributesRequest) -> Result<PutAttributes, ApiError> {
+    let cluster = cluster_name(&request.cluster)?;
+    Ok(PutAttributes { cluster, attributes: target_attributes(request.attributes) })
+}
+
+pub fn delete_attributes(request: v1::DeleteAttributesRequest) -> Result<DeleteAttributes, ApiError> {
+    let cluster = cluster_name(&request.cluster)?;
+    Ok(DeleteAttributes { cluster, attributes: target_attributes(request.attributes) })
+}
+
+pub fn attribute_filter(request: v1::ListAttributesRequest) -> AttributeFilter {
+    AttributeFilter {
+        cluster: request.cluster,
+        name: request.attribute_name,
+        value: request.attribute_value,
+        page: page_request(request.max_results, request.next_token),
+    }
+}
+
+pub fn deregister_instance(
+    request: v1::DeregisterContainerInstanceRequest,
+) -> Result<DeregisterInstance, ApiError> {
+    let cluster = cluster_name(&request.cluster)?;
+    Ok(DeregisterInstance { cluster, instance: request.container_instance, force: request.force })
+}
+
+fn propagate_tags(value: i32) -> Result<Option<bool>, ApiError> {
+    Ok(match known("propagateTags", value)? {
+        v1::PropagateTags::Unspecified => None,
+        v1::PropagateTags::None => Some(false),
+        v1::PropagateTags::TaskDefinition => Some(true),
+        v1::PropagateTags::Service => {
+            return Err(ApiError::invalid("propagateTags", "SERVICE is not supported: there are no services"));
+        }
+    })
 }
 
 /// `traceparent`: of the call; one that is not valid counts as none, as W3C has it.
@@ -83,6 +207,8 @@ pub fn run_task(request: v1::RunTaskRequest, traceparent: Option<&str>) -> Resul
         started_by: text(request.started_by),
         client_token: text(request.client_token),
         trace_parent: traceparent.and_then(|text| text.parse().ok()),
+        propagate_tags: propagate_tags(request.propagate_tags)?,
+        tags: tags(request.tags)?,
     })
 }
 
@@ -91,9 +217,9 @@ pub fn stop_task(request: v1::StopTaskRequest) -> Result<StopTask, ApiError> {
     Ok(StopTask { cluster, task: request.task, reason: text(request.reason), force: request.force })
 }
 
-pub fn task_filter(request: v1::ListTasksRequest) -> TaskFilter {
-    TaskFilter {
-        desired_status: match request.desired_status() {
+pub fn task_filter(request: v1::ListTasksRequest) -> Result<TaskFilter, ApiError> {
+    Ok(TaskFilter {
+        desired_status: match known("desiredStatus", request.desired_status)? {
             v1::DesiredStatus::Stopped => DesiredStatus::Stopped,
             v1::DesiredStatus::Running | v1::DesiredStatus::Unspecified => DesiredStatus::Running,
         },
@@ -102,15 +228,16 @@ pub fn task_filter(request: v1::ListTasksRequest) -> TaskFilter {
         family: request.family,
         started_by: request.started_by,
         page: page_request(request.max_results, request.next_token),
-    }
+    })
 }
 
-pub fn instance_filter(request: v1::ListContainerInstancesRequest) -> InstanceFilter {
+pub fn instance_filter(request: v1::ListContainerInstancesRequest) -> Result<InstanceFilter, ApiError> {
     use v1::ContainerInstanceStatus as Wire;
-    InstanceFilter {
-        status: match request.status() {
+    Ok(InstanceFilter {
+        status: match known("status", request.status)? {
             Wire::Unspecified => None,
             Wire::Registering => Some(ContainerInstanceStatus::Registering),
+            Wire::RegistrationFailed => Some(ContainerInstanceStatus::RegistrationFailed),
             Wire::Active => Some(ContainerInstanceStatus::Active),
             Wire::Draining => Some(ContainerInstanceStatus::Draining),
             Wire::Deregistering => Some(ContainerInstanceStatus::Deregistering),
@@ -118,13 +245,13 @@ pub fn instance_filter(request: v1::ListContainerInstancesRequest) -> InstanceFi
         },
         cluster: request.cluster,
         page: page_request(request.max_results, request.next_token),
-    }
+    })
 }
 
 pub fn update_instances_state(
     request: v1::UpdateContainerInstancesStateRequest,
 ) -> Result<UpdateInstancesState, ApiError> {
-    let draining = match request.status() {
+    let draining = match known("status", request.status)? {
         v1::ContainerInstanceStatus::Active => false,
         v1::ContainerInstanceStatus::Draining => true,
         _ => return Err(ApiError::invalid("status", "must be ACTIVE or DRAINING")),
@@ -202,11 +329,12 @@ pub fn watch_request(request: v1::WatchEventsRequest) -> WatchRequest {
 // Answers
 
 pub fn definition(record: &DefinitionRecord) -> v1::TaskDefinition {
-    let status = if record.is_active() {
-        v1::TaskDefinitionStatus::Active
-    } else {
-        v1::TaskDefinitionStatus::Inactive
+    let status = match DefinitionStatus::of(record) {
+        DefinitionStatus::Active => v1::TaskDefinitionStatus::Active,
+        DefinitionStatus::Inactive => v1::TaskDefinitionStatus::Inactive,
+        DefinitionStatus::DeleteInProgress => v1::TaskDefinitionStatus::DeleteInProgress,
     };
+    let requires = required(&record.definition).into_iter();
     v1::TaskDefinition {
         family: record.id.family.to_string(),
         revision: record.id.revision,
@@ -216,7 +344,144 @@ pub fn definition(record: &DefinitionRecord) -> v1::TaskDefinition {
         registered_by: record.registered_by.clone(),
         deregistered_at_unix_ms: ms_or_zero(record.deregistered_at_unix_ms),
         image_digests: image_digests(&record.image_digests),
+        tags: wire_tags(&record.tags),
+        requires_attributes: requires.map(|name| v1::Attribute { name, ..Default::default() }).collect(),
     }
+}
+
+/// Tags by key.
+pub fn wire_tags(tags: &Tags) -> Vec<v1::Tag> {
+    tags.iter().map(|(key, value)| v1::Tag { key: key.clone(), value: value.clone() }).collect()
+}
+
+pub fn deleted_definitions(deleted: DeletedDefinitions) -> v1::DeleteTaskDefinitionsResponse {
+    v1::DeleteTaskDefinitionsResponse {
+        task_definitions: deleted.definitions.iter().map(|record| definition(record)).collect(),
+        failures: deleted.failures.into_iter().map(failure).collect(),
+    }
+}
+
+pub fn family_page(page: Page) -> v1::ListTaskDefinitionFamiliesResponse {
+    v1::ListTaskDefinitionFamiliesResponse { families: page.items, next_token: page.next_token }
+}
+
+pub fn cluster_page(page: Page) -> v1::ListClustersResponse {
+    v1::ListClustersResponse { clusters: page.items, next_token: page.next_token }
+}
+
+pub fn described_clusters(described: Described<DescribedCluster>) -> v1::DescribeClustersResponse {
+    v1::DescribeClustersResponse {
+        clusters: described.found.iter().map(cluster).collect(),
+        failures: described.failures.into_iter().map(failure).collect(),
+    }
+}
+
+pub fn cluster(described: &DescribedCluster) -> v1::Cluster {
+    let counts = &described.counts;
+    v1::Cluster {
+        registered_container_instances_count: counts.instances,
+        running_tasks_count: counts.running,
+        pending_tasks_count: counts.pending,
+        ..cluster_record(&described.cluster)
+    }
+}
+
+fn cluster_record(record: &ClusterRecord) -> v1::Cluster {
+    let status = if record.is_active() { v1::ClusterStatus::Active } else { v1::ClusterStatus::Inactive };
+    let value = if record.propagate_tags { "TASK_DEFINITION" } else { "NONE" };
+    v1::Cluster {
+        name: record.name.to_string(),
+        status: status.into(),
+        settings: vec![v1::ClusterSetting { name: PROPAGATE_TAGS.to_owned(), value: value.to_owned() }],
+        tags: wire_tags(&record.tags),
+        created_at_unix_ms: ms(record.created_at_unix_ms),
+        ..Default::default()
+    }
+}
+
+pub fn wire_attributes(attributes: Vec<TargetAttribute>) -> Vec<v1::TargetAttribute> {
+    let wire = |a: TargetAttribute| v1::TargetAttribute {
+        container_instance: a.instance,
+        name: a.name,
+        value: a.value,
+    };
+    attributes.into_iter().map(wire).collect()
+}
+
+pub fn attribute_page(page: AttributePage) -> v1::ListAttributesResponse {
+    v1::ListAttributesResponse {
+        attributes: wire_attributes(page.attributes),
+        next_token: page.next_token,
+    }
+}
+
+fn attribute(name: &str, value: &str, source: AttributeSource) -> v1::Attribute {
+    let source = match source {
+        AttributeSource::Node => v1::AttributeSource::Node,
+        AttributeSource::Token => v1::AttributeSource::Token,
+        AttributeSource::Operator => v1::AttributeSource::Operator,
+    };
+    v1::Attribute { name: name.to_owned(), value: value.to_owned(), source: source.into() }
+}
+
+fn capacity_type(word: Option<&str>) -> i32 {
+    match word {
+        Some("spot") => v1::CapacityType::Spot.into(),
+        Some("reserved") => v1::CapacityType::Reserved.into(),
+        _ => v1::CapacityType::OnDemand.into(),
+    }
+}
+
+/// A part of a cluster's state before it is a message.
+enum Part {
+    Definition(v1::TaskDefinition),
+    Instance(v1::ContainerInstance),
+    Task(v1::Task),
+}
+
+impl Part {
+    fn bytes(&self) -> usize {
+        // With its tag and length.
+        8 + match self {
+            Self::Definition(part) => part.encoded_len(),
+            Self::Instance(part) => part.encoded_len(),
+            Self::Task(part) => part.encoded_len(),
+        }
+    }
+
+    fn put(self, chunk: &mut v1::ClusterStateChunk) {
+        match self {
+            Self::Definition(part) => chunk.task_definitions.push(part),
+            Self::Instance(part) => chunk.container_instances.push(part),
+            Self::Task(part) => chunk.tasks.push(part),
+        }
+    }
+}
+
+/// The state in chunks of at most `CHUNK_BYTES`, made as they are asked for.
+pub fn state_chunks(state: ClusterState) -> impl Iterator<Item = v1::ClusterStateChunk> {
+    let ClusterState { sequence, cluster: described, definitions, instances, tasks } = state;
+    let definitions = definitions.into_iter().map(|record| Part::Definition(definition(&record)));
+    let instances = instances.into_iter().map(|snapshot| Part::Instance(instance(&snapshot)));
+    let tasks = tasks.into_iter().map(|record| Part::Task(task(&record)));
+    let mut parts = definitions.chain(instances).chain(tasks).peekable();
+    let mut first = Some(cluster(&described));
+    let mut done = false;
+    std::iter::from_fn(move || {
+        if done {
+            return None;
+        }
+        let mut chunk = v1::ClusterStateChunk { sequence, cluster: first.take(), ..Default::default() };
+        let mut bytes = 16 + chunk.encoded_len();
+        // One part alone is never larger: a definition has its own bound.
+        while let Some(part) = parts.next_if(|part| bytes + part.bytes() <= CHUNK_BYTES) {
+            bytes += part.bytes();
+            part.put(&mut chunk);
+        }
+        done = parts.peek().is_none();
+        chunk.last_chunk = done;
+        Some(chunk)
+    })
 }
 
 /// Digests by container, on the wire.
@@ -284,7 +549,7 @@ fn audit_record(record: &AuditRecord) -> v1::AuditRecord {
         user: record.user.clone(),
         address: record.address.clone(),
         action: record.action.clone(),
-        cluster: record.cluster.to_string(),
+        cluster: record.cluster.clone(),
         task_id: record.task.clone(),
         container: record.container.clone(),
         container_instance_id: record.instance.clone(),
@@ -328,6 +593,19 @@ pub fn event(event: &EventRecord) -> v1::Event {
             let task_definition = Some(definition(record));
             Subject::TaskDefinitionStateChange(v1::TaskDefinitionStateChange { task_definition })
         }
+        EventSubject::Cluster(record) => {
+            let cluster = Some(cluster_record(record));
+            Subject::ClusterStateChange(v1::ClusterStateChange { cluster })
+        }
+        EventSubject::Deleted { kind, id } => {
+            let kind = match kind {
+                RecordKind::Task => v1::RecordKind::Task,
+                RecordKind::Instance => v1::RecordKind::ContainerInstance,
+                RecordKind::Definition => v1::RecordKind::TaskDefinition,
+                RecordKind::Cluster => v1::RecordKind::Cluster,
+            };
+            Subject::RecordDeleted(v1::RecordDeleted { kind: kind.into(), id: id.clone() })
+        }
     };
     v1::Event {
         sequence: event.sequence,
@@ -370,6 +648,7 @@ pub fn task(record: &TaskRecord) -> v1::Task {
         generation: record.generation.0,
         settled_generation: record.settled.0,
         refusal: record.refusal.clone().unwrap_or_default(),
+        tags: wire_tags(&record.tags),
     }
 }
 
@@ -510,6 +789,7 @@ fn resources(resources: &Resources) -> v1::Resources {
 pub fn instance_status(status: ContainerInstanceStatus) -> v1::ContainerInstanceStatus {
     match status {
         ContainerInstanceStatus::Registering => v1::ContainerInstanceStatus::Registering,
+        ContainerInstanceStatus::RegistrationFailed => v1::ContainerInstanceStatus::RegistrationFailed,
         ContainerInstanceStatus::Active => v1::ContainerInstanceStatus::Active,
         ContainerInstanceStatus::Draining => v1::ContainerInstanceStatus::Draining,
         ContainerInstanceStatus::Deregistering => v1::ContainerInstanceStatus::Deregistering,
@@ -531,7 +811,7 @@ fn notice(notice: &Notice) -> v1::Notice {
     }
 }
 
-fn instance(snapshot: &InstanceSnapshot) -> v1::ContainerInstance {
+pub fn instance(snapshot: &InstanceSnapshot) -> v1::ContainerInstance {
     let record = &snapshot.instance;
     let attributes = record.attributes().into_iter();
     v1::ContainerInstance {
@@ -545,12 +825,14 @@ fn instance(snapshot: &InstanceSnapshot) -> v1::ContainerInstance {
         remaining_resources: Some(resources(&snapshot.remaining)),
         running_tasks_count: snapshot.running_tasks,
         pending_tasks_count: snapshot.pending_tasks,
-        attributes: attributes.map(|(name, value)| v1::Attribute { name, value }).collect(),
+        attributes: attributes.map(|(name, (value, source))| attribute(name, value, source)).collect(),
         registered_at_unix_ms: ms(record.registered_at_unix_ms),
         address: record.address.map(|address| address.ip().to_string()).unwrap_or_default(),
         status_reason: record.drain.as_ref().map(|drain| drain.reason.clone()).unwrap_or_default(),
         status_deadline_unix_ms: ms_or_zero(record.drain.as_ref().and_then(|d| d.deadline_unix_ms)),
         stop_tasks: record.drain.as_ref().is_some_and(|drain| drain.stop_tasks),
         notices: record.notices.iter().map(notice).collect(),
+        tags: wire_tags(&record.tags),
+        capacity_type: capacity_type(record.attribute(CAPACITY_TYPE)),
     }
 }

@@ -3,19 +3,25 @@
 //! Owns: the state ahead of the store. Never: reads a clock, draws a random number, awaits, uses a
 //! float or walks a HashMap; the same commands at the same moments give the same state.
 
+pub mod attribute;
 pub mod audit;
+pub mod cluster;
 pub mod definition;
+pub mod deregister;
 pub mod drain;
 pub mod instance;
 pub mod join;
 pub mod journal;
 pub mod mutation;
+pub mod quota;
 pub mod record;
+pub mod recorded;
 pub mod report;
 pub mod run_task;
 pub mod state;
 pub mod stop_task;
 pub mod sweep;
+pub mod tag;
 pub mod update_task;
 
 use crate::error::ApiError;
@@ -39,6 +45,7 @@ pub struct Settings {
     pub events_kept: usize,
     pub stopped_tasks_kept: usize,
     pub audit_kept: usize,
+    pub quotas: quota::Quotas,
 }
 
 impl Default for Settings {
@@ -49,6 +56,7 @@ impl Default for Settings {
             events_kept: 4_096,
             stopped_tasks_kept: 1_000,
             audit_kept: 4_096,
+            quotas: quota::Quotas::default(),
         }
     }
 }

@@ -20,6 +20,18 @@ pub enum ApiError {
     InvalidTaskDefinition { field: String, message: String },
     #[error("there is no cluster {cluster:?}")]
     ClusterNotFound { cluster: String },
+    #[error("cluster {cluster:?} is INACTIVE; create it again")]
+    ClusterInactive { cluster: String },
+    #[error("The Cluster cannot be deleted while Container Instances are active or draining: {cluster} has {count}")]
+    ClusterContainsInstances { cluster: String, count: u32 },
+    #[error("The Cluster cannot be deleted while Tasks are active: {cluster} has {count}")]
+    ClusterContainsTasks { cluster: String, count: u32 },
+    #[error("Found running tasks on the instance: {instance} has {count}; stop them, or deregister with force")]
+    InstanceHasTasks { instance: String, count: usize },
+    #[error("The specified target wasn't found: there is no active container instance {target:?} in cluster {cluster}")]
+    TargetNotFound { target: String, cluster: String },
+    #[error("{wanted} are wanted where quotas.{setting} allows {limit}; raise it in control.toml")]
+    QuotaExceeded { setting: &'static str, wanted: usize, limit: u32 },
     #[error("there is no task definition {name:?}")]
     TaskDefinitionNotFound { name: String },
     #[error("task definition {name} is INACTIVE; register a new revision")]
@@ -208,6 +220,25 @@ impl ApiError {
             Self::InvalidParameter { .. } => (Code::InvalidArgument, "INVALID_PARAMETER", INVALID),
             Self::InvalidTaskDefinition { .. } => (Code::InvalidArgument, "INVALID_TASK_DEFINITION", CLIENT),
             Self::ClusterNotFound { .. } => (Code::NotFound, "CLUSTER_NOT_FOUND", "ClusterNotFoundException"),
+            Self::ClusterInactive { .. } => (Code::NotFound, "CLUSTER_INACTIVE", "ClusterNotFoundException"),
+            Self::ClusterContainsInstances { .. } => (
+                Code::FailedPrecondition,
+                "CLUSTER_CONTAINS_CONTAINER_INSTANCES",
+                "ClusterContainsContainerInstancesException",
+            ),
+            Self::ClusterContainsTasks { .. } => {
+                (Code::FailedPrecondition, "CLUSTER_CONTAINS_TASKS", "ClusterContainsTasksException")
+            }
+            Self::InstanceHasTasks { .. } => {
+                (Code::FailedPrecondition, "CONTAINER_INSTANCE_HAS_TASKS", INVALID)
+            }
+            Self::TargetNotFound { .. } => (Code::NotFound, "TARGET_NOT_FOUND", "TargetNotFoundException"),
+            Self::QuotaExceeded { setting: "attributes_per_container_instance", .. } => {
+                (Code::ResourceExhausted, "QUOTA_EXCEEDED", "AttributeLimitExceededException")
+            }
+            Self::QuotaExceeded { .. } => {
+                (Code::ResourceExhausted, "QUOTA_EXCEEDED", "LimitExceededException")
+            }
             Self::TaskDefinitionNotFound { .. } => (Code::NotFound, "TASK_DEFINITION_NOT_FOUND", CLIENT),
             Self::TaskDefinitionInactive { .. } => {
                 (Code::FailedPrecondition, "TASK_DEFINITION_INACTIVE", CLIENT)

@@ -4,10 +4,13 @@
 
 mod streams;
 
-use crate::api::{Context, audit, events, instance, join, journal, logs, stats, task, task_definition};
+use crate::api::{
+    Context, attribute, audit, cluster, events, instance, join, journal, logs, state, stats, tag, task,
+    task_definition,
+};
 use crate::convert;
 use crate::error::ApiError;
-use crate::identity::layer::caller;
+use crate::identity::layer::{address, caller};
 use crate::session::link::OUTGOING_DEPTH;
 use crate::session::{convert as node_convert, run};
 use futures_util::{Stream, StreamExt};
@@ -38,8 +41,8 @@ impl Lighter for LighterService {
         &self,
         request: Request<v1::RegisterTaskDefinitionRequest>,
     ) -> Answer<v1::RegisterTaskDefinitionResponse> {
-        let caller = caller(request.extensions());
-        let record = task_definition::register(&self.0, &caller, &request.into_inner().json).await?;
+        let (asker, caller) = (convert::asker(request.extensions()), caller(request.extensions()));
+        let record = task_definition::register(&self.0, asker, &caller, &request.into_inner().json).await?;
         let task_definition = Some(convert::definition(&record));
         Ok(Response::new(v1::RegisterTaskDefinitionResponse { task_definition }))
     }
@@ -57,7 +60,7 @@ impl Lighter for LighterService {
         &self,
         request: Request<v1::ListTaskDefinitionsRequest>,
     ) -> Answer<v1::ListTaskDefinitionsResponse> {
-        let filter = convert::definition_filter(request.into_inner());
+        let filter = convert::definition_filter(request.into_inner())?;
         Ok(Response::new(convert::definition_page(task_definition::list(&self.0, &filter)?)))
     }
 
@@ -65,25 +68,127 @@ impl Lighter for LighterService {
         &self,
         request: Request<v1::DeregisterTaskDefinitionRequest>,
     ) -> Answer<v1::DeregisterTaskDefinitionResponse> {
-        let record = task_definition::deregister(&self.0, request.into_inner().task_definition).await?;
+        let asker = convert::asker(request.extensions());
+        let name = request.into_inner().task_definition;
+        let record = task_definition::deregister(&self.0, asker, name).await?;
         let task_definition = Some(convert::definition(&record));
         Ok(Response::new(v1::DeregisterTaskDefinitionResponse { task_definition }))
     }
 
+    async fn delete_task_definitions(&self, request: Request<v1::DeleteTaskDefinitionsRequest>) -> Answer<v1::DeleteTaskDefinitionsResponse> {
+        let asker = convert::asker(request.extensions());
+        let names = request.into_inner().task_definitions;
+        let deleted = task_definition::delete(&self.0, asker, names).await?;
+        Ok(Response::new(convert::deleted_definitions(deleted)))
+    }
+
+    async fn list_task_definition_families(&self, request: Request<v1::ListTaskDefinitionFamiliesRequest>) -> Answer<v1::ListTaskDefinitionFamiliesResponse> {
+        let filter = convert::family_filter(request.into_inner())?;
+        Ok(Response::new(convert::family_page(task_definition::families(&self.0, &filter)?)))
+    }
+
+    async fn create_cluster(&self, request: Request<v1::CreateClusterRequest>) -> Answer<v1::CreateClusterResponse> {
+        let asker = convert::asker(request.extensions());
+        let wanted = convert::create_cluster(request.into_inner())?;
+        let cluster = cluster::create(&self.0, asker, wanted).await?;
+        Ok(Response::new(v1::CreateClusterResponse { cluster: Some(convert::cluster(&cluster)) }))
+    }
+
+    async fn update_cluster(&self, request: Request<v1::UpdateClusterRequest>) -> Answer<v1::UpdateClusterResponse> {
+        let asker = convert::asker(request.extensions());
+        let wanted = convert::update_cluster(request.into_inner())?;
+        let cluster = cluster::update(&self.0, asker, wanted).await?;
+        Ok(Response::new(v1::UpdateClusterResponse { cluster: Some(convert::cluster(&cluster)) }))
+    }
+
+    async fn delete_cluster(&self, request: Request<v1::DeleteClusterRequest>) -> Answer<v1::DeleteClusterResponse> {
+        let asker = convert::asker(request.extensions());
+        let wanted = convert::delete_cluster(&request.into_inner())?;
+        let cluster = cluster::delete(&self.0, asker, wanted).await?;
+        Ok(Response::new(v1::DeleteClusterResponse { cluster: Some(convert::cluster(&cluster)) }))
+    }
+
+    async fn describe_clusters(&self, request: Request<v1::DescribeClustersRequest>) -> Answer<v1::DescribeClustersResponse> {
+        let described = cluster::describe(&self.0, request.into_inner().clusters)?;
+        Ok(Response::new(convert::described_clusters(described)))
+    }
+
+    async fn list_clusters(&self, request: Request<v1::ListClustersRequest>) -> Answer<v1::ListClustersResponse> {
+        let page = convert::cluster_page_request(request.into_inner());
+        Ok(Response::new(convert::cluster_page(cluster::list(&self.0, &page)?)))
+    }
+
+    async fn tag_resource(&self, request: Request<v1::TagResourceRequest>) -> Answer<v1::TagResourceResponse> {
+        let asker = convert::asker(request.extensions());
+        tag::tag(&self.0, asker, convert::tag_resource(request.into_inner())?).await?;
+        Ok(Response::new(v1::TagResourceResponse {}))
+    }
+
+    async fn untag_resource(&self, request: Request<v1::UntagResourceRequest>) -> Answer<v1::UntagResourceResponse> {
+        let asker = convert::asker(request.extensions());
+        tag::untag(&self.0, asker, convert::untag_resource(request.into_inner())).await?;
+        Ok(Response::new(v1::UntagResourceResponse {}))
+    }
+
+    async fn list_tags_for_resource(&self, request: Request<v1::ListTagsForResourceRequest>) -> Answer<v1::ListTagsForResourceResponse> {
+        let tags = convert::wire_tags(&tag::list(&self.0, &request.into_inner().resource)?);
+        Ok(Response::new(v1::ListTagsForResourceResponse { tags }))
+    }
+
+    async fn deregister_container_instance(&self, request: Request<v1::DeregisterContainerInstanceRequest>) -> Answer<v1::DeregisterContainerInstanceResponse> {
+        let asker = convert::asker(request.extensions());
+        let wanted = convert::deregister_instance(request.into_inner())?;
+        let now = instance::deregister(&self.0, asker, wanted).await?;
+        let container_instance = Some(convert::instance(&now));
+        Ok(Response::new(v1::DeregisterContainerInstanceResponse { container_instance }))
+    }
+
+    async fn put_attributes(&self, request: Request<v1::PutAttributesRequest>) -> Answer<v1::PutAttributesResponse> {
+        let asker = convert::asker(request.extensions());
+        let wanted = convert::put_attributes(request.into_inner())?;
+        let attributes = convert::wire_attributes(attribute::put(&self.0, asker, wanted).await?);
+        Ok(Response::new(v1::PutAttributesResponse { attributes }))
+    }
+
+    async fn delete_attributes(&self, request: Request<v1::DeleteAttributesRequest>) -> Answer<v1::DeleteAttributesResponse> {
+        let asker = convert::asker(request.extensions());
+        let wanted = convert::delete_attributes(request.into_inner())?;
+        let attributes = convert::wire_attributes(attribute::delete(&self.0, asker, wanted).await?);
+        Ok(Response::new(v1::DeleteAttributesResponse { attributes }))
+    }
+
+    async fn list_attributes(&self, request: Request<v1::ListAttributesRequest>) -> Answer<v1::ListAttributesResponse> {
+        let filter = convert::attribute_filter(request.into_inner());
+        Ok(Response::new(convert::attribute_page(attribute::list(&self.0, &filter)?)))
+    }
+
+    type StreamClusterStateStream = Streamed<v1::ClusterStateChunk>;
+
+    async fn stream_cluster_state(
+        &self,
+        request: Request<v1::StreamClusterStateRequest>,
+    ) -> Answer<Self::StreamClusterStateStream> {
+        let state = state::state(&self.0, &request.into_inner().cluster)?;
+        let chunks = futures_util::stream::iter(convert::state_chunks(state).map(Ok));
+        Ok(Response::new(Box::pin(chunks)))
+    }
+
     async fn run_task(&self, request: Request<v1::RunTaskRequest>) -> Answer<v1::RunTaskResponse> {
+        let asker = convert::asker(request.extensions());
         let (metadata, _, request) = request.into_parts();
         let traceparent = metadata.get(TRACEPARENT).and_then(|value| value.to_str().ok());
-        let answer = task::run(&self.0, convert::run_task(request, traceparent)?).await?;
+        let answer = task::run(&self.0, asker, convert::run_task(request, traceparent)?).await?;
         Ok(Response::new(convert::run_task_response(answer)))
     }
 
     async fn stop_task(&self, request: Request<v1::StopTaskRequest>) -> Answer<v1::StopTaskResponse> {
-        let stopped = task::stop(&self.0, convert::stop_task(request.into_inner())?).await?;
+        let asker = convert::asker(request.extensions());
+        let stopped = task::stop(&self.0, asker, convert::stop_task(request.into_inner())?).await?;
         Ok(Response::new(v1::StopTaskResponse { task: Some(convert::task(&stopped)) }))
     }
 
     async fn list_tasks(&self, request: Request<v1::ListTasksRequest>) -> Answer<v1::ListTasksResponse> {
-        let filter = convert::task_filter(request.into_inner());
+        let filter = convert::task_filter(request.into_inner())?;
         Ok(Response::new(convert::task_page(task::list(&self.0, &filter)?)))
     }
 
@@ -109,7 +214,7 @@ impl Lighter for LighterService {
         &self,
         request: Request<v1::ListContainerInstancesRequest>,
     ) -> Answer<v1::ListContainerInstancesResponse> {
-        let filter = convert::instance_filter(request.into_inner());
+        let filter = convert::instance_filter(request.into_inner())?;
         Ok(Response::new(convert::instance_page(instance::list(&self.0, &filter)?)))
     }
 
@@ -126,16 +231,19 @@ impl Lighter for LighterService {
         &self,
         request: Request<v1::UpdateContainerInstancesStateRequest>,
     ) -> Answer<v1::UpdateContainerInstancesStateResponse> {
+        let asker = convert::asker(request.extensions());
         let wanted = convert::update_instances_state(request.into_inner())?;
-        Ok(Response::new(convert::updated_instances(instance::update_state(&self.0, wanted).await?)))
+        let updated = instance::update_state(&self.0, asker, wanted).await?;
+        Ok(Response::new(convert::updated_instances(updated)))
     }
 
     async fn create_join_token(
         &self,
         request: Request<v1::CreateJoinTokenRequest>,
     ) -> Answer<v1::CreateJoinTokenResponse> {
+        let asker = convert::asker(request.extensions());
         let wanted = convert::token_request(request.into_inner())?;
-        Ok(Response::new(convert::new_token(join::create_token(&self.0, wanted).await?)))
+        Ok(Response::new(convert::new_token(join::create_token(&self.0, asker, wanted).await?)))
     }
 
     type StreamTaskLogsStream = Streamed<v1::StreamTaskLogsResponse>;
@@ -227,9 +335,9 @@ impl Lighter for LighterService {
 #[tonic::async_trait]
 impl Node for NodeService {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Answer<v1::JoinResponse> {
-        let request = request.into_inner();
-        let joined =
-            join::join(&self.0, &request.token, &request.certificate_request_pem, request.name).await?;
+        let address = address(request.extensions());
+        let v1::JoinRequest { token, certificate_request_pem, name } = request.into_inner();
+        let joined = join::join(&self.0, address, &token, &certificate_request_pem, name).await?;
         Ok(Response::new(convert::joined(joined)))
     }
 

@@ -5,12 +5,13 @@
 use crate::api::{Context, DEFAULT_CLUSTER, join};
 use crate::config::{ConfigError, ControlConfig, PlaintextListen, StoreKind};
 use crate::core::Settings;
-use crate::core::audit::AuditAbandoned;
-use crate::core::instance::EnsureClusters;
+use crate::core::audit::{Asker, AuditAbandoned};
+use crate::core::cluster::EnsureClusters;
 use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::grpc::{LighterService, NodeService};
 use crate::identity::ca::{Ca, CaError};
+use crate::identity::caller::ADMINISTRATOR;
 use crate::identity::files::make_private_dir;
 use crate::identity::layer::AccessLayer;
 use crate::listen::{Acceptors, Connection, ListenError, tls_config};
@@ -203,6 +204,7 @@ fn settings(config: &ControlConfig) -> Settings {
         events_kept: config.events_kept,
         stopped_tasks_kept: config.stopped_tasks_kept,
         audit_kept: config.audit_kept,
+        quotas: config.quotas,
     }
 }
 
@@ -366,7 +368,8 @@ impl ControlHandle {
             time_to_live_s: 0,
             attributes: BTreeMap::new(),
         };
-        Ok(join::create_token(&self.context, request).await?.text)
+        let asker = Asker { user: ADMINISTRATOR.to_owned(), address: "this program".to_owned() };
+        Ok(join::create_token(&self.context, asker, request).await?.text)
     }
 
     /// Ends sessions and watchers, lets open calls finish, closes the sockets. Returns at once.

@@ -3,6 +3,7 @@
 //! Owns nothing. Never: performs I/O, reads a clock, draws a random number, knows tokio or gRPC.
 
 pub mod adjust;
+pub mod attribute;
 pub mod exit;
 pub mod health;
 pub mod ids;
@@ -11,6 +12,7 @@ pub mod node;
 pub mod report;
 pub mod resources;
 pub mod status;
+pub mod tags;
 pub mod task_definition;
 pub mod task_event;
 pub mod trace_context;

@@ -69,6 +69,8 @@ ecs_enum!(
     /// The status of a container instance.
     ContainerInstanceStatus {
         Registering = "REGISTERING",
+        /// Joined, but its first session was refused; the next may do better.
+        RegistrationFailed = "REGISTRATION_FAILED",
         Active = "ACTIVE",
         Draining = "DRAINING",
         Deregistering = "DEREGISTERING",

@@ -62,6 +62,18 @@ pub struct TaskDefinition {
     /// the node alone. Absent: the node's own `images.pull_behavior`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_behavior: Option<PullBehavior>,
+    /// As given when it was registered; the control plane keeps them beside the definition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Tag>,
+}
+
+/// A tag; its rules are those of `crate::tags`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tag {
+    pub key: String,
+    #[serde(default)]
+    pub value: String,
 }
 
 /// When the registry is asked for an image. Names and meanings are those of ECS's

@@ -102,7 +102,8 @@ fn an_unsupported_member_is_refused_by_name() {
     );
     refused("taskRoleArn", definition(json!({"taskRoleArn": "arn:aws:iam::1:role/x"}), json!({})));
     refused("revision", definition(json!({"revision": 3}), json!({})));
-    refused("tags", definition(json!({"tags": [{"key": "a", "value": "b"}]}), json!({})));
+    refused("tags", definition(json!({"tags": [{"key": "aws:a", "value": "b"}]}), json!({})));
+    refused("tags[0].key", definition(json!({"tags": [{"value": "b"}]}), json!({})));
 }
 
 #[test]
@@ -273,14 +274,14 @@ fn a_container_is_essential_unless_it_says_no() {
 }
 
 #[test]
-fn containers_have_distinct_names_and_are_at_most_ten() {
+fn containers_have_distinct_names_and_are_at_most_a_hundred() {
     let of = |names: Vec<String>| {
         let containers: Vec<Value> =
             names.into_iter().map(|name| json!({"name": name, "image": "i", "memory": 6})).collect();
         json!({"family": "f", "containerDefinitions": containers})
     };
-    accepted(of((0..10).map(|i| format!("c{i}")).collect()));
-    refused("containerDefinitions", of((0..11).map(|i| format!("c{i}")).collect()));
+    accepted(of((0..100).map(|i| format!("c{i}")).collect()));
+    refused("containerDefinitions", of((0..101).map(|i| format!("c{i}")).collect()));
     refused("containerDefinitions[1].name", of(vec!["a".into(), "a".into()]));
 }
 

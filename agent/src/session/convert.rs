@@ -131,6 +131,7 @@ fn standing(state: v1::InstanceState) -> Result<InstanceStanding, ConvertError> 
     let status = match state.status() {
         v1::ContainerInstanceStatus::Unspecified => return Err(wrong("status", state.status)),
         v1::ContainerInstanceStatus::Registering => ContainerInstanceStatus::Registering,
+        v1::ContainerInstanceStatus::RegistrationFailed => ContainerInstanceStatus::RegistrationFailed,
         v1::ContainerInstanceStatus::Active => ContainerInstanceStatus::Active,
         v1::ContainerInstanceStatus::Draining => ContainerInstanceStatus::Draining,
         v1::ContainerInstanceStatus::Deregistering => ContainerInstanceStatus::Deregistering,
@@ -144,6 +145,7 @@ fn standing(state: v1::InstanceState) -> Result<InstanceStanding, ConvertError> 
 pub(crate) fn instance_status(status: ContainerInstanceStatus) -> v1::ContainerInstanceStatus {
     match status {
         ContainerInstanceStatus::Registering => v1::ContainerInstanceStatus::Registering,
+        ContainerInstanceStatus::RegistrationFailed => v1::ContainerInstanceStatus::RegistrationFailed,
         ContainerInstanceStatus::Active => v1::ContainerInstanceStatus::Active,
         ContainerInstanceStatus::Draining => v1::ContainerInstanceStatus::Draining,
         ContainerInstanceStatus::Deregistering => v1::ContainerInstanceStatus::Deregistering,
@@ -183,8 +185,11 @@ pub(super) fn node_state(facts: &NodeFacts, offered: &Resources, notices: &[Noti
 
 fn state(facts: &NodeFacts, offered: &Resources, notices: &[Notice]) -> v1::NodeState {
     let attributes = facts.attributes.iter();
-    let attributes =
-        attributes.map(|(name, value)| v1::Attribute { name: name.clone(), value: value.clone() });
+    let attributes = attributes.map(|(name, value)| v1::Attribute {
+        name: name.clone(),
+        value: value.clone(),
+        ..Default::default()
+    });
     v1::NodeState {
         resources: Some(resources(offered)),
         attributes: attributes.collect(),

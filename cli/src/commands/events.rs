@@ -52,6 +52,14 @@ fn text(event: &v1::Event) -> String {
             let status = words::definition_status(definition.status);
             format!("task definition {}:{} {status}", definition.family, definition.revision)
         }
+        Some(Subject::ClusterStateChange(change)) => {
+            let cluster = change.cluster.clone().unwrap_or_default();
+            format!("cluster {} {}", cluster.name, words::cluster_status(cluster.status))
+        }
+        Some(Subject::RecordDeleted(deleted)) => {
+            let kind = words::record_kind(deleted.kind).to_lowercase().replace('_', " ");
+            format!("{kind} {} is no longer kept", deleted.id)
+        }
         None => "something this version does not know".to_owned(),
     };
     table::clean(&format!("{time} #{} {what}", event.sequence))

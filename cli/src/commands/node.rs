@@ -78,6 +78,7 @@ fn text(node: &v1::ContainerInstance, now_unix_ms: i64) -> String {
     let (cpu, memory) = free(node);
     let agent = if node.agent_connected { "connected" } else { "away" };
     let attributes: Vec<String> = node.attributes.iter().map(|a| format!("{}={}", a.name, a.value)).collect();
+    let tags: Vec<String> = node.tags.iter().map(|tag| format!("{}={}", tag.key, tag.value)).collect();
     let taken = node.remaining_resources.clone().unwrap_or_default();
     let ports = |ports: &[u32]| ports.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
     let registered = time::rfc3339(node.registered_at_unix_ms)
@@ -96,7 +97,9 @@ fn text(node: &v1::ContainerInstance, now_unix_ms: i64) -> String {
         ("Memory free", memory),
         ("Ports taken, tcp", ports(&taken.ports_tcp)),
         ("Ports taken, udp", ports(&taken.ports_udp)),
+        ("Capacity type", words::capacity_type(node.capacity_type).to_lowercase().replace('_', "-")),
         ("Attributes", attributes.join(", ")),
+        ("Tags", tags.join(", ")),
         ("Registered", registered.unwrap_or_default()),
     ])
 }

@@ -77,6 +77,13 @@ async fn start(
         group: args.group.clone().unwrap_or_default(),
         started_by: args.started_by.clone().unwrap_or_default(),
         client_token: args.client_token.clone().unwrap_or_default(),
+        tags: super::cluster::tags(args.tag.clone()),
+        propagate_tags: match args.propagate_tags {
+            None => v1::PropagateTags::Unspecified,
+            Some(true) => v1::PropagateTags::TaskDefinition,
+            Some(false) => v1::PropagateTags::None,
+        }
+        .into(),
     };
     let what = format!("run {name}");
     if !(args.wait || args.rm) {

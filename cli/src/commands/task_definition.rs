@@ -1,15 +1,18 @@
-//! `lighter task-definition register|ls|show`.
+//! `lighter task-definition register|ls|families|show|deregister|rm`.
 //! In: a file, or names. Out: what the control plane registered. Never: reads meaning into the file;
 //! it is sent as it is, and the control plane names what it refuses.
 
 use crate::args::{Format, Global, TaskDefinitionCommand};
 use crate::client::Client;
-use crate::failure::Failure;
+use crate::failure::{Failure, of_failures};
 use crate::table::Table;
 use crate::{json, output, time, words};
 use lighter_proto::v1;
 use serde_json::Value;
 use std::io::Read;
+
+/// The API's bound on revisions in one Delete call.
+const BATCH: usize = 10;
 
 pub async fn run(
     global: &Global,
@@ -25,8 +28,60 @@ pub async fn run(
             output::line(&name(&definition))
         }
         TaskDefinitionCommand::Ls { prefix, inactive } => list(global, client, prefix, inactive).await,
+        TaskDefinitionCommand::Deregister { task_definition } => {
+            let request = v1::DeregisterTaskDefinitionRequest { task_definition };
+            let answer = client.deregister_task_definition(request).await;
+            let answer = answer.map_err(Failure::rpc("deregister the task definition"))?.into_inner();
+            told(global, &answer.task_definition.unwrap_or_default())
+        }
+        TaskDefinitionCommand::Rm { task_definitions } => remove(global, client, task_definitions).await,
+        TaskDefinitionCommand::Families { prefix } => families(global, client, prefix).await,
         TaskDefinitionCommand::Show { task_definition } => show(global, client, task_definition).await,
     }
+}
+
+fn told(global: &Global, definition: &v1::TaskDefinition) -> Result<(), Failure> {
+    if global.output == Format::Json {
+        return output::json(&json::task_definition(definition));
+    }
+    if global.quiet {
+        return output::line(&name(definition));
+    }
+    output::line(&format!("{} {}", name(definition), words::definition_status(definition.status)))
+}
+
+async fn remove(global: &Global, client: &mut Client, names: Vec<String>) -> Result<(), Failure> {
+    for task_definitions in names.chunks(BATCH) {
+        let request = v1::DeleteTaskDefinitionsRequest { task_definitions: task_definitions.to_vec() };
+        let answer = client.delete_task_definitions(request).await;
+        let answer = answer.map_err(Failure::rpc("delete the task definitions"))?.into_inner();
+        for definition in &answer.task_definitions {
+            told(global, definition)?;
+        }
+        if !answer.failures.is_empty() {
+            return Err(of_failures("delete all of them", &answer.failures));
+        }
+    }
+    Ok(())
+}
+
+async fn families(global: &Global, client: &mut Client, prefix: Option<String>) -> Result<(), Failure> {
+    let family_prefix = prefix.unwrap_or_default();
+    let mut request = v1::ListTaskDefinitionFamiliesRequest { family_prefix, ..Default::default() };
+    let mut names = Vec::new();
+    loop {
+        let answer = client.list_task_definition_families(request.clone()).await;
+        let answer = answer.map_err(Failure::rpc("list the families"))?.into_inner();
+        names.extend(answer.families);
+        if answer.next_token.is_empty() {
+            break;
+        }
+        request.next_token = answer.next_token;
+    }
+    if global.output == Format::Json {
+        return output::json(&Value::from(names));
+    }
+    output::print(&names.iter().map(|name| format!("{name}\n")).collect::<String>())
 }
 
 /// `family:revision`.

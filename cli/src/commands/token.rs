@@ -20,7 +20,10 @@ pub async fn create(
         cluster: super::cluster(cluster),
         // 0 would mean the default; the API bounds the rest.
         time_to_live_s: u32::try_from(time_to_live.as_secs()).unwrap_or(u32::MAX).max(1),
-        attributes: attributes.into_iter().map(|(name, value)| v1::Attribute { name, value }).collect(),
+        attributes: attributes
+            .into_iter()
+            .map(|(name, value)| v1::Attribute { name, value, ..Default::default() })
+            .collect(),
     };
     let answer =
         client.create_join_token(request).await.map_err(Failure::rpc("create a join token"))?.into_inner();

@@ -299,6 +299,91 @@ impl Lighter for Service {
     async fn update_task(&self, _: Request<v1::UpdateTaskRequest>) -> Answer<v1::UpdateTaskResponse> {
         not_scripted()
     }
+    async fn delete_task_definitions(
+        &self,
+        _: Request<v1::DeleteTaskDefinitionsRequest>,
+    ) -> Answer<v1::DeleteTaskDefinitionsResponse> {
+        not_scripted()
+    }
+    async fn list_task_definition_families(
+        &self,
+        _: Request<v1::ListTaskDefinitionFamiliesRequest>,
+    ) -> Answer<v1::ListTaskDefinitionFamiliesResponse> {
+        not_scripted()
+    }
+    async fn create_cluster(
+        &self,
+        _: Request<v1::CreateClusterRequest>,
+    ) -> Answer<v1::CreateClusterResponse> {
+        not_scripted()
+    }
+    async fn describe_clusters(
+        &self,
+        _: Request<v1::DescribeClustersRequest>,
+    ) -> Answer<v1::DescribeClustersResponse> {
+        not_scripted()
+    }
+    async fn list_clusters(&self, _: Request<v1::ListClustersRequest>) -> Answer<v1::ListClustersResponse> {
+        not_scripted()
+    }
+    async fn update_cluster(
+        &self,
+        _: Request<v1::UpdateClusterRequest>,
+    ) -> Answer<v1::UpdateClusterResponse> {
+        not_scripted()
+    }
+    async fn delete_cluster(
+        &self,
+        _: Request<v1::DeleteClusterRequest>,
+    ) -> Answer<v1::DeleteClusterResponse> {
+        not_scripted()
+    }
+    async fn tag_resource(&self, _: Request<v1::TagResourceRequest>) -> Answer<v1::TagResourceResponse> {
+        not_scripted()
+    }
+    async fn untag_resource(
+        &self,
+        _: Request<v1::UntagResourceRequest>,
+    ) -> Answer<v1::UntagResourceResponse> {
+        not_scripted()
+    }
+    async fn list_tags_for_resource(
+        &self,
+        _: Request<v1::ListTagsForResourceRequest>,
+    ) -> Answer<v1::ListTagsForResourceResponse> {
+        not_scripted()
+    }
+    async fn deregister_container_instance(
+        &self,
+        _: Request<v1::DeregisterContainerInstanceRequest>,
+    ) -> Answer<v1::DeregisterContainerInstanceResponse> {
+        not_scripted()
+    }
+    async fn put_attributes(
+        &self,
+        _: Request<v1::PutAttributesRequest>,
+    ) -> Answer<v1::PutAttributesResponse> {
+        not_scripted()
+    }
+    async fn delete_attributes(
+        &self,
+        _: Request<v1::DeleteAttributesRequest>,
+    ) -> Answer<v1::DeleteAttributesResponse> {
+        not_scripted()
+    }
+    async fn list_attributes(
+        &self,
+        _: Request<v1::ListAttributesRequest>,
+    ) -> Answer<v1::ListAttributesResponse> {
+        not_scripted()
+    }
+    type StreamClusterStateStream = ReceiverStream<Result<v1::ClusterStateChunk, Status>>;
+    async fn stream_cluster_state(
+        &self,
+        _: Request<v1::StreamClusterStateRequest>,
+    ) -> Answer<Self::StreamClusterStateStream> {
+        not_scripted()
+    }
     async fn list_audit(&self, _: Request<v1::ListAuditRequest>) -> Answer<v1::ListAuditResponse> {
         not_scripted()
     }

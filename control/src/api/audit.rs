@@ -1,4 +1,4 @@
-//! ListAudit: who looked into or changed which running task.
+//! ListAudit: who changed what, and who looked into which running task.
 //! In: filters. Out: pages, newest first.
 
 use super::page::{PageRequest, token};
@@ -32,7 +32,7 @@ pub fn list(context: &Context, filter: &AuditFilter) -> Result<AuditPage, ApiErr
     context.view.read(|shown| {
         let cluster = existing_cluster(shown, &filter.cluster)?;
         let wanted = |record: &&Arc<AuditRecord>| {
-            record.cluster == cluster
+            (record.cluster.is_empty() || record.cluster == cluster.as_str())
                 && record.task.starts_with(&filter.task)
                 && (filter.user.is_empty() || record.user == filter.user)
         };

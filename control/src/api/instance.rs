@@ -1,13 +1,17 @@
-//! ListContainerInstances, DescribeContainerInstances, UpdateContainerInstancesState.
+//! ListContainerInstances, DescribeContainerInstances, UpdateContainerInstancesState,
+//! DeregisterContainerInstance.
 //! In: filters and names. Out: ids, and instances with what is left of them.
 //! Never: changes more of an instance than whether it drains; the rest is for its node and for joining.
 
 use super::page::{Page, PageRequest, fill};
 use super::task::{Described, describe_all};
 use super::{Context, existing_cluster};
+use crate::core::audit::Asker;
+use crate::core::deregister::DeregisterInstance;
 use crate::core::drain::UpdateInstancesState;
 use crate::core::instance::find_instance;
 use crate::core::record::{InstanceRecord, InstanceSnapshot};
+use crate::core::sweep::Sweep;
 use crate::error::ApiError;
 use lighter_model::ids::ContainerInstanceId;
 use lighter_model::status::ContainerInstanceStatus;
@@ -45,10 +49,33 @@ pub fn list(context: &Context, filter: &Filter) -> Result<Page, ApiError> {
 /// Drains instances, or gives them tasks again.
 pub async fn update_state(
     context: &Context,
+    asker: Asker,
     request: UpdateInstancesState,
 ) -> Result<Described<InstanceSnapshot>, ApiError> {
-    let updated = context.writer.submit(request).await?;
+    let updated = context.change(asker, request).await?;
     Ok(Described { found: updated.instances, failures: updated.failures })
+}
+
+/// Takes an instance out of its cluster.
+pub async fn deregister(
+    context: &Context,
+    asker: Asker,
+    request: DeregisterInstance,
+) -> Result<InstanceSnapshot, ApiError> {
+    let mut now = context.change(asker, request).await?;
+    // Its tasks are given up a chunk at a time.
+    while now.instance.status == ContainerInstanceStatus::Deregistering {
+        context.writer.submit(Sweep).await?;
+        let id = now.instance.id.clone();
+        let newer = context.view.read(|shown| {
+            shown.state.instances.get(&id).map(|instance| shown.state.snapshot(instance))
+        });
+        match newer {
+            Some(newer) => now = newer,
+            None => break,
+        }
+    }
+    Ok(now)
 }
 
 /// Describes 1 to 100 instances by id, ARN, name or unique prefix.

@@ -4,9 +4,10 @@
 //! signs for an instance that is not in the cluster any more.
 
 use super::Context;
+use crate::core::audit::Asker;
 use crate::core::join::{CreateJoinToken, DEFAULT_TTL_S, Join};
 use crate::core::record::InstanceRecord;
-use crate::error::ApiError;
+use crate::error::{ApiError, SocketAddrText};
 use crate::identity::ca::NodeRequest;
 use crate::identity::caller::Caller;
 use crate::identity::{join_token, sha256_hex};
@@ -33,18 +34,20 @@ pub struct NewToken {
 }
 
 /// Makes a token.
-pub async fn create_token(context: &Context, request: TokenRequest) -> Result<NewToken, ApiError> {
+pub async fn create_token(
+    context: &Context,
+    asker: Asker,
+    request: TokenRequest,
+) -> Result<NewToken, ApiError> {
     let secret = join_token::secret(&context.environment.random_bytes());
     let time_to_live_s = if request.time_to_live_s == 0 { DEFAULT_TTL_S } else { request.time_to_live_s };
-    let record = context
-        .writer
-        .submit(CreateJoinToken {
-            cluster: request.cluster,
-            time_to_live_s,
-            attributes: request.attributes,
-            secret_sha256: sha256_hex(secret.as_bytes()),
-        })
-        .await?;
+    let command = CreateJoinToken {
+        cluster: request.cluster,
+        time_to_live_s,
+        attributes: request.attributes,
+        secret_sha256: sha256_hex(secret.as_bytes()),
+    };
+    let record = context.change(asker, command).await?;
     let text = join_token::text(context.ca.hash(), &record.id, &secret);
     Ok(NewToken { text, expires_at_unix_ms: record.expires_at_unix_ms })
 }
@@ -59,21 +62,21 @@ pub struct Joined {
 /// Spends a token on a certificate for the key of the request.
 pub async fn join(
     context: &Context,
+    address: SocketAddrText,
     token: &str,
     request_pem: &str,
     name: String,
 ) -> Result<Joined, ApiError> {
     let (token_id, secret) = join_token::parse(token, context.ca.hash())?;
     let request = NodeRequest::parse(request_pem)?;
-    let instance = context
-        .writer
-        .submit(Join {
-            token_id: token_id.to_owned(),
-            secret_sha256: sha256_hex(secret.as_bytes()),
-            public_key_sha256: request.public_key_sha256(),
-            name,
-        })
-        .await?;
+    let asker = Asker { user: format!("join token {token_id}"), address: address.to_string() };
+    let command = Join {
+        token_id: token_id.to_owned(),
+        secret_sha256: sha256_hex(secret.as_bytes()),
+        public_key_sha256: request.public_key_sha256(),
+        name,
+    };
+    let instance = context.change(asker, command).await?;
     let certificate_pem = sign(context, &request, &instance)?;
     tracing::info!(instance = %instance.id, name = %instance.name, cluster = %instance.cluster, "a node joined");
     Ok(Joined { instance, certificate_pem, ca_certificate_pem: context.ca.pem().to_owned() })

@@ -6,9 +6,8 @@
 use super::open_audit::OpenAudit;
 use super::stream::{Item, Wanted, first, open};
 use super::{Context, existing_cluster};
-use crate::core::audit::AuditStarted;
+use crate::core::audit::{Asker, AuditStarted};
 use crate::core::stop_task::find_task;
-use crate::core::update_task::Asker;
 use crate::error::ApiError;
 use crate::session::convert::{StatsSample, said, stats, stats_order};
 use crate::session::streams::{Counted, Said, UserEnd};
@@ -81,7 +80,7 @@ pub async fn watch(context: &Context, asker: &Asker, request: StatsRequest) -> R
         user: asker.user.clone(),
         address: asker.address.clone(),
         action: "stats",
-        cluster: whom.cluster.clone(),
+        cluster: whom.cluster.to_string(),
         task: whom.task.clone(),
         container: String::new(),
         instance: if one { whom.instances[0].to_string() } else { String::new() },

@@ -5,10 +5,9 @@
 //! Never: lets a byte flow before the audit record is durable; looks into a frame but for its size.
 
 use super::{Context, existing_cluster};
-use crate::core::audit::{AuditEnded, AuditStarted};
+use crate::core::audit::{Asker, AuditEnded, AuditStarted};
 use crate::core::record::TaskRecord;
 use crate::core::stop_task::find_task;
-use crate::core::update_task::Asker;
 use crate::error::ApiError;
 use crate::session::convert::{StreamInput, StreamOrder, StreamOutput, input_bytes, query, said};
 use crate::session::streams::{Counted, FRAME_BYTES, Said, StreamRequest, UserEnd};
@@ -139,7 +138,7 @@ async fn begin_audit(
         user: asker.user.clone(),
         address: asker.address.clone(),
         action: start.action,
-        cluster: place.task.cluster.clone(),
+        cluster: place.task.cluster.to_string(),
         task: place.task.id.to_string(),
         container: place.container.to_string(),
         instance: place.task.instance.to_string(),

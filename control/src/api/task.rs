@@ -3,6 +3,7 @@
 
 use super::page::{Page, PageRequest, fill};
 use super::{Context, existing_cluster};
+use crate::core::audit::Asker;
 use crate::core::instance::find_instance;
 use crate::core::journal;
 use crate::core::record::{PlacementFailure, TaskRecord};
@@ -20,13 +21,13 @@ use std::sync::Arc;
 pub const MAX_DESCRIBED: usize = 100;
 
 /// Places and creates tasks.
-pub async fn run(context: &Context, request: RunTask) -> Result<RunTaskAnswer, ApiError> {
-    context.writer.submit(request).await
+pub async fn run(context: &Context, asker: Asker, request: RunTask) -> Result<RunTaskAnswer, ApiError> {
+    context.change(asker, request).await
 }
 
 /// Wants a task stopped.
-pub async fn stop(context: &Context, request: StopTask) -> Result<Arc<TaskRecord>, ApiError> {
-    context.writer.submit(request).await
+pub async fn stop(context: &Context, asker: Asker, request: StopTask) -> Result<Arc<TaskRecord>, ApiError> {
+    context.change(asker, request).await
 }
 
 /// Pauses a task, or lets it go on.

@@ -1,13 +1,17 @@
-//! RegisterTaskDefinition, DescribeTaskDefinition, ListTaskDefinitions, DeregisterTaskDefinition.
+//! RegisterTaskDefinition, DescribeTaskDefinition, ListTaskDefinitions, ListTaskDefinitionFamilies,
+//! DeregisterTaskDefinition, DeleteTaskDefinitions.
 //! In: ECS's JSON as it is, or names. Out: records. Never: accepts a member it would ignore.
 
 use super::Context;
 use super::page::{Page, PageRequest, fill};
-use crate::core::definition::{DeregisterDefinition, RegisterDefinition, find_definition};
+use crate::core::audit::Asker;
+use crate::core::definition::{
+    DeleteDefinitions, DeletedDefinitions, DeregisterDefinition, RegisterDefinition, find_definition,
+};
 use crate::core::record::DefinitionRecord;
 use crate::error::ApiError;
 use crate::identity::caller::Caller;
-use lighter_model::ids::TaskDefinitionId;
+use lighter_model::ids::{Family, TaskDefinitionId};
 use lighter_model::task_definition::input;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -15,6 +19,7 @@ use std::sync::Arc;
 /// Validates and registers the input of `aws ecs register-task-definition`.
 pub async fn register(
     context: &Context,
+    asker: Asker,
     caller: &Caller,
     json: &str,
 ) -> Result<Arc<DefinitionRecord>, ApiError> {
@@ -23,7 +28,7 @@ pub async fn register(
         message: error.to_string(),
     })?;
     let registered_by = caller.spiffe_id().unwrap_or_default();
-    context.writer.submit(RegisterDefinition { definition, registered_by }).await
+    context.change(asker, RegisterDefinition { definition, registered_by }).await
 }
 
 /// Finds `family`, `family:revision` or the ARN of one.
@@ -32,15 +37,71 @@ pub fn describe(context: &Context, name: &str) -> Result<Arc<DefinitionRecord>, 
 }
 
 /// Makes a revision INACTIVE.
-pub async fn deregister(context: &Context, name: String) -> Result<Arc<DefinitionRecord>, ApiError> {
-    context.writer.submit(DeregisterDefinition { task_definition: name }).await
+pub async fn deregister(
+    context: &Context,
+    asker: Asker,
+    name: String,
+) -> Result<Arc<DefinitionRecord>, ApiError> {
+    context.change(asker, DeregisterDefinition { task_definition: name }).await
+}
+
+/// Deletes INACTIVE revisions.
+pub async fn delete(
+    context: &Context,
+    asker: Asker,
+    task_definitions: Vec<String>,
+) -> Result<DeletedDefinitions, ApiError> {
+    context.change(asker, DeleteDefinitions { task_definitions }).await
+}
+
+/// Where a revision is in its life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Status {
+    #[default]
+    Active,
+    Inactive,
+    DeleteInProgress,
+}
+
+impl Status {
+    /// Of a record.
+    pub fn of(record: &DefinitionRecord) -> Self {
+        match (record.is_active(), record.deleted_at_unix_ms) {
+            (true, _) => Self::Active,
+            (false, None) => Self::Inactive,
+            (false, Some(_)) => Self::DeleteInProgress,
+        }
+    }
+}
+
+/// Which families to list.
+#[derive(Debug, Clone, Default)]
+pub struct FamilyFilter {
+    pub prefix: String,
+    /// Active: with an active revision; otherwise without one; `None`: all.
+    pub active: Option<bool>,
+    pub page: PageRequest,
+}
+
+/// Lists families.
+pub fn families(context: &Context, filter: &FamilyFilter) -> Result<Page, ApiError> {
+    let limit = filter.page.limit()?;
+    let bound = filter.page.after_as::<Family>()?.map_or(Bound::Unbounded, Bound::Excluded);
+    Ok(context.view.read(|shown| {
+        let families = shown.state.families.range((bound, Bound::Unbounded)).map(|(family, _)| family);
+        let wanted = families.filter(|family| {
+            family.as_str().starts_with(&filter.prefix)
+                && filter.active.is_none_or(|active| active == shown.state.newest_active(family).is_some())
+        });
+        fill(wanted.map(ToString::to_string), limit)
+    }))
 }
 
 /// What to list.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub family_prefix: String,
-    pub inactive: bool,
+    pub status: Status,
     pub descending: bool,
     pub page: PageRequest,
 }
@@ -50,7 +111,7 @@ pub fn list(context: &Context, filter: &Filter) -> Result<Page, ApiError> {
     let limit = filter.page.limit()?;
     let after: Option<TaskDefinitionId> = filter.page.after_as()?;
     let wanted = |record: &&Arc<DefinitionRecord>| {
-        record.is_active() != filter.inactive && record.id.family.as_str().starts_with(&filter.family_prefix)
+        Status::of(record) == filter.status && record.id.family.as_str().starts_with(&filter.family_prefix)
     };
     let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
     Ok(context.view.read(|shown| {

@@ -1,5 +1,5 @@
-//! The record of who looked into or changed a running task: written before the first byte flows,
-//! completed when it is over. In: `AuditStarted`, `AuditEnded`, `AuditAbandoned`. Out: its number.
+//! The record of who looked into a running task, written before the first byte flows and completed
+//! when it is over, and of who changed what (`core/recorded.rs`). In: `AuditStarted`, `AuditEnded`, `AuditAbandoned`. Out: its number.
 //! Owns: the newest `Settings::audit_kept` records; a record that was dropped is not completed.
 //! Never: forgets that something was begun because nobody told its end.
 
@@ -7,12 +7,18 @@ use crate::core::Command;
 use crate::core::mutation::{Changes, Mutation};
 use crate::core::record::{AuditOutcome, AuditRecord};
 use crate::error::ApiError;
-use lighter_model::ids::ClusterName;
 use std::sync::Arc;
 
 /// Texts of one record are cut to so many bytes in all, so that the records kept stay within some
 /// megabytes; what was cut says so.
 pub const TEXT_BYTES: usize = 1_024;
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    pub user: String,
+    pub address: String,
+}
 
 /// What somebody begins to do.
 #[derive(Debug, Clone)]
@@ -20,7 +26,7 @@ pub struct AuditStarted {
     pub user: String,
     pub address: String,
     pub action: &'static str,
-    pub cluster: ClusterName,
+    pub cluster: String,
     /// Empty: every task.
     pub task: String,
     pub container: String,
@@ -140,7 +146,7 @@ mod tests {
             user: user.to_owned(),
             address: "a Unix socket".to_owned(),
             action: "exec",
-            cluster: "default".parse().unwrap(),
+            cluster: "default".to_owned(),
             task: "t".to_owned(),
             container: "c".to_owned(),
             instance: "i".to_owned(),

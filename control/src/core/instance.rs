@@ -4,8 +4,9 @@
 
 use crate::core::Command;
 use crate::core::drain::heed_notices;
-use crate::core::mutation::{Changes, Mutation};
-use crate::core::record::{ClusterRecord, InstanceRecord, TaskRecord};
+pub use crate::core::cluster::EnsureClusters;
+use crate::core::mutation::Changes;
+use crate::core::record::{InstanceRecord, TaskRecord};
 use crate::core::state::State;
 use crate::core::stop_task::pad;
 use crate::error::ApiError;
@@ -55,7 +56,9 @@ impl Command for NodeConnected {
         let notices = self.facts.notices.clone();
         take_facts(changes.state(), &mut new, self.facts);
         new.status = match old.status {
-            ContainerInstanceStatus::Registering => ContainerInstanceStatus::Active,
+            ContainerInstanceStatus::Registering | ContainerInstanceStatus::RegistrationFailed => {
+                ContainerInstanceStatus::Active
+            }
             other => other,
         };
         heed_notices(&mut new, notices, changes.now_ms());
@@ -172,21 +175,21 @@ impl Command for NodeSilent {
     }
 }
 
-/// Makes the clusters that do not exist yet.
+/// The first session of a node that has just joined was refused.
 #[derive(Debug, Clone)]
-pub struct EnsureClusters {
-    pub clusters: Vec<ClusterName>,
+pub struct RegistrationFailed {
+    pub instance: ContainerInstanceId,
 }
 
-impl Command for EnsureClusters {
+impl Command for RegistrationFailed {
     type Answer = ();
 
     fn decide(self, changes: &mut Changes<'_>) -> Result<(), ApiError> {
-        for name in self.clusters {
-            if !changes.state().clusters.contains_key(&name) {
-                let created_at_unix_ms = changes.now_ms();
-                changes.record(Mutation::Cluster(Arc::new(ClusterRecord { name, created_at_unix_ms })));
-            }
+        if let Some(old) = changes.state().instances.get(&self.instance).cloned()
+            && old.status == ContainerInstanceStatus::Registering
+        {
+            let status = ContainerInstanceStatus::RegistrationFailed;
+            changes.put_instance(InstanceRecord { status, ..(*old).clone() });
         }
         Ok(())
     }
@@ -198,7 +201,9 @@ pub fn usable_instance(state: &State, id: &ContainerInstanceId) -> Result<Arc<In
         |status: &str| ApiError::InstanceNotActive { instance: id.to_string(), status: status.to_owned() };
     let instance = state.instances.get(id).ok_or_else(|| refused("unknown here"))?;
     match instance.status {
-        ContainerInstanceStatus::Inactive => Err(refused("INACTIVE")),
+        status @ (ContainerInstanceStatus::Inactive | ContainerInstanceStatus::Deregistering) => {
+            Err(refused(status.as_str()))
+        }
         _ => Ok(instance.clone()),
     }
 }

@@ -7,6 +7,7 @@ use crate::core::mutation::{Changes, Mutation};
 use crate::core::record::{InstanceRecord, JoinTokenRecord, JoinTokenUse};
 use crate::core::run_task::require_cluster;
 use crate::error::ApiError;
+use lighter_model::attribute;
 use lighter_model::ids::{ClusterName, ContainerInstanceId};
 use lighter_model::resources::Resources;
 use lighter_model::status::ContainerInstanceStatus;
@@ -37,6 +38,9 @@ impl Command for CreateJoinToken {
 
     fn decide(self, changes: &mut Changes<'_>) -> Result<Self::Answer, ApiError> {
         require_cluster(changes.state(), &self.cluster)?;
+        for (name, value) in &self.attributes {
+            attribute::check(name, value).map_err(|why| ApiError::invalid("attributes", why))?;
+        }
         if !(1..=MAX_TTL_S).contains(&self.time_to_live_s) {
             return Err(ApiError::invalid("timeToLive", format!("must be 1 to {MAX_TTL_S} seconds")));
         }
@@ -71,6 +75,7 @@ impl Command for Join {
 
     fn decide(self, changes: &mut Changes<'_>) -> Result<Self::Answer, ApiError> {
         let token = self.token(changes)?;
+        require_cluster(changes.state(), &token.cluster)?;
         if let Some(used) = &token.used {
             let same_key = used.public_key_sha256 == self.public_key_sha256;
             let instance = changes.state().instances.get(&used.instance);
@@ -85,6 +90,7 @@ impl Command for Join {
         let name = if self.name.is_empty() { id.to_string() } else { self.name };
         check_name(&name)?;
         free_name(changes, &token.cluster, &name)?;
+        room_for_instance(changes, &token.cluster)?;
         let used = JoinTokenUse { instance: id.clone(), public_key_sha256: self.public_key_sha256 };
         let spent = JoinTokenRecord { used: Some(used), ..(*token).clone() };
         changes.record(Mutation::JoinToken(Arc::new(spent)));
@@ -105,6 +111,9 @@ impl Command for Join {
             orphans: BTreeSet::new(),
             drain: None,
             notices: Vec::new(),
+            operator_attributes: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            deregistered_at_unix_ms: None,
         }))
     }
 }
@@ -141,6 +150,17 @@ fn free_name(changes: &mut Changes<'_>, cluster: &ClusterName, name: &str) -> Re
     if holder.connected {
         return Err(ApiError::InstanceNameTaken { name: name.to_owned(), holder: holder.id.to_string() });
     }
-    changes.put_instance(InstanceRecord { status: ContainerInstanceStatus::Inactive, ..(*holder).clone() });
+    let deregistered_at_unix_ms = Some(changes.now_ms());
+    changes.put_instance(InstanceRecord {
+        status: ContainerInstanceStatus::Inactive,
+        deregistered_at_unix_ms,
+        ..(*holder).clone()
+    });
     Ok(())
+}
+
+fn room_for_instance(changes: &Changes<'_>, cluster: &ClusterName) -> Result<(), ApiError> {
+    let all = changes.state().instances.values();
+    let own = all.filter(|i| i.cluster == *cluster && i.status != ContainerInstanceStatus::Inactive);
+    changes.settings().quotas.container_instances(own.count())
 }

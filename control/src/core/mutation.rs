@@ -4,12 +4,12 @@
 
 use crate::core::record::{
     AuditRecord, ClientTokenRecord, ClusterRecord, DefinitionRecord, EventRecord, EventSubject, FamilyRecord,
-    InstanceRecord, JoinTokenRecord, MetaRecord, TaskRecord, encode,
+    InstanceRecord, JoinTokenRecord, MetaRecord, RecordKind, TaskRecord, encode,
 };
 use crate::core::state::State;
 use crate::core::{Moment, Settings};
 use crate::wrong_edit::{self, WrongEdit};
-use lighter_model::ids::{ContainerInstanceId, Family, TaskDefinitionId, TaskId};
+use lighter_model::ids::{ClusterName, ContainerInstanceId, Family, TaskDefinitionId, TaskId};
 use std::sync::Arc;
 
 /// One record written or removed.
@@ -17,9 +17,12 @@ use std::sync::Arc;
 pub enum Mutation {
     Meta(MetaRecord),
     Cluster(Arc<ClusterRecord>),
+    ClusterGone(ClusterName),
     Family(Arc<FamilyRecord>),
     Definition(Arc<DefinitionRecord>),
+    DefinitionGone(TaskDefinitionId),
     Instance(Arc<InstanceRecord>),
+    InstanceGone(ContainerInstanceId),
     Task(Arc<TaskRecord>),
     TaskGone(TaskId),
     ClientToken(Arc<ClientTokenRecord>),
@@ -72,9 +75,12 @@ impl Mutation {
         Ok(match self {
             Self::Meta(record) => (key::META.to_owned(), Some(encode(record)?)),
             Self::Cluster(record) => (key::cluster(record.name.as_str()), Some(encode(record)?)),
+            Self::ClusterGone(name) => (key::cluster(name.as_str()), None),
             Self::Family(record) => (key::family(&record.family), Some(encode(record)?)),
             Self::Definition(record) => (key::definition(&record.id), Some(encode(record)?)),
+            Self::DefinitionGone(id) => (key::definition(id), None),
             Self::Instance(record) => (key::instance(&record.id), Some(encode(record)?)),
+            Self::InstanceGone(id) => (key::instance(id), None),
             Self::Task(record) => (key::task(&record.id), Some(encode(record)?)),
             Self::TaskGone(id) => (key::task(id), None),
             Self::ClientToken(record) => (key::client_token(record), Some(encode(record)?)),
@@ -115,6 +121,10 @@ impl<'a> Changes<'a> {
     }
     pub fn settings(&self) -> &Settings {
         self.settings
+    }
+    /// How many records it has written or removed so far.
+    pub fn count(&self) -> usize {
+        self.log.len()
     }
     pub fn moment(&self) -> Moment {
         self.moment
@@ -172,6 +182,34 @@ impl<'a> Changes<'a> {
         self.record(Mutation::Definition(definition.clone()));
         self.event(String::new(), EventSubject::Definition(definition.clone()));
         definition
+    }
+
+    /// Writes a cluster and tells watchers of it.
+    pub fn put_cluster(&mut self, cluster: ClusterRecord) -> Arc<ClusterRecord> {
+        let cluster = Arc::new(cluster);
+        self.record(Mutation::Cluster(cluster.clone()));
+        self.event(cluster.name.to_string(), EventSubject::Cluster(cluster.clone()));
+        cluster
+    }
+
+    /// Removes a task, an instance, a definition or a cluster and tells watchers of it.
+    pub fn remove(&mut self, mutation: Mutation) {
+        let state = &self.state;
+        let (kind, id, cluster) = match &mutation {
+            Mutation::TaskGone(id) => {
+                let cluster = state.tasks.get(id).map(|task| task.cluster.to_string());
+                (RecordKind::Task, id.to_string(), cluster)
+            }
+            Mutation::InstanceGone(id) => {
+                let cluster = state.instances.get(id).map(|instance| instance.cluster.to_string());
+                (RecordKind::Instance, id.to_string(), cluster)
+            }
+            Mutation::ClusterGone(name) => (RecordKind::Cluster, name.to_string(), Some(name.to_string())),
+            Mutation::DefinitionGone(id) => (RecordKind::Definition, id.to_string(), None),
+            _ => return self.record(mutation),
+        };
+        self.record(mutation);
+        self.event(cluster.unwrap_or_default(), EventSubject::Deleted { kind, id });
     }
 
     fn event(&mut self, cluster: String, subject: EventSubject) {

@@ -3,6 +3,7 @@
 //! Never: a type of the wire contract; a newer format than ours is refused, not guessed.
 
 use lighter_model::adjust::ContainerResources;
+use lighter_model::attribute::is_capability;
 use lighter_model::exit::ContainerExit;
 use lighter_model::health::{ContainerHealth, HealthStatus, task_health};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, ContainerName, Family, Generation};
@@ -11,6 +12,7 @@ use lighter_model::node::Notice;
 use lighter_model::report::{KernelLimits, NetworkBinding};
 use lighter_model::resources::{GrantedDevice, Resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
+use lighter_model::tags::Tags;
 use lighter_model::task_definition::TaskDefinition;
 use lighter_model::trace_context::TraceParent;
 use lighter_model::wait::Wait;
@@ -70,6 +72,20 @@ pub struct MetaRecord {
 pub struct ClusterRecord {
     pub name: ClusterName,
     pub created_at_unix_ms: u64,
+    /// INACTIVE since then.
+    #[serde(default)]
+    pub deleted_at_unix_ms: Option<u64>,
+    /// New tasks take over the tags of their definition unless the call says otherwise.
+    #[serde(default)]
+    pub propagate_tags: bool,
+    #[serde(default)]
+    pub tags: Tags,
+}
+
+impl ClusterRecord {
+    pub fn is_active(&self) -> bool {
+        self.deleted_at_unix_ms.is_none()
+    }
 }
 
 /// Remembers the highest revision, so that none is used twice.
@@ -91,6 +107,11 @@ pub struct DefinitionRecord {
     /// task that pulled it reported; set once, never changed.
     #[serde(default)]
     pub image_digests: BTreeMap<ContainerName, String>,
+    /// DELETE_IN_PROGRESS since then.
+    #[serde(default)]
+    pub deleted_at_unix_ms: Option<u64>,
+    #[serde(default)]
+    pub tags: Tags,
 }
 
 impl DefinitionRecord {
@@ -125,6 +146,22 @@ pub struct InstanceRecord {
     /// What the machine was told of its own end, as last heard.
     #[serde(default)]
     pub notices: Vec<Notice>,
+    /// Set by people; they win over what the node says and what its token bound.
+    #[serde(default)]
+    pub operator_attributes: BTreeMap<String, String>,
+    #[serde(default)]
+    pub tags: Tags,
+    /// DEREGISTERING or INACTIVE since then.
+    #[serde(default)]
+    pub deregistered_at_unix_ms: Option<u64>,
+}
+
+/// Who says that an instance has an attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttributeSource {
+    Node,
+    Token,
+    Operator,
 }
 
 /// Why a node gets no new tasks, and what becomes of those it has.
@@ -143,11 +180,30 @@ pub struct DrainRecord {
 }
 
 impl InstanceRecord {
-    /// The node's attributes with the token's laid over them.
-    pub fn attributes(&self) -> BTreeMap<String, String> {
-        let mut all = self.node_attributes.clone();
-        all.extend(self.token_attributes.clone());
-        all
+    /// The node's attributes, with the token's and then the operator's laid over them.
+    pub fn attributes(&self) -> BTreeMap<&str, (&str, AttributeSource)> {
+        let layers = [
+            (&self.node_attributes, AttributeSource::Node),
+            (&self.token_attributes, AttributeSource::Token),
+            (&self.operator_attributes, AttributeSource::Operator),
+        ];
+        let all = layers.into_iter().flat_map(|(layer, source)| {
+            layer.iter().map(move |(name, value)| (name.as_str(), (value.as_str(), source)))
+        });
+        all.collect()
+    }
+
+    /// One attribute, by the same order.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        let layers = [&self.operator_attributes, &self.token_attributes, &self.node_attributes];
+        layers.into_iter().find_map(|layer| layer.get(name)).map(String::as_str)
+    }
+
+    /// Whether the node can do all of this. A node that names no capability at all is of an agent
+    /// that does not know them, and is asked nothing.
+    pub fn is_capable(&self, required: &BTreeSet<String>) -> bool {
+        let own = &self.node_attributes;
+        required.iter().all(|name| own.contains_key(name)) || !own.keys().any(|name| is_capability(name))
     }
 }
 
@@ -241,6 +297,8 @@ pub struct TaskRecord {
     /// The span of the call that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_parent: Option<TraceParent>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: Tags,
 }
 
 /// What to go back to when the node refuses, and what the task takes when it does not.
@@ -253,17 +311,18 @@ pub struct ResizeRecord {
     pub resources_after: Resources,
 }
 
-/// Who looked into or changed a running task.
+/// Who changed something, or looked into a running task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRecord {
     pub sequence: u64,
     pub user: String,
     /// Where the user called from.
     pub address: String,
-    /// exec, attach, copy-in, copy-out, stats, pause, unpause, update.
+    /// exec, attach, copy-in, copy-out, stats, pause, unpause, update; else the name of the method.
     pub action: String,
-    pub cluster: ClusterName,
-    /// Empty: every task of the cluster.
+    /// Empty: of no cluster, like a task definition.
+    pub cluster: String,
+    /// Empty: every task of the cluster, or none.
     pub task: String,
     pub container: String,
     pub instance: String,
@@ -347,6 +406,19 @@ pub enum EventSubject {
     Task(Arc<TaskRecord>),
     Instance(Arc<InstanceSnapshot>),
     Definition(Arc<DefinitionRecord>),
+    Cluster(Arc<ClusterRecord>),
+    /// A record that is no longer kept.
+    Deleted { kind: RecordKind, id: String },
+}
+
+/// What kind of record went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordKind {
+    Task,
+    Instance,
+    Definition,
+    Cluster,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

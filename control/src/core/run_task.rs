@@ -3,6 +3,7 @@
 //! Never: queues a task, or creates one twice for the same client token.
 //! Source: Amazon ECS API reference, RunTask.
 
+use crate::core::cluster;
 use crate::core::definition::find_definition;
 use crate::core::mutation::{Changes, Mutation};
 use crate::core::record::{
@@ -11,13 +12,16 @@ use crate::core::record::{
 use crate::core::state::State;
 use crate::core::{Command, Settings};
 use crate::error::ApiError;
-use crate::scheduler::placement::{Candidate, NO_INSTANCES, Reserve, misfit, place};
+use crate::scheduler::placement::{Candidate, Misfit, NO_INSTANCES, Reserve, misfit, place};
 use crate::wrong_edit::{self, WrongEdit};
+use lighter_model::attribute::required;
 use lighter_model::ids::{ClusterName, ContainerInstanceId, Generation, TaskId};
 use lighter_model::report::KernelLimits;
 use lighter_model::resources::{Resources, required_resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
 use lighter_model::trace_context::TraceParent;
+use lighter_model::tags::Tags;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// ECS's most tasks of one call.
@@ -38,6 +42,10 @@ pub struct RunTask {
     pub client_token: Option<String>,
     /// The caller's span. A call that is repeated with its client token may have another.
     pub trace_parent: Option<TraceParent>,
+    /// They win over propagated ones.
+    pub tags: Tags,
+    /// Whether the definition's tags are taken over; `None`: as the cluster's setting says.
+    pub propagate_tags: Option<bool>,
 }
 
 /// What came of it.
@@ -59,12 +67,16 @@ impl Command for RunTask {
         if !definition.is_active() {
             return Err(ApiError::TaskDefinitionInactive { name: definition.id.to_string() });
         }
-        let need = required_resources(&definition.definition);
+        let tags = self.task_tags(changes, &definition)?;
+        let need = Need {
+            resources: required_resources(&definition.definition),
+            attributes: required(&definition.definition),
+        };
         let (mut tasks, mut failures) = (Vec::new(), Vec::new());
         for _ in 0..self.count {
             match choose(changes.state(), changes.settings(), &self.cluster, &need) {
                 Some(instance) => {
-                    let task = self.new_task(changes, &definition, instance, need.clone());
+                    let task = self.new_task(changes, &definition, instance, need.resources.clone(), tags.clone());
                     tasks.push(changes.put_task(task));
                 }
                 None => {
@@ -81,6 +93,16 @@ impl Command for RunTask {
 }
 
 impl RunTask {
+    /// Its own tags over those it takes over.
+    fn task_tags(&self, changes: &Changes<'_>, definition: &DefinitionRecord) -> Result<Tags, ApiError> {
+        let cluster = cluster::active(changes.state(), &self.cluster)?;
+        let propagate = self.propagate_tags.unwrap_or(cluster.propagate_tags);
+        let mut tags = if propagate { definition.tags.clone() } else { Tags::new() };
+        tags.extend(self.tags.clone());
+        changes.settings().quotas.tags(tags.len())?;
+        Ok(tags)
+    }
+
     fn check(&self, state: &State) -> Result<(), ApiError> {
         if !(1..=MAX_COUNT).contains(&self.count) {
             return Err(ApiError::invalid("count", format!("must be 1 to {MAX_COUNT}, got {}", self.count)));
@@ -106,6 +128,11 @@ impl RunTask {
             self.group,
             self.started_by
         ]);
+        // As it was before there were tags, so that old client tokens keep their meaning.
+        let asked = match (&self.tags, self.propagate_tags) {
+            (tags, None) if tags.is_empty() => asked,
+            (tags, propagate) => serde_json::json!([asked, tags, propagate]),
+        };
         crate::identity::sha256_hex(asked.to_string().as_bytes())
     }
 
@@ -143,6 +170,7 @@ impl RunTask {
         definition: &DefinitionRecord,
         instance: ContainerInstanceId,
         resources: Resources,
+        tags: Tags,
     ) -> TaskRecord {
         let now = changes.now_ms();
         let last = changes.state().tasks.last_key_value().map(|(id, _)| id.as_str());
@@ -175,6 +203,7 @@ impl RunTask {
             resize: None,
             image_digests: definition.image_digests.clone(),
             trace_parent: self.trace_parent,
+            tags,
         }
     }
 }
@@ -202,12 +231,19 @@ fn new_containers(definition: &DefinitionRecord) -> Vec<ContainerRecord> {
         .collect()
 }
 
-/// Refuses a cluster that does not exist.
+/// What a task must find on its node.
+struct Need {
+    resources: Resources,
+    /// By name.
+    attributes: BTreeSet<String>,
+}
+
+/// Refuses a cluster that does not exist or is INACTIVE.
 pub fn require_cluster(state: &State, cluster: &ClusterName) -> Result<(), ApiError> {
-    if state.clusters.contains_key(cluster) {
-        Ok(())
-    } else {
-        Err(ApiError::ClusterNotFound { cluster: cluster.to_string() })
+    match state.clusters.get(cluster) {
+        Some(record) if record.is_active() => Ok(()),
+        Some(_) => Err(ApiError::ClusterInactive { cluster: cluster.to_string() }),
+        None => Err(ApiError::ClusterNotFound { cluster: cluster.to_string() }),
     }
 }
 
@@ -215,15 +251,17 @@ pub fn require_cluster(state: &State, cluster: &ClusterName) -> Result<(), ApiEr
 fn candidates<'a>(
     state: &'a State,
     cluster: &'a ClusterName,
+    need: &'a Need,
 ) -> impl Iterator<Item = Candidate<'a, ContainerInstanceId>> {
     let instances = state.instances.values().filter(move |instance| {
         instance.cluster == *cluster && instance.status == ContainerInstanceStatus::Active
     });
-    instances.map(|instance| {
+    instances.map(move |instance| {
         let reserved = state.reserved(&instance.id);
         Candidate {
             id: &instance.id,
             connected: instance.connected,
+            capable: instance.is_capable(&need.attributes),
             offered: &instance.offered,
             used_cpu_units: reserved.cpu_units,
             used_memory_mib: reserved.memory_mib,
@@ -242,9 +280,9 @@ fn choose(
     state: &State,
     settings: &Settings,
     cluster: &ClusterName,
-    need: &Resources,
+    need: &Need,
 ) -> Option<ContainerInstanceId> {
-    place(candidates(state, cluster), need, reserve(settings)).cloned()
+    place(candidates(state, cluster, need), &need.resources, reserve(settings)).cloned()
 }
 
 /// One failure for each node that was looked at, as ECS answers.
@@ -252,8 +290,9 @@ fn explain(
     state: &State,
     settings: &Settings,
     cluster: &ClusterName,
-    need: &Resources,
+    wanted: &Need,
 ) -> Vec<PlacementFailure> {
+    let need = &wanted.resources;
     let detail = format!(
         "needs {} CPU units, {} MiB, {} static host ports and {} devices",
         need.cpu_units,
@@ -261,10 +300,12 @@ fn explain(
         need.host_ports.len(),
         need.devices.values().sum::<u32>()
     );
-    let failed = candidates(state, cluster).filter_map(|candidate| {
+    let missing = || format!("needs {}", wanted.attributes.iter().cloned().collect::<Vec<_>>().join(", "));
+    let failed = candidates(state, cluster, wanted).filter_map(|candidate| {
         let misfit = misfit(&candidate, need, reserve(settings))?;
         let (id, reason) = (candidate.id.to_string(), misfit.reason().to_owned());
-        Some(PlacementFailure { id, reason, detail: detail.clone() })
+        let detail = if misfit == Misfit::Attribute { missing() } else { detail.clone() };
+        Some(PlacementFailure { id, reason, detail })
     });
     let failures: Vec<_> = failed.take(MAX_FAILURES).collect();
     if failures.is_empty() {

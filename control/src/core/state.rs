@@ -99,9 +99,18 @@ impl State {
         match mutation {
             Mutation::Meta(record) => self.meta = *record,
             Mutation::Cluster(record) => put(&mut self.clusters, record.name.clone(), record),
+            Mutation::ClusterGone(name) => {
+                self.clusters.remove(name);
+            }
             Mutation::Family(record) => put(&mut self.families, record.family.clone(), record),
             Mutation::Definition(record) => put(&mut self.definitions, record.id.clone(), record),
+            Mutation::DefinitionGone(id) => {
+                self.definitions.remove(id);
+            }
             Mutation::Instance(record) => put(&mut self.instances, record.id.clone(), record),
+            Mutation::InstanceGone(id) => {
+                self.instances.remove(id);
+            }
             Mutation::Task(record) => self.put_task(record),
             Mutation::TaskGone(id) => {
                 if let Some(old) = self.tasks.remove(id) {

@@ -1,13 +1,15 @@
-//! Removes what nobody may ask for any more, in chunks: stopped tasks, spent tokens.
+//! Removes what nobody may ask for any more, in chunks: stopped tasks, spent tokens, deleted revisions,
+//! clusters and instances that have been INACTIVE for long.
 //! In: nothing but time. Out: whether more is left. Finishes what a replaced node left behind.
 //! Never: removes a task STOPPED less than an hour ago.
 
 use crate::core::Command;
 use crate::core::instance::given_up;
+use crate::core::{definition, deregister};
 use crate::core::mutation::{Changes, Mutation};
 use crate::core::record::TaskRecord;
 use crate::error::ApiError;
-use lighter_model::ids::TaskId;
+use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};
 use lighter_model::status::ContainerInstanceStatus;
 use std::sync::Arc;
 
@@ -15,8 +17,13 @@ use std::sync::Arc;
 pub const STOPPED_KEPT_MS: u64 = 3_600_000;
 /// How long a client token or an expired join token is remembered.
 pub const TOKENS_KEPT_MS: u64 = 86_400_000;
+/// How long clusters and instances can be described once they are INACTIVE.
+pub const INACTIVE_KEPT_MS: u64 = 86_400_000;
 /// Removals of each kind in one command.
-const CHUNK: usize = 5;
+const CHUNK: usize = deregister::CHUNK;
+
+/// Records changed by one command before the rest is left to the next, so that it stays within a group.
+const ENOUGH: usize = 20;
 
 /// Removes one chunk of each kind.
 #[derive(Debug, Clone, Copy)]
@@ -27,13 +34,24 @@ impl Command for Sweep {
     type Answer = bool;
 
     fn decide(self, changes: &mut Changes<'_>) -> Result<bool, ApiError> {
-        let found = [
-            give_up_tasks_of_replaced(changes),
-            remove_stopped(changes),
-            remove_client_tokens(changes),
-            remove_join_tokens(changes),
+        const KINDS: [fn(&mut Changes<'_>) -> usize; 8] = [
+            give_up_tasks_of_replaced,
+            finish_deregistering,
+            remove_stopped,
+            remove_definitions,
+            remove_instances,
+            remove_clusters,
+            remove_client_tokens,
+            remove_join_tokens,
         ];
-        Ok(found.contains(&CHUNK))
+        let mut more = false;
+        for kind in KINDS {
+            if changes.count() > ENOUGH {
+                return Ok(true);
+            }
+            more |= kind(changes) == CHUNK;
+        }
+        Ok(more)
     }
 }
 
@@ -57,7 +75,58 @@ fn remove_stopped(changes: &mut Changes<'_>) -> usize {
     let old: Vec<TaskId> = old.map(|(_, id)| id.clone()).collect();
     let count = old.len();
     for id in old {
-        changes.record(Mutation::TaskGone(id));
+        changes.remove(Mutation::TaskGone(id));
+    }
+    count
+}
+
+fn finish_deregistering(changes: &mut Changes<'_>) -> usize {
+    let leaving = changes.state().instances.values();
+    let leaving = leaving.filter(|i| i.status == ContainerInstanceStatus::Deregistering);
+    let Some(first) = leaving.map(|instance| instance.id.clone()).next() else { return 0 };
+    deregister::go_on(changes, &first);
+    // Another look is needed, for this one or the next.
+    CHUNK
+}
+
+fn remove_definitions(changes: &mut Changes<'_>) -> usize {
+    let unused = definition::unused_deleted(changes.state());
+    let count = unused.len().min(CHUNK);
+    for id in unused.into_iter().take(CHUNK) {
+        changes.remove(Mutation::DefinitionGone(id));
+    }
+    count
+}
+
+fn remove_instances(changes: &mut Changes<'_>) -> usize {
+    let before = changes.now_ms().saturating_sub(INACTIVE_KEPT_MS);
+    let state = changes.state();
+    let old = state.instances.values().filter(|instance| {
+        instance.status == ContainerInstanceStatus::Inactive
+            && instance.deregistered_at_unix_ms.is_some_and(|at| at < before)
+            && state.reserved(&instance.id).tasks.is_empty()
+    });
+    let old: Vec<ContainerInstanceId> = old.take(CHUNK).map(|instance| instance.id.clone()).collect();
+    let count = old.len();
+    for id in old {
+        changes.remove(Mutation::InstanceGone(id));
+    }
+    count
+}
+
+/// A cluster goes after its instances and tasks have.
+fn remove_clusters(changes: &mut Changes<'_>) -> usize {
+    let before = changes.now_ms().saturating_sub(INACTIVE_KEPT_MS);
+    let state = changes.state();
+    let old = state.clusters.values().filter(|c| c.deleted_at_unix_ms.is_some_and(|at| at < before));
+    let old = old.filter(|cluster| {
+        !state.instances.values().any(|instance| instance.cluster == cluster.name)
+            && !state.tasks.values().any(|task| task.cluster == cluster.name)
+    });
+    let old: Vec<ClusterName> = old.take(CHUNK).map(|cluster| cluster.name.clone()).collect();
+    let count = old.len();
+    for name in old {
+        changes.remove(Mutation::ClusterGone(name));
     }
     count
 }

@@ -4,7 +4,7 @@
 //! or limits that its definition could not have asked for.
 
 use crate::core::Command;
-use crate::core::audit::AuditStarted;
+use crate::core::audit::{Asker, AuditStarted};
 use crate::core::mutation::Changes;
 use crate::core::record::{AuditOutcome, ResizeRecord, TaskRecord};
 use crate::core::run_task::require_cluster;
@@ -18,13 +18,6 @@ use lighter_model::resources::{Resources, required_resources};
 use lighter_model::status::DesiredStatus;
 use lighter_model::task_definition::input;
 use std::sync::Arc;
-
-/// Who asks.
-#[derive(Debug, Clone)]
-pub struct Asker {
-    pub user: String,
-    pub address: String,
-}
 
 /// No process of the task is to run, or all of them again.
 #[derive(Debug, Clone)]
@@ -187,6 +180,7 @@ fn room(changes: &Changes<'_>, id: &ContainerInstanceId, need: &Resources) -> Re
         id,
         // A node that is away hears of it when it is back.
         connected: true,
+        capable: true,
         offered: &instance.offered,
         used_cpu_units: used.cpu_units,
         used_memory_mib: used.memory_mib,
@@ -215,7 +209,7 @@ fn audit(
     let ended_at_unix_ms = changes.now_ms();
     let outcome = AuditOutcome { ended_at_unix_ms, result: "done".to_owned(), bytes_in: 0, bytes_out: 0 };
     let Asker { user, address } = asker;
-    let (cluster, instance) = (task.cluster.clone(), task.instance.to_string());
+    let (cluster, instance) = (task.cluster.to_string(), task.instance.to_string());
     let task = task.id.to_string();
     let outcome = Some(outcome);
     AuditStarted { user, address, action, cluster, task, container, instance, command, outcome }

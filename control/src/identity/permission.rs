@@ -44,6 +44,21 @@ pub fn access(method: Method) -> Rule {
         | Method::LighterPauseTask
         | Method::LighterUnpauseTask
         | Method::LighterUpdateTask
+        | Method::LighterDeleteTaskDefinitions
+        | Method::LighterListTaskDefinitionFamilies
+        | Method::LighterCreateCluster
+        | Method::LighterDescribeClusters
+        | Method::LighterListClusters
+        | Method::LighterUpdateCluster
+        | Method::LighterDeleteCluster
+        | Method::LighterTagResource
+        | Method::LighterUntagResource
+        | Method::LighterListTagsForResource
+        | Method::LighterDeregisterContainerInstance
+        | Method::LighterPutAttributes
+        | Method::LighterDeleteAttributes
+        | Method::LighterListAttributes
+        | Method::LighterStreamClusterState
         | Method::LighterListAudit => Rule::User,
         Method::NodeJoin => Rule::Anyone,
         Method::NodeRenewCertificate | Method::NodeSession | Method::NodeSendLogs | Method::NodeStream => {

@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Candidate<'a, I> {
     pub id: &'a I,
     pub connected: bool,
+    /// It has every attribute that the task requires.
+    pub capable: bool,
     /// What it offers to tasks; ports are those it keeps for itself.
     pub offered: &'a Resources,
     pub used_cpu_units: u64,
@@ -34,6 +36,7 @@ pub struct Reserve {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Misfit {
     Agent,
+    Attribute,
     Cpu,
     Memory,
     Ports,
@@ -47,6 +50,7 @@ impl Misfit {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Agent => "AGENT",
+            Self::Attribute => "ATTRIBUTE",
             Self::Cpu => "RESOURCE:CPU",
             Self::Memory => "RESOURCE:MEMORY",
             Self::Ports => "RESOURCE:PORTS",
@@ -70,6 +74,8 @@ pub fn misfit<I>(candidate: &Candidate<'_, I>, need: &Resources, reserve: Reserv
     let taken = |port| offered.host_ports.contains(port) || (!ignored && candidate.used_ports.contains(port));
     if !candidate.connected {
         Some(Misfit::Agent)
+    } else if !candidate.capable {
+        Some(Misfit::Attribute)
     } else if u64::from(need.cpu_units) > cpu_free {
         Some(Misfit::Cpu)
     } else if need.memory_mib > memory_free {
@@ -133,6 +139,8 @@ mod tests {
         Candidate {
             id: &node.id,
             connected: node.connected,
+            capable: true,
+                capable: true,
             offered: &node.offered,
             used_cpu_units: node.cpu,
             used_memory_mib: node.memory,
@@ -209,6 +217,7 @@ mod tests {
         let node = Node {
             id: 1,
             connected: true,
+            capable: true,
             offered: wants(GPU),
             cpu: 0,
             memory: 0,

@@ -8,7 +8,7 @@ use super::hello::Hello;
 use super::link::Link;
 use super::registry::{About, NodeRequest, Place};
 use crate::api::Context;
-use crate::core::instance::{NodeConnected, NodeStateChanged, usable_instance};
+use crate::core::instance::{NodeConnected, NodeStateChanged, RegistrationFailed, usable_instance};
 use crate::core::record::{InstanceRecord, TaskRecord};
 use crate::core::report::{ApplyReports, MAX_REPORTS};
 use crate::core::state::State;
@@ -108,7 +108,13 @@ async fn begin(
         Some(NodeSaid::Hello(hello)) => hello,
         _ => return Err(ApiError::ProtocolViolation { message: "the first message is no hello".to_owned() }),
     };
-    let protocol = hello.protocol()?;
+    let protocol = match hello.protocol() {
+        Ok(protocol) => protocol,
+        Err(error) => {
+            context.writer.submit(RegistrationFailed { instance: me.id.clone() }).await?;
+            return Err(error);
+        }
+    };
     context.view.read(|shown| instance_of(&shown.state, me))?;
     let about = About {
         run_id: hello.run_id.clone(),
@@ -306,6 +312,8 @@ impl Session {
             }
         }
         if let Some(instance) = instance {
+            // What is deregistered is told nothing more: its tasks are orphans and run on.
+            self.context.view.read(|shown| usable_instance(&shown.state, &instance.id))?;
             self.tell_state(&instance).await?;
         }
         self.tasks_changed(tasks).await

@@ -8,8 +8,8 @@ use crate::store::Batch;
 
 /// Mutations of a group: etcd takes 128 operations in one transaction.
 const MAX_MUTATIONS: usize = 128;
-/// The largest that one command makes (a chunk of reports): room is kept for it.
-const LARGEST_COMMAND: usize = 32;
+/// The largest that one command makes (ten tasks with their events, or a sweep): room is kept for it.
+const LARGEST_COMMAND: usize = 48;
 /// Bytes of a group: etcd's request limit is 1.5 MiB.
 const MAX_BYTES: usize = 1 << 20;
 

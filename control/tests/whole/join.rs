@@ -87,7 +87,11 @@ async fn a_token_is_stored_only_as_a_hash_and_outlives_a_restart() {
 async fn attributes_of_the_token_stick_and_the_node_cannot_change_them() {
     let running = start().await;
     let mut admin = running.admin().await;
-    let attribute = |name: &str, value: &str| v1::Attribute { name: name.into(), value: value.into() };
+    let attribute = |name: &str, value: &str| v1::Attribute {
+        name: name.into(),
+        value: value.into(),
+        ..Default::default()
+    };
     let request =
         v1::CreateJoinTokenRequest { attributes: vec![attribute("zone", "a")], ..Default::default() };
     let token = admin.create_join_token(request).await.unwrap().into_inner().token;
@@ -96,7 +100,13 @@ async fn attributes_of_the_token_stick_and_the_node_cannot_change_them() {
     hello.state.as_mut().unwrap().attributes = vec![attribute("zone", "b"), attribute("os", "linux")];
     let _session = node.connect_saying(&running, hello).await.unwrap();
     let shown = crate::support::describe_instance(&mut admin, "n").await;
-    assert_eq!(shown.attributes, [attribute("os", "linux"), attribute("zone", "a")]);
+    let said = |name, value, source: v1::AttributeSource| v1::Attribute {
+        source: source.into(),
+        ..attribute(name, value)
+    };
+    let expected =
+        [said("os", "linux", v1::AttributeSource::Node), said("zone", "a", v1::AttributeSource::Token)];
+    assert_eq!(shown.attributes, expected);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cluster;
 mod conformance;
 mod digests;
 mod drain;
@@ -18,6 +19,7 @@ mod permission;
 mod restart;
 mod session;
 mod simulation;
+mod state;
 mod streams;
 mod support;
 mod tasks;

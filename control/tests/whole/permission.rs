@@ -34,7 +34,26 @@ fn expected(method: Method) -> [Code; 4] {
         | Method::LighterListAudit
         | Method::LighterPauseTask
         | Method::LighterUnpauseTask
+        | Method::LighterDeleteTaskDefinitions
+        | Method::LighterListTaskDefinitionFamilies
+        | Method::LighterCreateCluster
+        | Method::LighterDescribeClusters
+        | Method::LighterListClusters
+        | Method::LighterUpdateCluster
+        | Method::LighterTagResource
+        | Method::LighterUntagResource
+        | Method::LighterListTagsForResource
+        | Method::LighterPutAttributes
+        | Method::LighterListAttributes
+        | Method::LighterStreamClusterState
         | Method::LighterUpdateTask => PEOPLE,
+        // Only people get as far as a cluster in use, an instance with tasks, an attribute nobody set.
+        Method::LighterDeleteCluster | Method::LighterDeregisterContainerInstance => {
+            [Unauthenticated, Code::FailedPrecondition, PermissionDenied, PermissionDenied]
+        }
+        Method::LighterDeleteAttributes => {
+            [Unauthenticated, Code::InvalidArgument, PermissionDenied, PermissionDenied]
+        }
         // The node is not connected here, so nobody gets lines; only people get as far as that.
         Method::LighterStreamTaskLogs
         | Method::LighterExec
@@ -137,6 +156,21 @@ async fn call(world: &World, channel: Channel, method: Method) -> Code {
         | Method::LighterUpdateTask
         | Method::LighterListAudit
         | Method::LighterWatchEvents => call_more(world, people, method).await,
+        Method::LighterDeleteTaskDefinitions
+        | Method::LighterListTaskDefinitionFamilies
+        | Method::LighterCreateCluster
+        | Method::LighterDescribeClusters
+        | Method::LighterListClusters
+        | Method::LighterUpdateCluster
+        | Method::LighterTagResource
+        | Method::LighterUntagResource
+        | Method::LighterListTagsForResource
+        | Method::LighterPutAttributes
+        | Method::LighterListAttributes
+        | Method::LighterStreamClusterState
+        | Method::LighterDeleteCluster
+        | Method::LighterDeregisterContainerInstance
+        | Method::LighterDeleteAttributes => call_on_cluster(world, people, method).await,
         Method::NodeJoin => {
             let token = world.running.handle.create_join_token().await.unwrap();
             let (certificate_request_pem, _) = certificate_request();
@@ -206,6 +240,67 @@ async fn call_more(world: &World, mut people: LighterClient<Channel>, method: Me
         | Method::LighterPauseTask
         | Method::LighterUnpauseTask
         | Method::LighterUpdateTask => call_on_running(world, people, method).await,
+        other => panic!("{other:?} has no call"),
+    }
+}
+
+/// Clusters, tags, attributes, deletion.
+async fn call_on_cluster(world: &World, mut people: LighterClient<Channel>, method: Method) -> Code {
+    let (cluster, resource) = ("default".to_owned(), "cluster/default".to_owned());
+    let attribute = |name: &str| v1::TargetAttribute {
+        container_instance: world.own.id.clone(),
+        name: name.to_owned(),
+        value: "v".to_owned(),
+    };
+    match method {
+        Method::LighterDeleteTaskDefinitions => {
+            let task_definitions = vec!["old:1".to_owned()];
+            code(people.delete_task_definitions(v1::DeleteTaskDefinitionsRequest { task_definitions }).await)
+        }
+        Method::LighterListTaskDefinitionFamilies => {
+            code(people.list_task_definition_families(v1::ListTaskDefinitionFamiliesRequest::default()).await)
+        }
+        Method::LighterCreateCluster => {
+            code(people.create_cluster(v1::CreateClusterRequest::default()).await)
+        }
+        Method::LighterDescribeClusters => {
+            code(people.describe_clusters(v1::DescribeClustersRequest::default()).await)
+        }
+        Method::LighterListClusters => code(people.list_clusters(v1::ListClustersRequest::default()).await),
+        Method::LighterUpdateCluster => {
+            code(people.update_cluster(v1::UpdateClusterRequest { cluster, settings: Vec::new() }).await)
+        }
+        Method::LighterDeleteCluster => {
+            code(people.delete_cluster(v1::DeleteClusterRequest { cluster }).await)
+        }
+        Method::LighterTagResource => {
+            code(people.tag_resource(v1::TagResourceRequest { resource, tags: Vec::new() }).await)
+        }
+        Method::LighterUntagResource => {
+            code(people.untag_resource(v1::UntagResourceRequest { resource, tag_keys: Vec::new() }).await)
+        }
+        Method::LighterListTagsForResource => {
+            code(people.list_tags_for_resource(v1::ListTagsForResourceRequest { resource }).await)
+        }
+        Method::LighterPutAttributes => {
+            let attributes = vec![attribute("rack")];
+            code(people.put_attributes(v1::PutAttributesRequest { cluster, attributes }).await)
+        }
+        Method::LighterDeleteAttributes => {
+            let attributes = vec![attribute("nobody-set-this")];
+            code(people.delete_attributes(v1::DeleteAttributesRequest { cluster, attributes }).await)
+        }
+        Method::LighterListAttributes => {
+            code(people.list_attributes(v1::ListAttributesRequest::default()).await)
+        }
+        Method::LighterDeregisterContainerInstance => {
+            let (container_instance, force) = (world.own.id.clone(), false);
+            let request = v1::DeregisterContainerInstanceRequest { cluster, container_instance, force };
+            code(people.deregister_container_instance(request).await)
+        }
+        Method::LighterStreamClusterState => {
+            code(people.stream_cluster_state(v1::StreamClusterStateRequest { cluster }).await)
+        }
         other => panic!("{other:?} has no call"),
     }
 }

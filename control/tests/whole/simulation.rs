@@ -266,6 +266,8 @@ fn run(world: &mut World, family: u8, count: u32, token: Option<u8>) {
         started_by: None,
         client_token: token.map(|token| token.to_string()),
         trace_parent: None,
+        tags: BTreeMap::new(),
+        propagate_tags: None,
     };
     let used =
         token.and_then(|token| world.state.client_tokens.get(&(cluster(), token.to_string()))).cloned();

@@ -7,8 +7,9 @@ use super::{TaskDefinition, strict_json, validate, walk};
 use serde_json::Value;
 use std::fmt;
 
-/// ECS's bound on a task definition, in bytes of its JSON.
-pub const DEFINITION_BYTES_MAX: usize = 64 * 1024;
+/// The largest task definition, in bytes of its JSON: one message of a session. ECS's 64 KiB is a
+/// quota of the control plane.
+pub const DEFINITION_BYTES_MAX: usize = 192 * 1024;
 /// Text above this is not even read: white space and comments of tools are no reason to spend memory.
 const INPUT_BYTES_MAX: usize = 1024 * 1024;
 /// The field named when the fault is in no single member.

@@ -90,7 +90,9 @@ pub(super) const MEMBERS: &[Member] = &[
         Shape::OneOf(&["default", "always", "once", "prefer-cached"]),
         "a_task_chooses_its_own_pull_behaviour",
     ),
-    refused("tags", &["key", "value"], NOT_YET),
+    optional("tags", Shape::List, "tags_of_a_definition_are_kept_beside_it_and_handed_to_tasks"),
+    required("tags[].key", Shape::Text, "tags_of_a_definition_are_kept_beside_it_and_handed_to_tasks"),
+    optional("tags[].value", Shape::Text, "tags_of_a_definition_are_kept_beside_it_and_handed_to_tasks"),
     optional(
         "pidMode",
         Shape::OneOf(&["host", "task"]),

@@ -161,6 +161,7 @@ pub fn markdown() -> String {
 
 const OBJECTS: &[(&str, &str)] = &[
     ("The task definition", ""),
+    ("`tags[]`", "tags[]"),
     ("`containerDefinitions[]`", "containerDefinitions[]"),
     ("`containerDefinitions[].dependsOn[]`", "containerDefinitions[].dependsOn[]"),
     ("`containerDefinitions[].healthCheck`", "containerDefinitions[].healthCheck"),

@@ -13,8 +13,8 @@ use crate::ids::ContainerName;
 use crate::resources::HostPort;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// ECS's bound.
-const CONTAINERS_MAX: usize = 10;
+/// What a node can be asked to hold; ECS's 10 is a quota of the control plane.
+const CONTAINERS_MAX: usize = 100;
 /// Linux's HOST_NAME_MAX, in bytes.
 const HOSTNAME_BYTES_MAX: usize = 64;
 /// Linux's PATH_MAX, in bytes.
@@ -44,6 +44,7 @@ pub(super) fn problems(definition: &TaskDefinition) -> Vec<Problem> {
     found.links(definition);
     found.task_level(definition);
     found.user_namespace(definition);
+    found.tags(definition);
     found.0
 }
 
@@ -52,6 +53,13 @@ struct Found(Vec<Problem>);
 impl Found {
     fn add(&mut self, field: impl Into<String>, message: impl Into<String>) {
         self.0.push(Problem { field: field.into(), message: message.into() });
+    }
+
+    fn tags(&mut self, definition: &TaskDefinition) {
+        let pairs = definition.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone()));
+        if let Err(error) = crate::tags::checked(pairs) {
+            self.add("tags", error.to_string());
+        }
     }
 
     fn container_list(&mut self, definition: &TaskDefinition) {
