@@ -140,7 +140,6 @@ mod tests {
             id: &node.id,
             connected: node.connected,
             capable: true,
-                capable: true,
             offered: &node.offered,
             used_cpu_units: node.cpu,
             used_memory_mib: node.memory,
@@ -217,7 +216,6 @@ mod tests {
         let node = Node {
             id: 1,
             connected: true,
-            capable: true,
             offered: wants(GPU),
             cpu: 0,
             memory: 0,
