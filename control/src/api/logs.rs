@@ -6,9 +6,9 @@
 
 use super::open_audit::OpenAudit;
 use super::{Context, existing_cluster};
-use crate::core::audit::AuditStarted;
+use crate::core::audit::{Asker, AuditStarted};
 use crate::core::stop_task::find_task;
-use crate::core::update_task::Asker;
+
 use crate::error::ApiError;
 use crate::session::logs::{LogBatch, LogRequest, OpenStream};
 use lighter_model::ids::ContainerInstanceId;
@@ -59,7 +59,7 @@ pub async fn open(context: &Context, asker: &Asker, request: LogsRequest) -> Res
         user: asker.user.clone(),
         address: asker.address.clone(),
         action: "logs",
-        cluster,
+        cluster: cluster.to_string(),
         task: task.id.to_string(),
         container: request.container,
         instance: instance.to_string(),
