@@ -6,6 +6,7 @@
 mod e2e {
     pub mod control_plane;
     pub mod daemons;
+    pub mod drain;
     pub mod program;
     pub mod scripted;
     pub mod terminal;

@@ -43,11 +43,13 @@ use lighter_model::resources::{GrantedDevice, Resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
 use lighter_model::tags::{Tags, checked};
 use lighter_model::task_definition::{TransportProtocol, input};
+use lighter_model::trace_context::TRACEPARENT;
 use lighter_model::wait::Wait;
 use lighter_proto::v1;
 use prost::Message;
 use std::collections::{BTreeMap, HashMap};
 use tonic::Extensions;
+use tonic::metadata::MetadataMap;
 
 fn text(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
@@ -194,8 +196,9 @@ fn propagate_tags(value: i32) -> Result<Option<bool>, ApiError> {
     })
 }
 
-/// `traceparent`: of the call; one that is not valid counts as none, as W3C has it.
-pub fn run_task(request: v1::RunTaskRequest, traceparent: Option<&str>) -> Result<RunTask, ApiError> {
+/// A `traceparent` that is not valid counts as none, as W3C has it.
+pub fn run_task(request: v1::RunTaskRequest, metadata: &MetadataMap) -> Result<RunTask, ApiError> {
+    let trace_parent = metadata.get(TRACEPARENT).and_then(|value| value.to_str().ok()?.parse().ok());
     if request.task_definition.is_empty() {
         return Err(ApiError::invalid("taskDefinition", "must be given"));
     }
@@ -206,7 +209,7 @@ pub fn run_task(request: v1::RunTaskRequest, traceparent: Option<&str>) -> Resul
         group: text(request.group),
         started_by: text(request.started_by),
         client_token: text(request.client_token),
-        trace_parent: traceparent.and_then(|text| text.parse().ok()),
+        trace_parent,
         propagate_tags: propagate_tags(request.propagate_tags)?,
         tags: tags(request.tags)?,
     })

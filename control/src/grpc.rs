@@ -14,7 +14,6 @@ use crate::identity::layer::{address, caller};
 use crate::session::link::OUTGOING_DEPTH;
 use crate::session::{convert as node_convert, run};
 use futures_util::{Stream, StreamExt};
-use lighter_model::trace_context::TRACEPARENT;
 use lighter_proto::v1;
 use lighter_proto::v1::lighter_server::Lighter;
 use lighter_proto::v1::node_server::Node;
@@ -176,8 +175,7 @@ impl Lighter for LighterService {
     async fn run_task(&self, request: Request<v1::RunTaskRequest>) -> Answer<v1::RunTaskResponse> {
         let asker = convert::asker(request.extensions());
         let (metadata, _, request) = request.into_parts();
-        let traceparent = metadata.get(TRACEPARENT).and_then(|value| value.to_str().ok());
-        let answer = task::run(&self.0, asker, convert::run_task(request, traceparent)?).await?;
+        let answer = task::run(&self.0, asker, convert::run_task(request, &metadata)?).await?;
         Ok(Response::new(convert::run_task_response(answer)))
     }
 

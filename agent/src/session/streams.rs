@@ -17,7 +17,6 @@ use crate::task::TaskContext;
 use crate::task::board::Monitor;
 use crate::time::sleep;
 use convert::{End, Fault, Frame, Incoming, Input, Order, Wanted};
-use lighter_model::ids::ContainerName;
 use lighter_proto::v1::OpenStream;
 use lighter_proto::v1::node_client::NodeClient;
 use std::sync::Arc;
@@ -73,16 +72,6 @@ fn monitor(context: &TaskContext, wanted: &Wanted) -> Result<Monitor, Fault> {
         return Err(Fault::new("CONTAINER_NOT_FOUND", message));
     }
     Ok(monitor)
-}
-
-/// The task's monitor and the container, which has to be named.
-fn monitored_container<'a>(
-    context: &TaskContext,
-    wanted: &'a Wanted,
-) -> Result<(Monitor, &'a ContainerName), Fault> {
-    let monitor = monitor(context, wanted)?;
-    let unnamed = || Fault::new("INVALID", "a container has to be named");
-    Ok((monitor, wanted.container.as_ref().ok_or_else(unnamed)?))
 }
 
 /// Serves one stream to its end.

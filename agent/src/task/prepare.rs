@@ -106,7 +106,7 @@ impl TaskActor {
         tracing::debug!(task = %self.task(), after = ?begun_at.elapsed(), "images and network are there");
         self.context.pulls.forget(self.task());
         self.note_images(&definition, &mut images)?;
-        let able = Arc::new(images.unable.without(&definition));
+        let able = images.unable.without(&definition);
         let step = self.journal.log.step("volumes", None);
         let mounts = volumes::prepare(&context, self.task(), &able, &images, mapped.as_ref()).await;
         step.result(&mounts);

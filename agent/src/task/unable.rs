@@ -9,6 +9,7 @@ use super::prepare::Failure;
 use lighter_model::ids::ContainerName;
 use lighter_model::task_definition::TaskDefinition;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Why, by container, in ECS's words.
 #[derive(Debug, Default)]
@@ -44,10 +45,13 @@ impl Unable {
     }
 
     /// The definition without them.
-    pub(super) fn without(&self, definition: &TaskDefinition) -> TaskDefinition {
-        let mut rest = definition.clone();
+    pub(super) fn without(&self, definition: &Arc<TaskDefinition>) -> Arc<TaskDefinition> {
+        if self.0.is_empty() {
+            return definition.clone();
+        }
+        let mut rest = TaskDefinition::clone(definition);
         rest.container_definitions.retain(|container| !self.has(&container.name));
-        rest
+        Arc::new(rest)
     }
 }
 

@@ -9,14 +9,14 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 /// A control plane with its runtime and directory.
-struct Cluster {
-    runtime: tokio::runtime::Runtime,
+pub struct Cluster {
+    pub runtime: tokio::runtime::Runtime,
     handle: Option<ControlHandle>,
-    folder: TempDir,
+    pub folder: TempDir,
 }
 
 impl Cluster {
-    fn start() -> Self {
+    pub fn start() -> Self {
         // The one provider of cryptography; set already when another test was first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
@@ -31,15 +31,18 @@ impl Cluster {
         Self { runtime, handle: Some(handle), folder }
     }
 
-    fn run(&self, arguments: &[&str]) -> Done {
+    pub fn run(&self, arguments: &[&str]) -> Done {
         run(&self.folder.path().join("control.sock"), arguments)
+    }
+
+    pub fn tls_endpoint(&self) -> String {
+        format!("https://{}", self.handle.as_ref().unwrap().addresses()[0])
     }
 
     /// Over TLS, with a key file.
     fn run_tls(&self, key: &str, arguments: &[&str]) -> Done {
-        let address = self.handle.as_ref().unwrap().addresses()[0];
         let mut command = lighter();
-        command.args(["--endpoint", &format!("https://{address}"), "--key", key]).args(arguments);
+        command.args(["--endpoint", &self.tls_endpoint(), "--key", key]).args(arguments);
         command.output().unwrap().into()
     }
 
@@ -49,7 +52,7 @@ impl Cluster {
         path.display().to_string()
     }
 
-    fn web(&self) -> String {
+    pub fn web(&self) -> String {
         self.file("web.json", &definition(json!({})).to_string())
     }
 }
@@ -222,7 +225,7 @@ fn a_token_is_alone_on_standard_output() {
 #[test]
 fn a_machine_joins_with_a_token_once() {
     let cluster = Cluster::start();
-    let control = format!("https://{}", cluster.handle.as_ref().unwrap().addresses()[0]);
+    let control = cluster.tls_endpoint();
     let token = cluster.run(&["token", "create", "-q"]).out.trim().to_owned();
     let folder = cluster.folder.path().join("node").display().to_string();
     let join = |token: &str, more: &[&str]| -> Done {

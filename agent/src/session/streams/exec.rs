@@ -5,10 +5,12 @@
 //! Never: reads output faster than it is sent; holds more than one chunk of each stream.
 
 use super::convert::{End, Fault, Frame, Input, Wanted, started, stderr, stdout};
-use super::{CHUNK_BYTES, Gone, Pipe, monitored_container};
+use super::{CHUNK_BYTES, Gone, Pipe, monitor};
 use crate::task::TaskContext;
+use crate::task::board::Monitor;
 use crate::time::sleep;
 use lighter_model::exit::ExitStatus;
+use lighter_model::ids::ContainerName;
 use lighter_runtime::exec::{SessionInput, SessionOutput};
 use lighter_runtime::{
     ExecError, ExecOrder, ExecSession, RequestError, SessionControl, SessionError, WindowSize,
@@ -242,6 +244,16 @@ async fn end(control: SessionControl) {
     }
     // One that has ended meanwhile is what was wanted.
     let _ = control.signal(SIGKILL).await;
+}
+
+/// The task's monitor and the container, which has to be named.
+fn monitored_container<'a>(
+    context: &TaskContext,
+    wanted: &'a Wanted,
+) -> Result<(Monitor, &'a ContainerName), Fault> {
+    let monitor = monitor(context, wanted)?;
+    let unnamed = || Fault::new("INVALID", "a container has to be named");
+    Ok((monitor, wanted.container.as_ref().ok_or_else(unnamed)?))
 }
 
 #[cfg(test)]
