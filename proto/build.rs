@@ -7,8 +7,9 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "lighter/v1/types.proto",
+    "lighter/v1/image.proto",
     "lighter/v1/stream.proto",
     "lighter/v1/lighter.proto",
     "lighter/v1/node.proto",

@@ -207,7 +207,7 @@ impl Agent for LocalApi {
         };
         // Ends when the task forgets its pulls: the watch's sender is dropped then.
         let steps = WatchStream::new(changes).flat_map(|images| {
-            stream::iter(images.into_iter().map(|(image, step)| Ok(images::progress(&image, &step))))
+            stream::iter(images.into_iter().map(|(image, step)| Ok(convert::pull_progress(&image, &step))))
         });
         Ok(Response::new(steps.boxed()))
     }

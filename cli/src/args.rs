@@ -112,7 +112,7 @@ pub enum Command {
     Events(EventsArgs),
     /// Who changed what, and who looked into which running task
     Audit(AuditArgs),
-    /// Images of this node, through its agent's socket: pull, list, remove, load, save
+    /// Images of this node, through its agent's socket, or of others: pull, list, remove, load, save
     #[command(subcommand)]
     Image(ImageCommand),
     /// Disk use of this node, through its agent's socket
@@ -565,15 +565,33 @@ pub enum ImageCommand {
     /// Bring an image here before a task wants it
     Pull {
         /// Like nginx, registry.example/app:1, or with @sha256:…
-        image: String,
+        #[arg(required_unless_present = "task_definition")]
+        image: Option<String>,
         /// When to ask the registry [default: the node's setting]
         #[arg(long, value_name = "BEHAVIOR", value_parser = ["default", "always", "once", "prefer-cached"])]
         pull_behavior: Option<String>,
+        /// On nodes: every image of this task definition, as its tasks would pull them
+        #[arg(long, value_name = "FAMILY:REVISION", requires = "where")]
+        task_definition: Option<String>,
+        #[command(flatten)]
+        nodes: ImageNodes,
         #[command(flatten)]
         socket: AgentSocket,
     },
     /// List images
-    Ls(AgentSocket),
+    Ls {
+        #[command(flatten)]
+        nodes: ImageNodes,
+        #[command(flatten)]
+        socket: AgentSocket,
+    },
+    /// Remove every image that no task uses
+    Prune {
+        #[command(flatten)]
+        nodes: ImageNodes,
+        #[command(flatten)]
+        socket: AgentSocket,
+    },
     /// Everything about an image, as JSON: manifest and config too
     Inspect {
         image: String,
@@ -605,6 +623,27 @@ pub enum ImageCommand {
         #[command(flatten)]
         socket: AgentSocket,
     },
+}
+
+/// Through the control plane, on other nodes; each goes its own way, and those that fail are named.
+#[derive(Debug, Args)]
+#[group(id = "where", multiple = false, args = ["node", "all"])]
+pub struct ImageNodes {
+    /// On this node instead: name, id, or the beginning of one; may be repeated
+    #[arg(long, value_name = "NODE")]
+    pub node: Vec<String>,
+    /// On every active node of the cluster instead
+    #[arg(long)]
+    pub all: bool,
+    #[arg(long, requires = "where")]
+    pub cluster: Option<String>,
+}
+
+impl ImageNodes {
+    /// Whether other nodes than this machine are meant.
+    pub fn elsewhere(&self) -> bool {
+        self.all || !self.node.is_empty()
+    }
 }
 
 #[derive(Debug, Args)]

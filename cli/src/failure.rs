@@ -79,6 +79,9 @@ pub enum Failure {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Some of several were not done; the message has a line each.
+    #[error("{message}")]
+    Partial { message: String, next: String },
     /// A daemon, or joining, ended; the source has the words.
     #[error("cannot {what}")]
     Daemon {
@@ -122,7 +125,7 @@ impl Failure {
                 std::io::ErrorKind::PermissionDenied => Exit::NotPermitted,
                 _ => Exit::Failed,
             },
-            Self::Files { .. } => Exit::Failed,
+            Self::Files { .. } | Self::Partial { .. } => Exit::Failed,
             Self::Daemon { exit, .. } => *exit,
             Self::OutputClosed => Exit::Done,
         }
@@ -145,7 +148,10 @@ impl Failure {
             Self::Key { .. } => Some(
                 "copy admin.pem from the control plane's data directory (by default /var/lib/lighter/admin.pem) and chmod 600 it".into(),
             ),
-            Self::Refused { next, .. } | Self::NotFound { next, .. } | Self::Unavailable { next, .. } => Some(next.clone()),
+            Self::Refused { next, .. }
+            | Self::NotFound { next, .. }
+            | Self::Partial { next, .. }
+            | Self::Unavailable { next, .. } => Some(next.clone()),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 Some("run it as root, or as the owner of the file".into())
             }

@@ -116,7 +116,7 @@ pub async fn run<T: Send + 'static>(
                 match output {
                     Some(Output::Stdout(data)) => write(std::io::stdout().lock(), &data)?,
                     Some(Output::Stderr(data)) => write(std::io::stderr().lock(), &data)?,
-                    Some(Output::Started(_) | Output::Stats(_)) => {}
+                    Some(Output::Started(_) | Output::Stats(_) | Output::Images(_)) => {}
                     Some(Output::Ended(ended)) => return end(ended, what),
                     None => return Err(cut_off(what)),
                 }

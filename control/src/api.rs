@@ -6,6 +6,7 @@ pub mod attribute;
 pub mod audit;
 pub mod cluster;
 pub mod events;
+pub mod images;
 pub mod instance;
 pub mod join;
 pub mod journal;

@@ -6,6 +6,7 @@ use crate::api::audit::{AuditFilter, AuditPage};
 use crate::api::cluster::DescribedCluster;
 use crate::api::cluster_name;
 use crate::api::events::WatchRequest;
+use crate::api::images::{ImageWork, ImagesRequest, NodeEvent, NodeSays};
 use crate::api::instance::Filter as InstanceFilter;
 use crate::api::join::{Joined, NewToken, TokenRequest};
 use crate::api::journal::TaskJournal;
@@ -191,7 +192,10 @@ fn propagate_tags(value: i32) -> Result<Option<bool>, ApiError> {
         v1::PropagateTags::None => Some(false),
         v1::PropagateTags::TaskDefinition => Some(true),
         v1::PropagateTags::Service => {
-            return Err(ApiError::invalid("propagateTags", "SERVICE is not supported: there are no services"));
+            return Err(ApiError::invalid(
+                "propagateTags",
+                "SERVICE is not supported: there are no services",
+            ));
         }
     })
 }
@@ -312,6 +316,35 @@ pub fn stats_request(request: v1::WatchStatsRequest) -> StatsRequest {
     StatsRequest { cluster: request.cluster, task: request.task, interval_ms: request.interval_ms }
 }
 
+pub fn images_request(request: v1::OrderImagesRequest) -> Result<ImagesRequest, ApiError> {
+    use v1::image_order::Order;
+    let v1::OrderImagesRequest { cluster, container_instances, all, order, task_definition } = request;
+    let order = order.and_then(|order| order.order);
+    let work = match order.ok_or_else(|| ApiError::invalid("order", "say pull, list or prune"))? {
+        Order::Pull(v1::ImagePull { images, pull_behavior }) => {
+            ImageWork::Pull { images, pull_behavior, task_definition }
+        }
+        Order::List(_) => ImageWork::List,
+        Order::Prune(_) => ImageWork::Prune,
+    };
+    Ok(ImagesRequest { cluster, instances: container_instances, all, work })
+}
+
+/// What is said of one node's images.
+pub fn node_images(says: NodeSays) -> v1::NodeImageReport {
+    use v1::node_image_report::Said;
+    let said = match says.event {
+        NodeEvent::Concerned => None,
+        NodeEvent::Report(report) => Some(Said::Report(report)),
+        NodeEvent::Ended(Ok(())) => Some(Said::Ended(v1::ImageOrderEnded::default())),
+        NodeEvent::Ended(Err(error)) => Some(Said::Ended(v1::ImageOrderEnded {
+            reason: error.mapping().reason.to_owned(),
+            message: error.to_string(),
+        })),
+    };
+    v1::NodeImageReport { container_instance_id: says.instance.to_string(), name: says.name, said }
+}
+
 pub fn audit_filter(request: v1::ListAuditRequest) -> AuditFilter {
     AuditFilter {
         cluster: request.cluster,
@@ -412,10 +445,7 @@ pub fn wire_attributes(attributes: Vec<TargetAttribute>) -> Vec<v1::TargetAttrib
 }
 
 pub fn attribute_page(page: AttributePage) -> v1::ListAttributesResponse {
-    v1::ListAttributesResponse {
-        attributes: wire_attributes(page.attributes),
-        next_token: page.next_token,
-    }
+    v1::ListAttributesResponse { attributes: wire_attributes(page.attributes), next_token: page.next_token }
 }
 
 fn attribute(name: &str, value: &str, source: AttributeSource) -> v1::Attribute {

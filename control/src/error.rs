@@ -22,13 +22,19 @@ pub enum ApiError {
     ClusterNotFound { cluster: String },
     #[error("cluster {cluster:?} is INACTIVE; create it again")]
     ClusterInactive { cluster: String },
-    #[error("The Cluster cannot be deleted while Container Instances are active or draining: {cluster} has {count}")]
+    #[error(
+        "The Cluster cannot be deleted while Container Instances are active or draining: {cluster} has {count}"
+    )]
     ClusterContainsInstances { cluster: String, count: u32 },
     #[error("The Cluster cannot be deleted while Tasks are active: {cluster} has {count}")]
     ClusterContainsTasks { cluster: String, count: u32 },
-    #[error("Found running tasks on the instance: {instance} has {count}; stop them, or deregister with force")]
+    #[error(
+        "Found running tasks on the instance: {instance} has {count}; stop them, or deregister with force"
+    )]
     InstanceHasTasks { instance: String, count: usize },
-    #[error("The specified target wasn't found: there is no active container instance {target:?} in cluster {cluster}")]
+    #[error(
+        "The specified target wasn't found: there is no active container instance {target:?} in cluster {cluster}"
+    )]
     TargetNotFound { target: String, cluster: String },
     #[error("{wanted} are wanted where quotas.{setting} allows {limit}; raise it in control.toml")]
     QuotaExceeded { setting: &'static str, wanted: usize, limit: u32 },
@@ -142,6 +148,7 @@ pub enum StreamFault {
     CommandNotExecutable,
     UserNotFound,
     PathNotFound,
+    ImageNotPulled,
     NotSupported,
     Invalid,
     Other,
@@ -158,6 +165,7 @@ impl StreamFault {
             "COMMAND_NOT_EXECUTABLE" => Self::CommandNotExecutable,
             "USER_NOT_FOUND" => Self::UserNotFound,
             "PATH_NOT_FOUND" => Self::PathNotFound,
+            "IMAGE_NOT_PULLED" => Self::ImageNotPulled,
             "NOT_SUPPORTED" => Self::NotSupported,
             "INVALID" => Self::Invalid,
             _ => Self::Other,
@@ -173,6 +181,7 @@ impl StreamFault {
             Self::CommandNotExecutable => (Code::FailedPrecondition, "COMMAND_NOT_EXECUTABLE", CLIENT),
             Self::UserNotFound => (Code::NotFound, "USER_NOT_FOUND", CLIENT),
             Self::PathNotFound => (Code::NotFound, "PATH_NOT_FOUND", CLIENT),
+            Self::ImageNotPulled => (Code::FailedPrecondition, "IMAGE_NOT_PULLED", CLIENT),
             Self::NotSupported => (Code::Unimplemented, "NOT_SUPPORTED", CLIENT),
             Self::Invalid => (Code::InvalidArgument, "INVALID_PARAMETER", INVALID),
             Self::Other => (Code::Unknown, "STREAM_FAILED", SERVER),

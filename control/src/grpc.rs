@@ -5,7 +5,7 @@
 mod streams;
 
 use crate::api::{
-    Context, attribute, audit, cluster, events, instance, join, journal, logs, state, stats, tag, task,
+    Context, attribute, audit, cluster, events, images, instance, join, journal, logs, state, stats, tag, task,
     task_definition,
 };
 use crate::convert;
@@ -299,6 +299,19 @@ impl Lighter for LighterService {
             Some((sample.map_err(Status::from), stats))
         });
         Ok(Response::new(Box::pin(samples.take_until(self.0.stop.clone().cancelled_owned()))))
+    }
+
+    type OrderImagesStream = Streamed<v1::NodeImageReport>;
+
+    async fn order_images(
+        &self,
+        request: Request<v1::OrderImagesRequest>,
+    ) -> Answer<Self::OrderImagesStream> {
+        let asker = convert::asker(request.extensions());
+        let wanted = convert::images_request(request.into_inner())?;
+        let said = images::order(&self.0, &asker, wanted).await?;
+        let said = ReceiverStream::new(said).map(|said| Ok(convert::node_images(said)));
+        Ok(Response::new(Box::pin(said)))
     }
 
     async fn pause_task(&self, request: Request<v1::PauseTaskRequest>) -> Answer<v1::PauseTaskResponse> {

@@ -92,6 +92,24 @@ pub enum PullBehavior {
     PreferCached,
 }
 
+impl PullBehavior {
+    /// As a task definition and the node's settings write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Always => "always",
+            Self::Once => "once",
+            Self::PreferCached => "prefer-cached",
+        }
+    }
+
+    /// `None` for a word that is none of them.
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [Self::Default, Self::Always, Self::Once, Self::PreferCached];
+        all.into_iter().find(|behavior| behavior.as_str() == text)
+    }
+}
+
 /// Whether all tasks of a revision run the digest that the first of them resolved its tag to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -279,6 +297,14 @@ impl ContainerDefinition {
     /// the definition switches it off, nor when it names a digest itself.
     pub fn pins_its_tag(&self) -> bool {
         self.version_consistency == VersionConsistency::Enabled && !self.image.contains('@')
+    }
+
+    /// What a node pulls when the revision has settled this digest (`sha256:…`) for the container.
+    pub fn image_to_pull(&self, digest: Option<&String>) -> String {
+        match digest.filter(|_| self.pins_its_tag()) {
+            Some(digest) => format!("{}@{digest}", self.image),
+            None => self.image.clone(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::{LocalApi, failed};
 use crate::errors::chain;
-use crate::facilities::{ImageRow, PullStep};
+use crate::facilities::PullStep;
 use crate::image_cleanup;
 use crate::image_pull;
 use crate::session::convert;
@@ -22,18 +22,6 @@ use tonic::{Status, Streaming};
 const PARTS: usize = 4;
 
 pub(super) type Streamed<T> = BoxStream<'static, Result<T, Status>>;
-
-pub(crate) fn progress(image: &str, step: &PullStep) -> v1::PullProgress {
-    v1::PullProgress {
-        container: String::new(),
-        image: image.to_owned(),
-        bytes_done: step.bytes_done,
-        bytes_total: step.bytes_total,
-        layers_done: step.layers_done,
-        layers_total: step.layers_total,
-        finished: step.finished,
-    }
-}
 
 pub(super) fn pull(
     context: Arc<TaskContext>,
@@ -64,7 +52,7 @@ pub(super) fn pull(
                     Err(failure) => Err(Status::failed_precondition(chain(&failure))),
                 },
                 Ok(()) = steps.changed() => {
-                    let progress = Some(progress(&order.reference, &steps.borrow_and_update()));
+                    let progress = Some(convert::pull_progress(&order.reference, &steps.borrow_and_update()));
                     Ok(v1::PullImageResponse { progress, image_digest: String::new() })
                 }
             };
@@ -77,23 +65,10 @@ pub(super) fn pull(
     Ok(ReceiverStream::new(stream).boxed())
 }
 
-fn image(row: ImageRow) -> v1::LocalImage {
-    v1::LocalImage {
-        reference: row.reference,
-        image_digest: row.image_digest,
-        config_digest: row.config_digest,
-        platform: row.platform,
-        size_bytes: row.size_bytes,
-        in_use: row.in_use,
-        from_registry: row.from_registry,
-        last_used_at_unix_ms: i64::try_from(row.last_used_unix_ms).unwrap_or(i64::MAX),
-    }
-}
-
 pub(super) async fn list(api: &LocalApi) -> Result<v1::ListImagesResponse, Status> {
     let used = image_cleanup::in_use(&api.tasks().await?);
     let rows = api.context.facilities.image.list(&used).await.map_err(failed("list the images"))?;
-    Ok(v1::ListImagesResponse { images: rows.into_iter().map(image).collect() })
+    Ok(v1::ListImagesResponse { images: rows.into_iter().map(convert::local_image).collect() })
 }
 
 pub(super) async fn inspect(api: &LocalApi, name: &str) -> Result<v1::InspectImageResponse, Status> {
@@ -102,7 +77,7 @@ pub(super) async fn inspect(api: &LocalApi, name: &str) -> Result<v1::InspectIma
     let found = found.map_err(failed("inspect the image"))?;
     let found = found.ok_or_else(|| Status::not_found(format!("there is no image {name} on this node")))?;
     Ok(v1::InspectImageResponse {
-        image: Some(image(found.row)),
+        image: Some(convert::local_image(found.row)),
         manifest_json: found.manifest,
         config_json: found.config,
     })

@@ -5,7 +5,7 @@
 
 use super::NodeFacts;
 use crate::assignment::Assignment;
-use crate::facilities::{LogLine, LogOrigin, PullOrder};
+use crate::facilities::{ImageRow, LogLine, LogOrigin, PullOrder, PullStep};
 use crate::reconcile::{HelloFacts, Inbound, LocalTask, Outbound};
 use crate::store::records::InstanceStanding;
 use lighter_model::adjust::ContainerResources;
@@ -286,15 +286,41 @@ pub(crate) fn pull_order(
     request: v1::PullImageRequest,
     nodes_own: PullBehavior,
 ) -> Result<PullOrder, ConvertError> {
-    let behavior = match request.pull_behavior.as_str() {
-        "" => nodes_own,
-        "default" => PullBehavior::Default,
-        "always" => PullBehavior::Always,
-        "once" => PullBehavior::Once,
-        "prefer-cached" => PullBehavior::PreferCached,
-        other => return Err(wrong("pull_behavior", other)),
-    };
+    let behavior = pull_behavior(&request.pull_behavior)?.unwrap_or(nodes_own);
     Ok(PullOrder { reference: request.image, behavior })
+}
+
+/// `None`: none was said.
+pub(super) fn pull_behavior(text: &str) -> Result<Option<PullBehavior>, ConvertError> {
+    match text {
+        "" => Ok(None),
+        text => PullBehavior::parse(text).map(Some).ok_or_else(|| wrong("pull_behavior", text)),
+    }
+}
+
+pub(crate) fn pull_progress(image: &str, step: &PullStep) -> v1::PullProgress {
+    v1::PullProgress {
+        container: String::new(),
+        image: image.to_owned(),
+        bytes_done: step.bytes_done,
+        bytes_total: step.bytes_total,
+        layers_done: step.layers_done,
+        layers_total: step.layers_total,
+        finished: step.finished,
+    }
+}
+
+pub(crate) fn local_image(row: ImageRow) -> v1::LocalImage {
+    v1::LocalImage {
+        reference: row.reference,
+        image_digest: row.image_digest,
+        config_digest: row.config_digest,
+        platform: row.platform,
+        size_bytes: row.size_bytes,
+        in_use: row.in_use,
+        from_registry: row.from_registry,
+        last_used_at_unix_ms: i64::try_from(row.last_used_unix_ms).unwrap_or(i64::MAX),
+    }
 }
 
 fn image_digests(map: &HashMap<String, String>) -> Result<BTreeMap<ContainerName, String>, ConvertError> {

@@ -7,6 +7,7 @@
 mod convert;
 mod copy;
 mod exec;
+mod images;
 mod query;
 mod stats;
 
@@ -128,6 +129,7 @@ async fn run(
             copy::copy_out(context, &wanted, path, follow_link, pipe).await
         }
         Order::Stats { interval } => stats::watch(context, &wanted, interval, pipe).await,
+        Order::Images(order) => images::run(context, &wanted, order, pipe).await,
         Order::Query { topic, argument_json } => {
             let answer = query::answer(context, wanted.task.as_ref(), &topic, &argument_json).await;
             let answer = match answer {

@@ -2,10 +2,16 @@
 //! In: definitions and assignments. Out: what the image facility was asked for.
 
 use super::bench::{Bench, local_client, task};
+use super::control::wait;
 use crate::image_cleanup;
 use lighter_model::task_definition::PullBehavior;
 use lighter_proto::v1;
 use lighter_proto::v1::TaskStatus;
+use lighter_proto::v1::image_order::Order as ImageOrder;
+use lighter_proto::v1::image_report::Report;
+use lighter_proto::v1::stream_ended::Result as Ended;
+use lighter_proto::v1::stream_order::Order;
+use lighter_proto::v1::stream_output::Output;
 
 const PINNED: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
@@ -166,4 +172,59 @@ fn images_of_tasks_that_have_not_stopped_are_in_use() {
         assert!(refused.message().contains("in use"), "{refused}");
     });
     assert_eq!(image_cleanup::in_use(&[]), crate::facilities::ImagesInUse::default());
+}
+
+/// What the node says of an order of the control plane, and how it ended.
+fn ordered(bench: &Bench, order: ImageOrder) -> (Vec<Report>, Ended) {
+    let order = Order::Images(v1::ImageOrder { order: Some(order) });
+    let mut stream = bench.control.open_stream("", "", order);
+    let mut reports = Vec::new();
+    loop {
+        match stream.next() {
+            Some(Output::Started(_)) => {}
+            Some(Output::Images(v1::ImageReport { report: Some(report) })) => reports.push(report),
+            Some(Output::Ended(ended)) => return (reports, ended.result.unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_control_plane_pulls_lists_and_prunes_images_on_a_node() {
+    let mut bench = Bench::new();
+    bench.config.images.pull_behavior = PullBehavior::Once;
+    bench.start();
+    let connected = || bench.control.with(|state| (!state.hellos.is_empty()).then_some(()));
+    wait("the session", connected, String::new);
+    let pull = |images: &[&str], behavior: &str| {
+        let images = images.iter().map(|image| (*image).to_owned()).collect();
+        ImageOrder::Pull(v1::ImagePull { images, pull_behavior: behavior.to_owned() })
+    };
+    let (said, ended) = ordered(&bench, pull(&["web", "side"], "always"));
+    let pulled = |reports: Vec<Report>| -> Vec<(String, bool)> {
+        let pulled = reports.into_iter().filter_map(|report| match report {
+            Report::Pulled(pulled) => Some((pulled.image, pulled.error.is_empty())),
+            _ => None,
+        });
+        pulled.collect()
+    };
+    assert_eq!(pulled(said), [("web".to_owned(), true), ("side".to_owned(), true)]);
+    assert_eq!(ended, Ended::Done(v1::StreamDone { entries: 2 }));
+    // One that is not there fails by name and keeps none of the others.
+    let (said, ended) = ordered(&bench, pull(&["nothing", "web"], ""));
+    assert_eq!(pulled(said), [("nothing".to_owned(), false), ("web".to_owned(), true)]);
+    let Ended::Failed(failure) = ended else { panic!("{ended:?}") };
+    assert_eq!(failure.reason, "IMAGE_NOT_PULLED");
+    assert!(failure.message.starts_with("pull image nothing"), "{}", failure.message);
+    let asked: Vec<_> = bench.machine.with(|world| world.pulls.iter().map(|p| p.behavior).collect());
+    assert_eq!(asked, [PullBehavior::Always, PullBehavior::Always, PullBehavior::Once, PullBehavior::Once]);
+    let (_, ended) = ordered(&bench, pull(&["web"], "sometimes"));
+    assert!(matches!(&ended, Ended::Failed(failure) if failure.reason == "INVALID"), "{ended:?}");
+
+    let (said, _) = ordered(&bench, ImageOrder::List(v1::ImageList {}));
+    let [Report::Images(list)] = said.as_slice() else { panic!("{said:?}") };
+    assert_eq!(list.images.len(), 2);
+    let (said, ended) = ordered(&bench, ImageOrder::Prune(v1::ImagePrune {}));
+    assert!(matches!(said.as_slice(), [Report::Pruned(_)]), "{said:?}");
+    assert!(matches!(ended, Ended::Done(_)), "{ended:?}");
 }

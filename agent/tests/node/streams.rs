@@ -28,7 +28,7 @@ fn rest(stream: &mut DataStream) -> Seen {
             Output::Stdout(data) => seen.out.extend(data),
             Output::Stderr(data) => seen.err.push_str(&String::from_utf8_lossy(&data)),
             Output::Ended(ended) => seen.end = ended.result,
-            Output::Started(_) | Output::Stats(_) => {}
+            Output::Started(_) | Output::Stats(_) | Output::Images(_) => {}
         }
     }
     seen

@@ -1,6 +1,9 @@
-//! `lighter image pull|ls|inspect|rm|load|save`: the images of this node, through its agent's socket.
+//! `lighter image pull|ls|inspect|rm|prune|load|save`: the images of this node, through its agent's
+//! socket; those of other nodes in `nodes`.
 //! In: the socket, archives. Out: tables, JSON, archives. Never: touches a file of the agent itself;
 //! leaves half an archive behind under the name that was asked for.
+
+mod nodes;
 
 use crate::args::{AgentSocket, Format, Global, ImageCommand};
 use crate::failure::Failure;
@@ -19,10 +22,21 @@ const PARTS: usize = 4;
 
 pub async fn run(global: &Global, command: ImageCommand) -> Result<(), Failure> {
     match command {
-        ImageCommand::Pull { image, pull_behavior, socket } => {
-            pull(global, &socket, image, pull_behavior.unwrap_or_default()).await
+        ImageCommand::Pull { image, pull_behavior, task_definition, nodes, socket } => {
+            let behavior = pull_behavior.unwrap_or_default();
+            match (image, nodes.elsewhere()) {
+                (image, true) => {
+                    nodes::pull(global, nodes, image, behavior, task_definition.unwrap_or_default()).await
+                }
+                (Some(image), false) => pull(global, &socket, image, behavior).await,
+                // The arguments forbid it.
+                (None, false) => Ok(()),
+            }
         }
-        ImageCommand::Ls(socket) => ls(global, &socket).await,
+        ImageCommand::Ls { nodes, .. } if nodes.elsewhere() => nodes::ls(global, nodes).await,
+        ImageCommand::Ls { socket, .. } => ls(global, &socket).await,
+        ImageCommand::Prune { nodes, .. } if nodes.elsewhere() => nodes::prune(global, nodes).await,
+        ImageCommand::Prune { socket, .. } => super::system::prune(global, &socket, false).await,
         ImageCommand::Inspect { image, socket } => inspect(&socket, image).await,
         ImageCommand::Rm { images, socket } => rm(global, &socket, images).await,
         ImageCommand::Load { file, name, socket } => load(global, &socket, &file, name).await,
@@ -45,11 +59,7 @@ async fn pull(
         if let Some(step) = message.progress.filter(|step| Some(step.layers_done) != layers_done) {
             layers_done = Some(step.layers_done);
             if !global.quiet {
-                let (done, total) = (words::bytes(step.bytes_done), words::bytes(step.bytes_total));
-                output::note(&format!(
-                    "{image}: {} of {} layers, {done} of {total}",
-                    step.layers_done, step.layers_total
-                ));
+                output::note(&self::step(&image, &step));
             }
         }
         digest = message.image_digest;
@@ -58,6 +68,24 @@ async fn pull(
         Format::Json => output::json(&json!({"image": image, "imageDigest": digest})),
         _ => output::line(&digest),
     }
+}
+
+/// How far a pull is.
+fn step(image: &str, step: &v1::PullProgress) -> String {
+    let (done, total) = (words::bytes(step.bytes_done), words::bytes(step.bytes_total));
+    format!("{image}: {} of {} layers, {done} of {total}", step.layers_done, step.layers_total)
+}
+
+/// Name, digest, size, when it was used, and whether it is.
+fn image_row(image: &v1::LocalImage, now_unix_ms: i64) -> [String; 5] {
+    let digest = image.image_digest.trim_start_matches("sha256:");
+    [
+        image.reference.clone(),
+        digest.chars().take(12).collect(),
+        words::bytes(image.size_bytes),
+        time::age(image.last_used_at_unix_ms, now_unix_ms),
+        if image.in_use { "yes".to_owned() } else { String::new() },
+    ]
 }
 
 fn as_json(image: &v1::LocalImage) -> Value {
@@ -81,14 +109,7 @@ async fn ls(global: &Global, socket: &AgentSocket) -> Result<(), Failure> {
     let mut table = Table::new(&["IMAGE", "DIGEST", "SIZE", "USED", "IN USE"]);
     let now = time::now_unix_ms();
     for image in &images {
-        let digest = image.image_digest.trim_start_matches("sha256:");
-        table.row([
-            image.reference.clone(),
-            digest.chars().take(12).collect(),
-            words::bytes(image.size_bytes),
-            time::age(image.last_used_at_unix_ms, now),
-            if image.in_use { "yes".to_owned() } else { String::new() },
-        ]);
+        table.row(image_row(image, now));
     }
     super::print_table(global, &table)
 }

@@ -287,3 +287,24 @@ fn a_reader_that_leaves_is_no_failure() {
     let done = Done::from(lighter().args(["completion", "bash"]).stdout(writer).output().unwrap());
     assert_eq!((done.code, done.err.as_str()), (0, ""));
 }
+
+#[test]
+fn images_of_nodes_that_are_not_there_are_refused_by_name_and_options_belong_together() {
+    let cluster = Cluster::start();
+    let gone = cluster.run(&["image", "pull", "r/web:1", "--node", "n1"]);
+    assert_eq!(gone.code, 4, "{}", gone.err);
+    assert!(gone.err.contains("there is no container instance \"n1\""), "{}", gone.err);
+    let none = cluster.run(&["image", "ls", "--all"]);
+    assert_eq!(none.code, 4, "{}", none.err);
+    assert!(none.err.contains("no active node"), "{}", none.err);
+    let of_definition = ["image", "pull", "--task-definition", "web:9", "--all"];
+    assert_eq!(cluster.run(&of_definition).code, 4);
+    for usage in [
+        &["image", "pull", "--all"][..],
+        &["image", "pull", "--task-definition", "web:1"],
+        &["image", "pull", "a", "--all", "--node", "n1"],
+        &["image", "prune", "--cluster", "x"],
+    ] {
+        assert_eq!(cluster.run(usage).code, 2, "{usage:?}");
+    }
+}

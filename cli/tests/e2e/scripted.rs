@@ -179,6 +179,10 @@ impl Lighter for Service {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
+    type OrderImagesStream = tokio_stream::Pending<Result<v1::NodeImageReport, Status>>;
+    async fn order_images(&self, _: Request<v1::OrderImagesRequest>) -> Answer<Self::OrderImagesStream> {
+        not_scripted()
+    }
     async fn register_task_definition(
         &self,
         _: Request<v1::RegisterTaskDefinitionRequest>,

@@ -196,7 +196,7 @@ impl Stats {
                         continue;
                     }
                     Said::Ended { result: Err(error) } => error,
-                    Said::Started | Said::Data(_) | Said::Ended { result: Ok(_) } => continue,
+                    Said::Started | Said::Images | Said::Data(_) | Said::Ended { result: Ok(_) } => continue,
                 },
                 Some(Err(error)) => error,
             };

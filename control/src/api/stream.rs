@@ -238,7 +238,7 @@ async fn outbound(
                 return Err(ApiError::ProtocolViolation { message: format!("a frame of {size} bytes") });
             }
             Said::Data(size) => drop(bytes.from_container.fetch_add(size as u64, Ordering::Relaxed)),
-            Said::Started | Said::Stats => {}
+            Said::Started | Said::Stats | Said::Images => {}
         }
         out.send(Ok(frame)).await.map_err(|_| ApiError::CallerGone)?;
         frame = output.recv().await.ok_or(ApiError::StreamBroken)??;
@@ -299,7 +299,7 @@ pub async fn ask(
                 return String::from_utf8(answer).map_err(broken);
             }
             Said::Data(_) => answer.extend_from_slice(crate::session::convert::data(&frame)),
-            Said::Started | Said::Stats => {}
+            Said::Started | Said::Stats | Said::Images => {}
         }
         if answer.len() > QUERY_BYTES {
             return Err(ApiError::Internal { message: "an answer of more than 1 MiB".to_owned() });

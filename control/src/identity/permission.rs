@@ -41,6 +41,7 @@ pub fn access(method: Method) -> Rule {
         | Method::LighterAttach
         | Method::LighterCopy
         | Method::LighterWatchStats
+        | Method::LighterOrderImages
         | Method::LighterPauseTask
         | Method::LighterUnpauseTask
         | Method::LighterUpdateTask

@@ -32,6 +32,8 @@ pub type StreamOutput = v1::StreamOutput;
 pub type StreamOrder = v1::StreamOrder;
 /// Counters of a node's containers, as they travel.
 pub type StatsSample = v1::StatsSample;
+/// What a node says of its images, as it travels.
+pub type ImageReport = v1::ImageReport;
 /// What is sent to a node.
 pub type Outgoing = v1::ControlMessage;
 
@@ -521,6 +523,7 @@ pub fn said(output: &StreamOutput) -> Said {
     match &output.output {
         Some(Output::Started(_)) => Said::Started,
         Some(Output::Stats(_)) => Said::Stats,
+        Some(Output::Images(_)) => Said::Images,
         Some(Output::Stdout(_) | Output::Stderr(_)) | None => Said::Data(data(output).len()),
         Some(Output::Ended(ended)) => Said::Ended { result: stream_result(ended) },
     }
@@ -558,4 +561,32 @@ pub fn stats_order(interval_ms: u32) -> StreamOrder {
 pub fn query(topic: &str, argument_json: &str) -> StreamOrder {
     let order = v1::QueryOrder { topic: topic.to_owned(), argument_json: argument_json.to_owned() };
     StreamOrder { order: Some(v1::stream_order::Order::Query(order)) }
+}
+
+/// What a node is to do with its images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImagesOrder {
+    /// Images, and the behaviour; empty: the node's own.
+    Pull(Vec<String>, String),
+    List,
+    Prune,
+}
+
+/// Tells a node what to do with its images.
+pub fn images_order(order: ImagesOrder) -> StreamOrder {
+    use v1::image_order::Order;
+    let order = match order {
+        ImagesOrder::Pull(images, pull_behavior) => Order::Pull(v1::ImagePull { images, pull_behavior }),
+        ImagesOrder::List => Order::List(v1::ImageList {}),
+        ImagesOrder::Prune => Order::Prune(v1::ImagePrune {}),
+    };
+    StreamOrder { order: Some(v1::stream_order::Order::Images(v1::ImageOrder { order: Some(order) })) }
+}
+
+/// The report of a frame that holds one.
+pub fn image_report(output: StreamOutput) -> Option<ImageReport> {
+    match output.output {
+        Some(v1::stream_output::Output::Images(report)) => Some(report),
+        _ => None,
+    }
 }

@@ -40,6 +40,8 @@ pub enum Said {
     /// So many bytes of a container.
     Data(usize),
     Stats,
+    /// Something of the node's images.
+    Images,
     /// The last frame: the result in words, or why it failed.
     Ended {
         result: Result<String, ApiError>,

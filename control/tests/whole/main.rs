@@ -10,6 +10,7 @@ mod drain;
 mod etcd;
 mod fake_node;
 mod faults;
+mod images;
 mod join;
 mod journal;
 mod leader;

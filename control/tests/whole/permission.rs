@@ -32,6 +32,8 @@ fn expected(method: Method) -> [Code; 4] {
         | Method::LighterCreateJoinToken
         | Method::LighterWatchEvents
         | Method::LighterListAudit
+        // Each node's failure is part of the answer.
+        | Method::LighterOrderImages
         | Method::LighterPauseTask
         | Method::LighterUnpauseTask
         | Method::LighterDeleteTaskDefinitions
@@ -151,6 +153,7 @@ async fn call(world: &World, channel: Channel, method: Method) -> Code {
         | Method::LighterAttach
         | Method::LighterCopy
         | Method::LighterWatchStats
+        | Method::LighterOrderImages
         | Method::LighterPauseTask
         | Method::LighterUnpauseTask
         | Method::LighterUpdateTask
@@ -232,6 +235,15 @@ async fn call_more(world: &World, mut people: LighterClient<Channel>, method: Me
             code(people.stream_task_logs(v1::StreamTaskLogsRequest { task, ..Default::default() }).await)
         }
         Method::LighterWatchEvents => code(people.watch_events(v1::WatchEventsRequest::default()).await),
+        Method::LighterOrderImages => {
+            let order = v1::image_order::Order::List(v1::ImageList {});
+            let request = v1::OrderImagesRequest {
+                container_instances: vec![own],
+                order: Some(v1::ImageOrder { order: Some(order) }),
+                ..Default::default()
+            };
+            code(people.order_images(request).await)
+        }
         Method::LighterListAudit => code(people.list_audit(v1::ListAuditRequest::default()).await),
         Method::LighterExec
         | Method::LighterAttach

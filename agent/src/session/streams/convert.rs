@@ -1,7 +1,10 @@
 //! Orders and frames of data streams between the wire and the agent's own words.
 //! In: OpenStream, StreamInput. Out: `Order`, `Input`; and frames. Pure.
 
+use crate::facilities::{ImageRow, PrunedImages, PullStep};
+use crate::session::convert as session;
 use lighter_model::ids::{ContainerName, TaskId};
+use lighter_model::task_definition::PullBehavior;
 use lighter_proto::v1;
 use lighter_proto::v1::stream_ended::Result as Ended;
 use lighter_proto::v1::stream_order::Order as Wire;
@@ -38,6 +41,7 @@ pub(super) enum Order {
     CopyOut { path: String, follow_link: bool },
     Stats { interval: Duration },
     Query { topic: String, argument_json: String },
+    Images(ImagesOrder),
 }
 
 impl Order {
@@ -50,8 +54,21 @@ impl Order {
             Self::CopyOut { .. } => "copy-out",
             Self::Stats { .. } => "stats",
             Self::Query { .. } => "query",
+            Self::Images(_) => "images",
         }
     }
+}
+
+/// What is to be done with this node's images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ImagesOrder {
+    /// `None`: as this node does.
+    Pull {
+        images: Vec<String>,
+        behavior: Option<PullBehavior>,
+    },
+    List,
+    Prune,
 }
 
 /// Files to be put into a container.
@@ -123,13 +140,27 @@ pub(super) fn wanted(open: v1::OpenStream) -> Result<Wanted, Fault> {
     Ok(Wanted {
         task: parse("task", &open.task_id)?,
         container: parse("container", &open.container)?,
-        order: read_order(order.ok_or_else(unknown)?),
+        order: read_order(order.ok_or_else(unknown)?)?,
         user: open.user,
     })
 }
 
-fn read_order(order: Wire) -> Order {
-    match order {
+fn read_images(order: v1::ImageOrder) -> Result<ImagesOrder, Fault> {
+    use v1::image_order::Order as Images;
+    let unknown = || Fault::new("NOT_SUPPORTED", "this node's agent is too old for this; upgrade it");
+    Ok(match order.order.ok_or_else(unknown)? {
+        Images::Pull(v1::ImagePull { images, pull_behavior }) => {
+            let behavior = session::pull_behavior(&pull_behavior);
+            let behavior = behavior.map_err(|error| Fault::new("INVALID", error.to_string()))?;
+            ImagesOrder::Pull { images, behavior }
+        }
+        Images::List(_) => ImagesOrder::List,
+        Images::Prune(_) => ImagesOrder::Prune,
+    })
+}
+
+fn read_order(order: Wire) -> Result<Order, Fault> {
+    Ok(match order {
         Wire::Exec(exec) => Order::Exec {
             terminal: exec.terminal.as_ref().map(window),
             stdin: exec.stdin,
@@ -154,7 +185,8 @@ fn read_order(order: Wire) -> Order {
             Order::Stats { interval: Duration::from_millis(interval_ms.into()) }
         }
         Wire::Query(query) => Order::Query { topic: query.topic, argument_json: query.argument_json },
-    }
+        Wire::Images(order) => Order::Images(read_images(order)?),
+    })
 }
 
 /// Reads a person's frame.
@@ -193,6 +225,34 @@ pub(super) fn stdout(data: Vec<u8>) -> Frame {
 
 pub(super) fn stderr(data: Vec<u8>) -> Frame {
     frame(Output::Stderr(data))
+}
+
+fn image_report(report: v1::image_report::Report) -> Frame {
+    frame(Output::Images(v1::ImageReport { report: Some(report) }))
+}
+
+pub(super) fn image_step(image: &str, step: &PullStep) -> Frame {
+    image_report(v1::image_report::Report::Progress(session::pull_progress(image, step)))
+}
+
+/// With its digest, or why it failed.
+pub(super) fn image_pulled(image: &str, pulled: Result<String, String>) -> Frame {
+    let (image_digest, error) = match pulled {
+        Ok(digest) => (digest, String::new()),
+        Err(words) => (String::new(), words),
+    };
+    let pulled = v1::ImagePulled { image: image.to_owned(), image_digest, error };
+    image_report(v1::image_report::Report::Pulled(pulled))
+}
+
+pub(super) fn image_rows(rows: &[ImageRow]) -> Frame {
+    let images = rows.iter().cloned().map(session::local_image).collect();
+    image_report(v1::image_report::Report::Images(v1::LocalImages { images }))
+}
+
+pub(super) fn images_pruned(pruned: &PrunedImages) -> Frame {
+    let &PrunedImages { images, layers, bytes, .. } = pruned;
+    image_report(v1::image_report::Report::Pruned(v1::ImagesPruned { images, layers, bytes }))
 }
 
 pub(super) fn sample(sample: Sample) -> Frame {
