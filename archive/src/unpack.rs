@@ -281,26 +281,30 @@ fn fill<R: BufRead>(
 ) -> Result<(), ArchiveError> {
     // The reader of the archive knows its own errors only; ours is kept beside it.
     let mut failed = None;
-    let read = stream.content(path, 0, entry.size, |part| {
-        for piece in part.chunks(HOLE_BYTES) {
-            let hole = piece.len() == HOLE_BYTES && piece.iter().all(|byte| *byte == 0);
-            let step = match hole {
-                true => file.seek(SeekFrom::Current(HOLE_BYTES as i64)).map(drop),
-                false => file.write_all(piece),
-            };
-            if let Err(source) = step {
-                failed = Some(ArchiveError::Io { action: "writing", path: shown(path), source });
-                return Err(lighter_image::unpack::UnpackError::Input);
-            }
-        }
-        Ok(())
+    let mut write = |at: Option<u64>, piece: &[u8]| {
+        let hole = piece.len() == HOLE_BYTES && piece.iter().all(|byte| *byte == 0);
+        let place = at.map_or(Ok(0), |at| file.seek(SeekFrom::Start(at)));
+        let step = place.and_then(|_| match hole {
+            true => file.seek(SeekFrom::Current(HOLE_BYTES as i64)).map(drop),
+            false => file.write_all(piece),
+        });
+        step.map_err(|source| {
+            failed = Some(ArchiveError::Io { action: "writing", path: shown(path), source });
+            lighter_image::unpack::UnpackError::Input
+        })
+    };
+    let read = entry.extents().iter().try_for_each(|extent| {
+        let mut at = Some(extent.offset);
+        stream.content(path, extent.offset, extent.length, |part| {
+            part.chunks(HOLE_BYTES).try_for_each(|piece| write(at.take(), piece))
+        })
     });
     match (failed, read) {
         (Some(error), _) => Err(error),
         (None, Err(error)) => Err(ArchiveError::Format(error)),
         (None, Ok(())) => {
             // The last hole needs an end.
-            file.set_len(entry.size).map_err(|source| ArchiveError::Io {
+            file.set_len(entry.file_bytes()).map_err(|source| ArchiveError::Io {
                 action: "writing",
                 path: shown(path),
                 source,

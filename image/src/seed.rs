@@ -14,7 +14,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// What was copied.
@@ -261,11 +261,33 @@ fn open_dir(top: &OwnedFd, path: &[u8]) -> Result<OwnedFd, SeedError> {
     rustix::fs::openat2(top, path, DIRECTORY, Mode::empty(), STRICT).map_err(failed("opening", path))
 }
 
-/// In the kernel where it can: a copy within one file system may share its blocks.
+/// In the kernel where it can: a copy within one file system may share its blocks. Holes stay holes: an
+/// image of some kilobytes may have files of terabytes that are nothing else.
 fn content(from: &OwnedFd, to: &OwnedFd, path: &[u8]) -> Result<u64, SeedError> {
     let mut from = std::fs::File::from(from.try_clone().map_err(|e| io_failed(path, e))?);
     let mut to = std::fs::File::from(to.try_clone().map_err(|e| io_failed(path, e))?);
-    io::copy(&mut from, &mut to).map_err(|e| io_failed(path, e))
+    copy_parts(&mut from, &mut to).map_err(|e| io_failed(path, e))
+}
+
+fn copy_parts(from: &mut std::fs::File, to: &mut std::fs::File) -> io::Result<u64> {
+    use rustix::fs::SeekFrom::{Data, Hole};
+    let length = from.metadata()?.len();
+    let (mut at, mut copied) = (0, 0);
+    while at < length {
+        let start = match rustix::fs::seek(&*from, Data(at as _)) {
+            Ok(start) => start,
+            // Nothing but a hole is left.
+            Err(Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(&*from, Hole(start as _))?;
+        from.seek(SeekFrom::Start(start))?;
+        to.seek(SeekFrom::Start(start))?;
+        copied += io::copy(&mut from.take(end - start), to)?;
+        at = end;
+    }
+    to.set_len(length)?;
+    Ok(copied)
 }
 
 fn io_failed(path: &[u8], source: io::Error) -> SeedError {

@@ -11,6 +11,7 @@ pub mod entry;
 pub(crate) mod inherit;
 pub(crate) mod pipeline;
 pub(crate) mod place;
+pub mod sparse;
 pub(crate) mod split;
 pub mod stream;
 pub(crate) mod write;
@@ -73,7 +74,7 @@ impl UnpackError {
 /// What a layer may contain.
 #[derive(Debug, Clone, Copy)]
 pub struct UnpackLimits {
-    /// Of the decompressed stream.
+    /// Of the decompressed stream, and of its files with their holes.
     pub max_bytes: u64,
     pub max_entries: u64,
 }
@@ -83,7 +84,7 @@ pub struct UnpackLimits {
 pub struct Unpacked {
     /// Of the decompressed stream.
     pub diff_id: Digest,
-    /// Sum of the sizes of its files.
+    /// Sum of the sizes of its files without their holes.
     pub bytes: u64,
     pub entries: u64,
     /// Directories that stand in the way of entries but have none of their own, parents first; the
@@ -159,18 +160,23 @@ pub(crate) fn sniff(start: &[u8]) -> Compression {
 pub(crate) fn unpack_tar(
     input: impl io::BufRead,
     target: &Target,
-    max_entries: u64,
+    limits: UnpackLimits,
 ) -> Result<write::Counted, UnpackError> {
     let split = split::SplitWriter::new(target.scratch.as_fd());
     let split =
         split.map_err(|source| UnpackError::Io { action: "making", path: split::SPLIT.into(), source })?;
     let mut stream = stream::TarStream::new(input, Some(split));
     let mut writer = write::Writer::new(target);
-    let mut entries = 0;
+    let (mut entries, mut file_bytes) = (0, 0u64);
     while let Some(entry) = stream.next()? {
         entries += 1;
-        if entries > max_entries {
-            return Err(UnpackError::Limit { what: "entries", limit: max_entries });
+        if entries > limits.max_entries {
+            return Err(UnpackError::Limit { what: "entries", limit: limits.max_entries });
+        }
+        // Holes take no room here, but they do for whoever copies the file.
+        file_bytes = file_bytes.saturating_add(entry.file_bytes());
+        if file_bytes > limits.max_bytes {
+            return Err(UnpackError::Limit { what: "bytes of files with their holes", limit: limits.max_bytes });
         }
         writer.write(&entry, &mut stream)?;
     }

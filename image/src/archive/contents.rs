@@ -44,6 +44,9 @@ impl Contents {
         while let Some(entry) = stream.next().map_err(ArchiveError::Tar)? {
             let name = String::from_utf8_lossy(&clean(&entry.path).map_err(ArchiveError::Tar)?).into_owned();
             match entry.kind {
+                Kind::File if entry.sparse.is_some() => {
+                    return Err(ArchiveError::unusable(format!("has {name} as a sparse file")));
+                }
                 Kind::File => found.insert(name, Found::File { offset: position.get(), size: entry.size }),
                 Kind::Directory => None,
                 _ => found.insert(name, Found::Link),

@@ -16,7 +16,7 @@ pub(crate) struct LayerRecord {
     pub(crate) diff_id: Digest,
     pub(crate) blob: Digest,
     pub(crate) blob_bytes: u64,
-    /// Sum of the sizes of its files.
+    /// Sum of the sizes of its files without their holes.
     pub(crate) unpacked_bytes: u64,
     pub(crate) entries: u64,
 }

@@ -3,6 +3,8 @@
 //! Never: touches the disk.
 
 use super::UnpackError;
+use super::sparse::{Extent, Sparse};
+use std::borrow::Cow;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,23 @@ pub struct Entry {
     pub size: u64,
     pub device: (u32, u32),
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// A file with holes: where its data goes.
+    pub sparse: Option<Sparse>,
+}
+
+impl Entry {
+    /// Where the data in the stream belongs in the file, in its order.
+    pub fn extents(&self) -> Cow<'_, [Extent]> {
+        match &self.sparse {
+            Some(sparse) => Cow::Borrowed(&sparse.extents),
+            None => Cow::Owned(vec![Extent { offset: 0, length: self.size }]),
+        }
+    }
+
+    /// Of the file, holes and all.
+    pub fn file_bytes(&self) -> u64 {
+        self.sparse.as_ref().map_or(self.size, |sparse| sparse.real_bytes)
+    }
 }
 
 /// Longest path openat2 takes.

@@ -80,7 +80,7 @@ pub(crate) fn unpack(
             .spawn_scoped(scope, move || inflate(input, compression, limits.max_bytes, &full_tx, &empty_rx))
             .map_err(|source| UnpackError::Io { action: "starting", path: "a thread".into(), source })?;
         let mut blocks = Blocks::new(full_rx, empty_tx);
-        let written = super::unpack_tar(&mut blocks, target, limits.max_entries);
+        let written = super::unpack_tar(&mut blocks, target, limits);
         let diff_id = blocks.finish();
         // Closing our ends has made the thread stop if it had not.
         let inflated = inflating.join().unwrap_or(Err(UnpackError::Input));

@@ -1,9 +1,11 @@
-//! Reads a tar stream entry by entry: ustar, GNU long names, PAX. Everything it holds is bounded.
+//! Reads a tar stream entry by entry: ustar, GNU long names, PAX, sparse files. Everything it holds is
+//! bounded.
 //! In: a buffered byte stream. Out: `Entry` values and their data, slice by slice, without copying.
 //! Source: POSIX pax, GNU tar manual "Basic Tar Format". Never: touches the disk.
 
 use super::UnpackError;
 use super::entry::{Entry, Kind};
+use super::sparse::{self, Extent, Format, MapReader, Sparse};
 use super::split::{SPLIT, SplitWriter};
 use std::io::BufRead;
 use tar::{EntryType, Header};
@@ -32,6 +34,7 @@ struct Extensions {
     gid: Option<u64>,
     mtime: Option<(i64, u32)>,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    sparse: sparse::Records,
 }
 
 fn unreadable(_: std::io::Error) -> UnpackError {
@@ -79,12 +82,63 @@ impl<'a, R: BufRead> TarStream<'a, R> {
                 // Global records: nothing a layer's files depend on (writers put comments there).
                 EntryType::XGlobalHeader => drop(self.extension(size)?),
                 _ => {
-                    let entry = extensions.apply(header, size)?;
+                    let mut records = std::mem::take(&mut extensions.sparse);
+                    extensions.path = records.name.take().or(extensions.path);
+                    let mut entry = extensions.apply(header, size)?;
+                    let own = match kind {
+                        EntryType::GNUSparse => Some(self.map_of_header(header)?),
+                        _ => None,
+                    };
                     self.begin_data(entry.size)?;
+                    self.sparse(&mut entry, records, own)?;
                     return Ok(Some(entry));
                 }
             }
         }
+    }
+
+    /// The map of a header of type S and of the blocks that follow it, and the size of the file.
+    fn map_of_header(&mut self, header: &Header) -> Result<(Vec<Extent>, u64), UnpackError> {
+        let (mut extents, mut more, real_bytes) = sparse::of_header(header)?;
+        while more {
+            let block = self.block()?.ok_or_else(|| UnpackError::format("it ends within a header"))?;
+            more = sparse::of_block(&block, &mut extents)?;
+        }
+        Ok((extents, real_bytes))
+    }
+
+    /// Sets where the entry's data goes, if it has holes.
+    fn sparse(
+        &mut self,
+        entry: &mut Entry,
+        records: sparse::Records,
+        own: Option<(Vec<Extent>, u64)>,
+    ) -> Result<(), UnpackError> {
+        let (extents, real_bytes) = match (own, records.format()?) {
+            (Some(own), _) => own,
+            (None, None) => return Ok(()),
+            (None, Some(_)) if entry.kind != Kind::File => {
+                return Err(UnpackError::format("a sparse file that is no file"));
+            }
+            (None, Some(Format::InData)) => {
+                let mut map = MapReader::default();
+                let mut last = false;
+                while !last {
+                    self.raw(BLOCK as u64, |part| {
+                        last |= map.take(part)?;
+                        Ok(())
+                    })?;
+                }
+                entry.size = self.data_left;
+                (map.extents, records.real_bytes()?)
+            }
+            (None, Some(Format::Listed)) => {
+                let real_bytes = records.real_bytes()?;
+                (records.extents, real_bytes)
+            }
+        };
+        entry.sparse = Some(Sparse::checked(extents, real_bytes, entry.size)?);
+        Ok(())
     }
 
     /// Hands the next `length` bytes of the current entry's data to `sink`, slice by slice, in order.
@@ -251,11 +305,10 @@ impl Extensions {
             b"uid" => self.uid = Some(number(value)?),
             b"gid" => self.gid = Some(number(value)?),
             b"mtime" => self.mtime = Some(pax_time(value).ok_or_else(wrong)?),
-            _ if key.starts_with(b"GNU.sparse.") => {
-                return Err(UnpackError::format("sparse files are not supported"));
-            }
             _ => {
-                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    self.sparse.read(key, value)?;
+                } else if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.xattrs.push((name.to_vec(), value.to_vec()));
                 }
             }
@@ -297,6 +350,7 @@ impl Extensions {
             // Only files have data, whatever the size field of the others says.
             size: if kind == Kind::File { self.size.unwrap_or(header_size) } else { 0 },
             xattrs: self.xattrs,
+            sparse: None,
             path,
             link,
             kind,
@@ -309,14 +363,13 @@ fn kind_of(entry_type: EntryType, path: &[u8]) -> Result<Kind, UnpackError> {
     Ok(match entry_type {
         // Archives older than POSIX mark directories by their name alone.
         EntryType::Regular if path.ends_with(b"/") => Kind::Directory,
-        EntryType::Regular | EntryType::Continuous => Kind::File,
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::File,
         EntryType::Link => Kind::HardLink,
         EntryType::Symlink => Kind::Symlink,
         EntryType::Char => Kind::CharDevice,
         EntryType::Block => Kind::BlockDevice,
         EntryType::Directory => Kind::Directory,
         EntryType::Fifo => Kind::Fifo,
-        EntryType::GNUSparse => return Err(UnpackError::format("sparse files are not supported")),
         other => {
             return Err(UnpackError::format(format!(
                 "an entry of unknown type {:?}",

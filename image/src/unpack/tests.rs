@@ -451,3 +451,59 @@ proptest! {
         prop_assert_eq!(arena.outside(), before, "{:?}", result);
     }
 }
+
+/// A file of 3 MB with `parts` parts of data, of which the last ends at a hole.
+fn holey(path: &Path, parts: u64) -> Vec<u8> {
+    use std::os::unix::fs::FileExt;
+    let file = File::create(path).unwrap();
+    for part in 0..parts {
+        file.write_all_at(&vec![part as u8 + 1; 5000], part * 100_000).unwrap();
+    }
+    file.set_len(3_000_000).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+#[test]
+fn sparse_files_of_every_format_keep_their_holes_and_are_exported_byte_for_byte() {
+    let from = tempfile::tempdir().unwrap();
+    // A long name, more parts than one header has, and a file that is nothing but a hole.
+    let name = format!("{}/many", "d".repeat(120));
+    std::fs::create_dir(from.path().join("d".repeat(120))).unwrap();
+    let many = holey(&from.path().join(&name), 29);
+    let few = holey(&from.path().join("few"), 2);
+    File::create(from.path().join("hole")).unwrap().set_len(2_000_000).unwrap();
+    std::fs::write(from.path().join("after"), b"after").unwrap();
+    for format in [
+        &["--format=gnu"][..],
+        &["--format=posix", "--sparse-version=0.0"],
+        &["--format=posix", "--sparse-version=0.1"],
+        &["--format=posix", "--sparse-version=1.0"],
+    ] {
+        let base = tempfile::tempdir().unwrap();
+        let (layer, dir) = (base.path().join("layer.tar"), base.path().join("layer"));
+        std::fs::create_dir(&dir).unwrap();
+        let mut tar = std::process::Command::new("tar");
+        tar.args(format).args(["--sparse", "-C"]).arg(from.path()).arg("-cf").arg(&layer);
+        assert!(tar.args([name.as_str(), "few", "hole", "after"]).status().unwrap().success());
+        assert!(layer.metadata().unwrap().len() < 400_000, "{format:?} is not sparse");
+        let limits = UnpackLimits { max_bytes: 1 << 24, max_entries: 1000 };
+        let unpacked = unpack_file(&layer, &dir, limits).unwrap();
+        assert!(unpacked.bytes < 400_000, "{format:?}: {}", unpacked.bytes);
+        for (file, content) in [(name.as_str(), &many), ("few", &few), ("hole", &vec![0; 2_000_000])] {
+            let path = dir.join("diff").join(file);
+            assert!(std::fs::read(&path).unwrap() == *content, "{format:?} {file}");
+            let room = path.metadata().unwrap().blocks() * 512;
+            assert!(room < 500_000, "{format:?} {file} takes {room}");
+        }
+        assert_eq!(std::fs::read(dir.join("diff/after")).unwrap(), b"after");
+        let mut again = Vec::new();
+        crate::archive::layer::write_tar(&dir, &mut again).unwrap();
+        assert!(again == std::fs::read(&layer).unwrap(), "{format:?}");
+
+        // The limit speaks of files with their holes.
+        let (tight, dir) = (UnpackLimits { max_bytes: 7_000_000, ..limits }, base.path().join("tight"));
+        std::fs::create_dir(&dir).unwrap();
+        let refused = unpack_file(&layer, &dir, tight).unwrap_err().to_string();
+        assert!(refused.contains("bytes of files with their holes"), "{refused}");
+    }
+}

@@ -10,7 +10,7 @@ use super::stream::TarStream;
 use super::{Target, UnpackError, attributes};
 use crate::tree;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Dev, FileType, Mode, OFlags, Timestamps, XattrFlags, makedev};
+use rustix::fs::{AtFlags, CWD, Dev, FileType, Mode, OFlags, SeekFrom, Timestamps, XattrFlags, makedev};
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::io::BufRead;
@@ -120,16 +120,27 @@ impl<'a> Writer<'a> {
             rustix::fs::openat(&*parent, name, flags, Mode::from(0o600))
         })?;
         let path = join(dir, name);
-        stream.content(&path, 0, entry.size, |mut part| {
-            while !part.is_empty() {
-                let written = match rustix::io::write(&made, part) {
-                    Err(Errno::INTR) => continue,
-                    other => other.map_err(UnpackError::at("writing", &entry.path))?,
-                };
-                part = &part[written..];
+        for extent in entry.extents().iter() {
+            if entry.sparse.is_some() {
+                rustix::fs::seek(&made, SeekFrom::Start(extent.offset))
+                    .map_err(UnpackError::at("writing", &entry.path))?;
             }
-            Ok(())
-        })?;
+            stream.content(&path, extent.offset, extent.length, |mut part| {
+                while !part.is_empty() {
+                    let written = match rustix::io::write(&made, part) {
+                        Err(Errno::INTR) => continue,
+                        other => other.map_err(UnpackError::at("writing", &entry.path))?,
+                    };
+                    part = &part[written..];
+                }
+                Ok(())
+            })?;
+        }
+        if let Some(sparse) = &entry.sparse {
+            // The last hole needs an end.
+            rustix::fs::ftruncate(&made, sparse.real_bytes)
+                .map_err(UnpackError::at("writing", &entry.path))?;
+        }
         self.bytes += entry.size;
         self.wrote(entry.size)?;
         attributes::set_open(made.as_fd(), entry)?;

@@ -99,14 +99,19 @@ fn what_is_not_an_archive_is_refused_in_words() {
     let bomb = header(EntryType::GNULongName, 1 << 33);
     let mut wrong_sum = header(EntryType::Regular, 0);
     wrong_sum.set_mode(0o777);
-    let sparse = block_of(&header(EntryType::XHeader, 22), &record("GNU.sparse.major", b"1"));
+    let records = record("GNU.sparse.major", b"7");
+    let sparse = [
+        block_of(&header(EntryType::XHeader, records.len() as u64), &records),
+        block_of(&header(EntryType::Regular, 0), b""),
+    ]
+    .concat();
     for (archive, words) in [
         (huge.as_bytes().to_vec(), "record of"),
         (bomb.as_bytes().to_vec(), "record of"),
         (wrong_sum.as_bytes().to_vec(), "checksum"),
         (header(EntryType::Regular, 600).as_bytes().to_vec(), "ends within a file"),
         (vec![1; 100], "ends within a header"),
-        (sparse, "sparse"),
+        (sparse, "sparse file of format 7.0"),
         (header(EntryType::new(b'V'), 0).as_bytes().to_vec(), "unknown type"),
         ([vec![0; 512], header(EntryType::Regular, 0).as_bytes().to_vec()].concat(), "empty block"),
     ] {
