@@ -10,6 +10,7 @@ pub(crate) mod layer;
 pub(crate) mod progress;
 pub(crate) mod resolve;
 pub(crate) mod run;
+mod twin;
 
 use crate::digest::{Digest, LayerKey};
 use crate::platform::Platform;

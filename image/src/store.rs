@@ -92,6 +92,8 @@ pub(crate) struct Inner {
     records: Mutex<()>,
     /// One for each layer being made; held by the pull that makes it.
     making: Flights<LayerKey, ()>,
+    /// One for each blob being unpacked, with the directories in which it is.
+    pub(crate) unpacking: Flights<Digest, Vec<PathBuf>>,
     /// One for each reference being pulled, with the image that came of it.
     pub(crate) pulling: Flights<(ImageReference, Platform), Option<PulledImage>>,
     /// One for each image config being fetched, with its bytes.
@@ -123,6 +125,7 @@ impl ImageStore {
             index: RwLock::new(opened.index),
             records: Mutex::new(()),
             making: Flights::new(),
+            unpacking: Flights::new(),
             pulling: Flights::new(),
             configs: Flights::new(),
             promised: space::Promised::default(),

@@ -7,6 +7,7 @@
 //! at newlines, which binary xattr values contain; its writer knows no whiteouts.
 
 pub mod attributes;
+pub mod below;
 pub mod entry;
 pub(crate) mod inherit;
 pub(crate) mod pipeline;
@@ -90,6 +91,8 @@ pub struct Unpacked {
     /// Directories that stand in the way of entries but have none of their own, parents first; the
     /// empty path is the root. They take owner, mode and times from the layers below.
     pub implicit_dirs: Vec<Vec<u8>>,
+    /// Hard links to what is not in this layer, in the archive's order; made when those below are there.
+    pub links_below: Vec<below::LinkBelow>,
 }
 
 /// Where a layer goes.
@@ -110,22 +113,32 @@ impl Target {
         let path = dir.join("diff");
         std::fs::create_dir(&path)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+        Self::open(dir, 0)
+    }
+
+    /// Opens what `make` made.
+    pub(crate) fn open(dir: &Path, min_free_bytes: u64) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(Self {
-            diff: rustix::fs::open(&path, flags, Mode::empty())?,
+            diff: rustix::fs::open(dir.join("diff"), flags, Mode::empty())?,
             scratch: rustix::fs::open(dir, flags, Mode::empty())?,
-            min_free_bytes: 0,
+            min_free_bytes,
         })
     }
 
     /// Refuses to go on when what runs on this machine would soon have no room.
     pub(crate) fn check_room(&self) -> Result<(), UnpackError> {
+        self.check_room_for(0)
+    }
+
+    /// The same before so many bytes are written.
+    pub(crate) fn check_room_for(&self, bytes: u64) -> Result<(), UnpackError> {
         if self.min_free_bytes == 0 {
             return Ok(());
         }
         let stat = rustix::fs::fstatvfs(&self.scratch).map_err(UnpackError::at("measuring", b""))?;
         let (free_bytes, kept_bytes) = (stat.f_bavail * stat.f_frsize, self.min_free_bytes);
-        match free_bytes < kept_bytes {
+        match free_bytes < kept_bytes.saturating_add(bytes) {
             true => Err(UnpackError::NoRoom { free_bytes, kept_bytes }),
             false => Ok(()),
         }
@@ -176,7 +189,10 @@ pub(crate) fn unpack_tar(
         // Holes take no room here, but they do for whoever copies the file.
         file_bytes = file_bytes.saturating_add(entry.file_bytes());
         if file_bytes > limits.max_bytes {
-            return Err(UnpackError::Limit { what: "bytes of files with their holes", limit: limits.max_bytes });
+            return Err(UnpackError::Limit {
+                what: "bytes of files with their holes",
+                limit: limits.max_bytes,
+            });
         }
         writer.write(&entry, &mut stream)?;
     }

@@ -19,7 +19,7 @@ use crate::reference::ImageReference;
 use crate::store::Inner;
 use crate::store::index::LayerRecord;
 use crate::store::space::{Reservation, expected_bytes};
-use crate::unpack::{Target, UnpackLimits, pipeline, sniff};
+use crate::unpack::{Target, UnpackLimits, Unpacked, pipeline, sniff};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -262,13 +262,14 @@ impl Loader<'_> {
         }
         let record = LayerRecord {
             key: key.clone(),
-            diff_id: unpacked.diff_id,
+            diff_id: diff_id.clone(),
             blob: diff_id.clone(),
             blob_bytes: self.contents.size(name)?,
             unpacked_bytes: unpacked.bytes,
             entries: unpacked.entries,
         };
-        let staged = Staged { dir, record, implicit_dirs: unpacked.implicit_dirs, _lock: lock };
+        let Unpacked { implicit_dirs, links_below, .. } = unpacked;
+        let staged = Staged { dir, record, implicit_dirs, links_below, _places: None, _lock: lock };
         commit::commit(inner, name, lower, vec![staged]).map_err(ArchiveError::Store)
     }
 

@@ -11,7 +11,7 @@ use crate::pull::PulledImage;
 use crate::reference::ImageReference;
 use crate::store::index::{Layer, image_name};
 use crate::store::{CommitStep, Inner, durable, hold};
-use crate::unpack::inherit;
+use crate::unpack::{Target, UnpackError, below, inherit};
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -27,12 +27,15 @@ pub(crate) fn commit(
     inner: &Inner,
     reference: &str,
     lower: &[LayerKey],
-    group: Vec<Staged>,
+    mut group: Vec<Staged>,
 ) -> Result<(), PullError> {
     let mut below: Vec<PathBuf> = lower.iter().map(|key| inner.layout.layer(key).join("diff")).collect();
-    for staged in &group {
+    for index in 0..group.len() {
+        let (under, staged) = group.split_at_mut(index);
+        let staged = &mut staged[0];
         let diff = staged.dir.path().join("diff");
         inherit_attributes(reference, staged, &diff, &below)?;
+        link_below(inner, reference, lower, under, staged)?;
         below.push(diff);
         let record = serde_json::to_vec(&staged.record).map_err(|e| failed(&staged.dir.path())(e.into()))?;
         let path = staged.dir.path().join("layer.json");
@@ -75,6 +78,39 @@ fn inherit_attributes(
         lower.push(inherit::open_layer(path).map_err(unpack)?);
     }
     inherit::inherit(top.as_fd(), &staged.implicit_dirs, &lower).map_err(unpack)
+}
+
+/// Hard links to files of the layers below, which are in place or staged.
+fn link_below(
+    inner: &Inner,
+    reference: &str,
+    lower: &[LayerKey],
+    under: &[Staged],
+    staged: &mut Staged,
+) -> Result<(), PullError> {
+    let Some(first) = staged.links_below.first() else { return Ok(()) };
+    let failure = |source| PullError::Unpack {
+        reference: reference.to_owned(),
+        digest: staged.record.blob.clone(),
+        source,
+    };
+    let base = inner.layout.root();
+    let dir = staged.dir.path();
+    let within = |path: &Path| path.strip_prefix(base).unwrap_or(path).display().to_string();
+    let mut layers: Vec<String> = under.iter().rev().map(|s| within(&s.dir.path().join("diff"))).collect();
+    let index = inner.index();
+    let links = lower.iter().rev().filter_map(|key| index.layer(key));
+    layers.extend(links.map(|layer| within(&inner.layout.links().join(&layer.link))));
+    drop(index);
+    if layers.is_empty() {
+        let problem = "is a hard link to a file of a layer below, and there is none";
+        return Err(failure(UnpackError::hostile(&first.path, problem)));
+    }
+    let target = Target::open(&dir, inner.config.min_free_bytes).map_err(failed(&dir))?;
+    let layers = below::Layers { base, lower: layers, own: within(&dir) };
+    let copied = below::link(&layers, &target, &staged.links_below).map_err(failure)?;
+    staged.record.unpacked_bytes += copied;
+    Ok(())
 }
 
 /// The link for mount(2), then the index. A link that a crash loses is made again at open.

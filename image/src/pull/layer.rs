@@ -1,18 +1,22 @@
 //! One layer: wait for whoever makes it already, download and unpack at once, stage it for commit.
 //! In: a descriptor, diff id and chain id. Out: `Made`: in place already, or staged and verified.
 //! Owns: a directory below `tmp/` until it is renamed, and the lock under which the layer is made.
+//! A blob that is unpacked already, on other layers, is not fetched again (`super::twin`).
 //! Never: makes a layer visible.
 
 use super::error::PullError;
 use super::fetch::{Download, Ended, Source};
 use super::progress::{LayerPhase, PullProgress};
+use super::twin;
 use crate::digest::{Digest, LayerKey};
 use crate::manifest::LayerDescriptor;
 use crate::registry::error::RegistryError;
 use crate::store::Inner;
+use crate::store::flight::Flight;
 use crate::store::index::LayerRecord;
 use crate::store::space::{Reservation, expected_bytes};
 use crate::tree;
+use crate::unpack::below::LinkBelow;
 use crate::unpack::pipeline::{self, Chunk, ChunkReader};
 use crate::unpack::{Target, UnpackError, UnpackLimits, Unpacked};
 use rustix::fs::{Mode, OFlags};
@@ -50,6 +54,9 @@ pub(crate) struct Staged {
     pub(crate) dir: TempDir,
     pub(crate) record: LayerRecord,
     pub(crate) implicit_dirs: Vec<Vec<u8>>,
+    pub(crate) links_below: Vec<LinkBelow>,
+    /// Where others who want the same blob on other layers find it unpacked meanwhile.
+    pub(crate) _places: Option<Flight<Vec<PathBuf>>>,
     /// Others who want this layer wait until it is in place, or given up.
     pub(crate) _lock: OwnedMutexGuard<()>,
 }
@@ -145,16 +152,24 @@ impl LayerJob<'_> {
             last: Mutex::new(None),
         };
         reporter.phase(LayerPhase::Waiting);
-        // First the layer's lock, then a permit: who holds a permit waits for no one else's layer.
+        // First the layer's lock, then the blob's, then a permit: who holds a permit waits for no one
+        // else's layer, and who holds a blob's lock does not wait for layers below.
         let lock = inner.making(self.key).lock_owned().await;
         if inner.index().layer(self.key).is_some() {
             self.room.release(expected_bytes(self.descriptor));
             reporter.phase(LayerPhase::Present);
             return Ok(Made::Present);
         }
+        let flight = inner.unpacking.join(&self.descriptor.digest);
+        let mut places = flight.lock().await;
         let permit = inner.permits.acquire().await.map_err(|_| PullError::Interrupted)?;
-        let (dir, unpacked) = self.download(inner, source, reference, &reporter).await?;
+        let (dir, unpacked) = match twin::find(inner, &places, self.descriptor, self.diff_id).await {
+            Some(found) => found,
+            None => self.download(inner, source, reference, &reporter).await?,
+        };
         drop(permit);
+        places.extend([dir.path(), inner.layout.layer(self.key)]);
+        drop(places);
         self.room.release(expected_bytes(self.descriptor));
         reporter.phase(LayerPhase::Committing);
         if unpacked.diff_id != *self.diff_id {
@@ -167,13 +182,15 @@ impl LayerJob<'_> {
         }
         let record = LayerRecord {
             key: self.key.clone(),
-            diff_id: unpacked.diff_id,
+            diff_id: self.diff_id.clone(),
             blob: self.descriptor.digest.clone(),
             blob_bytes: self.descriptor.size,
             unpacked_bytes: unpacked.bytes,
             entries: unpacked.entries,
         };
-        Ok(Made::Staged(Staged { dir, record, implicit_dirs: unpacked.implicit_dirs, _lock: lock }))
+        let Unpacked { implicit_dirs, links_below, .. } = unpacked;
+        let staged = Staged { dir, record, implicit_dirs, links_below, _places: Some(flight), _lock: lock };
+        Ok(Made::Staged(staged))
     }
 
     /// Downloads and unpacks; when an endpoint sent other content, the remaining ones get a chance.

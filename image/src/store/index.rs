@@ -86,6 +86,12 @@ impl Index {
         })
     }
 
+    /// Layers that were unpacked from this blob, on whatever lies below.
+    pub(crate) fn unpacked_from(&self, blob: &Digest, diff_id: &Digest) -> Vec<LayerKey> {
+        let same = |record: &&LayerRecord| record.blob == *blob && record.diff_id == *diff_id;
+        self.layers.values().map(|layer| &layer.record).filter(same).map(|r| r.key.clone()).collect()
+    }
+
     /// Every image, whole or not, with when it was used last.
     pub(crate) fn listed(&self) -> Vec<Listed> {
         let each = self.images.iter().map(|(name, image)| Listed {

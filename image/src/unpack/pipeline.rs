@@ -93,6 +93,7 @@ pub(crate) fn unpack(
                 bytes: counted.bytes,
                 entries: counted.entries,
                 implicit_dirs: counted.implicit_dirs,
+                links_below: counted.links_below,
             }),
         }
     })

@@ -89,7 +89,9 @@ impl Records {
             }
             other => {
                 let name = String::from_utf8_lossy(other);
-                return Err(UnpackError::format(format!("an attribute GNU.sparse.{name}, which is not known")));
+                return Err(UnpackError::format(format!(
+                    "an attribute GNU.sparse.{name}, which is not known"
+                )));
             }
         }
         Ok(())
@@ -101,9 +103,9 @@ impl Records {
             _ if !self.seen => Ok(None),
             (0, 0 | 1) => Ok(Some(Format::Listed)),
             (1, 0) => Ok(Some(Format::InData)),
-            (major, minor) => {
-                Err(UnpackError::format(format!("a sparse file of format {major}.{minor}, which is not known")))
-            }
+            (major, minor) => Err(UnpackError::format(format!(
+                "a sparse file of format {major}.{minor}, which is not known"
+            ))),
         }
     }
 
@@ -174,8 +176,7 @@ impl MapReader {
             (None, _) => {
                 let pairs = usize::try_from(number).ok().filter(|pairs| *pairs <= MAX_EXTENTS);
                 let limit = MAX_EXTENTS as u64;
-                self.pairs =
-                    Some(pairs.ok_or(UnpackError::Limit { what: "parts of a sparse file", limit })?);
+                self.pairs = Some(pairs.ok_or(UnpackError::Limit { what: "parts of a sparse file", limit })?);
             }
             (Some(_), None) => self.offset = Some(number),
             (Some(_), Some(offset)) => push(&mut self.extents, offset, number)?,

@@ -4,6 +4,7 @@
 //! its attributes; directories get their times last, when nothing is made in them any more.
 //! Never: follows the last component of a path, or opens what it did not make itself.
 
+use super::below::{LinkBelow, MAX_LINKS};
 use super::entry::{Entry, Kind, Meaning, clean, meaning, split};
 use super::place::{Place, open_inside};
 use super::stream::TarStream;
@@ -21,6 +22,7 @@ pub(crate) struct Counted {
     pub(crate) bytes: u64,
     pub(crate) entries: u64,
     pub(crate) implicit_dirs: Vec<Vec<u8>>,
+    pub(crate) links_below: Vec<LinkBelow>,
 }
 
 pub(crate) struct Writer<'a> {
@@ -30,6 +32,7 @@ pub(crate) struct Writer<'a> {
     place: Place<'a>,
     scratch: BorrowedFd<'a>,
     dir_times: Vec<(Vec<u8>, Timestamps)>,
+    links_below: Vec<LinkBelow>,
     bytes: u64,
 }
 
@@ -47,6 +50,7 @@ impl<'a> Writer<'a> {
             place: Place::new(target.diff.as_fd()),
             scratch: target.scratch.as_fd(),
             dir_times: Vec::new(),
+            links_below: Vec::new(),
             bytes: 0,
         }
     }
@@ -94,7 +98,8 @@ impl<'a> Writer<'a> {
                 Err(e) => return Err(UnpackError::at("opening", path)(e)),
             }
         }
-        Ok(Counted { bytes: self.bytes, entries, implicit_dirs: self.place.into_implicit() })
+        let implicit_dirs = self.place.into_implicit();
+        Ok(Counted { bytes: self.bytes, entries, implicit_dirs, links_below: self.links_below })
     }
 
     fn root(&mut self, entry: &Entry) -> Result<(), UnpackError> {
@@ -209,22 +214,15 @@ impl<'a> Writer<'a> {
         attributes::set_named(parent.as_fd(), name, entry, true)
     }
 
-    /// A second name for a file of this layer. Its target is found like any parent: inside, and its
-    /// last component is not followed.
+    /// A second name for a file of this layer, or, when the layers are put together, of one below. Its
+    /// target is found like any parent: inside, and its last component is not followed.
     fn hard_link(&mut self, entry: &Entry, path: &[u8]) -> Result<(), UnpackError> {
         let target = clean(&entry.link)?;
-        let missing = || {
-            let link = String::from_utf8_lossy(&entry.link);
-            UnpackError::hostile(
-                &entry.path,
-                format!("is a hard link to {link:?}, which is not in this layer"),
-            )
-        };
         let (target_dir, target_name) = split(&target);
-        let from = self.place.existing(target_dir)?.ok_or_else(missing)?;
+        let Some(from) = self.place.existing(target_dir)? else { return self.link_below(path, target) };
         let target_stat = match rustix::fs::statat(&from, target_name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
-            Err(_) => return Err(missing()),
+            Err(_) => return self.link_below(path, target),
         };
         if FileType::from_raw_mode(target_stat.st_mode) == FileType::Directory {
             return Err(UnpackError::hostile(&entry.path, "is a hard link to a directory"));
@@ -239,6 +237,23 @@ impl<'a> Writer<'a> {
         self.make(parent.as_fd(), name, &entry.path, || {
             rustix::fs::linkat(&from, target_name, &*parent, name, AtFlags::empty())
         })
+    }
+
+    /// The target is not in this layer, so it has to be below.
+    fn link_below(&mut self, path: &[u8], target: Vec<u8>) -> Result<(), UnpackError> {
+        if target.is_empty() {
+            return Err(UnpackError::hostile(path, "is a hard link to a directory"));
+        }
+        if self.links_below.len() >= MAX_LINKS {
+            return Err(UnpackError::Limit { what: "hard links to other layers", limit: MAX_LINKS as u64 });
+        }
+        let (dir, name) = split(path);
+        let parent = self.place.parent(dir)?;
+        if kind_at(parent.as_fd(), name, path)?.is_some() {
+            self.clear(parent.as_fd(), name, path)?;
+        }
+        self.links_below.push(LinkBelow { path: path.to_vec(), target });
+        Ok(())
     }
 
     /// Hides `name` of the layers below. A file of the same name in this layer stays: whiteouts

@@ -256,7 +256,7 @@ async fn hostile_and_oversized_layers_are_refused() {
     let hostile = scene
         .registry
         .put("hostile", &image(Layer::new().link(tar::EntryType::Link, "h", "etc/passwd").tar()));
-    scene.fails(&hostile, "which is not in this layer", false).await;
+    scene.fails(&hostile, "of a layer below, and there is none", false).await;
     let garbage = scene.registry.put("garbage", &image(vec![7; 5000]));
     scene.fails(&garbage, "not a valid tar archive", false).await;
     let mut wrong = Image::of(vec![Layer::new().file("f", b"x").tar()]);

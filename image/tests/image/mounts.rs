@@ -285,3 +285,121 @@ fn a_fresh_volume_gets_the_images_files() {
         store.remove_rootfs(&key("a")).await.unwrap();
     });
 }
+
+#[test]
+fn a_hard_link_to_a_file_of_a_lower_layer_is_what_link_in_the_image_would_make() {
+    in_own_namespace(async {
+        let registry = FakeRegistry::start().await;
+        let fixture = Fixture::new(&[&registry]);
+        let store = fixture.open();
+        let bottom = Layer::new()
+            .dir("usr", 0o755, 0)
+            .dir("usr/lib", 0o711, 5)
+            .entry(tar::EntryType::Regular, "usr/lib/tool", 0o4755, 7, b"program")
+            .file("usr/lib/other", b"other")
+            .link(tar::EntryType::Symlink, "lib", "usr/lib")
+            .dir("opt", 0o750, 9)
+            .file("opt/taken", b"was here")
+            .tar();
+        let middle = Layer::new().file("between", b"b").tar();
+        let hard = tar::EntryType::Link;
+        let top = Layer::new()
+            .link(hard, "opt/tool", "usr/lib/tool")
+            .link(hard, "opt/again", "opt/tool")
+            // Through a symlink of a lower layer, over a file of a lower layer.
+            .link(hard, "opt/taken", "lib/other")
+            // The name is taken by a later entry.
+            .link(hard, "opt/late", "usr/lib/tool")
+            .file("opt/late", b"late")
+            .tar();
+        let reference = registry.put("1", &Image::of(vec![bottom.clone(), middle, top.clone()]).serve());
+        let image = pull(&store, &reference).await.unwrap();
+        assert!(overlays(fixture.dir.path()).is_empty(), "the mount was for the pull alone");
+        let dir = fixture.dir.path().join("rootfs");
+        store.prepare_rootfs(&key("web"), &image, &dir).await.unwrap();
+        let of = |path: &str| fs::symlink_metadata(dir.join(path)).unwrap();
+        let tool = of("usr/lib/tool");
+        assert_eq!(
+            (tool.mode() & 0o7777, tool.uid(), tool.mtime(), tool.nlink()),
+            (0o4755, 7, 1_600_000_000, 3)
+        );
+        for same in ["opt/tool", "opt/again"] {
+            assert_eq!(of(same).ino(), tool.ino(), "{same}");
+        }
+        assert_eq!(of("opt/taken").ino(), of("usr/lib/other").ino());
+        assert_eq!(fs::read(dir.join("opt/taken")).unwrap(), b"other");
+        assert_eq!(fs::read(dir.join("opt/late")).unwrap(), b"late");
+        for (path, mode, owner) in [("opt", 0o750, 9), ("usr/lib", 0o711, 5)] {
+            assert_eq!(
+                (of(path).mode() & 0o7777, of(path).uid(), of(path).mtime()),
+                (mode, owner, 1_600_000_000),
+                "{path}"
+            );
+        }
+        store.remove_rootfs(&key("web")).await.unwrap();
+
+        // What is given out is what was taken in.
+        let archive = fixture.dir.path().join("saved.tar");
+        let mut file = fs::File::create(&archive).unwrap();
+        store.save(&reference.parse().unwrap(), &options().platform, &mut file).unwrap();
+        let saved = fs::read(&archive).unwrap();
+        assert!(saved.windows(top.len()).any(|part| part == top), "the layer is in the archive as it was");
+
+        for (layers, words) in [
+            (vec![Layer::new().link(hard, "a", "usr/nothing").tar()], "there is none"),
+            (
+                vec![bottom.clone(), Layer::new().link(hard, "a", "usr/nothing").tar()],
+                "neither in this layer",
+            ),
+            (vec![bottom.clone(), Layer::new().link(hard, "a", "usr/lib").tar()], "is a directory"),
+            (
+                vec![bottom.clone(), Layer::new().link(hard, "opt", "usr/lib/tool").tar()],
+                "place of a directory",
+            ),
+        ] {
+            let reference = registry.put("wrong", &Image::of(layers).serve());
+            let error = crate::fixture::chain(&pull(&store, &reference).await.unwrap_err());
+            assert!(error.contains(words), "{error}");
+        }
+        assert_nothing_half_made(&fixture.root());
+    });
+}
+
+#[test]
+fn a_loaded_image_runs_without_a_registry() {
+    in_own_namespace(async {
+        let registry = FakeRegistry::start().await;
+        let fixture = Fixture::new(&[&registry]);
+        let store = fixture.open();
+        let busybox = ["/bin/busybox", "/usr/bin/busybox"].iter().find(|path| Path::new(path).exists());
+        let program = fs::read(busybox.expect("this test needs Debian's busybox-static")).unwrap();
+        let base = Layer::new()
+            .dir("bin", 0o755, 0)
+            .entry(tar::EntryType::Regular, "bin/busybox", 0o755, 0, &program)
+            .file("etc/gone", b"g");
+        let top = Layer::new().file("etc/.wh.gone", b"").file("etc/said", b"from the archive\n");
+        let reference = registry.put("1", &Image::of(vec![base.tar(), top.tar()]).serve());
+        pull(&store, &reference).await.unwrap();
+        let mut archive = Vec::new();
+        store.save(&reference.parse().unwrap(), &options().platform, &mut archive).unwrap();
+
+        // Another node, whose registry nobody answers for.
+        let away = Fixture::new(&[]);
+        let store = away.open();
+        let mut spool = store.spool().unwrap();
+        std::io::Write::write_all(&mut spool, &archive).unwrap();
+        let name = "registry.test/loaded:1".parse().unwrap();
+        store.load(spool, Some(&name), &options().platform).await.unwrap();
+        let mut cached = options();
+        cached.policy = lighter_image::PullPolicy::PreferCached;
+        let image = store.resolve_and_pull("registry.test/loaded:1", &cached, |_| {}).await.unwrap();
+        let dir = away.dir.path().join("rootfs");
+        store.prepare_rootfs(&key("web"), &image, &dir).await.unwrap();
+        let said =
+            Command::new("chroot").arg(&dir).args(["/bin/busybox", "cat", "/etc/said"]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&said.stdout), "from the archive\n", "{said:?}");
+        let gone = Command::new("chroot").arg(&dir).args(["/bin/busybox", "ls", "/etc"]).output().unwrap();
+        assert_eq!(gone.stdout, b"said\n", "{gone:?}");
+        store.remove_rootfs(&key("web")).await.unwrap();
+    });
+}

@@ -145,6 +145,35 @@ async fn layers_are_shared_and_concurrent_pulls_share_the_work() {
 }
 
 #[tokio::test]
+async fn one_blob_on_different_layers_is_fetched_once() {
+    let registry = FakeRegistry::start().await;
+    let fixture = Fixture::new(&[&registry]);
+    let store = fixture.open();
+    // `etc` is only implied in it: its attributes are those of the layers below, each time others.
+    let shared =
+        Layer::new().file("etc/shared", b"s").link(tar::EntryType::Link, "etc/linked", "etc/shared").tar();
+    let below = |mode: u32| Layer::new().dir("etc", mode, 3).file(&format!("etc/{mode}"), b"x").tar();
+    let image = |mode| Image::of(vec![below(mode), shared.clone(), shared.clone()]).serve();
+    let one = registry.put("one", &image(0o700));
+    let two = registry.put("two", &image(0o750));
+    let three = registry.put("three", &image(0o711));
+    let (a, b) = tokio::join!(pull(&store, &one), pull(&store, &two));
+    let (a, b, c) = (a.unwrap(), b.unwrap(), pull(&store, &three).await.unwrap());
+    let blob = lighter_image::Digest::of(&gzip(&shared));
+    let asked = registry.log().iter().filter(|line| line.contains(blob.as_str())).count();
+    assert_eq!(asked, 1, "six layers of one blob");
+    for (image, mode) in [(&a, 0o700), (&b, 0o750), (&c, 0o711)] {
+        for index in 1..3 {
+            let diff = layer_dir(&fixture.root(), image, index);
+            assert_eq!(std::fs::read(diff.join("etc/linked")).unwrap(), b"s");
+            let etc = diff.join("etc").metadata().unwrap();
+            assert_eq!((etc.mode() & 0o7777, etc.uid()), (mode, 3), "{mode:o} {index}");
+        }
+    }
+    assert_nothing_half_made(&fixture.root());
+}
+
+#[tokio::test]
 async fn a_moved_tag_is_pulled_anew_and_the_old_layers_can_be_pruned() {
     let registry = FakeRegistry::start().await;
     let fixture = Fixture::new(&[&registry]);
