@@ -46,7 +46,7 @@ pub(crate) struct LayerJob<'a> {
 /// What came of it.
 pub(crate) enum Made {
     Present,
-    Staged(Staged),
+    Staged(Box<Staged>),
 }
 
 /// A layer that is unpacked and verified below `tmp/`.
@@ -190,7 +190,7 @@ impl LayerJob<'_> {
         };
         let Unpacked { implicit_dirs, links_below, .. } = unpacked;
         let staged = Staged { dir, record, implicit_dirs, links_below, _places: Some(flight), _lock: lock };
-        Ok(Made::Staged(staged))
+        Ok(Made::Staged(Box::new(staged)))
     }
 
     /// Downloads and unpacks; when an endpoint sent other content, the remaining ones get a chance.

@@ -301,7 +301,7 @@ impl<'a> CommitQueue<'a> {
         while let Some(made) = self.made.get_mut(until) {
             match made.take() {
                 None => break,
-                Some(Made::Staged(staged)) => group.push(staged),
+                Some(Made::Staged(staged)) => group.push(*staged),
                 // One that is in place ends the group: it may be what the next inherits from.
                 Some(Made::Present) if group.is_empty() => self.next = until + 1,
                 Some(present @ Made::Present) => {

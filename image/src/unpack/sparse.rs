@@ -200,7 +200,7 @@ impl Sparse {
             if extent.offset < end {
                 return Err(wrong("has parts that overlap or are not in order"));
             }
-            end = extent.offset.checked_add(extent.length).unwrap_or(u64::MAX);
+            end = extent.offset.saturating_add(extent.length);
             if end > real_bytes {
                 return Err(wrong("leads beyond the end of the file"));
             }
