@@ -6,11 +6,10 @@
 
 use super::stream::{Wanted, first, open};
 use super::{Context, existing_cluster};
-use crate::core::audit::{AuditEnded, AuditStarted};
+use crate::core::audit::{Asker, AuditEnded, AuditStarted};
 use crate::core::definition::find_definition;
 use crate::core::instance::find_instance;
 use crate::core::record::{DefinitionRecord, InstanceRecord};
-use crate::core::update_task::Asker;
 use crate::error::ApiError;
 use crate::session::convert::{ImageReport, ImagesOrder, StreamOrder, image_report, images_order, said};
 use crate::session::streams::{Counted, Said};
@@ -94,7 +93,7 @@ pub async fn order(
         user: asker.user.clone(),
         address: asker.address.clone(),
         action: plan.action,
-        cluster: plan.cluster.clone(),
+        cluster: plan.cluster.to_string(),
         task: String::new(),
         container: String::new(),
         instance: one,
