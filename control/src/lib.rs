@@ -18,6 +18,7 @@ pub mod scheduler;
 pub mod session;
 pub mod start;
 pub mod store;
+pub mod time;
 pub mod view;
 pub mod writer;
 pub mod wrong_edit;

@@ -149,16 +149,17 @@ pub async fn start(
 ) -> Result<(WriterHandle, tokio::task::JoinHandle<()>), LoadError> {
     let metrics = metrics::new();
     let committer = Committer::start(store, metrics.clone());
-    run_over(committer, metrics, settings, environment, view).await
+    let (handle, running) = run_over(committer, metrics, settings, environment, view).await?;
+    Ok((handle, tokio::spawn(running)))
 }
 
-/// The same over a store that somebody else serves: see `Committer::pair`.
+/// The same over a store that somebody else serves, see `Committer::pair`; the caller runs the writer.
 pub async fn start_over(
     committer: Committer,
     settings: Settings,
     environment: Environment,
     view: Arc<View>,
-) -> Result<(WriterHandle, tokio::task::JoinHandle<()>), LoadError> {
+) -> Result<(WriterHandle, impl Future<Output = ()> + Send + 'static), LoadError> {
     run_over(committer, metrics::new(), settings, environment, view).await
 }
 
@@ -168,7 +169,7 @@ async fn run_over(
     settings: Settings,
     environment: Environment,
     view: Arc<View>,
-) -> Result<(WriterHandle, tokio::task::JoinHandle<()>), LoadError> {
+) -> Result<(WriterHandle, impl Future<Output = ()> + Send + 'static), LoadError> {
     let (sender, inbox) = mpsc::channel(INBOX_DEPTH);
     let leadership = Arc::new(Leadership::new(committer.lease()));
     let retired = CancellationToken::new();
@@ -191,7 +192,7 @@ async fn run_over(
         Err(LoadError::Store { source: StoreError::Led { leader } }) => writer.follow(&leader.endpoint),
         Err(error) => return Err(error),
     }
-    Ok((WriterHandle { inbox: sender, metrics, leadership, retired }, tokio::spawn(writer.run())))
+    Ok((WriterHandle { inbox: sender, metrics, leadership, retired }, writer.run()))
 }
 
 impl Writer {
@@ -319,7 +320,7 @@ impl Writer {
                 LoadError::ThreadGone => return self.inbox.close(),
                 error => {
                     tracing::error!(error = %Chain(&error), "the store cannot be loaded; trying again");
-                    tokio::time::sleep(RELOAD_PAUSE).await;
+                    crate::time::sleep(RELOAD_PAUSE).await;
                 }
             }
             if self.leadership.is_standby() {

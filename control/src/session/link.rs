@@ -5,6 +5,7 @@
 use super::convert::{self, Outgoing};
 use crate::core::record::{DefinitionRecord, TaskRecord};
 use crate::error::ApiError;
+use crate::time::timeout;
 use crate::view::View;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -38,7 +39,10 @@ impl Link {
 
     /// Sends a message outside the sequence: hello and heartbeat answers.
     pub async fn send_unnumbered(&self, message: Outgoing) -> Result<(), ApiError> {
-        self.out.send_timeout(Ok(message), SEND_LIMIT).await.map_err(|_| ApiError::SessionTooSlow)
+        match timeout(SEND_LIMIT, self.out.send(Ok(message))).await {
+            Some(Ok(())) => Ok(()),
+            _ => Err(ApiError::SessionTooSlow),
+        }
     }
 
     /// Sends a message with the next sequence.

@@ -5,9 +5,9 @@ use crate::api::Context;
 use crate::core::drain::StopDrained;
 use crate::core::instance::NodeSilent;
 use crate::core::sweep::Sweep;
+use crate::time::Ticks;
 use lighter_model::ids::ContainerInstanceId;
 use std::time::Duration;
-use tokio::time::{MissedTickBehavior, interval};
 
 /// Between two looks for tasks whose node shall be empty.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -17,8 +17,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Marks silent nodes as away, until the control plane stops.
 pub async fn watch_heartbeats(context: Context) {
     let mut epoch = 0;
-    let mut tick = interval(context.heartbeat_interval);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = Ticks::new(context.heartbeat_interval);
     loop {
         tokio::select! {
             biased;
@@ -46,8 +45,7 @@ pub async fn watch_heartbeats(context: Context) {
 
 /// Stops tasks of drained nodes whose time has come, until the control plane stops.
 pub async fn drain(context: Context) {
-    let mut tick = interval(DRAIN_INTERVAL);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = Ticks::new(DRAIN_INTERVAL);
     loop {
         tokio::select! {
             biased;
@@ -64,8 +62,7 @@ pub async fn drain(context: Context) {
 
 /// Removes what is old, until the control plane stops.
 pub async fn sweep(context: Context) {
-    let mut tick = interval(SWEEP_INTERVAL);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = Ticks::new(SWEEP_INTERVAL);
     loop {
         tokio::select! {
             biased;

@@ -6,12 +6,12 @@ use super::logs::LogRequest;
 use super::questions::Question;
 use super::streams::StreamRequest;
 use crate::error::{ApiError, SocketAddrText};
+use crate::time::{Instant, now};
 use lighter_model::ids::ContainerInstanceId;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Requests of one node not yet passed on; more than these at once are refused.
@@ -104,7 +104,7 @@ impl Sessions {
         let mut inner = self.inner();
         let heard = inner.heard.get(instance).copied();
         if let Some(live) = inner.live.get(instance) {
-            let silent = heard.is_none_or(|heard| heard.elapsed() >= self.silence_limit);
+            let silent = heard.is_none_or(|heard| now() - heard >= self.silence_limit);
             if live.about.run_id != about.run_id && !silent {
                 return Err(ApiError::SessionExists {
                     instance: instance.to_string(),
@@ -122,18 +122,18 @@ impl Sessions {
             instance.clone(),
             Live { serial, about, address, cancel: cancel.clone(), requests: sender },
         );
-        inner.heard.insert(instance.clone(), Instant::now());
+        inner.heard.insert(instance.clone(), now());
         Ok(Place { serial, cancel, requests })
     }
 
     /// Everyone has as long to speak as if heard now: nobody was listening before.
     pub fn count_as_just_seen(&self) {
-        self.inner().all_seen = Some(Instant::now());
+        self.inner().all_seen = Some(now());
     }
 
     /// The node said something.
     pub fn heard(&self, instance: &ContainerInstanceId) {
-        self.inner().heard.insert(instance.clone(), Instant::now());
+        self.inner().heard.insert(instance.clone(), now());
     }
 
     /// Ends a session, unless another has taken its place.
@@ -148,7 +148,7 @@ impl Sessions {
     pub fn is_silent(&self, instance: &ContainerInstanceId) -> bool {
         let inner = self.inner();
         let heard = inner.heard.get(instance).copied().max(inner.all_seen);
-        heard.is_none_or(|heard| heard.elapsed() >= self.silence_limit)
+        heard.is_none_or(|heard| now() - heard >= self.silence_limit)
     }
 
     /// Passes a log request to the node's session; `false` when it has none.

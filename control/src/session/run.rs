@@ -13,6 +13,7 @@ use crate::core::record::{InstanceRecord, TaskRecord};
 use crate::core::report::{ApplyReports, MAX_REPORTS};
 use crate::core::state::State;
 use crate::error::{ApiError, SocketAddrText};
+use crate::time::{self, now};
 use crate::view::{AssignmentChange, NodeChange};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
@@ -23,7 +24,6 @@ use lighter_model::status::TaskStatus;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tonic::Status;
 
 /// How long a node may take to say hello.
@@ -88,7 +88,7 @@ pub async fn serve(
     if let Err(error) = ended {
         tracing::info!(instance = %me.id, address = %me.address, reason = %error, "a session ended");
         // A node that is gone needs no reason.
-        let _ = out.send_timeout(Err(error.into()), Duration::from_secs(1)).await;
+        let _ = time::timeout(Duration::from_secs(1), out.send(Err(error.into()))).await;
     }
 }
 
@@ -103,8 +103,8 @@ async fn begin(
     incoming: &mut (impl Stream<Item = Result<NodeSaid, ApiError>> + Unpin),
     out: &mpsc::Sender<Result<Outgoing, Status>>,
 ) -> Result<Begun, ApiError> {
-    let first = tokio::time::timeout(HELLO_LIMIT, incoming.next()).await;
-    let hello = match first.map_err(|_| ApiError::SessionSilent)?.transpose()? {
+    let first = time::timeout(HELLO_LIMIT, incoming.next()).await;
+    let hello = match first.ok_or(ApiError::SessionSilent)?.transpose()? {
         Some(NodeSaid::Hello(hello)) => hello,
         _ => return Err(ApiError::ProtocolViolation { message: "the first message is no hello".to_owned() }),
     };
@@ -198,7 +198,7 @@ impl Session {
         place: &mut Place,
     ) -> Result<(), ApiError> {
         let limit = self.context.sessions.silence_limit();
-        let mut heard = Instant::now();
+        let mut heard = now();
         loop {
             let room = self.committing.len() < COMMITTING;
             // Biased, so that a simulation's seed decides everything. None is starved: what comes
@@ -227,11 +227,11 @@ impl Session {
                 }
                 said = incoming.next(), if room => {
                     let Some(said) = said else { return Ok(()) };
-                    heard = Instant::now();
+                    heard = now();
                     self.context.sessions.heard(&self.me.id);
                     self.hear(said?).await?;
                 }
-                () = tokio::time::sleep_until(heard + limit) => return Err(ApiError::SessionSilent),
+                () = time::sleep_until(heard + limit) => return Err(ApiError::SessionSilent),
             }
         }
     }

@@ -1,0 +1,256 @@
+//! What a simulated node has recorded: assignments, its tasks, what it knows of the store.
+//! In: assignments (agent/src/assignment.rs is the truth), steps of tasks. Out: reports, what to ask.
+//! Never: lets an older generation replace a newer one, or a desired status go back.
+
+use crate::luck::Luck;
+use crate::world::World;
+use lighter_model::ids::TaskId;
+use lighter_model::status::{DesiredStatus, TaskStatus};
+use lighter_proto::v1;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One step of a task's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Activate,
+    Run,
+    Exit,
+    Stopping,
+    Stopped,
+}
+
+#[derive(Default)]
+pub(crate) struct Disk {
+    book: BTreeMap<TaskId, Assigned>,
+    pub(crate) tasks: BTreeMap<TaskId, Running>,
+    pub(crate) definitions: BTreeSet<String>,
+    pub(crate) term: u64,
+    pub(crate) incarnation: String,
+    pub(crate) revision: u64,
+}
+
+struct Assigned {
+    assignment: v1::Assignment,
+    desired: DesiredStatus,
+    /// The incarnation that listed it last; empty: its silence means nothing.
+    listed_by: String,
+    disowned: bool,
+}
+
+/// A task as the node knows it.
+pub(crate) struct Running {
+    pub(crate) status: TaskStatus,
+    /// Of the newest report.
+    pub(crate) sequence: u64,
+    /// Of the last report acknowledged.
+    pub(crate) applied: u64,
+    next: Option<(u64, Step)>,
+    ending: bool,
+    settled: u64,
+    paused: bool,
+    refusal: String,
+    by_itself: bool,
+}
+
+impl Disk {
+    pub(crate) fn held(&self) -> Vec<v1::HeldTask> {
+        let held = self.book.iter().map(|(id, assigned)| v1::HeldTask {
+            task_id: id.to_string(),
+            generation: assigned.assignment.generation,
+            last_status: self.tasks.get(id).map_or(0, |task| wire_status(task.status)),
+        });
+        held.collect()
+    }
+
+    pub(crate) fn holds(&self) -> impl Iterator<Item = &TaskId> {
+        self.book.keys()
+    }
+
+    pub(crate) fn accept(&mut self, world: &World, assignment: v1::Assignment, incarnation: &str) {
+        let known = self.definitions.contains(&assignment.task_definition);
+        world.check(known || assignment.forget, || {
+            format!("{} is assigned before its definition {}", assignment.task_id, assignment.task_definition)
+        });
+        let id: TaskId = assignment.task_id.parse().unwrap();
+        let wanted = if assignment.desired_status == i32::from(v1::DesiredStatus::Stopped) {
+            DesiredStatus::Stopped
+        } else {
+            DesiredStatus::Running
+        };
+        match self.book.get_mut(&id) {
+            None if assignment.forget => {}
+            None => {
+                let listed_by = incarnation.to_owned();
+                let assigned = Assigned { assignment, desired: wanted, listed_by, disowned: false };
+                self.book.insert(id, assigned);
+            }
+            Some(known) => {
+                if assignment.generation > known.assignment.generation {
+                    known.desired = known.desired.max(wanted);
+                    known.assignment = assignment;
+                }
+                incarnation.clone_into(&mut known.listed_by);
+            }
+        }
+    }
+
+    /// Takes a whole manifest; the tasks whose end has to be confirmed.
+    pub(crate) fn manifest(
+        &mut self,
+        world: &World,
+        all: Vec<v1::Assignment>,
+        incarnation: &str,
+        revision: u64,
+    ) -> Vec<TaskId> {
+        let listed: BTreeSet<TaskId> = all.iter().map(|a| a.task_id.parse().unwrap()).collect();
+        all.into_iter().for_each(|assignment| self.accept(world, assignment, incarnation));
+        let known_store = self.incarnation.is_empty() || self.incarnation == incarnation;
+        let set_back = !known_store || revision < self.revision;
+        let mut ask = Vec::new();
+        for (id, assigned) in self.book.iter_mut().filter(|(id, a)| !listed.contains(id) && !a.disowned) {
+            if set_back {
+                assigned.listed_by.clear();
+            } else if assigned.listed_by == incarnation {
+                ask.push(id.clone());
+            }
+        }
+        (self.incarnation, self.revision) = (incarnation.to_owned(), revision);
+        ask
+    }
+
+    /// The control plane, asked twice, does not know this task.
+    pub(crate) fn disown(&mut self, world: &World, id: &TaskId) {
+        let Some(assigned) = self.book.get_mut(id).filter(|assigned| !assigned.disowned) else { return };
+        let listed = !assigned.listed_by.is_empty();
+        world.check(listed, || format!("task {id} of another store is stopped"));
+        (assigned.disowned, assigned.desired) = (true, DesiredStatus::Stopped);
+    }
+
+    pub(crate) fn applied(&mut self, report: &v1::AppliedReport) {
+        if let Some(task) = self.tasks.get_mut(&report.task_id.parse().unwrap()) {
+            task.applied = task.applied.max(report.sequence);
+        }
+    }
+
+    /// Brings tasks to what is wanted.
+    pub(crate) fn act(&mut self, now_ms: u64, luck: &mut Luck) {
+        let mut gone = Vec::new();
+        for (id, assigned) in &self.book {
+            let task = self.tasks.entry(id.clone()).or_insert_with(|| Running::new(now_ms, luck));
+            let wanted = &assigned.assignment;
+            if task.status == TaskStatus::Stopped {
+                if wanted.forget || assigned.disowned {
+                    gone.push(id.clone());
+                }
+            } else if assigned.desired == DesiredStatus::Stopped && !task.ending {
+                task.ending = true;
+                let step = if task.status == TaskStatus::Running { Step::Stopping } else { Step::Stopped };
+                task.next = Some((now_ms + luck.between(5, 500), step));
+            } else if task.settled < wanted.generation && !task.ending {
+                let refused = wanted.generation > 1 && luck.percent(10);
+                task.refusal = if refused { "no".to_owned() } else { String::new() };
+                task.paused = if refused { task.paused } else { wanted.paused };
+                task.settled = wanted.generation;
+                task.sequence += 1;
+            }
+        }
+        for id in gone {
+            self.book.remove(&id);
+            self.tasks.remove(&id);
+        }
+    }
+
+    pub(crate) fn next_step(&self) -> Option<u64> {
+        self.tasks.values().filter_map(|task| task.next.map(|(at, _)| at)).min()
+    }
+
+    pub(crate) fn due(&self, now_ms: u64) -> Option<(TaskId, Step)> {
+        let due = self.tasks.iter().filter_map(|(id, task)| Some((id, task.next?)));
+        let due = due.filter(|(_, (at, _))| *at <= now_ms).min_by_key(|(_, (at, _))| *at);
+        due.map(|(id, (_, step))| (id.clone(), step))
+    }
+
+    /// Makes one step of a task.
+    pub(crate) fn make(&mut self, id: &TaskId, step: Step, now_ms: u64, luck: &mut Luck) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.make(step, now_ms, luck);
+        }
+        self.act(now_ms, luck);
+    }
+
+    /// The machine starts anew: nothing that ran runs.
+    pub(crate) fn reboot(&mut self, now_ms: u64) {
+        for task in self.tasks.values_mut().filter(|task| task.status > TaskStatus::Pending) {
+            if task.status != TaskStatus::Stopped {
+                (task.next, task.ending) = (Some((now_ms, Step::Stopped)), true);
+            }
+        }
+    }
+}
+
+impl Running {
+    fn new(now_ms: u64, luck: &mut Luck) -> Self {
+        Self {
+            status: TaskStatus::Pending,
+            sequence: 1,
+            applied: 0,
+            next: Some((now_ms + luck.between(5, 2_000), Step::Activate)),
+            ending: false,
+            settled: 0,
+            paused: false,
+            refusal: String::new(),
+            by_itself: false,
+        }
+    }
+
+    fn make(&mut self, step: Step, now_ms: u64, luck: &mut Luck) {
+        let soon = |luck: &mut Luck| now_ms + luck.between(5, 1_000);
+        let (status, next) = match step {
+            Step::Activate => (TaskStatus::Activating, Some((soon(luck), Step::Run))),
+            Step::Run => {
+                let short = luck.percent(40);
+                let exit = now_ms + luck.between(1_000, 40_000);
+                (TaskStatus::Running, short.then_some((exit, Step::Exit)))
+            }
+            Step::Exit => {
+                (self.ending, self.by_itself) = (true, true);
+                (TaskStatus::Deactivating, Some((soon(luck), Step::Stopped)))
+            }
+            Step::Stopping => (TaskStatus::Stopping, Some((soon(luck), Step::Stopped))),
+            Step::Stopped => (TaskStatus::Stopped, None),
+        };
+        (self.status, self.next) = (status, next);
+        self.sequence += 1;
+    }
+
+    pub(crate) fn report(&self, id: &TaskId) -> v1::TaskReport {
+        let stopped = self.status >= TaskStatus::Deactivating;
+        let code =
+            if self.by_itself { v1::StopCode::EssentialContainerExited } else { v1::StopCode::UserInitiated };
+        v1::TaskReport {
+            task_id: id.to_string(),
+            sequence: self.sequence,
+            last_status: wire_status(self.status),
+            stop_code: if stopped { code.into() } else { 0 },
+            stopped_reason: if stopped { "it ended".to_owned() } else { String::new() },
+            paused: self.paused,
+            settled_generation: self.settled,
+            refusal: self.refusal.clone(),
+            ..Default::default()
+        }
+    }
+}
+
+fn wire_status(status: TaskStatus) -> i32 {
+    let wire = match status {
+        TaskStatus::Provisioning => v1::TaskStatus::Provisioning,
+        TaskStatus::Pending => v1::TaskStatus::Pending,
+        TaskStatus::Activating => v1::TaskStatus::Activating,
+        TaskStatus::Running => v1::TaskStatus::Running,
+        TaskStatus::Deactivating => v1::TaskStatus::Deactivating,
+        TaskStatus::Stopping => v1::TaskStatus::Stopping,
+        TaskStatus::Deprovisioning => v1::TaskStatus::Deprovisioning,
+        TaskStatus::Stopped => v1::TaskStatus::Stopped,
+    };
+    wire.into()
+}

@@ -1,0 +1,375 @@
+//! The promises of the control plane, checked with every commit and every change of what is shown.
+//! In: batches as they become durable, answers, what nodes start. Out: the first broken promise.
+//! Owns: an account of its own, decoded from the store's bytes.
+//! Never: asks the code under test what is right.
+
+use crate::store::Records;
+use crate::world::World;
+use lighter_control::core::record::{
+    ClientTokenRecord, EventRecord, InstanceRecord, MetaRecord, TaskRecord, decode,
+};
+use lighter_control::core::state::State;
+use lighter_control::store::Batch;
+use lighter_control::view::Shown;
+use lighter_model::ids::{ContainerInstanceId, TaskId};
+use lighter_model::resources::HostPort;
+use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, TaskStatus};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A report with this sequence or a higher one is forged.
+pub(crate) const FORGED: u64 = 1_000_000;
+/// STOPPED tasks stay at least so long.
+const KEPT_MS: u64 = 3_600_000;
+/// Looks at what is shown between two complete comparisons.
+const FULL_EVERY: u64 = 64;
+
+/// What the tasks of a node take, counted here.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Taken {
+    cpu_units: u64,
+    memory_mib: u64,
+    ports: BTreeMap<HostPort, u32>,
+    tasks: BTreeSet<TaskId>,
+}
+
+#[derive(Default)]
+pub(crate) struct Model {
+    pub(crate) tasks: BTreeMap<TaskId, TaskRecord>,
+    pub(crate) instances: BTreeMap<ContainerInstanceId, InstanceRecord>,
+    tokens: BTreeMap<String, Vec<TaskId>>,
+    /// The batch that made the tasks of a starter.
+    starters: BTreeMap<String, u64>,
+    definitions: BTreeMap<String, Vec<u8>>,
+    taken: BTreeMap<ContainerInstanceId, Taken>,
+    meta: MetaRecord,
+    event: u64,
+    term: u64,
+    /// Tasks whose creation was answered.
+    pub(crate) acknowledged: BTreeSet<TaskId>,
+    /// Tasks whose stop was answered.
+    stops: BTreeSet<TaskId>,
+    /// Where each task was placed, ever.
+    placed: BTreeMap<TaskId, ContainerInstanceId>,
+    /// The node that started it, and how often that had lost its disk.
+    started: BTreeMap<TaskId, (usize, u64)>,
+    looks: u64,
+}
+
+impl Model {
+    /// Somebody leads from now on.
+    pub(crate) fn led(&mut self, world: &World, term: u64) {
+        world.check(term > self.term, || format!("term {term} follows term {}", self.term));
+        self.term = self.term.max(term);
+    }
+
+    /// The store was set back to these records.
+    pub(crate) fn set_back(&mut self, records: &Records) {
+        let old = std::mem::take(self);
+        (self.placed, self.started, self.term, self.looks) = (old.placed, old.started, old.term, old.looks);
+        for (key, value) in records {
+            match key.split('/').next().unwrap() {
+                "meta" => self.meta = decode(key, value).unwrap(),
+                "instance" => {
+                    let record: InstanceRecord = decode(key, value).unwrap();
+                    self.instances.insert(record.id.clone(), record);
+                }
+                "task" => {
+                    let record: TaskRecord = decode(key, value).unwrap();
+                    self.take(&record);
+                    self.starters.extend(record.started_by.clone().map(|starter| (starter, 0)));
+                    self.tasks.insert(record.id.clone(), record);
+                }
+                "client-token" => {
+                    let record: ClientTokenRecord = decode(key, value).unwrap();
+                    self.tokens.insert(record.token, record.tasks);
+                }
+                _ => {}
+            }
+        }
+        self.event = self.meta.event_sequence;
+        self.acknowledged = old.acknowledged.into_iter().filter(|id| self.tasks.contains_key(id)).collect();
+        let stopped = |id: &TaskId| self.tasks.get(id).is_some_and(|t| t.desired == DesiredStatus::Stopped);
+        self.stops = old.stops.into_iter().filter(stopped).collect();
+    }
+
+    /// A batch is durable.
+    pub(crate) fn committed(&mut self, world: &World, sequence: u64, batch: &Batch) {
+        for (key, value) in batch {
+            let kind = key.split('/').next().unwrap();
+            match (kind, value) {
+                ("meta", Some(value)) => self.meta(world, decode(key, value).unwrap()),
+                ("instance", Some(value)) => {
+                    let record: InstanceRecord = decode(key, value).unwrap();
+                    self.instances.insert(record.id.clone(), record);
+                }
+                ("task", Some(value)) => self.task(world, sequence, decode(key, value).unwrap()),
+                ("task", None) => self.task_gone(world, key),
+                ("client-token", Some(value)) => {
+                    let record: ClientTokenRecord = decode(key, value).unwrap();
+                    let before = self.tokens.insert(record.token.clone(), record.tasks.clone());
+                    world.check(before.is_none(), || format!("client token {} was used twice", record.token));
+                }
+                ("event", Some(value)) => self.event(world, decode(key, value).unwrap()),
+                ("definition", Some(value)) => {
+                    self.definitions.insert(key.clone(), value.clone());
+                }
+                _ => {}
+            }
+        }
+        let told = self.meta.event_sequence;
+        world.check(self.event == told, || format!("event {} is the last, meta says {told}", self.event));
+    }
+
+    fn meta(&mut self, world: &World, new: MetaRecord) {
+        let old = self.meta;
+        world.check(new.cluster_time_ms >= old.cluster_time_ms, || {
+            format!("cluster time fell from {} to {}", old.cluster_time_ms, new.cluster_time_ms)
+        });
+        self.meta = new;
+    }
+
+    fn event(&mut self, world: &World, event: EventRecord) {
+        let (last, next) = (self.event, event.sequence);
+        world.check(next == last + 1, || format!("event {next} follows event {last}"));
+        self.event = next;
+    }
+
+    fn task(&mut self, world: &World, sequence: u64, new: TaskRecord) {
+        let broken = |what: &str| world.fail(format!("task {}: {what}", new.id));
+        match self.tasks.get(&new.id).cloned() {
+            Some(old) => {
+                compare(&old, &new, &broken);
+                self.release(&old);
+            }
+            None => self.created(sequence, &new, &broken),
+        }
+        if new.last == TaskStatus::Stopped && (new.stop_code.is_none() || new.stopped_reason.is_none()) {
+            broken("STOPPED without stop code and reason");
+        }
+        if new.last == TaskStatus::Stopped && new.desired != DesiredStatus::Stopped {
+            broken("STOPPED but wanted RUNNING");
+        }
+        if new.report_sequence >= FORGED {
+            broken("a forged report was applied");
+        }
+        self.take(&new);
+        for port in &new.resources.host_ports {
+            let taken = self.taken.get(&new.instance);
+            if taken.and_then(|taken| taken.ports.get(port)).is_some_and(|count| *count > 1) {
+                broken(&format!("host port {} of its node is held twice", port.port));
+            }
+        }
+        self.tasks.insert(new.id.clone(), new);
+    }
+
+    fn created(&mut self, sequence: u64, new: &TaskRecord, broken: &dyn Fn(&str)) {
+        if self.placed.insert(new.id.clone(), new.instance.clone()).is_some() {
+            broken("made twice");
+        }
+        if let Some(starter) = &new.started_by
+            && *self.starters.entry(starter.clone()).or_insert(sequence) != sequence
+        {
+            broken(&format!("one client token, {starter}, has two sets of tasks"));
+        }
+        let Some(instance) = self.instances.get(&new.instance) else { return broken("placed nowhere") };
+        let nothing = Taken::default();
+        let taken = self.taken.get(&new.instance).unwrap_or(&nothing);
+        let offered = &instance.offered;
+        if taken.cpu_units + u64::from(new.resources.cpu_units) > u64::from(offered.cpu_units)
+            || taken.memory_mib + new.resources.memory_mib > offered.memory_mib
+        {
+            broken("placed where there is no room");
+        }
+    }
+
+    fn take(&mut self, task: &TaskRecord) {
+        if task.last == TaskStatus::Stopped {
+            return;
+        }
+        let taken = self.taken.entry(task.instance.clone()).or_default();
+        taken.cpu_units += u64::from(task.resources.cpu_units);
+        taken.memory_mib += task.resources.memory_mib;
+        taken.tasks.insert(task.id.clone());
+        for port in &task.resources.host_ports {
+            *taken.ports.entry(*port).or_default() += 1;
+        }
+    }
+
+    fn release(&mut self, task: &TaskRecord) {
+        let Some(taken) = self.taken.get_mut(&task.instance) else { return };
+        if task.last == TaskStatus::Stopped || !taken.tasks.remove(&task.id) {
+            return;
+        }
+        taken.cpu_units -= u64::from(task.resources.cpu_units);
+        taken.memory_mib -= task.resources.memory_mib;
+        for port in &task.resources.host_ports {
+            taken.ports.entry(*port).and_modify(|count| *count -= 1);
+        }
+        taken.ports.retain(|_, count| *count > 0);
+    }
+
+    fn task_gone(&mut self, world: &World, key: &str) {
+        let id: TaskId = key.split('/').nth(1).unwrap().parse().unwrap();
+        let now = self.meta.cluster_time_ms;
+        if let Some(old) = self.tasks.remove(&id) {
+            let settled = old.times.settled_at.unwrap_or(u64::MAX);
+            let old_enough = old.last == TaskStatus::Stopped && settled.saturating_add(KEPT_MS) <= now;
+            world.check(old_enough, || format!("task {id} was removed too early"));
+            self.release(&old);
+            self.acknowledged.remove(&id);
+        }
+    }
+
+    /// A call was answered with these tasks.
+    pub(crate) fn answered(&mut self, world: &World, token: Option<&str>, tasks: &[Arc<TaskRecord>]) {
+        for task in tasks {
+            let stored = self.tasks.contains_key(&task.id);
+            world.check(stored, || format!("task {} was acknowledged and is not stored", task.id));
+            self.acknowledged.insert(task.id.clone());
+        }
+        if let Some(token) = token
+            && !tasks.is_empty()
+        {
+            let ids: Vec<TaskId> = tasks.iter().map(|task| task.id.clone()).collect();
+            let stored = self.tokens.get(token).is_some_and(|known| ids.iter().all(|id| known.contains(id)));
+            world
+                .check(stored, || format!("the answer to client token {token} is not what is stored for it"));
+        }
+    }
+
+    /// The stop of a task was answered.
+    pub(crate) fn stop_answered(&mut self, world: &World, id: &TaskId) {
+        let wanted = self.tasks.get(id).is_none_or(|task| task.desired == DesiredStatus::Stopped);
+        world.check(wanted, || format!("the stop of task {id} was acknowledged and is not stored"));
+        self.stops.insert(id.clone());
+    }
+
+    /// A node starts a task.
+    pub(crate) fn starts(&mut self, world: &World, id: &TaskId, node: usize, wiped: u64) {
+        world.check(self.placed.contains_key(id), || format!("task {id} runs and was never committed"));
+        if let Some((before, disk)) = self.started.insert(id.clone(), (node, wiped)) {
+            let again = before == node && wiped > disk;
+            world.check(again, || format!("task {id} runs a second time: on node {before}, now on {node}"));
+        }
+    }
+
+    /// A plane shows a state: it must be the store at that sequence. `from` was shown before.
+    pub(crate) fn shown(&mut self, world: &World, plane: usize, from: u64, shown: &Shown) {
+        let newest = world.store.sequence.get();
+        if shown.sequence > newest {
+            return world.fail(format!("plane {plane} shows {}, {newest} is committed", shown.sequence));
+        }
+        let mut touched: BTreeSet<&String> = BTreeSet::new();
+        let log = world.store.log.borrow();
+        let first = world.store.log_from.get();
+        for sequence in from.max(first)..shown.sequence {
+            touched.extend(log[usize::try_from(sequence - first).unwrap()].keys());
+        }
+        if shown.sequence < newest {
+            return;
+        }
+        let state = &shown.state;
+        for key in touched {
+            let Some((kind, id)) = key.split_once('/') else { continue };
+            match kind {
+                "task" => self.same_task(world, plane, state, id),
+                "instance" => self.same_instance(world, plane, state, id),
+                _ => {}
+            }
+        }
+        let same = state.meta == self.meta && state.tasks.len() == self.tasks.len();
+        world.check(same, || format!("plane {plane} shows another number of tasks or time than is stored"));
+        self.looks += 1;
+        if self.looks.is_multiple_of(FULL_EVERY) {
+            full(world, plane, state);
+        }
+    }
+
+    fn same_task(&self, world: &World, plane: usize, state: &State, id: &str) {
+        let id: TaskId = id.parse().unwrap();
+        let same = state.tasks.get(&id).map(AsRef::as_ref) == self.tasks.get(&id);
+        world.check(same, || format!("plane {plane} shows task {id} otherwise than it is stored"));
+        if let Some(task) = self.tasks.get(&id) {
+            self.same_ledger(world, plane, state, &task.instance);
+        }
+    }
+
+    fn same_instance(&self, world: &World, plane: usize, state: &State, id: &str) {
+        let id: ContainerInstanceId = id.parse().unwrap();
+        // After a load every active node counts as seen.
+        let seen = |record: &InstanceRecord| InstanceRecord { connected: true, ..record.clone() };
+        let shown = state.instances.get(&id).map(|record| seen(record));
+        let same = shown == self.instances.get(&id).map(seen);
+        world.check(same, || format!("plane {plane} shows node {id} otherwise than it is stored"));
+    }
+
+    fn same_ledger(&self, world: &World, plane: usize, state: &State, instance: &ContainerInstanceId) {
+        let nothing = Taken::default();
+        let own = self.taken.get(instance).unwrap_or(&nothing);
+        let ledger = state.reserved(instance);
+        let same = ledger.cpu_units == own.cpu_units
+            && ledger.memory_mib == own.memory_mib
+            && ledger.host_ports.iter().eq(own.ports.keys())
+            && ledger.tasks == own.tasks;
+        world.check(same, || {
+            format!("the ledger of plane {plane} for {instance} is {ledger:?}, counted: {own:?}")
+        });
+    }
+
+    /// Everything at once, at the end.
+    pub(crate) fn at_the_end(&self, world: &World, plane: usize, shown: &Shown) {
+        full(world, plane, &shown.state);
+        for instance in self.instances.keys() {
+            self.same_ledger(world, plane, &shown.state, instance);
+        }
+        for id in &self.stops {
+            let stopped = self.tasks.get(id).is_none_or(|task| task.last == TaskStatus::Stopped);
+            world.check(stopped, || format!("task {id} was to stop and has not"));
+        }
+    }
+}
+
+/// What may become of a task.
+fn compare(old: &TaskRecord, new: &TaskRecord, broken: &dyn Fn(&str)) {
+    if new.instance != old.instance {
+        broken("assigned to a second node");
+    }
+    if new.desired < old.desired {
+        broken("desired status went from STOPPED to RUNNING");
+    }
+    if new.last < old.last {
+        broken(&format!("last status went from {} to {}", old.last, new.last));
+    }
+    if new.report_sequence < old.report_sequence {
+        broken(&format!("report {} was applied after {}", new.report_sequence, old.report_sequence));
+    }
+    if new.version < old.version || new.generation < old.generation {
+        broken("version or generation fell");
+    }
+    let told = new.desired != old.desired || new.stop_force != old.stop_force || new.paused != old.paused;
+    // What its node itself has brought about it need not be told.
+    let by_node = new.report_sequence > old.report_sequence;
+    if told && !by_node && new.generation == old.generation {
+        broken("its node is not told of a change: the generation stayed");
+    }
+    if old.stop_code.is_some() && new.stop_code != old.stop_code {
+        broken("the first stop code was replaced");
+    }
+}
+
+/// Memory against the store, and the ledger against its own recount.
+fn full(world: &World, plane: usize, state: &State) {
+    let records = world.store.records.borrow().iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let stored = State::from_records(records).unwrap();
+    let mut seen = state.clone();
+    for instance in seen.instances.values_mut() {
+        if instance.status == ContainerInstanceStatus::Active && !instance.connected {
+            Arc::make_mut(instance).connected = true;
+        }
+    }
+    world.check(seen == stored, || format!("plane {plane} shows another state than the store gives back"));
+    world.check(*state.ledger() == state.recount(), || {
+        format!("plane {plane}: the ledger is not what the tasks take")
+    });
+}

@@ -1,0 +1,189 @@
+//! One world from its seed to its end.
+//! In: a seed. Out: whether all promises held, and a digest of everything that happened.
+//! Never: anything that is not drawn from the seed.
+
+use crate::callers::{Replica, call, follow, register_all};
+use crate::executor::Ended;
+use crate::faults::{Kind, trouble};
+use crate::luck::Luck;
+use crate::node::Node;
+use crate::plane::{Plane, cluster};
+use crate::world::{Shape, World};
+use lighter_control::api::Context;
+use lighter_control::core::join::{CreateJoinToken, Join};
+use lighter_control::view::Shown;
+use lighter_control::wrong_edit::{self, WrongEdit};
+use lighter_model::ids::ContainerInstanceId;
+use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, TaskStatus};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// How long a world may take to come to rest after the last fault.
+const REST_MS: u64 = 600_000;
+/// Every so many seeds a world is a fleet.
+const FLEET_EVERY: u64 = 50;
+
+/// What came of a seed.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    pub(crate) seed: u64,
+    pub(crate) failure: Option<String>,
+    pub(crate) digest: u64,
+    pub(crate) events: u64,
+    pub(crate) polls: u64,
+    pub(crate) simulated_ms: u64,
+    pub(crate) lines: Vec<String>,
+}
+
+/// The world of a seed: how large, and which kinds of fault; few kinds at a time find more than all.
+pub(crate) fn shape(seed: u64) -> Shape {
+    let mut luck = Luck::new(seed.rotate_left(32));
+    let fleet = seed % FLEET_EVERY == FLEET_EVERY - 1;
+    let kinds = luck.between(1, 7);
+    let mut faults: Vec<Kind> = (0..kinds).filter_map(|_| luck.pick(&Kind::ALL)).collect();
+    faults.dedup();
+    Shape {
+        nodes: usize::try_from(if fleet { luck.between(500, 2_000) } else { luck.between(2, 16) }).unwrap(),
+        planes: usize::try_from(luck.between(1, 3)).unwrap(),
+        callers: usize::try_from(luck.between(1, 4)).unwrap(),
+        heartbeat_ms: if fleet { 15_000 } else { luck.between(2, 15) * 1_000 },
+        trouble_ms: if fleet { 60_000 } else { luck.between(60, 180) * 1_000 },
+        faults,
+        fault_pause_ms: luck.between(2_000, 15_000),
+        think_ms: luck.between(300, 4_000),
+        events_kept: usize::try_from(luck.between(50, 2_000)).unwrap(),
+    }
+}
+
+/// Runs one seed, with a wrong edit or none.
+pub(crate) fn run(seed: u64, edit: Option<WrongEdit>, keep_trace: bool) -> Outcome {
+    let world = World::new(seed, shape(seed), keep_trace);
+    lighter_control::time::install(Some(world.executor.clock()));
+    wrong_edit::switch(edit);
+    world.say(format_args!("seed {seed}: {:?}", world.shape));
+    let main = live(world.clone());
+    world.spawn(main);
+    let watched = world.clone();
+    let ended = world.executor.run(move || watched.failed() || watched.done.get());
+    match ended {
+        Ended::Done => {}
+        Ended::Stalled => world.fail("nothing is left to wait for".to_owned()),
+        Ended::Panicked(words) => world.fail(format!("panicked: {words}")),
+    }
+    let outcome = Outcome {
+        seed,
+        failure: world.failure(),
+        digest: world.digest(),
+        events: world.events(),
+        polls: world.executor.polls(),
+        simulated_ms: world.now_ms(),
+        lines: world.lines(),
+    };
+    world.executor.clear();
+    world.planes.take();
+    world.nodes.take();
+    wrong_edit::switch(None);
+    lighter_control::time::install(None);
+    outcome
+}
+
+async fn live(world: Rc<World>) {
+    let planes: Vec<Rc<Plane>> = (0..world.shape.planes).map(Plane::new).collect();
+    *world.planes.borrow_mut() = planes.clone();
+    planes.iter().for_each(|plane| plane.start(&world));
+    let context = leader(&world).await;
+    for index in 0..world.shape.nodes {
+        let id = join(&context, index).await;
+        let old = world.luck.borrow_mut().percent(20);
+        world.nodes.borrow_mut().push(Node::new(index, id, old));
+    }
+    register_all(&world).await;
+    drop(context);
+    world.nodes.borrow().iter().for_each(|node| node.start(&world));
+    let replica = Rc::new(RefCell::new(Replica::default()));
+    world.spawn(follow(world.clone(), replica.clone()));
+    for caller in 0..world.shape.callers {
+        world.spawn(call(world.clone(), caller));
+    }
+    trouble(world.clone(), replica.clone()).await;
+    rest(&world, &replica).await;
+    world.done.set(true);
+}
+
+/// What the plane that leads serves with.
+async fn leader(world: &World) -> Context {
+    loop {
+        let leader = world.store.leader(world.now_ms());
+        let plane = leader.and_then(|id| world.planes.borrow().get(id).cloned());
+        if let Some(context) = plane.and_then(|plane| plane.context()) {
+            return context;
+        }
+        world.sleep(100).await;
+    }
+}
+
+async fn join(context: &Context, index: usize) -> ContainerInstanceId {
+    let secret_sha256 = "00".to_owned();
+    let create = CreateJoinToken {
+        cluster: cluster(),
+        time_to_live_s: 3_600,
+        attributes: BTreeMap::new(),
+        secret_sha256: secret_sha256.clone(),
+    };
+    let token_id = context.writer.submit(create).await.unwrap().id.clone();
+    let public_key_sha256 = index.to_string();
+    let join = Join { token_id, secret_sha256, public_key_sha256, name: format!("n{index}") };
+    context.writer.submit(join).await.unwrap().id.clone()
+}
+
+/// Waits until the world has come to rest as it should, and looks at everything once more.
+async fn rest(world: &Rc<World>, replica: &Rc<RefCell<Replica>>) {
+    let until = world.now_ms() + REST_MS;
+    loop {
+        world.sleep(2_000).await;
+        let context = leader(world).await;
+        let missing = context.view.read(|shown| restless(world, &replica.borrow(), shown));
+        let Some(missing) = missing else {
+            let plane = world.store.leader(world.now_ms()).unwrap_or_default();
+            context.view.read(|shown| world.model.borrow().at_the_end(world, plane, shown));
+            return world.say(format_args!("at rest"));
+        };
+        if world.now_ms() > until {
+            return world.fail(format!("not at rest ten minutes after the last fault: {missing}"));
+        }
+    }
+}
+
+/// What is not yet as it should be.
+fn restless(world: &World, replica: &Replica, shown: &Shown) -> Option<String> {
+    let state = &shown.state;
+    for node in world.nodes.borrow().iter() {
+        let instance = state.instances.get(&node.id.borrow())?;
+        if instance.status == ContainerInstanceStatus::Registering || !instance.connected {
+            return Some(format!("node {} is not connected", node.index));
+        }
+        if node.session.get().is_none() {
+            return Some(format!("node {} has no session", node.index));
+        }
+        for id in node.disk.borrow().holds().filter(|id| !instance.orphans.contains(*id)) {
+            match state.tasks.get(id) {
+                None => return Some(format!("node {} holds {id}, which is unknown", node.index)),
+                Some(task) if task.last == TaskStatus::Stopped => {
+                    return Some(format!("node {} holds {id}, which is STOPPED", node.index));
+                }
+                Some(_) => {}
+            }
+        }
+        for id in &state.reserved(&node.id.borrow()).tasks {
+            let task = &state.tasks[id];
+            if task.desired == DesiredStatus::Stopped {
+                return Some(format!("{id} on node {} is to stop", node.index));
+            }
+            if task.last != TaskStatus::Running || !node.running(id) {
+                return Some(format!("{id} does not run on node {}", node.index));
+            }
+        }
+    }
+    (!replica.equals(shown)).then(|| "the watcher's replica is not the state".to_owned())
+}

@@ -1,0 +1,132 @@
+//! Which seeds are run, and what is printed of them.
+//! In: the fixed set, the commit, `LIGHTER_SIM_SEEDS` and `LIGHTER_SIM_SEED` of `make sim`.
+//! Out: verdicts. Never: a seed that cannot be run again.
+
+use crate::run::{Outcome, run};
+use lighter_control::wrong_edit::WrongEdit;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// Seeds of each run beside the fixed ones, derived from the commit.
+const OF_THE_COMMIT: u64 = 20;
+
+/// Seeds that have found something, and some that stand for a kind of trouble; one a line.
+fn fixed() -> Vec<u64> {
+    let lines = include_str!("seeds.txt").lines();
+    let seeds = lines.map(|line| line.split('#').next().unwrap().trim()).filter(|line| !line.is_empty());
+    seeds.map(|seed| seed.parse().unwrap()).collect()
+}
+
+/// 20 seeds of the commit's hash; of the working tree's version where there is no commit.
+fn of_the_commit() -> Vec<u64> {
+    let hash = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output();
+    let hash = hash.map_or_else(|_| env!("CARGO_PKG_VERSION").into(), |output| output.stdout);
+    let first = crate::world::hash(0xcbf2_9ce4_8422_2325, &hash) >> 16;
+    (0..OF_THE_COMMIT).map(|number| first + number).collect()
+}
+
+fn all_of_ci() -> Vec<u64> {
+    fixed().into_iter().chain(of_the_commit()).collect()
+}
+
+/// Runs seeds on all cores, in no order; each world has a thread of its own.
+fn run_all(seeds: &[u64], edit: Option<WrongEdit>, stop_at_first: bool) -> Vec<Outcome> {
+    let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = run(*seed, edit, false);
+                    if let Some(failure) = outcome.failure.as_ref().filter(|_| edit.is_none()) {
+                        println!("seed {seed} FAILED: {failure}; again: make sim SEED={seed}");
+                    }
+                    if outcome.failure.is_some() && stop_at_first {
+                        next.store(seeds.len(), Ordering::Relaxed);
+                    }
+                    outcomes.lock().unwrap().push(outcome);
+                }
+            });
+        }
+    });
+    outcomes.into_inner().unwrap()
+}
+
+fn report(outcomes: &[Outcome], began: Instant) {
+    let failed: Vec<u64> = outcomes.iter().filter(|o| o.failure.is_some()).map(|o| o.seed).collect();
+    let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
+    println!(
+        "{} seeds, {} events, {} steps, {} simulated hours in {:.1} s; failed: {failed:?}",
+        outcomes.len(),
+        sum(|o| o.events),
+        sum(|o| o.polls),
+        sum(|o| o.simulated_ms) / 3_600_000,
+        began.elapsed().as_secs_f64()
+    );
+}
+
+#[test]
+fn all_promises_hold_for_the_fixed_seeds_and_those_of_this_commit() {
+    let began = Instant::now();
+    let outcomes = run_all(&all_of_ci(), None, false);
+    report(&outcomes, began);
+    let failed: Vec<_> = outcomes.iter().filter_map(|o| Some((o.seed, o.failure.as_ref()?))).collect();
+    assert!(failed.is_empty(), "add the seed to control/tests/sim/seeds.txt and mend it: {failed:?}");
+}
+
+#[test]
+fn every_wrong_edit_is_caught_by_the_fixed_seeds_and_those_of_this_commit() {
+    let mut missed = Vec::new();
+    println!("{:22} {:>6} {:>20}  first broken promise", "wrong edit", "seeds", "caught by");
+    for edit in WrongEdit::ALL {
+        let outcomes = run_all(&all_of_ci(), Some(edit), true);
+        match outcomes.iter().find(|outcome| outcome.failure.is_some()) {
+            Some(Outcome { seed, failure, .. }) => {
+                let (name, words) = (format!("{edit:?}"), failure.as_deref().unwrap_or_default());
+                println!("{name:22} {:>6} {seed:>20}  {words}", outcomes.len());
+            }
+            None => missed.push(edit),
+        }
+    }
+    assert!(missed.is_empty(), "not caught: {missed:?}");
+}
+
+/// `make sim SEEDS=n [FIRST=n]`.
+#[test]
+#[ignore = "as long as one likes: make sim SEEDS=n"]
+fn many_seeds() {
+    let number = |name: &str, or: u64| std::env::var(name).map_or(or, |text| text.parse().unwrap());
+    let first = number("LIGHTER_SIM_FIRST", 1);
+    let seeds: Vec<u64> = (first..first + number("LIGHTER_SIM_SEEDS", 100)).collect();
+    let began = Instant::now();
+    let outcomes = run_all(&seeds, None, false);
+    report(&outcomes, began);
+    assert!(outcomes.iter().all(|outcome| outcome.failure.is_none()));
+}
+
+/// `make sim SEED=n`: one seed with its whole trace.
+#[test]
+#[ignore = "prints the trace of one seed: make sim SEED=n"]
+fn one_seed() {
+    let seed = std::env::var("LIGHTER_SIM_SEED").expect("LIGHTER_SIM_SEED names the seed").parse().unwrap();
+    let edit = std::env::var("LIGHTER_SIM_EDIT").ok();
+    let edit = edit.map(|name| WrongEdit::ALL.into_iter().find(|e| format!("{e:?}") == name).unwrap());
+    let outcome = run(seed, edit, true);
+    outcome.lines.iter().for_each(|line| println!("{line}"));
+    println!("seed {seed}: digest {:016x}, {} events", outcome.digest, outcome.events);
+    assert_eq!(outcome.failure, None);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_digest_in_another_process() {
+    let own = run(7, None, false);
+    let other = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "seeds::one_seed", "--nocapture"])
+        .env("LIGHTER_SIM_SEED", "7")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(other.stdout).unwrap();
+    let expected = format!("seed 7: digest {:016x}, {} events", own.digest, own.events);
+    assert!(said.contains(&expected), "{expected}, but the other process: {}", said.lines().last().unwrap());
+}

@@ -1,0 +1,154 @@
+//! The store of a simulated cluster: shared by all control planes, led by one, slow and failing on
+//! order.
+//! In: requests of writers, faults. Out: outcomes, in simulated time. Owns: what is durable, its
+//! history since the last restore, the lead with its lease.
+//! Never: commits for who does not lead in its own term: this is the etcd of the simulation.
+
+use crate::world::World;
+use lighter_control::store::{Batch, CommitOutcome, Loaded, StoreError};
+use lighter_control::writer::{CommitRequest, Request, StoreEnd};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// How long a lead lasts without renewal, in milliseconds.
+pub(crate) const LEASE_MS: u64 = 10_000;
+
+pub(crate) type Records = BTreeMap<String, Vec<u8>>;
+
+/// A copy that can be restored.
+#[derive(Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) records: Records,
+    pub(crate) sequence: u64,
+    pub(crate) term: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct SimStore {
+    pub(crate) records: RefCell<Records>,
+    pub(crate) incarnation: RefCell<String>,
+    pub(crate) sequence: Cell<u64>,
+    pub(crate) term: Cell<u64>,
+    /// Plane, and until when.
+    leader: Cell<Option<(usize, u64)>>,
+    /// Batches since the last restore; the first one has sequence `log_from` + 1.
+    pub(crate) log: RefCell<Vec<Batch>>,
+    pub(crate) log_from: Cell<u64>,
+    /// Percent of commits whose outcome is lost.
+    pub(crate) unknown_percent: Cell<u64>,
+    pub(crate) full: Cell<bool>,
+    /// The slowest commit, in milliseconds.
+    pub(crate) slowest_ms: Cell<u64>,
+}
+
+impl SimStore {
+    pub(crate) fn new() -> Self {
+        let store = Self::default();
+        *store.incarnation.borrow_mut() = "first".to_owned();
+        store.slowest_ms.set(5);
+        store
+    }
+
+    /// Who leads with a valid lease.
+    pub(crate) fn leader(&self, now_ms: u64) -> Option<usize> {
+        self.leader.get().filter(|(_, until)| now_ms < *until).map(|(plane, _)| plane)
+    }
+
+    pub(crate) fn renew(&self, plane: usize, now_ms: u64) {
+        if self.leader(now_ms) == Some(plane) {
+            self.leader.set(Some((plane, now_ms + LEASE_MS)));
+        }
+    }
+
+    /// Nobody leads from now on.
+    pub(crate) fn vacate(&self) {
+        self.leader.set(None);
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let records = self.records.borrow().clone();
+        Snapshot { records, sequence: self.sequence.get(), term: self.term.get() }
+    }
+
+    /// Everything as it was; the incarnation changes when the restore is made by the book, not when a
+    /// file was copied back.
+    pub(crate) fn restore(&self, snapshot: &Snapshot, new_incarnation: Option<String>) {
+        *self.records.borrow_mut() = snapshot.records.clone();
+        self.sequence.set(snapshot.sequence);
+        self.term.set(snapshot.term);
+        self.log.borrow_mut().clear();
+        self.log_from.set(snapshot.sequence);
+        self.leader.set(None);
+        if let Some(incarnation) = new_incarnation {
+            *self.incarnation.borrow_mut() = incarnation;
+        }
+    }
+
+    fn load(&self, world: &World, plane: usize, term_floor: u64) -> Result<Loaded, StoreError> {
+        let now = world.now_ms();
+        if self.leader(now).is_some_and(|leader| leader != plane) {
+            return Err(StoreError::Damaged { what: "another control plane leads".to_owned() });
+        }
+        self.leader.set(Some((plane, now + LEASE_MS)));
+        self.term.set(term_floor.max(self.term.get() + 1));
+        world.say(format_args!("plane {plane} leads in term {}", self.term.get()));
+        world.model.borrow_mut().led(world, self.term.get());
+        Ok(Loaded {
+            incarnation: self.incarnation.borrow().clone(),
+            term: self.term.get(),
+            sequence: self.sequence.get(),
+            records: self.records.borrow().iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        })
+    }
+
+    fn commit(&self, world: &World, plane: usize, request: &CommitRequest) -> CommitOutcome {
+        let CommitRequest { term, sequence, batch } = request;
+        if *term != self.term.get() || *sequence != self.sequence.get() + 1 {
+            world.say(format_args!("plane {plane} is fenced at {term}/{sequence}"));
+            return CommitOutcome::Fenced;
+        }
+        let lost = world.luck.borrow_mut().percent(self.unknown_percent.get());
+        if self.full.get() || (lost && world.luck.borrow_mut().percent(50)) {
+            world.say(format_args!("commit {sequence} is lost"));
+            return CommitOutcome::Unknown;
+        }
+        let mut records = self.records.borrow_mut();
+        for (key, value) in batch {
+            match value {
+                Some(value) => records.insert(key.clone(), value.clone()),
+                None => records.remove(key),
+            };
+        }
+        drop(records);
+        self.sequence.set(*sequence);
+        self.log.borrow_mut().push(batch.clone());
+        world.say_batch(*sequence, batch);
+        world.model.borrow_mut().committed(world, *sequence, batch);
+        if lost { CommitOutcome::Unknown } else { CommitOutcome::Committed }
+    }
+}
+
+/// Serves one plane's writer until it is killed.
+pub(crate) async fn serve(world: Rc<World>, plane: usize, mut end: StoreEnd) {
+    while let Some(request) = end.requests.recv().await {
+        world.awake(plane).await;
+        let slowest = world.store.slowest_ms.get();
+        let way = world.luck.borrow_mut().between(0, slowest);
+        world.sleep(way / 2).await;
+        match request {
+            Request::Load { term_floor, reply } => {
+                let loaded = world.store.load(&world, plane, term_floor);
+                world.sleep(way / 2).await;
+                world.awake(plane).await;
+                let _ = reply.send(loaded);
+            }
+            Request::Commit(commit) => {
+                let outcome = world.store.commit(&world, plane, &commit);
+                world.sleep(way / 2).await;
+                world.awake(plane).await;
+                let _ = end.outcomes.send(outcome).await;
+            }
+        }
+    }
+}
