@@ -55,6 +55,8 @@ pub(crate) struct ManifestVerdict {
     /// Records of tasks it does not list because its store was set back: its silence about them
     /// means nothing from now on.
     pub keep: Vec<AssignmentRecord>,
+    /// The store is another or an older one: it may not know what it has acknowledged.
+    pub set_back: bool,
 }
 
 impl Book {
@@ -97,7 +99,7 @@ impl Book {
         let before = &self.session;
         let known_store = before.incarnation.is_empty() || before.incarnation == incarnation;
         let set_back = !known_store || revision < before.revision;
-        let mut verdict = ManifestVerdict::default();
+        let mut verdict = ManifestVerdict { set_back, ..ManifestVerdict::default() };
         for (task, record) in
             self.assignments.iter().filter(|(task, record)| !listed.contains(task) && !record.disowned)
         {
@@ -216,7 +218,10 @@ mod tests {
     fn an_unlisted_task_is_asked_about_first() {
         let book = book(&[1, 2]);
         let verdict = book.manifest(&[TaskId::from_parts(1, 0)].into(), "one", 11);
-        assert_eq!(verdict, ManifestVerdict { ask: vec![TaskId::from_parts(2, 0)], keep: vec![] });
+        assert_eq!(
+            verdict,
+            ManifestVerdict { ask: vec![TaskId::from_parts(2, 0)], ..ManifestVerdict::default() }
+        );
         let disowned = book.disown(&TaskId::from_parts(2, 0)).unwrap();
         assert_eq!(disowned.desired, DesiredStatus::Stopped);
     }
@@ -226,6 +231,7 @@ mod tests {
         for (incarnation, revision) in [("two", 11), ("one", 9)] {
             let mut book = book(&[1, 2]);
             let verdict = book.manifest(&BTreeSet::new(), incarnation, revision);
+            assert!(verdict.set_back);
             assert_eq!((verdict.ask.len(), verdict.keep.len()), (0, 2), "{incarnation} {revision}");
             for record in verdict.keep {
                 book.assignments.insert(record.task.clone(), record);

@@ -27,6 +27,8 @@ struct Staged {
     definitions: Vec<(TaskDefinitionId, String)>,
     acknowledge: Option<u64>,
     confirm: Vec<TaskId>,
+    /// All that was told of tasks is told again.
+    tell_again: bool,
     hellos: Vec<oneshot::Sender<Result<(), LowerTerm>>>,
 }
 
@@ -119,6 +121,7 @@ impl Reconciler {
             definitions: Vec::new(),
             acknowledge: None,
             confirm: Vec::new(),
+            tell_again: false,
             hellos: Vec::new(),
         }
     }
@@ -153,6 +156,7 @@ impl Reconciler {
                     assignments.iter().map(|assignment| assignment.task.clone()).collect();
                 staged.accept(assignments, &incarnation);
                 let verdict = staged.book.manifest(&listed, &incarnation, revision);
+                staged.tell_again |= verdict.set_back;
                 verdict.keep.into_iter().for_each(|record| staged.put(record));
                 open.asked.extend(verdict.ask.iter().cloned());
                 staged.confirm.extend(verdict.ask);
@@ -208,6 +212,10 @@ impl Reconciler {
         }
         self.book = staged.book;
         std::mem::take(&mut self.ended).iter().for_each(|task| self.forget(task));
+        if staged.tell_again {
+            let reports = self.tasks.values().filter_map(|entry| entry.report.clone());
+            reports.for_each(|report| self.outbox.put(report));
+        }
         for (id, json) in staged.definitions {
             self.definitions.insert(id, parse_definition(&json));
         }

@@ -11,7 +11,7 @@ use crate::core::state::State;
 use crate::core::stop_task::pad;
 use crate::error::ApiError;
 use crate::wrong_edit::{self, WrongEdit};
-use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};
+use lighter_model::ids::{ClusterName, ContainerInstanceId, Generation, TaskId};
 use lighter_model::node::Notice;
 use lighter_model::resources::Resources;
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
@@ -40,8 +40,8 @@ pub struct NodeConnected {
     pub agent_version: String,
     pub boot_id: String,
     pub address: Option<SocketAddr>,
-    /// Every task the node holds.
-    pub held: BTreeSet<TaskId>,
+    /// Every task the node holds, with the generation it has recorded.
+    pub held: BTreeMap<TaskId, Generation>,
     /// The node has seen no other incarnation of the store and no later revision than it has.
     pub trusted: bool,
 }
@@ -71,14 +71,40 @@ impl Command for NodeConnected {
         if new != *old {
             changes.put_instance(new);
         }
-        stop_lost(changes, &self.instance, &self.held, self.trusted)
+        let behind = raise_generations(changes, &self.instance, &self.held);
+        Ok(stop_lost(changes, &self.instance, &self.held, self.trusted)? || behind)
     }
 }
 
 /// Held tasks that must not be stopped on the word of this store.
-fn orphans(state: &State, old: &InstanceRecord, held: &BTreeSet<TaskId>, trusted: bool) -> BTreeSet<TaskId> {
-    let unknown = held.iter().filter(|id| !state.tasks.contains_key(*id));
+fn orphans(
+    state: &State,
+    old: &InstanceRecord,
+    held: &BTreeMap<TaskId, Generation>,
+    trusted: bool,
+) -> BTreeSet<TaskId> {
+    let unknown = held.keys().filter(|id| !state.tasks.contains_key(*id));
     unknown.filter(|id| !trusted || old.orphans.contains(*id)).cloned().collect()
+}
+
+/// A store that was set back counts generations from where it stood then, and its node takes no
+/// generation that is not newer than what it has recorded: go on from there. Whether more remain.
+fn raise_generations(
+    changes: &mut Changes<'_>,
+    instance: &ContainerInstanceId,
+    held: &BTreeMap<TaskId, Generation>,
+) -> bool {
+    let behind = held.iter().filter_map(|(id, recorded)| {
+        let task = changes.state().tasks.get(id)?;
+        (task.instance == *instance && task.generation < *recorded).then(|| (task.clone(), *recorded))
+    });
+    let behind: Vec<_> = behind.take(LOST_CHUNK + 1).collect();
+    for (task, recorded) in behind.iter().take(LOST_CHUNK) {
+        let mut task = TaskRecord::clone(task);
+        task.generation = Generation(recorded.0 + 1);
+        changes.put_task(task);
+    }
+    behind.len() > LOST_CHUNK
 }
 
 /// A task that the node reported on once and no longer holds will never be heard of again. When this
@@ -87,13 +113,13 @@ fn orphans(state: &State, old: &InstanceRecord, held: &BTreeSet<TaskId>, trusted
 fn stop_lost(
     changes: &mut Changes<'_>,
     instance: &ContainerInstanceId,
-    held: &BTreeSet<TaskId>,
+    held: &BTreeMap<TaskId, Generation>,
     trusted: bool,
 ) -> Result<bool, ApiError> {
     let trusted = trusted || wrong_edit::is(WrongEdit::SetBackTaskRunAgain);
     let state = changes.state();
     let tasks = state.reserved(instance).tasks.iter().filter_map(|id| state.tasks.get(id));
-    let lost = tasks.filter(|task| (task.report_sequence > 0 || !trusted) && !held.contains(&task.id));
+    let lost = tasks.filter(|task| (task.report_sequence > 0 || !trusted) && !held.contains_key(&task.id));
     let mut lost: Vec<Arc<TaskRecord>> = lost.take(LOST_CHUNK + 1).cloned().collect();
     let more = lost.len() > LOST_CHUNK;
     lost.truncate(LOST_CHUNK);

@@ -94,8 +94,12 @@ fn read_hello(hello: v1::NodeHello) -> Result<Hello, ApiError> {
         incarnation: hello.incarnation,
         revision: hello.revision,
         facts: read_state(hello.state.unwrap_or_default())?,
-        held: hello.tasks.iter().map(|task| task_id(&task.task_id)).collect::<Result<_, _>>()?,
+        held: held(&hello.tasks)?,
     })
+}
+
+fn held(tasks: &[v1::HeldTask]) -> Result<BTreeMap<TaskId, Generation>, ApiError> {
+    tasks.iter().map(|task| Ok((task_id(&task.task_id)?, Generation(task.generation)))).collect()
 }
 
 fn read_state(state: v1::NodeState) -> Result<NodeFacts, ApiError> {

@@ -6,8 +6,8 @@ use crate::core::instance::NodeFacts;
 use crate::error::ApiError;
 use crate::view::Shown;
 use crate::wrong_edit::{self, WrongEdit};
-use lighter_model::ids::TaskId;
-use std::collections::BTreeSet;
+use lighter_model::ids::{Generation, TaskId};
+use std::collections::BTreeMap;
 
 /// Versions of the session protocol spoken here; N and N-1 once there are two.
 pub const PROTOCOL_MIN: u32 = 1;
@@ -29,8 +29,8 @@ pub struct Hello {
     pub incarnation: String,
     pub revision: u64,
     pub facts: NodeFacts,
-    /// Every task the node holds.
-    pub held: BTreeSet<TaskId>,
+    /// Every task the node holds, with the generation it has recorded.
+    pub held: BTreeMap<TaskId, Generation>,
 }
 
 impl Hello {

@@ -168,7 +168,7 @@ async fn greet(
         let state = &shown.state;
         let own = state.reserved(&me.id).tasks.iter().filter_map(|id| state.tasks.get(id));
         // What is held and STOPPED here may be forgotten there: its acknowledgement was lost.
-        let held = hello.held.iter().filter_map(|id| state.tasks.get(id));
+        let held = hello.held.keys().filter_map(|id| state.tasks.get(id));
         let held = held.filter(|task| task.instance == me.id && task.last == TaskStatus::Stopped);
         let tasks: Vec<Arc<TaskRecord>> = own.chain(held).cloned().collect();
         let orphans = state.instances.get(&me.id).map(|instance| instance.orphans.clone());

@@ -82,6 +82,7 @@ async fn run(world: &Rc<World>, token: String) {
         group: None,
         started_by: Some(token.clone()),
         client_token: Some(token.clone()),
+        trace_parent: None,
     };
     let again = world.luck.borrow_mut().percent(15);
     let mut answers = 0;
@@ -100,6 +101,7 @@ async fn run(world: &Rc<World>, token: String) {
                 }
                 None | Some(Err(ApiError::OutcomeUnknown | ApiError::StoreUnavailable)) => {}
                 Some(Err(ApiError::ShuttingDown)) => {}
+                Some(Err(_)) if context.writer.leadership().check().is_err() => {}
                 Some(Err(error)) => return world.say(format_args!("{token}: {error}")),
             }
         }

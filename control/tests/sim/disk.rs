@@ -94,18 +94,22 @@ impl Disk {
         }
     }
 
-    /// Takes a whole manifest; the tasks whose end has to be confirmed.
+    /// Takes a whole manifest; the tasks whose end has to be confirmed, and whether the store was set back.
     pub(crate) fn manifest(
         &mut self,
         world: &World,
         all: Vec<v1::Assignment>,
         incarnation: &str,
         revision: u64,
-    ) -> Vec<TaskId> {
+    ) -> (Vec<TaskId>, bool) {
         let listed: BTreeSet<TaskId> = all.iter().map(|a| a.task_id.parse().unwrap()).collect();
         all.into_iter().for_each(|assignment| self.accept(world, assignment, incarnation));
         let known_store = self.incarnation.is_empty() || self.incarnation == incarnation;
         let set_back = !known_store || revision < self.revision;
+        if set_back {
+            // It may not know what it has acknowledged.
+            self.tasks.values_mut().for_each(|task| task.applied = 0);
+        }
         let mut ask = Vec::new();
         for (id, assigned) in self.book.iter_mut().filter(|(id, a)| !listed.contains(id) && !a.disowned) {
             if set_back {
@@ -115,7 +119,7 @@ impl Disk {
             }
         }
         (self.incarnation, self.revision) = (incarnation.to_owned(), revision);
-        ask
+        (ask, set_back)
     }
 
     /// The control plane, asked twice, does not know this task.

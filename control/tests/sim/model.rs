@@ -5,9 +5,7 @@
 
 use crate::store::Records;
 use crate::world::World;
-use lighter_control::core::record::{
-    ClientTokenRecord, EventRecord, InstanceRecord, MetaRecord, TaskRecord, decode,
-};
+use lighter_control::core::record::{ClientTokenRecord, InstanceRecord, MetaRecord, TaskRecord, decode};
 use lighter_control::core::state::State;
 use lighter_control::store::Batch;
 use lighter_control::view::Shown;
@@ -22,7 +20,7 @@ pub(crate) const FORGED: u64 = 1_000_000;
 /// STOPPED tasks stay at least so long.
 const KEPT_MS: u64 = 3_600_000;
 /// Looks at what is shown between two complete comparisons.
-const FULL_EVERY: u64 = 64;
+const FULL_EVERY: u64 = 256;
 
 /// What the tasks of a node take, counted here.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -40,7 +38,6 @@ pub(crate) struct Model {
     tokens: BTreeMap<String, Vec<TaskId>>,
     /// The batch that made the tasks of a starter.
     starters: BTreeMap<String, u64>,
-    definitions: BTreeMap<String, Vec<u8>>,
     taken: BTreeMap<ContainerInstanceId, Taken>,
     meta: MetaRecord,
     event: u64,
@@ -110,10 +107,7 @@ impl Model {
                     let before = self.tokens.insert(record.token.clone(), record.tasks.clone());
                     world.check(before.is_none(), || format!("client token {} was used twice", record.token));
                 }
-                ("event", Some(value)) => self.event(world, decode(key, value).unwrap()),
-                ("definition", Some(value)) => {
-                    self.definitions.insert(key.clone(), value.clone());
-                }
+                ("event", Some(_)) => self.event(world, key),
                 _ => {}
             }
         }
@@ -129,8 +123,9 @@ impl Model {
         self.meta = new;
     }
 
-    fn event(&mut self, world: &World, event: EventRecord) {
-        let (last, next) = (self.event, event.sequence);
+    fn event(&mut self, world: &World, key: &str) {
+        let number = key.split('/').nth(1).unwrap();
+        let (last, next) = (self.event, u64::from_str_radix(number, 16).unwrap());
         world.check(next == last + 1, || format!("event {next} follows event {last}"));
         self.event = next;
     }

@@ -281,8 +281,11 @@ impl Node {
                 if manifest.last_chunk {
                     let all = std::mem::take(&mut session.manifest);
                     world.say(format_args!("node {}: manifest of {}", self.index, all.len()));
-                    let ask = disk.manifest(world, all, &session.incarnation, manifest.revision);
+                    let (ask, set_back) = disk.manifest(world, all, &session.incarnation, manifest.revision);
                     session.ask(ask);
+                    if set_back {
+                        session.sent.clear();
+                    }
                 }
             }
             FromControl::Assignments(assignments) => {

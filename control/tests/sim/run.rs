@@ -21,6 +21,8 @@ use std::rc::Rc;
 
 /// How long a world may take to come to rest after the last fault.
 const REST_MS: u64 = 600_000;
+/// Far beyond what any world needs: something runs in circles.
+const STEPS_MAX: u64 = 20_000_000;
 /// Every so many seeds a world is a fleet.
 const FLEET_EVERY: u64 = 50;
 
@@ -44,14 +46,14 @@ pub(crate) fn shape(seed: u64) -> Shape {
     let mut faults: Vec<Kind> = (0..kinds).filter_map(|_| luck.pick(&Kind::ALL)).collect();
     faults.dedup();
     Shape {
-        nodes: usize::try_from(if fleet { luck.between(500, 2_000) } else { luck.between(2, 16) }).unwrap(),
+        nodes: usize::try_from(if fleet { luck.between(300, 1_000) } else { luck.between(2, 16) }).unwrap(),
         planes: usize::try_from(luck.between(1, 3)).unwrap(),
-        callers: usize::try_from(luck.between(1, 4)).unwrap(),
+        callers: usize::try_from(luck.between(1, 3)).unwrap(),
         heartbeat_ms: if fleet { 15_000 } else { luck.between(2, 15) * 1_000 },
-        trouble_ms: if fleet { 60_000 } else { luck.between(60, 180) * 1_000 },
+        trouble_ms: if fleet { 60_000 } else { luck.between(40, 120) * 1_000 },
         faults,
         fault_pause_ms: luck.between(2_000, 15_000),
-        think_ms: luck.between(300, 4_000),
+        think_ms: luck.between(800, 5_000),
         events_kept: usize::try_from(luck.between(50, 2_000)).unwrap(),
     }
 }
@@ -65,7 +67,12 @@ pub(crate) fn run(seed: u64, edit: Option<WrongEdit>, keep_trace: bool) -> Outco
     let main = live(world.clone());
     world.spawn(main);
     let watched = world.clone();
-    let ended = world.executor.run(move || watched.failed() || watched.done.get());
+    let ended = world.executor.run(move || {
+        if watched.executor.polls() > STEPS_MAX {
+            watched.fail(format!("more than {STEPS_MAX} steps"));
+        }
+        watched.failed() || watched.done.get()
+    });
     match ended {
         Ended::Done => {}
         Ended::Stalled => world.fail("nothing is left to wait for".to_owned()),
@@ -116,7 +123,9 @@ async fn leader(world: &World) -> Context {
     loop {
         let leader = world.store.leader(world.now_ms());
         let plane = leader.and_then(|id| world.planes.borrow().get(id).cloned());
-        if let Some(context) = plane.and_then(|plane| plane.context()) {
+        if let Some(context) = plane.and_then(|plane| plane.context())
+            && context.writer.leadership().check().is_ok()
+        {
             return context;
         }
         world.sleep(100).await;
@@ -159,7 +168,9 @@ async fn rest(world: &Rc<World>, replica: &Rc<RefCell<Replica>>) {
 fn restless(world: &World, replica: &Replica, shown: &Shown) -> Option<String> {
     let state = &shown.state;
     for node in world.nodes.borrow().iter() {
-        let instance = state.instances.get(&node.id.borrow())?;
+        let Some(instance) = state.instances.get(&node.id.borrow()) else {
+            return Some(format!("node {} is not known", node.index));
+        };
         if instance.status == ContainerInstanceStatus::Registering || !instance.connected {
             return Some(format!("node {} is not connected", node.index));
         }

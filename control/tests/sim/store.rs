@@ -5,7 +5,7 @@
 //! Never: commits for who does not lead in its own term: this is the etcd of the simulation.
 
 use crate::world::World;
-use lighter_control::store::{Batch, CommitOutcome, Loaded, StoreError};
+use lighter_control::store::{Batch, CommitOutcome, Leader, Loaded, StoreError};
 use lighter_control::writer::{CommitRequest, Request, StoreEnd};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -88,7 +88,8 @@ impl SimStore {
     fn load(&self, world: &World, plane: usize, term_floor: u64) -> Result<Loaded, StoreError> {
         let now = world.now_ms();
         if self.leader(now).is_some_and(|leader| leader != plane) {
-            return Err(StoreError::Damaged { what: "another control plane leads".to_owned() });
+            let leader = Leader { endpoint: "another".to_owned(), term: self.term.get() };
+            return Err(StoreError::Led { leader });
         }
         self.leader.set(Some((plane, now + LEASE_MS)));
         self.term.set(term_floor.max(self.term.get() + 1));
@@ -131,6 +132,7 @@ impl SimStore {
 
 /// Serves one plane's writer until it is killed.
 pub(crate) async fn serve(world: Rc<World>, plane: usize, mut end: StoreEnd) {
+    let mut told = false;
     while let Some(request) = end.requests.recv().await {
         world.awake(plane).await;
         let slowest = world.store.slowest_ms.get();
@@ -138,7 +140,13 @@ pub(crate) async fn serve(world: Rc<World>, plane: usize, mut end: StoreEnd) {
         world.sleep(way / 2).await;
         match request {
             Request::Load { term_floor, reply } => {
+                // Who was told that another leads waits for the lead.
+                while told && world.store.leader(world.now_ms()).is_some_and(|leader| leader != plane) {
+                    world.sleep(200).await;
+                    world.awake(plane).await;
+                }
                 let loaded = world.store.load(&world, plane, term_floor);
+                told = loaded.is_err();
                 world.sleep(way / 2).await;
                 world.awake(plane).await;
                 let _ = reply.send(loaded);

@@ -14,7 +14,7 @@ use std::fmt::Arguments;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 /// The wall clock when a world begins, in milliseconds since the Unix epoch.

@@ -11,7 +11,7 @@ use lighter_control::core::stop_task::StopTask;
 use lighter_control::core::sweep::Sweep;
 use lighter_control::core::{Command, Moment, Settings};
 use lighter_control::error::ApiError;
-use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};
+use lighter_model::ids::{ClusterName, ContainerInstanceId, Generation, TaskId};
 use lighter_model::report::{ContainerReport, KernelLimits, TaskReport};
 use lighter_model::resources::{HostPort, Resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
@@ -224,8 +224,10 @@ fn join(world: &mut World, name: u8, token: usize) {
 fn connect(world: &mut World, node: usize, holds: u8, trusted: bool) {
     let Some(instance) = world.node(node) else { return };
     let tasks = world.state.reserved(&instance).tasks.iter().enumerate();
-    let held: BTreeSet<TaskId> =
-        tasks.filter(|(index, _)| holds & (1 << (index % 8)) != 0).map(|(_, id)| id.clone()).collect();
+    let held: BTreeMap<TaskId, Generation> = tasks
+        .filter(|(index, _)| holds & (1 << (index % 8)) != 0)
+        .map(|(_, id)| (id.clone(), Generation(u64::from(holds))))
+        .collect();
     let reserved_port = HostPort { protocol: Default::default(), port: 3 };
     let offered = Resources {
         cpu_units: 1000,
@@ -253,7 +255,10 @@ fn connect(world: &mut World, node: usize, holds: u8, trusted: bool) {
         }
     }
     for id in &world.state.reserved(&instance).tasks {
-        assert!(world.state.tasks[id].report_sequence == 0 || held.contains(id), "lost tasks are stopped");
+        assert!(
+            world.state.tasks[id].report_sequence == 0 || held.contains_key(id),
+            "lost tasks are stopped"
+        );
     }
 }
 
