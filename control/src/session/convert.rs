@@ -20,7 +20,7 @@ use lighter_model::task_event::{TaskEvent, TaskEventKind};
 use lighter_model::wait::{Wait, WaitKind};
 use lighter_proto::v1;
 use prost::Message;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Lines as they travel.
 pub type LogBatch = Vec<v1::LogLine>;
