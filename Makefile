@@ -5,7 +5,7 @@ DEPS := packaging/deps.sh
 STATIC := x86_64-unknown-linux-gnu
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build release install uninstall test test-tier demo bench lint fmt shell clean-vm
+.PHONY: help deps build release install uninstall test test-tier demo bench sim lint fmt shell clean-vm
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,11 @@ bench: ## the figures of the design, next to Docker and podman where they are in
 	cargo build --release -p lighter-image --example unpack_bench
 	LIGHTER_BIN_DIR=$(abspath $(TARGET))/release-bin LIGHTER_UNPACK_BENCH=$(abspath $(TARGET))/release/examples/unpack_bench \
 		LIGHTER_BENCH_TARGET=$(abspath $(TARGET)) cargo bench -p lighter-cli --bench bench
+
+# SEED=n replays one seed with its trace; SEEDS=n [FIRST=n] runs many on all cores.
+SIM := cargo test -q -p lighter-control --test sim -- --ignored --nocapture --exact
+sim: ## the simulation of a cluster: make sim SEEDS=1000, make sim SEED=42
+	$(if $(SEED),LIGHTER_SIM_SEED=$(SEED) $(SIM) seeds::one_seed,LIGHTER_SIM_SEEDS=$(or $(SEEDS),100) LIGHTER_SIM_FIRST=$(or $(FIRST),1) $(SIM) seeds::many_seeds)
 
 lint: ## formatting and clippy, warnings as errors
 	cargo fmt --all --check

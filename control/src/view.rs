@@ -147,7 +147,6 @@ impl View {
             let instance = change.instance().clone();
             if let Some(session) = sessions.get(&instance)
                 && session.try_send(change).is_err()
-                && !wrong_edit::is(WrongEdit::ChangeDropped)
             {
                 sessions.remove(&instance);
             }

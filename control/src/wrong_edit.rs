@@ -33,14 +33,12 @@ pub enum WrongEdit {
     ForeignReportTaken,
     /// The first event of each group is not published.
     EventNotPublished,
-    /// A change that does not fit into a slow session's queue is dropped instead of the session.
-    ChangeDropped,
     /// Cluster time follows a wall clock that goes back.
     ClusterTimeFalls,
 }
 
 impl WrongEdit {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 15] = [
         Self::ReplyBeforeCommit,
         Self::NoFence,
         Self::UnknownTakenForLost,
@@ -55,7 +53,6 @@ impl WrongEdit {
         Self::PortGivenTwice,
         Self::ForeignReportTaken,
         Self::EventNotPublished,
-        Self::ChangeDropped,
         Self::ClusterTimeFalls,
     ];
 }

@@ -1,7 +1,8 @@
 //! What goes wrong in a simulated world, and when.
 //! In: a world. Out: broken connections, nodes, planes and stores, until the trouble is over.
 //! Never: breaks what the design does not promise to survive (a wall clock that goes back while an old
-//! snapshot is restored: terms would be lower than those that nodes have seen).
+//! snapshot is restored: terms would be lower than those that nodes have seen; a copy of the store's
+//! file put back without a new incarnation, once it has overtaken what nodes have seen of it).
 
 use crate::callers::Replica;
 use crate::node::Node;
@@ -216,10 +217,9 @@ async fn set_back(world: &Rc<World>, snapshot: &Snapshot, replica: &Rc<RefCell<R
     let planes = world.planes.borrow().clone();
     planes.iter().for_each(|plane| plane.kill(world));
     replica.borrow_mut().forget();
-    let by_the_book = world.luck.borrow_mut().percent(50);
-    let name = format!("made at {}", world.now_ms());
-    world.store.restore(snapshot, by_the_book.then_some(name));
-    world.say(format_args!("set back to {}, by the book: {by_the_book}", snapshot.sequence));
+    let incarnation = format!("store {:x}", world.luck.borrow_mut().draw());
+    world.say(format_args!("set back to {}, now {incarnation}", snapshot.sequence));
+    world.store.restore(snapshot, incarnation);
     world.model.borrow_mut().set_back(&snapshot.records);
     world.sleep(1_000).await;
     planes.iter().for_each(|plane| plane.start(world));

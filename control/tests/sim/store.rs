@@ -71,18 +71,15 @@ impl SimStore {
         Snapshot { records, sequence: self.sequence.get(), term: self.term.get() }
     }
 
-    /// Everything as it was; the incarnation changes when the restore is made by the book, not when a
-    /// file was copied back.
-    pub(crate) fn restore(&self, snapshot: &Snapshot, new_incarnation: Option<String>) {
+    /// Everything as it was, but the incarnation.
+    pub(crate) fn restore(&self, snapshot: &Snapshot, incarnation: String) {
         *self.records.borrow_mut() = snapshot.records.clone();
         self.sequence.set(snapshot.sequence);
         self.term.set(snapshot.term);
         self.log.borrow_mut().clear();
         self.log_from.set(snapshot.sequence);
         self.leader.set(None);
-        if let Some(incarnation) = new_incarnation {
-            *self.incarnation.borrow_mut() = incarnation;
-        }
+        *self.incarnation.borrow_mut() = incarnation;
     }
 
     fn load(&self, world: &World, plane: usize, term_floor: u64) -> Result<Loaded, StoreError> {
@@ -153,6 +150,11 @@ pub(crate) async fn serve(world: Rc<World>, plane: usize, mut end: StoreEnd) {
             }
             Request::Commit(commit) => {
                 let outcome = world.store.commit(&world, plane, &commit);
+                if outcome == CommitOutcome::Unknown {
+                    // Nobody knows before the answer is given up.
+                    let ms = world.luck.borrow_mut().between(200, 1_000);
+                    world.sleep(ms).await;
+                }
                 world.sleep(way / 2).await;
                 world.awake(plane).await;
                 let _ = end.outcomes.send(outcome).await;
