@@ -71,8 +71,11 @@ impl Command for NodeConnected {
         if new != *old {
             changes.put_instance(new);
         }
-        let behind = raise_generations(changes, &self.instance, &self.held);
-        Ok(stop_lost(changes, &self.instance, &self.held, self.trusted)? || behind)
+        // A command of its own, to stay within one group.
+        if raise_generations(changes, &self.instance, &self.held) {
+            return Ok(true);
+        }
+        stop_lost(changes, &self.instance, &self.held, self.trusted)
     }
 }
 
@@ -88,7 +91,7 @@ fn orphans(
 }
 
 /// A store that was set back counts generations from where it stood then, and its node takes no
-/// generation that is not newer than what it has recorded: go on from there. Whether more remain.
+/// generation that is not newer than what it has recorded: go on from there. Whether there were any.
 fn raise_generations(
     changes: &mut Changes<'_>,
     instance: &ContainerInstanceId,
@@ -98,13 +101,13 @@ fn raise_generations(
         let task = changes.state().tasks.get(id)?;
         (task.instance == *instance && task.generation < *recorded).then(|| (task.clone(), *recorded))
     });
-    let behind: Vec<_> = behind.take(LOST_CHUNK + 1).collect();
-    for (task, recorded) in behind.iter().take(LOST_CHUNK) {
+    let behind: Vec<_> = behind.take(LOST_CHUNK).collect();
+    for (task, recorded) in &behind {
         let mut task = TaskRecord::clone(task);
         task.generation = Generation(recorded.0 + 1);
         changes.put_task(task);
     }
-    behind.len() > LOST_CHUNK
+    !behind.is_empty()
 }
 
 /// A task that the node reported on once and no longer holds will never be heard of again. When this
