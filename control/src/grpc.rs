@@ -74,67 +74,100 @@ impl Lighter for LighterService {
         Ok(Response::new(v1::DeregisterTaskDefinitionResponse { task_definition }))
     }
 
-    async fn delete_task_definitions(&self, request: Request<v1::DeleteTaskDefinitionsRequest>) -> Answer<v1::DeleteTaskDefinitionsResponse> {
+    async fn delete_task_definitions(
+        &self,
+        request: Request<v1::DeleteTaskDefinitionsRequest>,
+    ) -> Answer<v1::DeleteTaskDefinitionsResponse> {
         let asker = convert::asker(request.extensions());
         let names = request.into_inner().task_definitions;
         let deleted = task_definition::delete(&self.0, asker, names).await?;
         Ok(Response::new(convert::deleted_definitions(deleted)))
     }
 
-    async fn list_task_definition_families(&self, request: Request<v1::ListTaskDefinitionFamiliesRequest>) -> Answer<v1::ListTaskDefinitionFamiliesResponse> {
+    async fn list_task_definition_families(
+        &self,
+        request: Request<v1::ListTaskDefinitionFamiliesRequest>,
+    ) -> Answer<v1::ListTaskDefinitionFamiliesResponse> {
         let filter = convert::family_filter(request.into_inner())?;
         Ok(Response::new(convert::family_page(task_definition::families(&self.0, &filter)?)))
     }
 
-    async fn create_cluster(&self, request: Request<v1::CreateClusterRequest>) -> Answer<v1::CreateClusterResponse> {
+    async fn create_cluster(
+        &self,
+        request: Request<v1::CreateClusterRequest>,
+    ) -> Answer<v1::CreateClusterResponse> {
         let asker = convert::asker(request.extensions());
         let wanted = convert::create_cluster(request.into_inner())?;
         let cluster = cluster::create(&self.0, asker, wanted).await?;
         Ok(Response::new(v1::CreateClusterResponse { cluster: Some(convert::cluster(&cluster)) }))
     }
 
-    async fn update_cluster(&self, request: Request<v1::UpdateClusterRequest>) -> Answer<v1::UpdateClusterResponse> {
+    async fn update_cluster(
+        &self,
+        request: Request<v1::UpdateClusterRequest>,
+    ) -> Answer<v1::UpdateClusterResponse> {
         let asker = convert::asker(request.extensions());
         let wanted = convert::update_cluster(request.into_inner())?;
         let cluster = cluster::update(&self.0, asker, wanted).await?;
         Ok(Response::new(v1::UpdateClusterResponse { cluster: Some(convert::cluster(&cluster)) }))
     }
 
-    async fn delete_cluster(&self, request: Request<v1::DeleteClusterRequest>) -> Answer<v1::DeleteClusterResponse> {
+    async fn delete_cluster(
+        &self,
+        request: Request<v1::DeleteClusterRequest>,
+    ) -> Answer<v1::DeleteClusterResponse> {
         let asker = convert::asker(request.extensions());
         let wanted = convert::delete_cluster(&request.into_inner())?;
         let cluster = cluster::delete(&self.0, asker, wanted).await?;
         Ok(Response::new(v1::DeleteClusterResponse { cluster: Some(convert::cluster(&cluster)) }))
     }
 
-    async fn describe_clusters(&self, request: Request<v1::DescribeClustersRequest>) -> Answer<v1::DescribeClustersResponse> {
+    async fn describe_clusters(
+        &self,
+        request: Request<v1::DescribeClustersRequest>,
+    ) -> Answer<v1::DescribeClustersResponse> {
         let described = cluster::describe(&self.0, request.into_inner().clusters)?;
         Ok(Response::new(convert::described_clusters(described)))
     }
 
-    async fn list_clusters(&self, request: Request<v1::ListClustersRequest>) -> Answer<v1::ListClustersResponse> {
+    async fn list_clusters(
+        &self,
+        request: Request<v1::ListClustersRequest>,
+    ) -> Answer<v1::ListClustersResponse> {
         let page = convert::cluster_page_request(request.into_inner());
         Ok(Response::new(convert::cluster_page(cluster::list(&self.0, &page)?)))
     }
 
-    async fn tag_resource(&self, request: Request<v1::TagResourceRequest>) -> Answer<v1::TagResourceResponse> {
+    async fn tag_resource(
+        &self,
+        request: Request<v1::TagResourceRequest>,
+    ) -> Answer<v1::TagResourceResponse> {
         let asker = convert::asker(request.extensions());
         tag::tag(&self.0, asker, convert::tag_resource(request.into_inner())?).await?;
         Ok(Response::new(v1::TagResourceResponse {}))
     }
 
-    async fn untag_resource(&self, request: Request<v1::UntagResourceRequest>) -> Answer<v1::UntagResourceResponse> {
+    async fn untag_resource(
+        &self,
+        request: Request<v1::UntagResourceRequest>,
+    ) -> Answer<v1::UntagResourceResponse> {
         let asker = convert::asker(request.extensions());
         tag::untag(&self.0, asker, convert::untag_resource(request.into_inner())).await?;
         Ok(Response::new(v1::UntagResourceResponse {}))
     }
 
-    async fn list_tags_for_resource(&self, request: Request<v1::ListTagsForResourceRequest>) -> Answer<v1::ListTagsForResourceResponse> {
+    async fn list_tags_for_resource(
+        &self,
+        request: Request<v1::ListTagsForResourceRequest>,
+    ) -> Answer<v1::ListTagsForResourceResponse> {
         let tags = convert::wire_tags(&tag::list(&self.0, &request.into_inner().resource)?);
         Ok(Response::new(v1::ListTagsForResourceResponse { tags }))
     }
 
-    async fn deregister_container_instance(&self, request: Request<v1::DeregisterContainerInstanceRequest>) -> Answer<v1::DeregisterContainerInstanceResponse> {
+    async fn deregister_container_instance(
+        &self,
+        request: Request<v1::DeregisterContainerInstanceRequest>,
+    ) -> Answer<v1::DeregisterContainerInstanceResponse> {
         let asker = convert::asker(request.extensions());
         let wanted = convert::deregister_instance(request.into_inner())?;
         let now = instance::deregister(&self.0, asker, wanted).await?;
@@ -142,21 +175,30 @@ impl Lighter for LighterService {
         Ok(Response::new(v1::DeregisterContainerInstanceResponse { container_instance }))
     }
 
-    async fn put_attributes(&self, request: Request<v1::PutAttributesRequest>) -> Answer<v1::PutAttributesResponse> {
+    async fn put_attributes(
+        &self,
+        request: Request<v1::PutAttributesRequest>,
+    ) -> Answer<v1::PutAttributesResponse> {
         let asker = convert::asker(request.extensions());
         let wanted = convert::put_attributes(request.into_inner())?;
         let attributes = convert::wire_attributes(attribute::put(&self.0, asker, wanted).await?);
         Ok(Response::new(v1::PutAttributesResponse { attributes }))
     }
 
-    async fn delete_attributes(&self, request: Request<v1::DeleteAttributesRequest>) -> Answer<v1::DeleteAttributesResponse> {
+    async fn delete_attributes(
+        &self,
+        request: Request<v1::DeleteAttributesRequest>,
+    ) -> Answer<v1::DeleteAttributesResponse> {
         let asker = convert::asker(request.extensions());
         let wanted = convert::delete_attributes(request.into_inner())?;
         let attributes = convert::wire_attributes(attribute::delete(&self.0, asker, wanted).await?);
         Ok(Response::new(v1::DeleteAttributesResponse { attributes }))
     }
 
-    async fn list_attributes(&self, request: Request<v1::ListAttributesRequest>) -> Answer<v1::ListAttributesResponse> {
+    async fn list_attributes(
+        &self,
+        request: Request<v1::ListAttributesRequest>,
+    ) -> Answer<v1::ListAttributesResponse> {
         let filter = convert::attribute_filter(request.into_inner());
         Ok(Response::new(convert::attribute_page(attribute::list(&self.0, &filter)?)))
     }

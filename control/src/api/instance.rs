@@ -67,9 +67,9 @@ pub async fn deregister(
     while now.instance.status == ContainerInstanceStatus::Deregistering {
         context.writer.submit(Sweep).await?;
         let id = now.instance.id.clone();
-        let newer = context.view.read(|shown| {
-            shown.state.instances.get(&id).map(|instance| shown.state.snapshot(instance))
-        });
+        let newer = context
+            .view
+            .read(|shown| shown.state.instances.get(&id).map(|instance| shown.state.snapshot(instance)));
         match newer {
             Some(newer) => now = newer,
             None => break,

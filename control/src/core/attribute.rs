@@ -89,7 +89,10 @@ fn change(
 ) -> Result<Vec<TargetAttribute>, ApiError> {
     require_cluster(changes.state(), cluster)?;
     if wanted.is_empty() || wanted.len() > MAX_OF_CALL {
-        return Err(ApiError::invalid("attributes", format!("name 1 to {MAX_OF_CALL}, got {}", wanted.len())));
+        return Err(ApiError::invalid(
+            "attributes",
+            format!("name 1 to {MAX_OF_CALL}, got {}", wanted.len()),
+        ));
     }
     let mut new: BTreeMap<ContainerInstanceId, (Arc<InstanceRecord>, Own)> = BTreeMap::new();
     let mut done = Vec::with_capacity(wanted.len());

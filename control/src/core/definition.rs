@@ -125,8 +125,7 @@ fn delete(changes: &mut Changes<'_>, name: &str) -> Result<Arc<DefinitionRecord>
     if !name.contains(':') {
         return Err(("INVALID", "name the revision: family:revision".to_owned()));
     }
-    let record =
-        find_definition(changes.state(), name).map_err(|error| ("MISSING", error.to_string()))?;
+    let record = find_definition(changes.state(), name).map_err(|error| ("MISSING", error.to_string()))?;
     if record.is_active() {
         return Err(("ACTIVE", format!("deregister {} first", record.id)));
     }

@@ -58,11 +58,14 @@ impl Command for DeregisterInstance {
 pub fn go_on(changes: &mut Changes<'_>, instance: &ContainerInstanceId) -> usize {
     let state = changes.state();
     let ids = state.reserved(instance).tasks.iter();
-    let tasks: Vec<Arc<TaskRecord>> =
-        ids.filter_map(|id| state.tasks.get(id)).take(CHUNK).cloned().collect();
+    let tasks: Vec<Arc<TaskRecord>> = ids.filter_map(|id| state.tasks.get(id)).take(CHUNK).cloned().collect();
     for task in &tasks {
         let now = changes.now_ms();
-        changes.put_task(given_up(task, "The container instance was deregistered; the task is an orphan", now));
+        changes.put_task(given_up(
+            task,
+            "The container instance was deregistered; the task is an orphan",
+            now,
+        ));
     }
     let empty = changes.state().reserved(instance).tasks.is_empty();
     if let Some(old) = changes.state().instances.get(instance).cloned().filter(|_| empty) {

@@ -3,8 +3,8 @@
 //! Never: changes attributes that a join token bound, or stops a task that a node holds.
 
 use crate::core::Command;
-use crate::core::drain::heed_notices;
 pub use crate::core::cluster::EnsureClusters;
+use crate::core::drain::heed_notices;
 use crate::core::mutation::Changes;
 use crate::core::record::{InstanceRecord, TaskRecord};
 use crate::core::state::State;

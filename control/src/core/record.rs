@@ -408,7 +408,10 @@ pub enum EventSubject {
     Definition(Arc<DefinitionRecord>),
     Cluster(Arc<ClusterRecord>),
     /// A record that is no longer kept.
-    Deleted { kind: RecordKind, id: String },
+    Deleted {
+        kind: RecordKind,
+        id: String,
+    },
 }
 
 /// What kind of record went.

@@ -19,8 +19,8 @@ use lighter_model::ids::{ClusterName, ContainerInstanceId, Generation, TaskId};
 use lighter_model::report::KernelLimits;
 use lighter_model::resources::{Resources, required_resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
-use lighter_model::trace_context::TraceParent;
 use lighter_model::tags::Tags;
+use lighter_model::trace_context::TraceParent;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -76,7 +76,8 @@ impl Command for RunTask {
         for _ in 0..self.count {
             match choose(changes.state(), changes.settings(), &self.cluster, &need) {
                 Some(instance) => {
-                    let task = self.new_task(changes, &definition, instance, need.resources.clone(), tags.clone());
+                    let task =
+                        self.new_task(changes, &definition, instance, need.resources.clone(), tags.clone());
                     tasks.push(changes.put_task(task));
                 }
                 None => {

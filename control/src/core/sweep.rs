@@ -5,9 +5,9 @@
 
 use crate::core::Command;
 use crate::core::instance::given_up;
-use crate::core::{definition, deregister};
 use crate::core::mutation::{Changes, Mutation};
 use crate::core::record::TaskRecord;
+use crate::core::{definition, deregister};
 use crate::error::ApiError;
 use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};
 use lighter_model::status::ContainerInstanceStatus;

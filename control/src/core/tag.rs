@@ -75,7 +75,9 @@ impl Resource {
         }
         match self {
             Self::Cluster(old) => drop(changes.put_cluster(ClusterRecord { tags, ..(*old).clone() })),
-            Self::Definition(old) => drop(changes.put_definition(DefinitionRecord { tags, ..(*old).clone() })),
+            Self::Definition(old) => {
+                drop(changes.put_definition(DefinitionRecord { tags, ..(*old).clone() }))
+            }
             Self::Instance(old) => drop(changes.put_instance(InstanceRecord { tags, ..(*old).clone() })),
             Self::Task(old) => drop(changes.put_task(TaskRecord { tags, ..(*old).clone() })),
         }

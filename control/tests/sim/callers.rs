@@ -8,12 +8,13 @@ use crate::world::World;
 use lighter_control::api::Context;
 use lighter_control::api::events::{WatchRequest, watch};
 use lighter_control::api::task;
+use lighter_control::core::audit::Asker;
 use lighter_control::core::definition::RegisterDefinition;
 use lighter_control::core::drain::UpdateInstancesState;
 use lighter_control::core::record::{EventRecord, EventSubject, TaskRecord};
 use lighter_control::core::run_task::RunTask;
 use lighter_control::core::stop_task::StopTask;
-use lighter_control::core::update_task::{Asker, PauseTask, UpdateTask};
+use lighter_control::core::update_task::{PauseTask, UpdateTask};
 use lighter_control::error::ApiError;
 use lighter_control::time::timeout;
 use lighter_control::view::Shown;
@@ -37,6 +38,10 @@ fn some_plane(world: &World) -> Option<(Rc<Plane>, Context)> {
     let plane = leader.filter(|_| !stray).or_else(|| world.luck.borrow_mut().pick(&planes))?;
     let context = plane.context()?;
     Some((plane, context))
+}
+
+fn asker() -> Asker {
+    Asker { user: "caller".to_owned(), address: String::new() }
 }
 
 /// A task definition with a port that only one of its tasks on a node can have.
@@ -83,12 +88,14 @@ async fn run(world: &Rc<World>, token: String) {
         started_by: Some(token.clone()),
         client_token: Some(token.clone()),
         trace_parent: None,
+        tags: Default::default(),
+        propagate_tags: Default::default(),
     };
     let again = world.luck.borrow_mut().percent(15);
     let mut answers = 0;
     while answers < 1 + usize::from(again) && !world.over.get() {
         if let Some((plane, context)) = some_plane(world) {
-            let answer = timeout(PATIENCE, task::run(&context, request.clone())).await;
+            let answer = timeout(PATIENCE, task::run(&context, asker(), request.clone())).await;
             // A plane that was killed meanwhile answers nobody.
             if plane.context().is_none() {
                 continue;
@@ -118,7 +125,7 @@ async fn stop(world: &Rc<World>) {
     let (Some(id), Some((plane, context))) = (some_task(world), some_plane(world)) else { return };
     let force = world.luck.borrow_mut().percent(20);
     let request = StopTask { cluster: cluster(), task: id.to_string(), reason: None, force };
-    let answer = timeout(PATIENCE, task::stop(&context, request)).await;
+    let answer = timeout(PATIENCE, task::stop(&context, asker(), request)).await;
     if plane.context().is_some() && matches!(answer, Some(Ok(_))) {
         world.say(format_args!("stop of {id} accepted"));
         world.model.borrow_mut().stop_answered(world, &id);
@@ -173,7 +180,7 @@ async fn drain(world: &Rc<World>) {
 
 async fn adjust(world: &Rc<World>, pause: bool) {
     let (Some(id), Some((_, context))) = (some_task(world), some_plane(world)) else { return };
-    let asker = Asker { user: "caller".to_owned(), address: String::new() };
+    let asker = asker();
     let (paused, cpu) = {
         let mut luck = world.luck.borrow_mut();
         (luck.percent(50), luck.between(1, 8) * 32)
