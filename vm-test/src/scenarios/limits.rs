@@ -102,7 +102,8 @@ fn root_of_a_task_is_nobody_on_the_node(world: &mut World) -> Result<()> {
     ensure!(words.len() == 6 && words[0] == "0" && words[1] != "0" && words[2] == "65536", "maps {map:?}");
     let uid = node.guest.sh(&format!("awk '/^Uid:/ {{ print $2, $3, $4, $5 }}' /proc/{pid}/status"))?;
     ensure!(uid.split(' ').all(|uid| uid == words[1]), "the process is {uid:?}");
-    let owner = node.guest.sh("stat -c %u /var/lib/lighter/volumes/task/*/data/made")?;
+    let owner =
+        node.guest.sh(&format!("stat -c %u /var/lib/lighter/volumes/task/{}/data/made", task.id()))?;
     ensure!(owner == "0", "the file of the volume is {owner:?}'s");
     node.stop(task.id())?;
 
