@@ -84,6 +84,8 @@ pub(crate) struct World {
     pub images: BTreeMap<String, ImageConfig>,
     pub programs: BTreeMap<ContainerName, Program>,
     pub shims: BTreeMap<TaskId, ShimState>,
+    /// Tasks with ids of their own.
+    pub mapped: BTreeSet<TaskId>,
     pub rootfs: BTreeMap<AttachmentKey, PathBuf>,
     pub attachments: BTreeSet<String>,
     pub foreign_ports: BTreeSet<HostPort>,
@@ -225,6 +227,7 @@ impl Machine {
     pub(crate) fn reboot(&self) {
         self.with(|world| {
             world.shims.clear();
+            world.mapped.clear();
             world.attachments.clear();
         });
     }
@@ -235,7 +238,8 @@ impl Machine {
             let shims = world.shims.keys().map(|task| format!("shim {task}"));
             let rootfs = world.rootfs.keys().map(|key| format!("rootfs {key}"));
             let networks = world.attachments.iter().map(|name| format!("attachment {name}"));
-            shims.chain(rootfs).chain(networks).collect()
+            let ids = world.mapped.iter().map(|task| format!("ids {task}"));
+            shims.chain(rootfs).chain(networks).chain(ids).collect()
         })
     }
 }

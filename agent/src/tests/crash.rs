@@ -3,7 +3,7 @@
 //! bystander is undisturbed, no container starts twice, there is exactly one STOPPED with the true
 //! exit code, and nothing is left. Never: a point left out; the points are counted, not listed.
 
-use super::bench::{Bench, task};
+use super::bench::{Bench, WEB, task};
 use super::control::wait;
 use crate::facilities::fakes::{ContainerState, Program};
 use lighter_model::exit::ExitStatus;
@@ -34,8 +34,12 @@ fn bystander_state(bench: &Bench, bystander: &TaskId) -> Option<ContainerState> 
 }
 
 impl Case {
-    fn new() -> Self {
+    /// A task that is stopped has ids of its own, one that ends by itself has the node's.
+    fn new(end: End) -> Self {
         let mut bench = Bench::new();
+        if end == End::Stopped {
+            bench.control.define("web:1", &WEB.replacen('{', r#"{"usernsMode":"auto","#, 1));
+        }
         bench.start();
         let (bystander, subject) = (task(1), task(2));
         bench.control.assign(bystander.as_str(), "small:1");
@@ -156,7 +160,7 @@ impl Case {
 fn every_point(end: End, part: usize, parts: usize) {
     let mut halt = part;
     loop {
-        let mut case = Case::new();
+        let mut case = Case::new(end);
         let halted = case.live(halt, end);
         case.check(halt, end);
         if !halted {
@@ -190,7 +194,7 @@ fn killed_anywhere_an_exit_meanwhile_is_known_2() {
 #[test]
 fn killed_during_recovery_it_recovers_again() {
     for halt in 0.. {
-        let mut case = Case::new();
+        let mut case = Case::new(End::Stopped);
         case.bench.control.assign(case.subject.as_str(), "web:1");
         case.bench.control.wait_status(case.subject.as_str(), TaskStatus::Running);
         case.bench.kill();

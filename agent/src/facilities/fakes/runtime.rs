@@ -51,14 +51,23 @@ fn status(shim: &ShimState) -> ShimStatus {
 impl RuntimeFacility for Machine {
     fn map_ids<'a>(&'a self, task: &'a TaskId) -> Answer<'a, MappedIds> {
         Box::pin(async move {
-            self.call("map_ids", task.to_string(), |_| Ok(())).await?;
+            let mapped = self.call("map_ids", task.to_string(), |world| {
+                world.mapped.insert(task.clone());
+                Ok(())
+            });
+            mapped.await?;
             let ids = IdRange { first: 1 << 16, count: 1 << 16 };
             Ok(MappedIds { ids, layers: PathBuf::from("/layers") })
         })
     }
 
     fn make_netns<'a>(&'a self, task: &'a TaskId, _path: &'a Path) -> Answer<'a, ()> {
-        Box::pin(async move { Ok(self.call("make_netns", task.to_string(), |_| Ok(())).await?) })
+        Box::pin(async move {
+            let made = self.call("make_netns", task.to_string(), |world| {
+                world.mapped.contains(task).then_some(()).ok_or_else(|| "the task has no ids".to_owned())
+            });
+            Ok(made.await?)
+        })
     }
 
     fn start_shim<'a>(&'a self, task: &'a TaskId, _definition: &'a TaskDefinition) -> Answer<'a, ShimLink> {
@@ -106,6 +115,7 @@ impl RuntimeFacility for Machine {
         Box::pin(async move {
             let removed = self.call("remove_task", task.to_string(), |world| {
                 world.shims.remove(task);
+                world.mapped.remove(task);
                 Ok(())
             });
             Ok(removed.await?)
