@@ -5,6 +5,7 @@
 //! Never: decides anything about a task.
 
 use crate::adapters;
+use crate::attributes;
 use crate::config::{AgentConfig, ConfigError};
 use crate::errors::Cause;
 use crate::facilities::Facilities;
@@ -34,7 +35,7 @@ use futures_util::future::BoxFuture;
 use lighter_net::{AttachmentRecord, LeasePool, PortAllocator, Subnet};
 use lighter_telemetry::trace::Tracer;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -386,12 +387,12 @@ fn facts(config: &AgentConfig) -> NodeFacts {
     let mut run_id = [0u8; 16];
     // Two agents of one identity at a time are told apart by it; the clock would nearly do.
     let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut run_id);
-    let attributes = config.attributes.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let attributes = attributes::reported(config, Path::new(attributes::FIRMWARE_DIR));
     NodeFacts {
         name,
         boot_id: time::boot_id(),
         run_id: run_id.iter().map(|byte| format!("{byte:02x}")).collect(),
-        attributes: attributes.collect(),
+        attributes: attributes.into_iter().collect(),
     }
 }
 

@@ -84,7 +84,8 @@ pub struct AgentConfig {
     pub devices: BTreeMap<String, DeviceConfig>,
     /// Ids of the host for tasks with `usernsMode` `auto`.
     pub user_namespaces: UserNamespacesConfig,
-    /// Attributes reported to placement.
+    /// Attributes reported to placement, over those found on the machine: `ecs.availability-zone`,
+    /// `ecs.region`, `ecs.vpc-id`, `ecs.subnet-id`, `lighter.capacity-type` and names of one's own.
     pub attributes: BTreeMap<String, String>,
     pub logs: LogConfig,
     /// Answer tasks' questions for their metadata at 169.254.170.2. An agent beside another one on
@@ -403,6 +404,12 @@ impl AgentConfig {
             if let Some(path) = path.filter(|path| !path.is_absolute()) {
                 let value = path.display().to_string();
                 return Err(ConfigError::Invalid { key, problem: "must be an absolute path", value });
+            }
+        }
+        for (name, value) in &self.attributes {
+            if let Err(value) = lighter_model::attribute::check(name, value) {
+                let (key, problem) = ("attributes", "must be names and values as ECS has them");
+                return Err(ConfigError::Invalid { key, problem, value });
             }
         }
         let unknown = |name: &&String| !CAPABILITIES.contains(&name.as_str());

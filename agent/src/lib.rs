@@ -8,6 +8,7 @@
 mod adapters;
 mod agent;
 mod assignment;
+mod attributes;
 pub mod config;
 mod errors;
 mod facilities;

@@ -53,6 +53,12 @@ pub struct ControlConfig {
     /// Empty: the first address of `listen`, or else the first of `server_names` with its port.
     pub advertise: String,
     pub store: StoreConfig,
+    /// Connections at a time on TLS and loopback; `None`: what the limit of open files allows.
+    pub connections_max: Option<u32>,
+    /// Of them without an identity, like nodes that join.
+    pub anonymous_connections_max: u32,
+    /// For a TLS handshake, and then for the first bytes of HTTP/2, in milliseconds.
+    pub handshake_timeout_ms: u32,
     /// How much of what there may be; ECS's defaults.
     pub quotas: Quotas,
 }
@@ -75,6 +81,9 @@ impl Default for ControlConfig {
             metrics_address: None,
             advertise: String::new(),
             store: StoreConfig::default(),
+            connections_max: None,
+            anonymous_connections_max: 1_024,
+            handshake_timeout_ms: 10_000,
             quotas: Quotas::default(),
         }
     }
@@ -206,6 +215,13 @@ impl ControlConfig {
         range("heartbeat_interval_ms", "between 10 and 60000", (10..=60_000).contains(&interval), interval)?;
         let life = self.node_certificate_life_s;
         range("node_certificate_life_s", "between 1 and 315360000", (1..=315_360_000).contains(&life), life)?;
+        let handshake = u64::from(self.handshake_timeout_ms);
+        range(
+            "handshake_timeout_ms",
+            "between 100 and 60000",
+            (100..=60_000).contains(&handshake),
+            handshake,
+        )?;
         range("events_kept", "at least 16", self.events_kept >= 16, self.events_kept as u64)
     }
 

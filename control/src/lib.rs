@@ -9,6 +9,7 @@ pub mod convert;
 pub mod core;
 pub mod environment;
 pub mod error;
+mod file_limit;
 pub mod grpc;
 pub mod identity;
 pub mod leadership;

@@ -18,7 +18,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
@@ -27,7 +28,8 @@ use tonic::transport::server::Connected;
 const ACCEPTED_DEPTH: usize = 64;
 /// Handshakes at a time: a few kB each, and no more than two cores can do in a second.
 const HANDSHAKES: usize = 256;
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Bytes of HTTP/2's connection preface (RFC 9113, 3.4).
+const PREFACE_BYTES: usize = 24;
 /// After a failed accept (no descriptors left): others may close some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -37,6 +39,17 @@ pub struct Peer {
     pub caller: Caller,
     /// `None` on a Unix socket.
     pub address: Option<SocketAddr>,
+}
+
+/// What the listeners allow; Unix sockets are bound by their file's mode alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Of them without an identity.
+    pub anonymous: usize,
+    /// For a TLS handshake, and then for the first bytes of HTTP/2.
+    pub handshake: Duration,
 }
 
 /// Why there is nothing to listen with.
@@ -64,6 +77,16 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub struct Connection {
     stream: Box<dyn Stream>,
     peer: Peer,
+    /// Until the first bytes of HTTP/2 have come.
+    preface: Option<Preface>,
+    /// Given back when the connection ends.
+    _places: Vec<OwnedSemaphorePermit>,
+}
+
+/// What a connection has to say before it is anything but a descriptor held.
+struct Preface {
+    missing: usize,
+    deadline: Pin<Box<Sleep>>,
 }
 
 impl Connected for Connection {
@@ -74,12 +97,20 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let Some(preface) = &mut this.preface else { return Pin::new(&mut this.stream).poll_read(cx, buf) };
+        if preface.deadline.as_mut().poll(cx).is_ready() {
+            tracing::info!(peer = ?this.peer.address, "a connection that said nothing is closed");
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        preface.missing = preface.missing.saturating_sub(buf.filled().len() - before);
+        if preface.missing == 0 {
+            this.preface = None;
+        }
+        polled
     }
 }
 
@@ -111,13 +142,19 @@ pub struct Acceptors {
     accepted: mpsc::Sender<io::Result<Connection>>,
     stop: CancellationToken,
     handshakes: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+    anonymous: Arc<Semaphore>,
+    limits: Limits,
 }
 
 impl Acceptors {
     /// With the receiving end for the server.
-    pub fn new(stop: CancellationToken) -> (Self, mpsc::Receiver<io::Result<Connection>>) {
+    pub fn new(stop: CancellationToken, limits: Limits) -> (Self, mpsc::Receiver<io::Result<Connection>>) {
         let (accepted, connections) = mpsc::channel(ACCEPTED_DEPTH);
-        (Self { accepted, stop, handshakes: Arc::new(Semaphore::new(HANDSHAKES)) }, connections)
+        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        let (places, anonymous) = (semaphore(limits.connections), semaphore(limits.anonymous));
+        let handshakes = semaphore(HANDSHAKES);
+        (Self { accepted, stop, handshakes, places, anonymous, limits }, connections)
     }
 
     /// Serves an address with TLS; returns the address bound.
@@ -131,12 +168,10 @@ impl Acceptors {
         tokio::spawn(async move {
             while let Some((stream, peer)) = this.next(listener.accept()).await {
                 let Some(stream) = stream else { continue };
-                // At the limit accepting waits, and with it the queue in the kernel.
-                let Ok(permit) = this.handshakes.clone().acquire_owned().await else { return };
+                let Some(place) = this.place(peer) else { continue };
                 let (this, acceptor) = (this.clone(), acceptor.clone());
                 tokio::spawn(async move {
-                    let connection = this.handshake(acceptor, stream, peer).await;
-                    drop(permit);
+                    let connection = this.handshake(acceptor, stream, peer, place).await;
                     this.give(connection).await;
                 });
             }
@@ -149,14 +184,51 @@ impl Acceptors {
         acceptor: TlsAcceptor,
         stream: TcpStream,
         peer: Option<SocketAddr>,
+        place: OwnedSemaphorePermit,
     ) -> Option<Connection> {
+        let late = |_: &tokio::time::error::Elapsed| tracing::info!(?peer, "a TLS handshake did not finish in time");
+        let limit = self.limits.handshake;
+        // Who says nothing holds a descriptor and no place among the handshakes.
+        tokio::time::timeout(limit, stream.readable()).await.inspect_err(late).ok()?.ok()?;
+        let _turn = self.handshakes.acquire().await.ok()?;
         // Without it small messages of a session wait for each other.
         let _ = stream.set_nodelay(true);
-        let done = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await.ok()?;
-        let stream = done.inspect_err(|error| tracing::debug!(%error, ?peer, "TLS handshake failed")).ok()?;
+        let done = tokio::time::timeout(limit, acceptor.accept(stream)).await.inspect_err(late).ok()?;
+        let stream =
+            done.inspect_err(|error| tracing::info!(%error, ?peer, "a TLS handshake failed")).ok()?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let caller = certificate.map_or(Caller::Anonymous, |der| Caller::from_certificate(der));
-        Some(Connection { stream: Box::new(stream), peer: Peer { caller, address: peer } })
+        self.connection(Box::new(stream), Peer { caller, address: peer }, vec![place])
+    }
+
+    /// A place among all connections; none is left when it is `None`.
+    fn place(&self, peer: Option<SocketAddr>) -> Option<OwnedSemaphorePermit> {
+        let place = self.places.clone().try_acquire_owned().ok();
+        if place.is_none() {
+            let limit = self.limits.connections;
+            tracing::warn!(?peer, limit, "a connection is refused: connections_max are open");
+        }
+        place
+    }
+
+    /// The connection, unless too many are without an identity.
+    fn connection(
+        &self,
+        stream: Box<dyn Stream>,
+        peer: Peer,
+        mut places: Vec<OwnedSemaphorePermit>,
+    ) -> Option<Connection> {
+        if peer.caller == Caller::Anonymous {
+            let Ok(place) = self.anonymous.clone().try_acquire_owned() else {
+                let limit = self.limits.anonymous;
+                tracing::warn!(peer = ?peer.address, limit, "a connection is refused: anonymous_connections_max");
+                return None;
+            };
+            places.push(place);
+        }
+        let deadline = Box::pin(tokio::time::sleep(self.limits.handshake));
+        let preface = Some(Preface { missing: PREFACE_BYTES, deadline });
+        Some(Connection { stream, peer, preface, _places: places })
     }
 
     /// Serves a loopback address without TLS: everybody there is anonymous.
@@ -166,9 +238,10 @@ impl Acceptors {
         tokio::spawn(async move {
             while let Some((stream, peer)) = this.next(listener.accept()).await {
                 let Some(stream) = stream else { continue };
+                let Some(place) = this.place(peer) else { continue };
                 let _ = stream.set_nodelay(true);
                 let peer = Peer { caller: Caller::Anonymous, address: peer };
-                this.give(Some(Connection { stream: Box::new(stream), peer })).await;
+                this.give(this.connection(Box::new(stream), peer, vec![place])).await;
             }
         });
         Ok(bound)
@@ -184,7 +257,9 @@ impl Acceptors {
                 let Some(stream) = stream else { continue };
                 let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
                 let peer = Peer { caller: Caller::from_unix_peer(uid, own_uid), address: None };
-                this.give(Some(Connection { stream: Box::new(stream), peer })).await;
+                let connection =
+                    Connection { stream: Box::new(stream), peer, preface: None, _places: vec![] };
+                this.give(Some(connection)).await;
             }
             let _ = std::fs::remove_file(path);
         });

@@ -4,27 +4,50 @@
 //! Never: a label without bound; a number that is not durable.
 
 use crate::api::Context;
+use crate::core::Command;
+use crate::core::mutation::Changes;
+use crate::error::ApiError;
 use lighter_model::status::TaskStatus;
 use lighter_telemetry::http::{Answer, Question, serve};
 use lighter_telemetry::metrics::{CONTENT_TYPE, Family, Kind, Metrics};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::net::TcpListener;
 
 const CONNECTIONS_MAX: usize = 8;
+/// A store that takes longer for one commit is in trouble.
+const READY_LIMIT: Duration = Duration::from_secs(2);
 /// From an SSD's fsync to a disk that is in trouble, in seconds.
 const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 const TASKS: &str = "lighter_control_tasks";
 const INSTANCES: &str = "lighter_control_container_instances";
 const QUEUE: &str = "lighter_control_queue_length";
+const SESSIONS: &str = "lighter_control_sessions";
+const TERM: &str = "lighter_control_term";
+const LEADER: &str = "lighter_control_leader";
+const STORE_BYTES: &str = "lighter_control_store_bytes";
 const EVENT_SEQUENCE: &str = "lighter_control_event_sequence";
 pub(crate) const COMMIT_SECONDS: &str = "lighter_control_store_commit_seconds";
+pub(crate) const GROUP_RECORDS: &str = "lighter_control_store_group_records";
+pub(crate) const DECISION_SECONDS: &str = "lighter_control_decision_seconds";
+/// Records of a group, up to what one transaction may hold.
+const RECORDS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 96.0, 128.0];
+/// A decision is memory only.
+const DECISIONS: &[f64] = &[0.000_005, 0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.1];
 pub(crate) const COMMITS: &str = "lighter_control_store_commits_total";
 
 const FAMILIES: &[Family] = &[
     Family { name: TASKS, help: "Tasks that are kept, by last status.", kind: Kind::Gauge },
     Family { name: INSTANCES, help: "Container instances, by connection.", kind: Kind::Gauge },
     Family { name: QUEUE, help: "Commands that wait for the writer.", kind: Kind::Gauge },
+    Family { name: SESSIONS, help: "Nodes with a live session.", kind: Kind::Gauge },
+    Family { name: TERM, help: "The term this control plane leads in.", kind: Kind::Gauge },
+    Family { name: LEADER, help: "1 while this control plane leads.", kind: Kind::Gauge },
+    Family { name: STORE_BYTES, help: "Size of the embedded store's file.", kind: Kind::Gauge },
+    Family { name: GROUP_RECORDS, help: "Records of a committed group.", kind: Kind::Histogram(RECORDS) },
+    Family { name: DECISION_SECONDS, help: "Deciding one command.", kind: Kind::Histogram(DECISIONS) },
     Family { name: EVENT_SEQUENCE, help: "Number of the last event.", kind: Kind::Gauge },
     Family { name: COMMIT_SECONDS, help: "Commits of groups to the store.", kind: Kind::Histogram(SECONDS) },
     Family { name: COMMITS, help: "Commits of groups, by outcome.", kind: Kind::Counter },
@@ -34,30 +57,63 @@ pub(crate) fn new() -> Metrics {
     Metrics::new(FAMILIES)
 }
 
-/// Serves `/metrics` until the context's token is cancelled; the address that was bound.
-pub(crate) async fn start(context: Context, address: SocketAddr) -> std::io::Result<SocketAddr> {
+/// Serves `/metrics`, `/livez` and `/readyz` until the context's token is cancelled; the address that was bound.
+pub(crate) async fn start(
+    context: Context,
+    store: PathBuf,
+    address: SocketAddr,
+) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
     let stop = context.stop.clone();
     let handler = move |question: Question| {
-        let answer = answer(&context, &question);
-        async move { answer }
+        let (context, store) = (context.clone(), store.clone());
+        async move { answer(&context, &store, &question).await }
     };
     // Ends with the token; nobody waits for it.
     tokio::spawn(serve(listener, CONNECTIONS_MAX, handler, stop));
     Ok(bound)
 }
 
-fn answer(context: &Context, question: &Question) -> Answer {
-    if question.path != "/metrics" {
-        return Answer::text(404, "ask for /metrics\n");
+/// A command that changes nothing: answered when the writer decides and the store commits.
+#[derive(Debug)]
+struct Probe;
+
+impl Command for Probe {
+    type Answer = ();
+    fn decide(self, _changes: &mut Changes<'_>) -> Result<(), ApiError> {
+        Ok(())
     }
-    let (tasks, connected, away, sequence) = context.view.read(|shown| {
+}
+
+/// Ready: a command gets through, so the state is loaded, this one leads, and its store commits.
+async fn ready(context: &Context) -> Answer {
+    if context.stop.is_cancelled() {
+        return Answer::text(503, "shutting down\n");
+    }
+    match tokio::time::timeout(READY_LIMIT, context.writer.submit(Probe)).await {
+        Ok(Ok(())) => Answer::text(200, "ready\n"),
+        Ok(Err(error)) => Answer::text(503, format!("{error}\n")),
+        Err(_) => Answer::text(503, "the store does not commit\n"),
+    }
+}
+
+async fn answer(context: &Context, store: &Path, question: &Question) -> Answer {
+    match question.path.as_str() {
+        "/metrics" => numbers(context, store),
+        "/livez" => Answer::text(200, "alive\n"),
+        "/readyz" => ready(context).await,
+        _ => Answer::text(404, "ask for /metrics, /livez or /readyz\n"),
+    }
+}
+
+fn numbers(context: &Context, store: &Path) -> Answer {
+    let (tasks, connected, away, sequence, term) = context.view.read(|shown| {
         let state = &shown.state;
         let count = |status: TaskStatus| state.tasks.values().filter(|task| task.last == status).count();
         let tasks: Vec<_> = TaskStatus::ALL.iter().map(|status| (status.as_str(), count(*status))).collect();
         let connected = state.instances.values().filter(|instance| instance.connected).count();
-        (tasks, connected, state.instances.len() - connected, state.meta.event_sequence)
+        (tasks, connected, state.instances.len() - connected, state.meta.event_sequence, shown.term)
     });
     let metrics = context.writer.metrics();
     let rows = tasks.into_iter().map(|(status, count)| (vec![("status", status.to_owned())], count as f64));
@@ -66,6 +122,12 @@ fn answer(context: &Context, question: &Question) -> Answer {
         metrics.set(INSTANCES, &[("connected", state)], count as f64);
     }
     metrics.set(QUEUE, &[], context.writer.queued() as f64);
+    metrics.set(SESSIONS, &[], context.sessions.connected().len() as f64);
+    metrics.set(TERM, &[], term as f64);
+    metrics.set(LEADER, &[], 1.0);
+    if let Ok(file) = std::fs::metadata(store) {
+        metrics.set(STORE_BYTES, &[], file.len() as f64);
+    }
     metrics.set(EVENT_SEQUENCE, &[], sequence as f64);
     Answer { status: 200, content_type: CONTENT_TYPE, body: metrics.render().into_bytes() }
 }

@@ -9,12 +9,13 @@ use crate::core::audit::{Asker, AuditAbandoned};
 use crate::core::cluster::EnsureClusters;
 use crate::environment::Environment;
 use crate::error::ApiError;
+use crate::file_limit;
 use crate::grpc::{LighterService, NodeService};
 use crate::identity::ca::{Ca, CaError};
 use crate::identity::caller::ADMINISTRATOR;
 use crate::identity::files::make_private_dir;
 use crate::identity::layer::AccessLayer;
-use crate::listen::{Acceptors, Connection, ListenError, tls_config};
+use crate::listen::{Acceptors, Connection, Limits, ListenError, tls_config};
 use crate::metrics;
 use crate::session::{logs::LogStreams, monitor, questions::Questions, registry::Sessions, streams::Streams};
 use crate::store::etcd::EtcdStore;
@@ -142,7 +143,7 @@ impl Control {
         let stop = CancellationToken::new();
         // On a failure what listens already ends with the guard.
         let guard = stop.clone().drop_guard();
-        let (acceptors, connections) = Acceptors::new(stop.clone());
+        let (acceptors, connections) = Acceptors::new(stop.clone(), limits(&config));
         let bound = listen(&ca, now, &config, &acceptors).await?;
         store.advertise(&advertised(&config, &bound));
         let view = Arc::new(View::default());
@@ -184,7 +185,7 @@ impl Control {
 /// Numbers that cannot be served are told of, and keep nothing from working.
 async fn serve_metrics(context: &Context, config: &ControlConfig) {
     let Some(address) = config.metrics_address else { return };
-    match metrics::start(context.clone(), address).await {
+    match metrics::start(context.clone(), config.data_dir.join("control.redb"), address).await {
         Ok(address) => tracing::info!(%address, "the numbers for Prometheus are served at /metrics"),
         Err(error) => tracing::warn!(%address, cause = %error, "the numbers for Prometheus are not served"),
     }
@@ -195,6 +196,20 @@ fn announce(bound: &Bound, admin_key_path: &Path) {
         tls = ?bound.tls, loopback = ?bound.loopback, unix = ?bound.unix,
         admin_key = %admin_key_path.display(), "the control plane serves"
     );
+}
+
+/// What the listeners allow; words when the kernel allows fewer nodes than the quota.
+fn limits(config: &ControlConfig) -> Limits {
+    let soft_limit = file_limit::soft_limit();
+    file_limit::warn_if_low(soft_limit, config.quotas.container_instances_per_cluster);
+    Limits {
+        connections: match config.connections_max {
+            Some(limit) => limit as usize,
+            None => file_limit::connections(soft_limit),
+        },
+        anonymous: config.anonymous_connections_max as usize,
+        handshake: Duration::from_millis(u64::from(config.handshake_timeout_ms)),
+    }
 }
 
 fn settings(config: &ControlConfig) -> Settings {

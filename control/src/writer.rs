@@ -23,7 +23,7 @@ use group::Group;
 use lighter_telemetry::metrics::Metrics;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -124,6 +124,7 @@ impl WriterHandle {
 /// The writer's own side.
 struct Writer {
     inbox: mpsc::Receiver<Box<dyn Job>>,
+    metrics: Metrics,
     committer: Committer,
     view: Arc<View>,
     environment: Environment,
@@ -175,6 +176,7 @@ async fn run_over(
     let retired = CancellationToken::new();
     let mut writer = Writer {
         inbox,
+        metrics: metrics.clone(),
         committer,
         view,
         environment,
@@ -252,9 +254,11 @@ impl Writer {
     }
 
     fn decide(&mut self, mut job: Box<dyn Job>) {
+        let begun = Instant::now();
         let mut changes = Changes::new(&mut self.ahead, &self.settings, self.environment.moment());
         job.decide(&mut changes);
         let mutations = changes.finish();
+        self.metrics.observe(metrics::DECISION_SECONDS, &[], begun.elapsed().as_secs_f64());
         self.group.push(job, mutations);
     }
 

@@ -8,6 +8,7 @@ use super::streams::{Said, StreamRequest};
 use crate::core::instance::NodeFacts;
 use crate::core::record::{DefinitionRecord, InstanceRecord, TaskRecord};
 use crate::error::{ApiError, StreamFault};
+use lighter_model::attribute;
 use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus};
 use lighter_model::ids::{Generation, IdError, TaskId};
@@ -40,6 +41,9 @@ pub type Outgoing = v1::ControlMessage;
 /// The largest message of a manifest, in bytes.
 pub const CHUNK_BYTES: usize = 256 << 10;
 
+/// Attributes of one node: ECS's built-in ones, its capabilities and its own.
+const ATTRIBUTES_MAX: usize = 256;
+
 /// What a node says within a session.
 #[derive(Debug)]
 pub enum NodeSaid {
@@ -55,6 +59,11 @@ pub enum NodeSaid {
 
 fn wrong(message: impl Into<String>) -> ApiError {
     ApiError::ProtocolViolation { message: message.into() }
+}
+
+/// A word of an enum; one that is not known here is refused, not taken for the default.
+fn known<E: TryFrom<i32>>(field: &str, value: i32) -> Result<E, ApiError> {
+    E::try_from(value).map_err(|_| wrong(format!("{value} is no {field}")))
 }
 
 fn task_id(text: &str) -> Result<TaskId, ApiError> {
@@ -106,9 +115,20 @@ fn read_state(state: v1::NodeState) -> Result<NodeFacts, ApiError> {
     Ok(NodeFacts {
         name: state.name,
         offered: read_resources(&state.resources.unwrap_or_default())?,
-        attributes: state.attributes.into_iter().map(|a| (a.name, a.value)).collect(),
+        attributes: read_attributes(state.attributes)?,
         notices: state.notices.into_iter().map(read_notice).collect::<Result<_, _>>()?,
     })
+}
+
+fn read_attributes(attributes: Vec<v1::Attribute>) -> Result<BTreeMap<String, String>, ApiError> {
+    if attributes.len() > ATTRIBUTES_MAX {
+        return Err(wrong(format!("{} attributes; {ATTRIBUTES_MAX} are allowed", attributes.len())));
+    }
+    let checked = |a: v1::Attribute| match attribute::check(&a.name, &a.value) {
+        Ok(()) => Ok((a.name, a.value)),
+        Err(why) => Err(wrong(why)),
+    };
+    attributes.into_iter().map(checked).collect()
 }
 
 fn read_notice(notice: v1::Notice) -> Result<Notice, ApiError> {
@@ -157,7 +177,8 @@ fn text(text: String) -> Option<String> {
 }
 
 fn read_report(report: v1::TaskReport) -> Result<TaskReport, ApiError> {
-    let (status, stop_code) = (report.last_status(), report.stop_code());
+    let status = known("last_status", report.last_status)?;
+    let stop_code = known("stop_code", report.stop_code)?;
     Ok(TaskReport {
         task: task_id(&report.task_id)?,
         sequence: report.sequence,
@@ -203,7 +224,7 @@ fn read_event(event: v1::TaskEvent) -> TaskEvent {
 }
 
 fn read_container(container: v1::Container) -> Result<ContainerReport, ApiError> {
-    let status = match container.last_status() {
+    let status = match known("last_status", container.last_status)? {
         v1::ContainerStatus::Unspecified | v1::ContainerStatus::Pending => ContainerStatus::Pending,
         v1::ContainerStatus::Running => ContainerStatus::Running,
         v1::ContainerStatus::Stopped => ContainerStatus::Stopped,
@@ -258,7 +279,7 @@ fn read_health(health: v1::ContainerHealth) -> ContainerHealth {
 }
 
 fn read_binding(binding: v1::NetworkBinding) -> Result<NetworkBinding, ApiError> {
-    let protocol = match binding.protocol() {
+    let protocol = match known("protocol", binding.protocol)? {
         v1::TransportProtocol::Udp => TransportProtocol::Udp,
         v1::TransportProtocol::Tcp | v1::TransportProtocol::Unspecified => TransportProtocol::Tcp,
     };

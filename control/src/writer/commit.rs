@@ -4,7 +4,7 @@
 //! Never: has more than one batch; the writer gives the next when this one is settled.
 
 use super::standby::Standby;
-use crate::metrics::{COMMIT_SECONDS, COMMITS};
+use crate::metrics::{COMMIT_SECONDS, COMMITS, GROUP_RECORDS};
 use crate::store::{Batch, CommitOutcome, Lease, Loaded, Store, StoreError};
 use lighter_telemetry::metrics::Metrics;
 use std::time::{Duration, Instant};
@@ -66,6 +66,7 @@ impl Committer {
                         let begun = Instant::now();
                         let outcome = store.commit(term, sequence, &batch);
                         count(&metrics, begun.elapsed(), &outcome);
+                        metrics.observe(GROUP_RECORDS, &[], batch.len() as f64);
                         if done.blocking_send(outcome).is_err() {
                             return;
                         }

@@ -11,6 +11,7 @@ mod etcd;
 mod fake_node;
 mod faults;
 mod images;
+mod hostile;
 mod join;
 mod journal;
 mod leader;

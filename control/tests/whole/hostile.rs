@@ -1,0 +1,165 @@
+//! What strangers and broken peers send to the real listeners: refused, and nothing changed.
+
+use crate::fake_node::joined;
+use crate::support::{PATIENCE, Running, definition_json, reason, register, start, start_with, until};
+use lighter_proto::v1;
+use lighter_proto::v1::lighter_client::LighterClient;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::Code;
+use tonic::transport::Channel;
+
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    let mut byte = [0; 64];
+    let read = async {
+        // What it is told before the end (a GOAWAY) does not matter.
+        while let Ok(1..) = stream.read(&mut byte).await {}
+    };
+    tokio::time::timeout(PATIENCE, read).await.is_ok()
+}
+
+/// The sequence of the cluster's state.
+async fn sequence(admin: &mut LighterClient<Channel>) -> u64 {
+    let request = v1::StreamClusterStateRequest::default();
+    let mut chunks = admin.stream_cluster_state(request).await.unwrap().into_inner();
+    chunks.message().await.unwrap().unwrap().sequence
+}
+
+#[tokio::test]
+async fn handshakes_that_never_finish_are_cut_and_hold_up_nobody() {
+    let running = start_with(|config| config.handshake_timeout_ms = 1_000).await;
+    let (tls, plain) = (running.handle.addresses()[0], running.handle.plaintext_addresses()[0]);
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(tls).await.unwrap());
+    }
+    for _ in 0..10 {
+        // The beginning of a ClientHello, and no more.
+        let mut begun = TcpStream::connect(tls).await.unwrap();
+        begun.write_all(&[0x16, 3, 1, 2, 0, 1]).await.unwrap();
+        silent.push(begun);
+        // Connected, and no HTTP/2 after it.
+        silent.push(TcpStream::connect(plain).await.unwrap());
+    }
+    let mut person = LighterClient::new(running.admin_tls().await);
+    person.list_clusters(v1::ListClustersRequest::default()).await.unwrap();
+    for stream in &mut silent {
+        assert!(is_closed(stream).await, "a handshake that never finishes is cut");
+    }
+    // A connection that speaks stays.
+    person.list_clusters(v1::ListClustersRequest::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn more_connections_than_allowed_are_refused_and_the_socket_stays_open() {
+    let running = start_with(|config| config.connections_max = Some(3)).await;
+    let plain = running.handle.plaintext_addresses()[0];
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(TcpStream::connect(plain).await.unwrap());
+    }
+    let mut fourth = TcpStream::connect(plain).await.unwrap();
+    assert!(is_closed(&mut fourth).await);
+    running.admin().await.list_clusters(v1::ListClustersRequest::default()).await.unwrap();
+    drop(held);
+    until("the places are free again", async || running.tls_endpoint(None).connect().await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn the_anonymous_have_a_limit_of_their_own() {
+    let running = start_with(|config| config.anonymous_connections_max = 2).await;
+    let plain = running.handle.plaintext_addresses()[0];
+    let _held = [TcpStream::connect(plain).await.unwrap(), TcpStream::connect(plain).await.unwrap()];
+    let mut third = TcpStream::connect(plain).await.unwrap();
+    assert!(is_closed(&mut third).await);
+    let mut person = LighterClient::new(running.admin_tls().await);
+    person.list_clusters(v1::ListClustersRequest::default()).await.unwrap();
+}
+
+async fn garbage(running: &Running) {
+    let mut stream = TcpStream::connect(running.handle.plaintext_addresses()[0]).await.unwrap();
+    stream.write_all(&[0xff; 4_096]).await.unwrap();
+    assert!(is_closed(&mut stream).await);
+    let mut stream = TcpStream::connect(running.handle.plaintext_addresses()[0]).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    // A frame that says it is 16 MiB long.
+    stream.write_all(&[0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1]).await.unwrap();
+    assert!(is_closed(&mut stream).await);
+}
+
+#[tokio::test]
+async fn oversized_malformed_and_unknown_requests_change_nothing() {
+    let running = start().await;
+    let mut admin = running.admin().await;
+    register(&mut admin, &definition_json("web", 1, 6, None)).await;
+    let before = sequence(&mut admin).await;
+    garbage(&running).await;
+    let json = "x".repeat(5 << 20);
+    let refused =
+        admin.register_task_definition(v1::RegisterTaskDefinitionRequest { json }).await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused:?}");
+    let json = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let refused =
+        admin.register_task_definition(v1::RegisterTaskDefinitionRequest { json }).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    let request = v1::ListTasksRequest { desired_status: 99, ..Default::default() };
+    assert_eq!(admin.list_tasks(request).await.unwrap_err().code(), Code::InvalidArgument);
+    let request = v1::ListContainerInstancesRequest { status: 99, ..Default::default() };
+    assert_eq!(admin.list_container_instances(request).await.unwrap_err().code(), Code::InvalidArgument);
+    let request = v1::ListTaskDefinitionsRequest { status: -1, ..Default::default() };
+    assert_eq!(admin.list_task_definitions(request).await.unwrap_err().code(), Code::InvalidArgument);
+    let request = v1::UpdateContainerInstancesStateRequest {
+        container_instances: vec!["x".into()],
+        status: 99,
+        ..Default::default()
+    };
+    assert_eq!(
+        admin.update_container_instances_state(request).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    assert_eq!(sequence(&mut admin).await, before, "nothing changed");
+}
+
+#[tokio::test]
+async fn a_node_that_says_what_cannot_be_is_refused() {
+    let running = start().await;
+    let mut admin = running.admin().await;
+    let node = joined(&running, "node").await;
+    let before = sequence(&mut admin).await;
+    let attribute = |name: &str, value: &str| v1::Attribute {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        ..Default::default()
+    };
+    let many = (0..1_000).map(|n| attribute(&format!("a{n}"), "")).collect();
+    let wrong = [
+        vec![attribute("a b", "c")],
+        vec![attribute("a", &"x".repeat(129))],
+        vec![attribute("lighter.capacity-type", "free")],
+        many,
+    ];
+    for attributes in wrong {
+        let mut hello = node.hello();
+        hello.state.as_mut().unwrap().attributes = attributes;
+        let refused = node.connect_saying(&running, hello).await.err().expect("refused");
+        assert_eq!(reason(&refused), "PROTOCOL_VIOLATION");
+    }
+    assert_eq!(sequence(&mut admin).await, before, "nothing changed");
+    let mut older = node.hello();
+    older.protocol = Some(v1::ProtocolRange { min: 0, max: 0 });
+    node.connect_saying(&running, older).await.err().expect("refused");
+    let seen = crate::support::describe_instance(&mut admin, "node").await;
+    assert_eq!(seen.status(), v1::ContainerInstanceStatus::RegistrationFailed);
+    let mut session = node.connect(&running).await.unwrap();
+    let seen = crate::support::describe_instance(&mut admin, "node").await;
+    assert_eq!(seen.status(), v1::ContainerInstanceStatus::Active);
+    let container = v1::Container { name: "web".into(), last_status: 99, ..Default::default() };
+    let task = "0".repeat(32);
+    let report = v1::TaskReport {
+        containers: vec![container],
+        ..crate::fake_node::report(&task, 1, v1::TaskStatus::Running)
+    };
+    let reports = v1::TaskReports { reports: vec![report] };
+    session.say(v1::node_message::Message::TaskReports(reports)).await;
+    assert_eq!(reason(&session.end().await), "PROTOCOL_VIOLATION");
+}
