@@ -23,6 +23,7 @@ use crate::recover::{Recovered, recover};
 use crate::renew::Renewal;
 use crate::resources::{Ledger, offered};
 use crate::self_test::SelfTest;
+use crate::session::connect::each;
 use crate::session::{ControlEndpoint, NodeFacts, Session, SessionStatus};
 use crate::store::records::Step;
 use crate::store::{Loaded, OpenStoreError, Store};
@@ -362,15 +363,15 @@ fn who_and_where(config: &AgentConfig) -> Result<WhoAndWhere, StartError> {
     } else {
         &config.control_endpoint
     };
-    crate::config::check_endpoint(uri).map_err(StartError::Config)?;
+    crate::config::check_endpoints(uri).map_err(StartError::Config)?;
     let path = config.credentials();
-    let credentials = match uri.starts_with("https://") {
+    let credentials = match each(uri).any(|uri| uri.starts_with("https://")) {
         true => Some(Credentials::load(&path).map_err(|source| StartError::Credentials { path, source })?),
         false => None,
     };
     let credentials = credentials.map(|credentials| watch::channel(credentials).0);
     let known = credentials.as_ref().map(watch::Sender::subscribe);
-    let endpoint = ControlEndpoint { uri: uri.clone(), credentials: known };
+    let endpoint = ControlEndpoint::new(uri, known);
     Ok((identity, endpoint, credentials))
 }
 

@@ -24,7 +24,8 @@ pub const DEFAULT_PATH: &str = "/etc/lighter/agent.toml";
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentConfig {
-    /// `https://host:port`; plaintext only as `unix:/path` or to a loopback address. Empty: the one
+    /// `https://host:port`; plaintext only as `unix:/path` or to a loopback address. Several control
+    /// planes stand in one text with commas; the one that leads is found. Empty: the one
     /// `lighter agent join` wrote down.
     pub control_endpoint: String,
     /// Name of this container instance; empty: the host name.
@@ -455,12 +456,17 @@ impl AgentConfig {
         if let Some((key, problem, value)) = self.user_namespaces.problem() {
             return Err(ConfigError::Invalid { key, problem, value: value.to_string() });
         }
-        check_endpoint(&self.control_endpoint)
+        check_endpoints(&self.control_endpoint)
     }
 }
 
+/// Each of a list with commas.
+pub(crate) fn check_endpoints(endpoints: &str) -> Result<(), ConfigError> {
+    crate::session::connect::each(endpoints).try_for_each(check_endpoint)
+}
+
 /// Plaintext is for a Unix socket or this machine; everything else is TLS.
-pub(crate) fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {
+fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {
     let refuse =
         |problem| Err(ConfigError::Invalid { key: "control_endpoint", problem, value: endpoint.to_owned() });
     if endpoint.is_empty() || endpoint.starts_with("https://") || endpoint.starts_with("unix:") {

@@ -11,12 +11,14 @@ pub(crate) use identity::{Credentials, Identity};
 pub use token::{JoinToken, TokenError};
 
 use crate::errors::Cause;
+use crate::session::connect::each;
 use lighter_model::ids::{ClusterName, ContainerInstanceId};
 use lighter_proto::v1;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::transport::{ClientTlsConfig, Endpoint};
+use tonic_types::StatusExt;
 
 /// The name every control plane's certificate carries, whatever its address.
 pub(crate) const CONTROL_SERVER_NAME: &str = "control.lighter.internal";
@@ -66,6 +68,8 @@ pub enum JoinError {
         #[source]
         source: tonic::transport::Error,
     },
+    #[error("that control plane does not lead, {leader:?} does; try again")]
+    NotLeader { leader: String },
     #[error("the control plane refused: {message}{hint}")]
     Refused { message: String, hint: &'static str },
     #[error("make a key and a certificate request")]
@@ -84,14 +88,14 @@ pub enum JoinError {
 pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let token: JoinToken = options.token.trim().parse().map_err(JoinError::Token)?;
-    if !options.endpoint.starts_with("https://") {
+    if options.endpoint.is_empty() || !each(&options.endpoint).all(|uri| uri.starts_with("https://")) {
         return Err(JoinError::Endpoint { endpoint: options.endpoint });
     }
     refuse_second_identity(&options)?;
     let key = rcgen::KeyPair::generate().map_err(JoinError::Request)?;
     let request = certificate_request(&key).map_err(JoinError::Request)?;
     let name = if options.name.is_empty() { identity::host_name() } else { options.name.clone() };
-    let answer = ask(&options.endpoint, &token, request, name).await?;
+    let answer = ask_each(&options.endpoint, &token, &request, &name).await?;
     keep(&options, &key, answer)
 }
 
@@ -114,11 +118,34 @@ pub(crate) fn certificate_request(key: &rcgen::KeyPair) -> Result<String, rcgen:
     params.serialize_request(key)?.pem()
 }
 
+/// Asks the control planes one after the other until one of them leads.
+async fn ask_each(
+    endpoints: &str,
+    token: &JoinToken,
+    request: &str,
+    name: &str,
+) -> Result<v1::JoinResponse, JoinError> {
+    let mut asked = ask(each(endpoints).next().unwrap_or_default(), token, request, name).await;
+    for endpoint in each(endpoints).skip(1) {
+        if !matches!(asked, Err(JoinError::Connect { .. } | JoinError::NotLeader { .. })) {
+            break;
+        }
+        asked = ask(endpoint, token, request, name).await;
+    }
+    // A leader that is named and was not asked; the pinned CA proves what it is.
+    match asked {
+        Err(JoinError::NotLeader { leader }) if leader.starts_with("https://") => {
+            ask(&leader, token, request, name).await
+        }
+        asked => asked,
+    }
+}
+
 async fn ask(
     endpoint: &str,
     token: &JoinToken,
-    csr: String,
-    name: String,
+    csr: &str,
+    name: &str,
 ) -> Result<v1::JoinResponse, JoinError> {
     let connect = |source| JoinError::Connect { endpoint: endpoint.to_owned(), source };
     let verifier = Arc::new(verifier::PinnedCa::new(token.ca_sha256));
@@ -131,12 +158,20 @@ async fn ask(
         .connect()
         .await
         .map_err(connect)?;
-    let request = v1::JoinRequest { token: token.text.clone(), certificate_request_pem: csr, name };
+    let request = v1::JoinRequest {
+        token: token.text.clone(),
+        certificate_request_pem: csr.to_owned(),
+        name: name.to_owned(),
+    };
     let answer = v1::node_client::NodeClient::new(channel).join(request).await;
     answer.map(tonic::Response::into_inner).map_err(|status| refused(&status))
 }
 
 fn refused(status: &tonic::Status) -> JoinError {
+    let details = status.get_error_details();
+    if let Some(info) = details.error_info().filter(|info| info.reason == "NOT_LEADER") {
+        return JoinError::NotLeader { leader: info.metadata.get("leader").cloned().unwrap_or_default() };
+    }
     let hint = match status.code() {
         tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => {
             "; tokens are for one use and expire, make a new one with `lighter token create`"

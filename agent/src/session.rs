@@ -65,6 +65,9 @@ impl Session {
                 () = self.leaving.cancelled() => return,
                 ended = self.one(number, &mut backoff) => ended,
             };
+            if let LinkError::Status(status) = &ended {
+                self.endpoint.refused(status);
+            }
             let error = chain(&ended);
             tracing::warn!(cause = %error, "no session with the control plane; trying again");
             self.status.send_replace(SessionStatus { connected: false, error });

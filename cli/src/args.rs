@@ -41,7 +41,7 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// The control plane: https://host:port, host, or unix:///path
+    /// The control plane: https://host:port, host, or unix:///path; several with commas between them
     #[arg(long, env = "LIGHTER_ENDPOINT", global = true, value_name = "URL", hide_env_values = true)]
     pub endpoint: Option<String>,
     /// Your certificate, key and CA in one PEM file (mode 0600), as the control plane made it
@@ -127,7 +127,8 @@ impl Command {
     pub fn is_daemon(&self) -> bool {
         match self {
             Self::Agent(args) => args.command.is_none(),
-            Self::Control(_) | Self::Dev(_) => true,
+            Self::Control(args) => args.command.is_none(),
+            Self::Dev(_) => true,
             _ => false,
         }
     }
@@ -181,6 +182,8 @@ pub struct JoinArgs {
 
 #[derive(Debug, Args)]
 pub struct ControlArgs {
+    #[command(subcommand)]
+    pub command: Option<ControlCommand>,
     /// Settings file [default: /etc/lighter/control.toml, if it exists]
     #[arg(long, value_name = "FILE", env = "LIGHTER_CONTROL_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
@@ -199,6 +202,37 @@ pub struct ControlArgs {
     /// How often nodes say that they live, in milliseconds
     #[arg(long, value_name = "MS", env = "LIGHTER_HEARTBEAT_INTERVAL_MS")]
     pub heartbeat_interval_ms: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ControlCommand {
+    /// The whole state in one file: save, restore, verify
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Copy the state to another store; no control plane may run meanwhile
+    MigrateStore {
+        /// Settings file of the control plane that shall have the state
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// Replace what is in that store
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Write a snapshot; no control plane may run meanwhile (a running one takes its own)
+    Save { file: PathBuf },
+    /// Put a snapshot's content into the store; no control plane may run meanwhile
+    Restore {
+        file: PathBuf,
+        /// Replace what is in the store
+        #[arg(long)]
+        force: bool,
+    },
+    /// Read a snapshot and say whether it is whole
+    Verify { file: PathBuf },
 }
 
 #[derive(Debug, Args)]

@@ -4,13 +4,16 @@
 
 use crate::args::Global;
 use crate::failure::Failure;
+use lighter_proto::v1;
 use lighter_proto::v1::agent_client::AgentClient;
 use lighter_proto::v1::lighter_client::LighterClient;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tonic::Status;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic_types::StatusExt;
 
 /// The control plane's socket for users of its own machine.
 pub const CONTROL_SOCKET: &str = "/run/lighter/control.sock";
@@ -19,6 +22,11 @@ const SERVER_NAME: &str = "control.lighter.internal";
 /// The port when the endpoint names none.
 const DEFAULT_PORT: u16 = 7443;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a leader is looked for: the takeover from one that died.
+const FIND_LEADER: Duration = Duration::from_secs(12);
+/// Between two rounds of the control planes known.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// So that a watch over a dead path ends.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -47,20 +55,75 @@ impl Target {
 
 /// Connects to the control plane.
 pub async fn connect(global: &Global) -> Result<Client, Failure> {
-    let target = target(global)?;
-    let channel = match &target {
-        Target::Unix(_) | Target::Plain(_) => open(endpoint(&target)?, &target, "control plane").await?,
+    let known = targets(global)?;
+    let (begun, mut pause, mut at) = (Instant::now(), FIRST_PAUSE, 0);
+    let mut named = None;
+    loop {
+        let target = match named.take() {
+            Some(leader) => leader,
+            None => known.get(at % known.len().max(1)).cloned().ok_or(Failure::NoEndpoint)?,
+        };
+        let failed = match try_target(global, &target).await {
+            Ok(client) => return Ok(client),
+            Err(NoClient::Failed(failure)) if known.len() < 2 => return Err(failure),
+            Err(NoClient::Failed(failure)) => failure,
+            Err(NoClient::Standby { leader, status }) => {
+                named = parse_target(&leader).ok().filter(|leader| matches!(leader, Target::Tls(_)));
+                Failure::Rpc { what: format!("use the control plane at {}", target.text()), status }
+            }
+        };
+        if begun.elapsed() > FIND_LEADER {
+            return Err(failed);
+        }
+        at += 1;
+        if named.is_none() && at.is_multiple_of(known.len()) {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// Why a target gave no client.
+enum NoClient {
+    Failed(Failure),
+    /// Another leads: this one, if it is known.
+    Standby {
+        leader: String,
+        status: Box<Status>,
+    },
+}
+
+/// Connects, and asks something that only a leader answers.
+async fn try_target(global: &Global, target: &Target) -> Result<Client, NoClient> {
+    let channel = open_target(global, target).await.map_err(NoClient::Failed)?;
+    let mut client = LighterClient::new(channel).max_decoding_message_size(64 * 1024 * 1024);
+    let Err(status) = client.describe_tasks(v1::DescribeTasksRequest::default()).await else {
+        return Ok(client);
+    };
+    let details = status.get_error_details();
+    match details.error_info().filter(|info| info.reason == "NOT_LEADER") {
+        Some(info) => {
+            let leader = info.metadata.get("leader").cloned().unwrap_or_default();
+            Err(NoClient::Standby { leader, status: Box::new(status) })
+        }
+        // Whatever is wrong with it, the command itself will hear.
+        None => Ok(client),
+    }
+}
+
+async fn open_target(global: &Global, target: &Target) -> Result<Channel, Failure> {
+    match target {
+        Target::Unix(_) | Target::Plain(_) => open(endpoint(target)?, target, "control plane").await,
         Target::Tls(_) => {
             let tls = tls(&key_path(global).ok_or(Failure::NoEndpoint)?)?;
-            let endpoint = endpoint(&target)?.tls_config(tls).map_err(|source| Failure::Connect {
+            let endpoint = endpoint(target)?.tls_config(tls).map_err(|source| Failure::Connect {
                 peer: "control plane",
                 endpoint: target.text(),
                 source,
             })?;
-            open(endpoint, &target, "control plane").await?
+            open(endpoint, target, "control plane").await
         }
-    };
-    Ok(LighterClient::new(channel).max_decoding_message_size(64 * 1024 * 1024))
+    }
 }
 
 /// Connects to the agent of this machine.
@@ -69,8 +132,16 @@ pub async fn connect_agent(socket: &Path) -> Result<AgentClient<Channel>, Failur
     Ok(AgentClient::new(open(endpoint(&target)?, &target, "agent").await?))
 }
 
+/// Which control planes are meant: several stand in one text with commas.
+pub fn targets(global: &Global) -> Result<Vec<Target>, Failure> {
+    match &global.endpoint {
+        Some(text) if text.contains(',') => text.split(',').map(str::trim).map(parse_target).collect(),
+        _ => Ok(vec![target(global)?]),
+    }
+}
+
 /// Which control plane is meant; see `lighter --help`.
-pub fn target(global: &Global) -> Result<Target, Failure> {
+fn target(global: &Global) -> Result<Target, Failure> {
     match &global.endpoint {
         Some(text) => parse_target(text),
         None if Path::new(CONTROL_SOCKET).exists() => Ok(Target::Unix(CONTROL_SOCKET.into())),

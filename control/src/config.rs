@@ -61,6 +61,7 @@ pub struct ControlConfig {
     pub handshake_timeout_ms: u32,
     /// How much of what there may be; ECS's defaults.
     pub quotas: Quotas,
+    pub snapshots: SnapshotConfig,
 }
 
 impl Default for ControlConfig {
@@ -85,7 +86,26 @@ impl Default for ControlConfig {
             anonymous_connections_max: 1_024,
             handshake_timeout_ms: 10_000,
             quotas: Quotas::default(),
+            snapshots: SnapshotConfig::default(),
         }
+    }
+}
+
+/// Snapshots that the leader takes by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SnapshotConfig {
+    /// Where they are kept; `None`: `snapshots` below the data directory.
+    pub directory: Option<PathBuf>,
+    /// How often one is taken; 0: never.
+    pub every_minutes: u32,
+    /// How many are kept.
+    pub keep: usize,
+}
+
+impl Default for SnapshotConfig {
+    fn default() -> Self {
+        Self { directory: None, every_minutes: 360, keep: 8 }
     }
 }
 
@@ -208,6 +228,9 @@ impl ControlConfig {
             return Err(ConfigError::NothingToListenOn);
         }
         self.store.check()?;
+        if self.snapshots.keep == 0 {
+            return Err(ConfigError::OutOfRange { name: "snapshots.keep", rule: "at least 1", got: 0 });
+        }
         let range = |name, rule, ok: bool, got: u64| {
             if ok { Ok(()) } else { Err(ConfigError::OutOfRange { name, rule, got }) }
         };

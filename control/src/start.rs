@@ -18,6 +18,7 @@ use crate::identity::layer::AccessLayer;
 use crate::listen::{Acceptors, Connection, Limits, ListenError, tls_config};
 use crate::metrics;
 use crate::session::{logs::LogStreams, monitor, questions::Questions, registry::Sessions, streams::Streams};
+use crate::snapshot::schedule;
 use crate::store::etcd::EtcdStore;
 use crate::store::redb::RedbStore;
 use crate::store::{Store, StoreError};
@@ -98,6 +99,7 @@ pub struct ControlHandle {
     admin_key_path: PathBuf,
     context: Context,
     running: JoinHandle<()>,
+    taking_snapshots: JoinHandle<()>,
 }
 
 /// Where the control plane is reached.
@@ -145,6 +147,7 @@ impl Control {
         let guard = stop.clone().drop_guard();
         let (acceptors, connections) = Acceptors::new(stop.clone(), limits(&config));
         let bound = listen(&ca, now, &config, &acceptors).await?;
+        let reader = store.reader().map_err(|source| StartError::Store { source })?;
         store.advertise(&advertised(&config, &bound));
         let view = Arc::new(View::default());
         let (writer, writing) = writer::start(store, settings(&config), environment.clone(), view.clone())
@@ -168,6 +171,11 @@ impl Control {
         }
         let running = serve(&context, connections, writing)?;
         guard.disarm();
+        let snapshots = config.snapshots.directory.clone().unwrap_or_else(|| dir.join("snapshots"));
+        let schedule = config.snapshots.clone();
+        let taking = schedule::run(context.clone(), schedule, snapshots, reader);
+        // Ends with the token, and the reader with it; `join` waits for it so that the store is closed.
+        let taking = tokio::spawn(taking);
         tokio::spawn(greet_each_term(context.clone(), config.clone(), leads));
         serve_metrics(&context, &config).await;
         announce(&bound, &admin_key_path);
@@ -178,6 +186,7 @@ impl Control {
             admin_key_path,
             context,
             running,
+            taking_snapshots: taking,
         })
     }
 }
@@ -400,11 +409,14 @@ impl ControlHandle {
 
     /// Waits until everything has ended after `shutdown`.
     pub async fn join(self) {
-        let Self { running, context, .. } = self;
+        let Self { running, context, taking_snapshots, .. } = self;
         // The writer ends with its last handle.
         drop(context);
         if let Err(error) = running.await {
             tracing::error!(%error, "the control plane ended badly");
+        }
+        if let Err(error) = taking_snapshots.await {
+            tracing::error!(%error, "taking snapshots ended badly");
         }
     }
 }

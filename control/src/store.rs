@@ -105,6 +105,11 @@ pub enum StoreError {
     InUse { what: String },
 }
 
+/// Reads all of a store at one sequence while its owner goes on.
+pub trait Reader: Send + 'static {
+    fn load(&mut self) -> Result<Loaded, StoreError>;
+}
+
 /// A store. Calls block; they are made on a thread of their own, one at a time. An implementation
 /// renews its leadership by itself, however long a call takes; `lease` shows how that stands.
 pub trait Store: Send + 'static {
@@ -136,6 +141,9 @@ pub trait Store: Send + 'static {
 
     /// Replaces all that is there, incarnation included; refused while somebody else leads.
     fn restore(&mut self, content: &Loaded) -> Result<(), StoreError>;
+
+    /// Reads beside the owner, without keeping it from committing.
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
 
     /// Gives back the room of what was overwritten and deleted.
     fn compact(&mut self) -> Result<(), StoreError>;

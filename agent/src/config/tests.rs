@@ -69,10 +69,13 @@ fn plaintext_is_only_for_this_machine() {
         "http://127.0.0.1:7400",
         "http://[::1]:7400",
         "http://localhost:1",
+        "https://a:7443,https://b:7443",
     ] {
         endpoint(good).unwrap();
     }
-    for bad in ["http://10.0.0.1:7400", "c:7400", "http://127.0.0.1.example:80"] {
+    for bad in
+        ["http://10.0.0.1:7400", "c:7400", "http://127.0.0.1.example:80", "https://a:1,http://10.0.0.1:1"]
+    {
         assert!(endpoint(bad).unwrap_err().contains("control_endpoint"), "{bad}");
     }
 }

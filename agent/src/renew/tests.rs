@@ -32,7 +32,7 @@ impl World {
         let credentials = lasting(&ca, life);
         identity::write_private(&dir.path().join("node.pem"), credentials.to_pem().as_bytes()).unwrap();
         let credentials = watch::channel(credentials).0;
-        let endpoint = ControlEndpoint { uri, credentials: Some(credentials.subscribe()) };
+        let endpoint = ControlEndpoint::new(&uri, Some(credentials.subscribe()));
         Self { dir, credentials, endpoint, renewals, leaving: CancellationToken::new() }
     }
 

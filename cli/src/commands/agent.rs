@@ -122,7 +122,7 @@ pub async fn stop(global: &Global, args: StopAgentArgs) -> Result<(), Failure> {
 pub fn not_joined(source: JoinError) -> Failure {
     let exit = match &source {
         JoinError::Endpoint { .. } => Exit::Usage,
-        JoinError::Connect { .. } => Exit::Unavailable,
+        JoinError::Connect { .. } | JoinError::NotLeader { .. } => Exit::Unavailable,
         JoinError::Token(_) | JoinError::AlreadyJoined { .. } | JoinError::Refused { .. } => Exit::Refused,
         JoinError::Request(_) | JoinError::Answer { .. } | JoinError::Store { .. } => Exit::Failed,
     };

@@ -33,10 +33,11 @@ pub async fn create(
     }
     output::line(&answer.token)?;
     if !global.quiet {
-        let control = match client::target(global)? {
+        let control = client::targets(global)?.into_iter().map(|target| match target {
             Target::Tls(url) => url,
             Target::Unix(_) | Target::Plain(_) => "https://CONTROL-PLANE:7443".to_owned(),
-        };
+        });
+        let control = control.collect::<Vec<_>>().join(",");
         output::note(&format!("good for one node until {expires}; on that node, as root:"));
         output::note(&format!("  lighter agent join {control} --token {}", answer.token));
     }

@@ -10,7 +10,7 @@ mod election;
 mod follow;
 mod read;
 
-use super::{Batch, Campaign, CommitOutcome, Followed, Lease, Loaded, Size, Store, StoreError};
+use super::{Batch, Campaign, CommitOutcome, Followed, Lease, Loaded, Reader, Size, Store, StoreError};
 use election::{Election, Leading};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use follow::Watching;
@@ -192,6 +192,12 @@ impl Drop for EtcdStore {
     }
 }
 
+impl Reader for EtcdStore {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        Store::load(self, "")
+    }
+}
+
 impl Store for EtcdStore {
     fn campaign(&mut self, term_floor: u64) -> Result<Campaign, StoreError> {
         self.block(async |store| store.run_for_leader(term_floor).await).map_err(write_error)
@@ -230,6 +236,10 @@ impl Store for EtcdStore {
             return Err(StoreError::InUse { what: format!("the control plane at {leader:?} leads") });
         }
         self.block(async |store| store.replace(content).await).map_err(write_error)
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        Ok(Box::new(Self::new(self.settings.clone(), &self.new_incarnation, "")?))
     }
 
     fn compact(&mut self) -> Result<(), StoreError> {

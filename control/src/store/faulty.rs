@@ -1,7 +1,7 @@
 //! Any store, made to fail on order: a lost answer, a lost batch, a fence, a read that fails.
 //! In: a store, and faults for the calls to come. Out: a store. Never: in the product.
 
-use super::{Batch, Campaign, CommitOutcome, Followed, Lease, Loaded, Size, Store, StoreError};
+use super::{Batch, Campaign, CommitOutcome, Followed, Lease, Loaded, Reader, Size, Store, StoreError};
 use crate::store::memory::Fault;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,6 +69,9 @@ impl<S: Store> Store for Faulty<S> {
     }
     fn restore(&mut self, content: &Loaded) -> Result<(), StoreError> {
         self.inner.restore(content)
+    }
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        self.inner.reader()
     }
     fn compact(&mut self) -> Result<(), StoreError> {
         self.inner.compact()

@@ -2,7 +2,9 @@
 //! In: batches, and orders to fail. Out: outcomes. Shared by its clones, as a file is by its openers.
 //! Never: in the product; nothing in it survives the process.
 
-use super::{Batch, Campaign, CommitOutcome, Followed, Leader, Lease, Loaded, Size, Store, StoreError};
+use super::{
+    Batch, Campaign, CommitOutcome, Followed, Leader, Lease, Loaded, Reader, Size, Store, StoreError,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -134,6 +136,12 @@ impl Inner {
     }
 }
 
+impl Reader for MemoryStore {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        Store::load(self, "")
+    }
+}
+
 impl Store for MemoryStore {
     fn campaign(&mut self, term_floor: u64) -> Result<Campaign, StoreError> {
         let mut inner = self.inner();
@@ -231,6 +239,10 @@ impl Store for MemoryStore {
         inner.records = content.records.iter().cloned().collect();
         inner.history.clear();
         Ok(())
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        Ok(Box::new(self.clone()))
     }
 
     fn compact(&mut self) -> Result<(), StoreError> {

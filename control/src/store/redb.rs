@@ -2,11 +2,12 @@
 //! In: a path, and the incarnation to give a new store. Out: a `Store`.
 //! Owns: control.redb. Never: opens a file that another process has open (redb locks it).
 
-use super::{Batch, Campaign, CommitOutcome, Followed, Lease, Loaded, Size, Store, StoreError};
+use super::{Batch, Campaign, CommitOutcome, Followed, Lease, Loaded, Reader, Size, Store, StoreError};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 /// redb's default cache is 1 GiB; the state is in memory anyway and the file is read once, at a start.
@@ -21,7 +22,38 @@ const INCARNATION: &str = "incarnation";
 /// A store in one file.
 #[derive(Debug)]
 pub struct RedbStore {
-    database: Database,
+    database: SharedDatabase,
+}
+
+/// Shared with readers; compaction waits for them, and they for it.
+type SharedDatabase = Arc<RwLock<Database>>;
+
+/// Reads what is committed when it begins, whatever is committed meanwhile.
+struct RedbReader(SharedDatabase);
+
+impl Reader for RedbReader {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        let database = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        read_all(&database, "").map_err(read_error)
+    }
+}
+
+fn read_all(database: &Database, prefix: &str) -> Result<Loaded, redb::Error> {
+    let read = database.begin_read()?;
+    let mut records = Vec::new();
+    for entry in read.open_table(RECORDS)?.range(prefix..)? {
+        let (key, value) = entry?;
+        if !key.value().starts_with(prefix) {
+            break;
+        }
+        records.push((key.value().to_owned(), value.value().to_vec()));
+    }
+    let numbers = read.open_table(NUMBERS)?;
+    let number = |name| Ok::<u64, redb::Error>(numbers.get(name)?.map_or(0, |number| number.value()));
+    let (term, sequence) = (number(TERM)?, number(SEQUENCE)?);
+    let incarnation =
+        read.open_table(TEXTS)?.get(INCARNATION)?.map_or(String::new(), |text| text.value().to_owned());
+    Ok(Loaded { incarnation, term, sequence, records })
 }
 
 fn read_error(source: impl Into<redb::Error>) -> StoreError {
@@ -50,13 +82,17 @@ impl RedbStore {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
         let database = builder.create(path).map_err(|error| open_error(Box::new(error)))?;
-        let store = Self { database };
+        let store = Self { database: Arc::new(RwLock::new(database)) };
         store.prepare(new_incarnation).map_err(read_error)?;
         Ok(store)
     }
 
+    fn database(&self) -> RwLockReadGuard<'_, Database> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn prepare(&self, new_incarnation: &str) -> Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
+        let write = self.database().begin_write()?;
         {
             write.open_table(RECORDS)?;
             write.open_table(NUMBERS)?;
@@ -70,7 +106,7 @@ impl RedbStore {
     }
 
     fn next_term(&self, floor: u64) -> Result<u64, redb::Error> {
-        let write = self.database.begin_write()?;
+        let write = self.database().begin_write()?;
         let term = {
             let mut numbers = write.open_table(NUMBERS)?;
             let last = numbers.get(TERM)?.map_or(0, |term| term.value());
@@ -82,27 +118,9 @@ impl RedbStore {
         Ok(term)
     }
 
-    fn read_all(&self, prefix: &str) -> Result<Loaded, redb::Error> {
-        let read = self.database.begin_read()?;
-        let mut records = Vec::new();
-        for entry in read.open_table(RECORDS)?.range(prefix..)? {
-            let (key, value) = entry?;
-            if !key.value().starts_with(prefix) {
-                break;
-            }
-            records.push((key.value().to_owned(), value.value().to_vec()));
-        }
-        let numbers = read.open_table(NUMBERS)?;
-        let number = |name| Ok::<u64, redb::Error>(numbers.get(name)?.map_or(0, |number| number.value()));
-        let (term, sequence) = (number(TERM)?, number(SEQUENCE)?);
-        let incarnation =
-            read.open_table(TEXTS)?.get(INCARNATION)?.map_or(String::new(), |text| text.value().to_owned());
-        Ok(Loaded { incarnation, term, sequence, records })
-    }
-
     /// Everything anew in one transaction.
     fn replace(&self, content: &Loaded) -> Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
+        let write = self.database().begin_write()?;
         write.delete_table(RECORDS)?;
         {
             let mut records = write.open_table(RECORDS)?;
@@ -121,7 +139,7 @@ impl RedbStore {
 
     /// `false` when fenced.
     fn write(&self, term: u64, sequence: u64, batch: &Batch) -> Result<bool, redb::Error> {
-        let write = self.database.begin_write()?;
+        let write = self.database().begin_write()?;
         let leads = {
             let mut numbers = write.open_table(NUMBERS)?;
             let is = |name| Ok::<u64, redb::Error>(numbers.get(name)?.map_or(0, |number| number.value()));
@@ -153,7 +171,7 @@ impl Store for RedbStore {
     }
 
     fn load(&mut self, prefix: &str) -> Result<Loaded, StoreError> {
-        let loaded = self.read_all(prefix).map_err(read_error)?;
+        let loaded = read_all(&self.database(), prefix).map_err(read_error)?;
         if loaded.incarnation.is_empty() {
             return Err(StoreError::Damaged { what: "it has no incarnation".to_owned() });
         }
@@ -187,14 +205,19 @@ impl Store for RedbStore {
         self.replace(content).map_err(write_error)
     }
 
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        Ok(Box::new(RedbReader(self.database.clone())))
+    }
+
     fn compact(&mut self) -> Result<(), StoreError> {
-        // One pass moves what one transaction may; the rest is left when a pass finds nothing.
-        while self.database.compact().map_err(write_error)? {}
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // Each pass moves what one transaction may, until a pass finds nothing.
+        while database.compact().map_err(write_error)? {}
         Ok(())
     }
 
     fn size(&mut self) -> Result<Size, StoreError> {
-        let write = self.database.begin_write().map_err(read_error)?;
+        let write = self.database().begin_write().map_err(read_error)?;
         let stats = write.stats().map_err(read_error)?;
         let used_bytes = stats.stored_bytes() + stats.metadata_bytes();
         write.abort().map_err(read_error)?;

@@ -45,6 +45,7 @@ fn of_one_owner(mut store: impl Store) {
     assert_eq!(records(&loaded), [("t/2", "two"), ("t/3", "three"), ("u/1", "other")]);
     assert_eq!(records(&store.load("t/").unwrap()), [("t/2", "two"), ("t/3", "three")]);
     assert_eq!(loaded.incarnation, empty.incarnation);
+    assert_eq!(store.reader().unwrap().load().unwrap(), loaded, "beside the owner");
     let again = elected(&mut store, 0);
     assert!(again > term);
     assert_eq!(store.commit(term, 3, &Batch::new()), CommitOutcome::Fenced, "an earlier term");

@@ -25,4 +25,5 @@ mod state;
 mod streams;
 mod support;
 mod tasks;
+mod transfer;
 mod watch;
