@@ -245,13 +245,17 @@ async fn a_leader_may_die_stop_and_leave_under_load() {
         writer.await.unwrap();
     }
 
-    // Everything acknowledged is there, once.
     let fourth = leader(&planes, Some(third)).await;
-    let mut client = planes[fourth].client().await.unwrap();
+    all_are_there(planes[fourth].client().await.unwrap(), &known).await;
+}
+
+/// Everything acknowledged is there, once.
+async fn all_are_there(mut client: LighterClient<Channel>, known: &Known) {
     let acknowledged = known.acknowledged.lock().unwrap().clone();
     assert!(acknowledged.len() > 20, "only {}", acknowledged.len());
     for revision in acknowledged {
         let task_definition = format!("f:{revision}");
-        client.describe_task_definition(v1::DescribeTaskDefinitionRequest { task_definition }).await.unwrap();
+        let request = v1::DescribeTaskDefinitionRequest { task_definition };
+        client.describe_task_definition(request).await.unwrap();
     }
 }
