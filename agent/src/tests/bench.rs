@@ -131,11 +131,10 @@ impl Bench {
             facilities: self.machine.facilities(),
             store,
             loaded,
-            endpoint: ControlEndpoint {
-                uri: format!("unix:{}", self.control.socket.display()),
-                // On a Unix socket they are not shown to anybody.
-                credentials: Some(self.credentials.subscribe()),
-            },
+            endpoint: ControlEndpoint::new(
+                &format!("unix:{}", self.control.socket.display()),
+                Some(self.credentials.subscribe()),
+            ),
             credentials: None,
             node: NodeFacts {
                 name: "node".into(),
