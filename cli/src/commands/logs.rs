@@ -57,9 +57,8 @@ async fn follow(
 ) -> Result<(), Failure> {
     let what = "read the logs";
     let mut place = Place::default();
-    let mut request = first.clone();
     // The first question is asked once: what is wrong with it is wrong for good.
-    let mut stream = client.stream_task_logs(request).await.map_err(Failure::rpc(what))?.into_inner();
+    let mut stream = client.stream_task_logs(first.clone()).await.map_err(Failure::rpc(what))?.into_inner();
     let mut pause = FIRST_PAUSE;
     loop {
         let broken = match read(&mut stream, &mut place, show, &mut pause).await? {
@@ -69,12 +68,13 @@ async fn follow(
         if !first.follow || broken.code() != Code::Unavailable {
             return Err(Failure::rpc(what)(broken));
         }
-        eprintln!("[lighter] the log broke off ({}); asking again", broken.message());
+        // Who has closed standard error does not want to know.
+        let _ =
+            writeln!(std::io::stderr(), "[lighter] the log broke off ({}); asking again", broken.message());
         stream = loop {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            request = place.resume(&first, containers);
-            match client.stream_task_logs(request).await {
+            match client.stream_task_logs(place.resume(&first, containers)).await {
                 Ok(answer) => break answer.into_inner(),
                 Err(status) if status.code() == Code::Unavailable => {}
                 Err(status) => return Err(Failure::rpc(what)(status)),
