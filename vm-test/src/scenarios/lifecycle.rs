@@ -15,6 +15,7 @@ pub(super) const ALL: &[Scenario] = &[
     ("agent_upgraded_in_place", agent_upgraded_in_place),
     ("drained_and_activated", drained_and_activated),
     ("paused_and_resumed", paused_and_resumed),
+    ("output_in_the_journal", output_in_the_journal),
 ];
 
 /// A program that handles the stop signal ends with its own code, long before the timeout.
@@ -202,4 +203,36 @@ fn paused_and_resumed(world: &mut World) -> Result<()> {
     node.lighter(&format!("pause {}", task.id()))?;
     node.guest.until(10, &format!("grep -q 'frozen 1' {events}"))?;
     node.stop(task.id()).map(drop)
+}
+
+/// Log driver journald, seen by journalctl: Docker's fields, ours, and lines in their order.
+fn output_in_the_journal(world: &mut World) -> Result<()> {
+    let node = world.node();
+    let script = "echo first; sleep 0.3; echo second >&2; trap 'echo last; exit 0' TERM; while :; do sleep 0.1; done";
+    let mut definition = shell_task("journal", &world.image(), script);
+    definition["containerDefinitions"][0]["logConfiguration"] =
+        json!({ "logDriver": "journald", "options": { "tag": "{{.Name}}/{{.Family}}" } });
+    let task = node.run_until_running(&definition)?;
+    let find = format!("journalctl -q --no-pager -o json CONTAINER_NAME=main LIGHTER_TASK_ID={}", task.id());
+    node.guest.until(20, &format!("{find} | grep second"))?;
+    node.stop(task.id())?;
+    node.guest.until(20, &format!("{find} | grep last"))?;
+    let text = node.guest.sh(&find)?;
+    let records = text.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
+    let messages: Vec<&str> = records.iter().filter_map(|record| record["MESSAGE"].as_str()).collect();
+    ensure!(messages == ["first", "second", "last"], "{text}");
+    for (record, priority) in records.iter().zip(["6", "3", "6"]) {
+        for (field, value) in [
+            ("PRIORITY", priority),
+            ("CONTAINER_TAG", "main/journal"),
+            ("SYSLOG_IDENTIFIER", "main/journal"),
+            ("IMAGE_NAME", world.image().as_str()),
+            ("CONTAINER_ID_FULL", format!("{}-main", task.id()).as_str()),
+            ("LIGHTER_FAMILY", "journal"),
+            ("_SYSTEMD_UNIT", "lighter-agent.service"),
+        ] {
+            ensure!(record[field] == value, "{field} is {}, not {value}", record[field]);
+        }
+    }
+    Ok(())
 }
