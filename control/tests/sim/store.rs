@@ -32,6 +32,8 @@ pub(crate) struct SimStore {
     pub(crate) term: Cell<u64>,
     /// Plane, and until when.
     leader: Cell<Option<(usize, u64)>>,
+    /// Whose term it is.
+    led_last: Cell<usize>,
     /// Batches since the last restore; the first one has sequence `log_from` + 1.
     pub(crate) log: RefCell<Vec<Batch>>,
     pub(crate) log_from: Cell<u64>,
@@ -56,7 +58,8 @@ impl SimStore {
     }
 
     pub(crate) fn renew(&self, plane: usize, now_ms: u64) {
-        if self.leader(now_ms) == Some(plane) {
+        // Whose batches are still taken has lost nothing by a lead that nobody else took.
+        if self.leader(now_ms).is_none_or(|leader| leader == plane) && self.led_last.get() == plane {
             self.leader.set(Some((plane, now_ms + LEASE_MS)));
         }
     }
@@ -89,6 +92,7 @@ impl SimStore {
             return Err(StoreError::Led { leader });
         }
         self.leader.set(Some((plane, now + LEASE_MS)));
+        self.led_last.set(plane);
         self.term.set(term_floor.max(self.term.get() + 1));
         world.say(format_args!("plane {plane} leads in term {}", self.term.get()));
         world.model.borrow_mut().led(world, self.term.get());
