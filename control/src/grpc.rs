@@ -5,8 +5,8 @@
 mod streams;
 
 use crate::api::{
-    Context, attribute, audit, cluster, events, images, instance, join, journal, logs, state, stats, tag, task,
-    task_definition,
+    Context, attribute, audit, cluster, events, images, instance, join, journal, logs, state, stats, tag,
+    task, task_definition,
 };
 use crate::convert;
 use crate::error::ApiError;

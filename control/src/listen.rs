@@ -186,7 +186,8 @@ impl Acceptors {
         peer: Option<SocketAddr>,
         place: OwnedSemaphorePermit,
     ) -> Option<Connection> {
-        let late = |_: &tokio::time::error::Elapsed| tracing::info!(?peer, "a TLS handshake did not finish in time");
+        let late =
+            |_: &tokio::time::error::Elapsed| tracing::info!(?peer, "a TLS handshake did not finish in time");
         let limit = self.limits.handshake;
         // Who says nothing holds a descriptor and no place among the handshakes.
         tokio::time::timeout(limit, stream.readable()).await.inspect_err(late).ok()?.ok()?;

@@ -52,9 +52,7 @@ pub fn check(name: &str, value: &str) -> Result<(), String> {
     let name_char = |c: char| c.is_ascii_alphanumeric() || "-_/\\.".contains(c);
     if name.is_empty() || name.len() > CHARS_MAX || !name.chars().all(name_char) {
         let shown: String = name.chars().take(CHARS_MAX).collect();
-        return Err(format!(
-            "the name {shown:?} must be 1 to {CHARS_MAX} letters, digits, and - _ / \\ ."
-        ));
+        return Err(format!("the name {shown:?} must be 1 to {CHARS_MAX} letters, digits, and - _ / \\ ."));
     }
     let value_char = |c: char| c.is_ascii_alphanumeric() || "-_.@/\\: ".contains(c);
     if value.len() > CHARS_MAX || !value.chars().all(value_char) || value.trim() != value {

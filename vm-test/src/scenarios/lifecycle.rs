@@ -208,7 +208,8 @@ fn paused_and_resumed(world: &mut World) -> Result<()> {
 /// Log driver journald, seen by journalctl: Docker's fields, ours, and lines in their order.
 fn output_in_the_journal(world: &mut World) -> Result<()> {
     let node = world.node();
-    let script = "echo first; sleep 0.3; echo second >&2; trap 'echo last; exit 0' TERM; while :; do sleep 0.1; done";
+    let script =
+        "echo first; sleep 0.3; echo second >&2; trap 'echo last; exit 0' TERM; while :; do sleep 0.1; done";
     let mut definition = shell_task("journal", &world.image(), script);
     definition["containerDefinitions"][0]["logConfiguration"] =
         json!({ "logDriver": "journald", "options": { "tag": "{{.Name}}/{{.Family}}" } });
