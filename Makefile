@@ -63,9 +63,9 @@ bench: ## the figures of the design, next to Docker and podman where they are in
 		LIGHTER_BENCH_TARGET=$(abspath $(TARGET)) cargo bench -p lighter-cli --bench bench
 
 # SEED=n replays one seed with its trace; SEEDS=n [FIRST=n] runs many on all cores.
-SIM := cargo test -q -p lighter-control --test sim -- --ignored --nocapture --exact
+SIM := cargo test -q -p lighter-control --test sim -- --nocapture --exact
 sim: ## the simulation of a cluster: make sim SEEDS=1000, make sim SEED=42
-	$(if $(SEED),LIGHTER_SIM_SEED=$(SEED) $(SIM) seeds::one_seed,LIGHTER_SIM_SEEDS=$(or $(SEEDS),100) LIGHTER_SIM_FIRST=$(or $(FIRST),1) $(SIM) seeds::many_seeds)
+	$(if $(SEED),LIGHTER_SIM_SEED=$(SEED) $(SIM) seeds::a_seed_is_run_with_its_trace,LIGHTER_SIM_SEEDS=$(or $(SEEDS),100) LIGHTER_SIM_FIRST=$(or $(FIRST),1) $(SIM) seeds::all_promises_hold_for_the_fixed_seeds_and_those_of_this_commit)
 
 lint: ## formatting and clippy, warnings as errors
 	cargo fmt --all --check

@@ -68,8 +68,8 @@ pub fn pack(
 
 /// The last name of a path; what has none (`..`) is called like a thing.
 fn name_of(path: &[u8]) -> Vec<u8> {
-    let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".");
-    match names.last() {
+    let mut names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".");
+    match names.next_back() {
         None | Some(b"..") => b"files".to_vec(),
         Some(name) => name.to_vec(),
     }
@@ -157,7 +157,7 @@ impl<W: Write> Packer<'_, W> {
         stat: &Stat,
     ) -> Result<(), ArchiveError> {
         if stat.st_nlink > 1 {
-            let id = (stat.st_dev as u64, stat.st_ino as u64);
+            let id = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.links.get(&id) {
                 let first = first.clone();
                 return self.header(EntryType::Link, path, &first, stat, 0);

@@ -661,13 +661,13 @@ pub enum ImageCommand {
 
 /// Through the control plane, on other nodes; each goes its own way, and those that fail are named.
 #[derive(Debug, Args)]
-#[group(id = "where", multiple = false, args = ["node", "all"])]
+#[group(skip)]
 pub struct ImageNodes {
     /// On this node instead: name, id, or the beginning of one; may be repeated
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", group = "where")]
     pub node: Vec<String>,
     /// On every active node of the cluster instead
-    #[arg(long)]
+    #[arg(long, group = "where")]
     pub all: bool,
     #[arg(long, requires = "where")]
     pub cluster: Option<String>,

@@ -216,6 +216,9 @@ const CLIENT: &str = "ClientException";
 const SERVER: &str = "ServerException";
 const INVALID: &str = "InvalidParameterException";
 const DENIED: &str = "AccessDeniedException";
+const LIMIT: &str = "LimitExceededException";
+const REFUSED: Code = Code::FailedPrecondition;
+const EXHAUSTED: Code = Code::ResourceExhausted;
 
 impl ApiError {
     /// A parameter that breaks a rule; `field` as ECS spells it.
@@ -231,27 +234,21 @@ impl ApiError {
             Self::ClusterNotFound { .. } => (Code::NotFound, "CLUSTER_NOT_FOUND", "ClusterNotFoundException"),
             Self::ClusterInactive { .. } => (Code::NotFound, "CLUSTER_INACTIVE", "ClusterNotFoundException"),
             Self::ClusterContainsInstances { .. } => (
-                Code::FailedPrecondition,
+                REFUSED,
                 "CLUSTER_CONTAINS_CONTAINER_INSTANCES",
                 "ClusterContainsContainerInstancesException",
             ),
             Self::ClusterContainsTasks { .. } => {
-                (Code::FailedPrecondition, "CLUSTER_CONTAINS_TASKS", "ClusterContainsTasksException")
+                (REFUSED, "CLUSTER_CONTAINS_TASKS", "ClusterContainsTasksException")
             }
-            Self::InstanceHasTasks { .. } => {
-                (Code::FailedPrecondition, "CONTAINER_INSTANCE_HAS_TASKS", INVALID)
-            }
+            Self::InstanceHasTasks { .. } => (REFUSED, "CONTAINER_INSTANCE_HAS_TASKS", INVALID),
             Self::TargetNotFound { .. } => (Code::NotFound, "TARGET_NOT_FOUND", "TargetNotFoundException"),
             Self::QuotaExceeded { setting: "attributes_per_container_instance", .. } => {
-                (Code::ResourceExhausted, "QUOTA_EXCEEDED", "AttributeLimitExceededException")
+                (EXHAUSTED, "QUOTA_EXCEEDED", "AttributeLimitExceededException")
             }
-            Self::QuotaExceeded { .. } => {
-                (Code::ResourceExhausted, "QUOTA_EXCEEDED", "LimitExceededException")
-            }
+            Self::QuotaExceeded { .. } => (EXHAUSTED, "QUOTA_EXCEEDED", LIMIT),
             Self::TaskDefinitionNotFound { .. } => (Code::NotFound, "TASK_DEFINITION_NOT_FOUND", CLIENT),
-            Self::TaskDefinitionInactive { .. } => {
-                (Code::FailedPrecondition, "TASK_DEFINITION_INACTIVE", CLIENT)
-            }
+            Self::TaskDefinitionInactive { .. } => (REFUSED, "TASK_DEFINITION_INACTIVE", CLIENT),
             Self::TaskNotFound { .. } => (Code::NotFound, "TASK_NOT_FOUND", INVALID),
             Self::AmbiguousPrefix { .. } => (Code::InvalidArgument, "AMBIGUOUS_PREFIX", INVALID),
             Self::ContainerInstanceNotFound { .. } => {
@@ -273,7 +270,7 @@ impl ApiError {
             Self::SessionReplaced => (Code::Aborted, "SESSION_REPLACED", CLIENT),
             Self::SessionSilent => (Code::DeadlineExceeded, "SESSION_SILENT", CLIENT),
             Self::SessionTooSlow => (Code::Aborted, "SESSION_TOO_SLOW", CLIENT),
-            Self::ProtocolMismatch { .. } => (Code::FailedPrecondition, "PROTOCOL_MISMATCH", CLIENT),
+            Self::ProtocolMismatch { .. } => (REFUSED, "PROTOCOL_MISMATCH", CLIENT),
             Self::ProtocolViolation { .. } => (Code::InvalidArgument, "PROTOCOL_VIOLATION", CLIENT),
             Self::ForeignTask { .. } => (Code::PermissionDenied, "FOREIGN_TASK", DENIED),
             Self::LogStreamNotFound { .. } => (Code::NotFound, "LOG_STREAM_NOT_FOUND", CLIENT),
@@ -281,9 +278,9 @@ impl ApiError {
             Self::NodeDidNotAnswer { .. } => (Code::Unavailable, "NODE_DID_NOT_ANSWER", SERVER),
             Self::LogsUnreadable { .. } => (Code::Unknown, "LOGS_UNREADABLE", SERVER),
             Self::StreamNotFound { .. } => (Code::NotFound, "STREAM_NOT_FOUND", CLIENT),
-            Self::StreamLimit { .. } => (Code::ResourceExhausted, "STREAM_LIMIT", "LimitExceededException"),
+            Self::StreamLimit { .. } => (EXHAUSTED, "STREAM_LIMIT", LIMIT),
             Self::TaskNotRunning { .. } => StreamFault::TaskNotRunning.row(),
-            Self::NoRoom { .. } => (Code::ResourceExhausted, "NO_ROOM", CLIENT),
+            Self::NoRoom { .. } => (EXHAUSTED, "NO_ROOM", CLIENT),
             Self::AgentTooOld { .. } => (Code::Unimplemented, "AGENT_TOO_OLD", SERVER),
             Self::StreamFailed { fault, .. } => fault.row(),
             Self::CallerGone => (Code::Cancelled, "CALLER_GONE", CLIENT),

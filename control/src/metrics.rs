@@ -124,7 +124,8 @@ fn numbers(context: &Context, store: &Path) -> Answer {
     metrics.set(QUEUE, &[], context.writer.queued() as f64);
     metrics.set(SESSIONS, &[], context.sessions.connected().len() as f64);
     metrics.set(TERM, &[], term as f64);
-    metrics.set(LEADER, &[], 1.0);
+    let leads = context.writer.leadership().check().is_ok();
+    metrics.set(LEADER, &[], f64::from(u8::from(leads)));
     if let Ok(file) = std::fs::metadata(store) {
         metrics.set(STORE_BYTES, &[], file.len() as f64);
     }

@@ -181,7 +181,7 @@ pub(crate) fn unpack_tar(
     let mut stream = stream::TarStream::new(input, Some(split));
     let mut writer = write::Writer::new(target);
     let (mut entries, mut file_bytes) = (0, 0u64);
-    while let Some(entry) = stream.next()? {
+    while let Some(entry) = stream.next_entry()? {
         entries += 1;
         if entries > limits.max_entries {
             return Err(UnpackError::Limit { what: "entries", limit: limits.max_entries });

@@ -50,7 +50,7 @@ fn parse(text: &str) -> Option<TraceParent> {
 /// Lower-case hex digits, exactly so many.
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     let hex = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
-    if text.len() != 2 * N || !text.as_bytes().iter().all(|b| hex(b)) {
+    if text.len() != 2 * N || !text.as_bytes().iter().all(hex) {
         return None;
     }
     let mut bytes = [0; N];

@@ -137,7 +137,7 @@ fn text_that_is_no_definition_is_refused() {
     }
     let twice = r#"{"family":"f","containerDefinitions":[{"name":"a","image":"i","memory":64,"memory":6}]}"#;
     assert_eq!(parse(twice).unwrap_err().field(), "containerDefinitions[0].memory");
-    let labels: Value = (0..2000).map(|i| (format!("key{i}"), json!("a".repeat(40)))).collect();
+    let labels: Value = (0..5000).map(|i| (format!("key{i}"), json!("a".repeat(40)))).collect();
     refused("taskDefinition", definition(json!({}), json!({"dockerLabels": labels})));
     refused("containerDefinitions[0].command[0]", definition(json!({}), json!({"command": ["a\0b"]})));
     assert_eq!(parse(&" ".repeat(2_000_000)).unwrap_err().field(), "taskDefinition");

@@ -297,6 +297,7 @@ fn images_of_nodes_that_are_not_there_are_refused_by_name_and_options_belong_tog
     let none = cluster.run(&["image", "ls", "--all"]);
     assert_eq!(none.code, 4, "{}", none.err);
     assert!(none.err.contains("no active node"), "{}", none.err);
+    assert_eq!(cluster.run(&["image", "ls", "--all", "--cluster", "default"]).code, 4);
     let of_definition = ["image", "pull", "--task-definition", "web:9", "--all"];
     assert_eq!(cluster.run(&of_definition).code, 4);
     for usage in [

@@ -156,7 +156,7 @@ fn nodes(
     cluster: &ClusterName,
     request: &ImagesRequest,
 ) -> Result<Vec<Arc<InstanceRecord>>, ApiError> {
-    if request.all == !request.instances.is_empty() {
+    if request.all != request.instances.is_empty() {
         return Err(ApiError::invalid("containerInstances", "name some, or ask for all of them"));
     }
     if request.all {

@@ -1,5 +1,5 @@
 //! Which seeds are run, and what is printed of them.
-//! In: the fixed set, the commit, `LIGHTER_SIM_SEEDS` and `LIGHTER_SIM_SEED` of `make sim`.
+//! In: the fixed set, the commit, `LIGHTER_SIM_SEEDS`, `_FIRST` and `LIGHTER_SIM_SEED` of `make sim`.
 //! Out: verdicts. Never: a seed that cannot be run again.
 
 use crate::run::{Outcome, run};
@@ -24,6 +24,16 @@ fn of_the_commit() -> Vec<u64> {
     let hash = hash.map_or_else(|_| env!("CARGO_PKG_VERSION").into(), |output| output.stdout);
     let first = crate::world::hash(0xcbf2_9ce4_8422_2325, &hash) >> 16;
     (0..OF_THE_COMMIT).map(|number| first + number).collect()
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// What `make sim SEEDS=n [FIRST=n]` asks for, else those of CI.
+fn wanted() -> Vec<u64> {
+    let first = number("LIGHTER_SIM_FIRST").unwrap_or(1);
+    number("LIGHTER_SIM_SEEDS").map_or_else(all_of_ci, |count| (first..first + count).collect())
 }
 
 fn all_of_ci() -> Vec<u64> {
@@ -77,7 +87,7 @@ fn report(outcomes: &[Outcome], began: Instant) {
 #[test]
 fn all_promises_hold_for_the_fixed_seeds_and_those_of_this_commit() {
     let began = Instant::now();
-    let outcomes = run_all(&all_of_ci(), None, false);
+    let outcomes = run_all(&wanted(), None, false);
     report(&outcomes, began);
     let failed: Vec<_> = outcomes.iter().filter_map(|o| Some((o.seed, o.failure.as_ref()?))).collect();
     assert!(failed.is_empty(), "add the seed to control/tests/sim/seeds.txt and mend it: {failed:?}");
@@ -100,24 +110,10 @@ fn every_wrong_edit_is_caught_by_the_fixed_seeds_and_those_of_this_commit() {
     assert!(missed.is_empty(), "not caught: {missed:?}");
 }
 
-/// `make sim SEEDS=n [FIRST=n]`.
+/// One seed with its whole trace: `make sim SEED=n`, and what another process is asked for below.
 #[test]
-#[ignore = "as long as one likes: make sim SEEDS=n"]
-fn many_seeds() {
-    let number = |name: &str, or: u64| std::env::var(name).map_or(or, |text| text.parse().unwrap());
-    let first = number("LIGHTER_SIM_FIRST", 1);
-    let seeds: Vec<u64> = (first..first + number("LIGHTER_SIM_SEEDS", 100)).collect();
-    let began = Instant::now();
-    let outcomes = run_all(&seeds, None, false);
-    report(&outcomes, began);
-    assert!(outcomes.iter().all(|outcome| outcome.failure.is_none()));
-}
-
-/// `make sim SEED=n`: one seed with its whole trace.
-#[test]
-#[ignore = "prints the trace of one seed: make sim SEED=n"]
-fn one_seed() {
-    let seed = std::env::var("LIGHTER_SIM_SEED").expect("LIGHTER_SIM_SEED names the seed").parse().unwrap();
+fn a_seed_is_run_with_its_trace() {
+    let seed = number("LIGHTER_SIM_SEED").unwrap_or(7);
     let edit = std::env::var("LIGHTER_SIM_EDIT").ok();
     let edit = edit.map(|name| WrongEdit::ALL.into_iter().find(|e| format!("{e:?}") == name).unwrap());
     let outcome = run(seed, edit, true);
@@ -130,7 +126,7 @@ fn one_seed() {
 fn the_same_seed_gives_the_same_digest_in_another_process() {
     let own = run(7, None, false);
     let other = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "seeds::one_seed", "--nocapture"])
+        .args(["--exact", "seeds::a_seed_is_run_with_its_trace", "--nocapture"])
         .env("LIGHTER_SIM_SEED", "7")
         .output()
         .unwrap();

@@ -107,7 +107,8 @@ async fn a_node_that_goes_away_in_the_middle_has_not_ended_the_log() {
     let node_side = async {
         let open = asked(&mut session).await;
         sender.send(batch(&open.stream_id, "one")).await.unwrap();
-        tokio::spawn(async move { client.send_logs(ReceiverStream::new(messages)).await })
+        let sending = async move { client.send_logs(ReceiverStream::new(messages)).await };
+        tokio::spawn(sending).abort_handle()
     };
     let (answer, sending) = tokio::join!(admin.stream_task_logs(request.clone()), node_side);
     let mut lines = answer.unwrap().into_inner();

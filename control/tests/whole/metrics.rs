@@ -32,6 +32,8 @@ async fn a_scrape_shows_the_cluster_and_the_store() {
     assert_eq!(value(&body, r#"lighter_control_container_instances{connected="true"}"#), Some(0.0));
     assert_eq!(value(&body, r#"lighter_control_tasks{status="RUNNING"}"#), Some(0.0));
     assert!(get(free, "/").await.0.starts_with("HTTP/1.1 404 "));
+    assert!(get(free, "/livez").await.0.starts_with("HTTP/1.1 200 "));
+    assert!(get(free, "/readyz").await.0.starts_with("HTTP/1.1 200 "));
 
     let mut admin = running.admin().await;
     register(&mut admin, &definition_json("web", 0, 6, None)).await;
@@ -52,6 +54,16 @@ async fn a_scrape_shows_the_cluster_and_the_store() {
     assert!(commits.is_some_and(|count| count >= 3.0), "{body}");
     assert_eq!(value(&body, "lighter_control_store_commit_seconds_count"), commits);
     assert!(value(&body, "lighter_control_event_sequence").is_some_and(|number| number > 0.0), "{body}");
+    for (series, least) in [
+        ("lighter_control_leader", 1.0),
+        ("lighter_control_term", 1.0),
+        ("lighter_control_sessions", 1.0),
+        ("lighter_control_store_bytes", 1.0),
+        ("lighter_control_decision_seconds_count", 3.0),
+        ("lighter_control_store_group_records_count", 3.0),
+    ] {
+        assert!(value(&body, series).is_some_and(|number| number >= least), "{series}: {body}");
+    }
     // Every family is explained before its series.
     for line in body.lines().filter(|line| !line.starts_with('#')) {
         let family = line.split(['{', ' ']).next().unwrap();

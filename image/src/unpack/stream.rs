@@ -58,7 +58,7 @@ impl<'a, R: BufRead> TarStream<'a, R> {
     }
 
     /// The next entry, `None` at the end of the archive. Data of the one before is skipped.
-    pub fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, UnpackError> {
         let mut extensions = Extensions::default();
         loop {
             self.skip_data()?;

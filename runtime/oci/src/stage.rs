@@ -183,5 +183,5 @@ fn resource(limit: &PosixRlimit) -> u32 {
         Type::RlimitRttime => libc::RLIMIT_RTTIME,
         _ => libc::RLIMIT_NOFILE,
     };
-    number as u32
+    number
 }

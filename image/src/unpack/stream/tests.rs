@@ -7,7 +7,7 @@ use proptest::prelude::*;
 fn entries(archive: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>, UnpackError> {
     let mut stream = TarStream::new(archive, None);
     let mut all = Vec::new();
-    while let Some(entry) = stream.next()? {
+    while let Some(entry) = stream.next_entry()? {
         let mut data = Vec::new();
         stream.content(&entry.path, 0, entry.size, |part| {
             data.extend_from_slice(part);
