@@ -15,7 +15,7 @@ use election::{Election, Leading};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use follow::Watching;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 /// One call to etcd; it answers in milliseconds or is in trouble.
@@ -57,6 +57,7 @@ pub struct EtcdStore {
     watching: Option<Watching>,
     /// History up to here may be given up at the next compaction.
     compact_to: i64,
+    compacted_at: Instant,
     /// Calls block on it, and the lease is renewed on it meanwhile. `None` only while dropping.
     runtime: Option<Runtime>,
 }
@@ -127,6 +128,7 @@ impl EtcdStore {
             loaded: None,
             watching: None,
             compact_to: 0,
+            compacted_at: Instant::now(),
             runtime: Some(runtime),
         })
     }

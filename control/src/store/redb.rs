@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// redb's default cache is 1 GiB; the state is in memory anyway and the file is read once, at a start.
 const CACHE_BYTES: usize = 32 << 20;
+/// A smaller file is not worth the time.
+const SHRINK_FROM_BYTES: u64 = 8 << 20;
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 const TEXTS: TableDefinition<'_, &str, &str> = TableDefinition::new("texts");
@@ -82,13 +84,35 @@ impl RedbStore {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
         let database = builder.create(path).map_err(|error| open_error(Box::new(error)))?;
-        let store = Self { database: Arc::new(RwLock::new(database)) };
+        let mut store = Self { database: Arc::new(RwLock::new(database)) };
         store.prepare(new_incarnation).map_err(read_error)?;
+        if let Err(error) = store.shrink(path) {
+            tracing::warn!(cause = %crate::writer::Chain(&error), "the store keeps room that it does not need");
+        }
         Ok(store)
     }
 
     fn database(&self) -> RwLockReadGuard<'_, Database> {
         self.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives back what is free when that is more than half of a large file. The file is reused while
+    /// it is open, and a start is when nobody waits for a commit.
+    fn shrink(&mut self, path: &Path) -> Result<(), StoreError> {
+        let length = std::fs::metadata(path).map_err(|error| read_error(redb::Error::Io(error)))?.len();
+        if length < SHRINK_FROM_BYTES || length / 2 < self.allocated().map_err(read_error)? {
+            return Ok(());
+        }
+        self.compact()
+    }
+
+    /// Bytes of the pages in use.
+    fn allocated(&self) -> Result<u64, redb::Error> {
+        let write = self.database().begin_write()?;
+        let stats = write.stats()?;
+        let bytes = stats.allocated_pages() * stats.page_size() as u64;
+        write.abort()?;
+        Ok(bytes)
     }
 
     fn prepare(&self, new_incarnation: &str) -> Result<(), redb::Error> {
@@ -222,5 +246,35 @@ impl Store for RedbStore {
         let used_bytes = stats.stored_bytes() + stats.metadata_bytes();
         write.abort().map_err(read_error)?;
         Ok(Size { used_bytes, limit_bytes: 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_full_of_tasks_shrinks_to_what_lives_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.redb");
+        let mut store = RedbStore::open(&path, "one").unwrap();
+        store.campaign(1).unwrap();
+        let key = |number: u32| format!("task/{number:08}");
+        let mut sequence = 0;
+        let mut commit = |store: &mut RedbStore, range: std::ops::Range<u32>, value: Option<Vec<u8>>| {
+            let batch = range.map(|number| (key(number), value.clone())).collect();
+            sequence += 1;
+            assert_eq!(store.commit(1, sequence, &batch), CommitOutcome::Committed);
+        };
+        for group in 0..40 {
+            commit(&mut store, group * 1_000..(group + 1) * 1_000, Some(vec![b'x'; 700]));
+        }
+        commit(&mut store, 0..37_000, None);
+        drop(store);
+        let full = std::fs::metadata(&path).unwrap().len();
+        let mut store = RedbStore::open(&path, "one").unwrap();
+        let (small, live) = (std::fs::metadata(&path).unwrap().len(), store.size().unwrap().used_bytes);
+        assert!(full > 20_000_000 && small <= live * 2, "{full}, then {small} for {live}");
+        assert_eq!(store.load("task/").unwrap().records.len(), 3_000);
     }
 }

@@ -15,6 +15,8 @@ const MAX_OPERATIONS: usize = 128;
 const NESTED: usize = 100;
 /// How long an outcome is searched for; the caller is told "unknown" then.
 const SETTLE: Duration = Duration::from_secs(10);
+/// Between two compactions of etcd's history.
+const COMPACT_EVERY: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What a look at the sequence key says of a transaction without an answer.
@@ -65,7 +67,23 @@ impl EtcdStore {
 
     fn landed(&mut self, leading: Leading, sequence: u64, revision: i64) -> CommitOutcome {
         self.leading = Some(Leading { sequence, sequence_revision: revision, ..leading });
+        self.compact_in_passing(revision);
         CommitOutcome::Committed
+    }
+
+    /// Now and then gives up the history before the last time; standbys need what is newer.
+    fn compact_in_passing(&mut self, revision: i64) {
+        if self.compacted_at.elapsed() < COMPACT_EVERY {
+            return;
+        }
+        self.compacted_at = Instant::now();
+        let to = std::mem::replace(&mut self.compact_to, revision);
+        let Some(mut client) = self.client.clone().filter(|_| to > 0) else { return };
+        tokio::spawn(async move {
+            if let Err(error) = call(client.compact(to, None)).await {
+                tracing::debug!(cause = %crate::writer::Chain(&error), "etcd's history was not given up");
+            }
+        });
     }
 
     fn fenced(&mut self) -> CommitOutcome {
