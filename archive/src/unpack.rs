@@ -41,7 +41,7 @@ pub fn unpack(input: impl BufRead, base: &Base, rules: Rules) -> Result<Unpacked
     let mut stream = TarStream::plain(input);
     let unpacked = Unpacked::default();
     let mut unpacker = Unpacker { base, rules, unpacked, directories: Vec::new() };
-    while let Some(entry) = stream.next().map_err(ArchiveError::Format)? {
+    while let Some(entry) = stream.next_entry().map_err(ArchiveError::Format)? {
         unpacker.entry(&entry, &mut stream)?;
     }
     // Children before their parents, whose times they would change.

@@ -41,7 +41,7 @@ impl Contents {
         let position = counted.bytes.clone();
         let mut stream = TarStream::new(counted, None);
         let mut found = HashMap::new();
-        while let Some(entry) = stream.next().map_err(ArchiveError::Tar)? {
+        while let Some(entry) = stream.next_entry().map_err(ArchiveError::Tar)? {
             let name = String::from_utf8_lossy(&clean(&entry.path).map_err(ArchiveError::Tar)?).into_owned();
             match entry.kind {
                 Kind::File if entry.sparse.is_some() => {
