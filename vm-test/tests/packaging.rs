@@ -121,7 +121,10 @@ fn tasks_outlive_the_agent_by_their_units() {
 fn the_example_settings_name_only_keys_that_exist() {
     for (example, sources) in [
         ("packaging/etc/agent.toml", &["agent/src/config.rs"][..]),
-        ("packaging/etc/control.toml", &["control/src/config.rs", "control/src/config/store.rs", "control/src/core/quota.rs"][..]),
+        (
+            "packaging/etc/control.toml",
+            &["control/src/config.rs", "control/src/config/store.rs", "control/src/core/quota.rs"][..],
+        ),
     ] {
         let code: String = sources.iter().map(|source| read(source)).collect();
         let text = read(example);

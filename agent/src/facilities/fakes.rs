@@ -162,6 +162,13 @@ impl Machine {
         self.halted.send_replace(false);
     }
 
+    /// No point halts from here on; true when one has, though nobody may have seen it yet.
+    pub(crate) fn disarm(&self) -> bool {
+        let mut points = self.points.lock().unwrap();
+        let passed = points.passed;
+        points.halt_at.take().is_some_and(|at| passed > at)
+    }
+
     /// True when the agent stands still at the point.
     pub(crate) fn halted(&self) -> watch::Receiver<bool> {
         self.halted.subscribe()

@@ -254,6 +254,8 @@ fn killed_or(bench: &mut Bench, reached: impl Fn(&v1::TaskReport) -> bool) -> bo
         },
         || format!("{:?}", bench.control.with(|state| state.applied.get(&id).cloned())),
     );
+    // Checks go on after the report, and with them the points.
+    let halt = bench.machine.disarm() || halt;
     if halt {
         bench.kill();
         bench.machine.halt_at(None);

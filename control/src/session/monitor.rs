@@ -35,6 +35,10 @@ pub async fn watch_heartbeats(context: Context) {
             continue;
         }
         for instance in silent {
+            // It may have come back while the one before was marked.
+            if !context.sessions.is_silent(&instance) {
+                continue;
+            }
             tracing::warn!(%instance, "three heartbeats missed; no new tasks for this node");
             if let Err(error) = context.writer.submit(NodeSilent { instance }).await {
                 tracing::warn!(%error, "a silent node could not be marked");

@@ -317,7 +317,11 @@ impl Session {
         }
         if let Some(instance) = instance {
             // What is deregistered is told nothing more: its tasks are orphans and run on.
-            self.context.view.read(|shown| usable_instance(&shown.state, &instance.id))?;
+            let newest = self.context.view.read(|shown| usable_instance(&shown.state, &instance.id))?;
+            // Taken for silent by a look from before this session: only a new hello takes that back.
+            if !newest.connected {
+                return Err(ApiError::SessionSilent);
+            }
             self.tell_state(&instance).await?;
         }
         self.tasks_changed(tasks).await
