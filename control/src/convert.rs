@@ -709,7 +709,8 @@ pub fn task_journal(journal: TaskJournal) -> v1::ListTaskEventsResponse {
     v1::ListTaskEventsResponse { events: events.collect(), node_missing }
 }
 
-fn task_status(status: TaskStatus) -> v1::TaskStatus {
+/// A status in the words of the contract.
+pub fn task_status(status: TaskStatus) -> v1::TaskStatus {
     match status {
         TaskStatus::Provisioning => v1::TaskStatus::Provisioning,
         TaskStatus::Pending => v1::TaskStatus::Pending,

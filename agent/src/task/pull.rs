@@ -33,13 +33,21 @@ pub(super) struct Orders<'a> {
 struct Wanted {
     /// As in the definition.
     image: String,
-    pinned: Option<String>,
+    /// The same, with the revision's digest where its tag is pinned.
+    reference: String,
+}
+
+impl Wanted {
+    /// The digest that the tag is pinned to.
+    fn pinned(&self) -> Option<&str> {
+        self.reference.strip_prefix(&self.image)?.strip_prefix('@')
+    }
 }
 
 impl Orders<'_> {
     fn wanted(&self, container: &ContainerDefinition) -> Wanted {
-        let pinned = container.pins_its_tag().then(|| self.image_digests.get(&container.name)).flatten();
-        Wanted { image: container.image.clone(), pinned: pinned.cloned() }
+        let reference = container.image_to_pull(self.image_digests.get(&container.name));
+        Wanted { image: container.image.clone(), reference }
     }
 
     fn behavior(&self, context: &TaskContext) -> PullBehavior {
@@ -79,11 +87,7 @@ async fn pull_one(
     wanted: &Wanted,
     behavior: PullBehavior,
 ) -> Result<Image, Failure> {
-    let reference = match &wanted.pinned {
-        Some(digest) => format!("{}@{digest}", wanted.image),
-        None => wanted.image.clone(),
-    };
-    let order = PullOrder { reference, behavior };
+    let order = PullOrder { reference: wanted.reference.clone(), behavior };
     let watch = context.pulls.watcher(task, &wanted.image);
     let log = context.telemetry.task(task);
     let waits = |pause: Option<(&PullFailure, Duration)>| match pause {
@@ -99,7 +103,7 @@ async fn pull_one(
 
 fn cannot_pull(wanted: &Wanted, failure: &PullFailure) -> Failure {
     let mut words = chain(failure);
-    if let Some(digest) = wanted.pinned.as_ref().filter(|_| failure.missing) {
+    if let Some(digest) = wanted.pinned().filter(|_| failure.missing) {
         words.push_str(&format!(
             "; all tasks of this revision run {} as the first one found it, {digest}, and that is gone \
              from the registry: register the task definition again to run what the tag means now, or \

@@ -227,10 +227,6 @@ impl Session {
                 }
                 said = incoming.next(), if room => {
                     let Some(said) = said else { return Ok(()) };
-                    // The monitor has marked the node as away meanwhile: only a new hello takes that back.
-                    if now() - heard >= limit {
-                        return Err(ApiError::SessionSilent);
-                    }
                     heard = now();
                     self.context.sessions.heard(&self.me.id);
                     self.hear(said?).await?;

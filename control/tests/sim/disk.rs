@@ -4,6 +4,7 @@
 
 use crate::luck::Luck;
 use crate::world::World;
+use lighter_control::convert::task_status;
 use lighter_model::ids::TaskId;
 use lighter_model::status::{DesiredStatus, TaskStatus};
 use lighter_proto::v1;
@@ -57,7 +58,7 @@ impl Disk {
         let held = self.book.iter().map(|(id, assigned)| v1::HeldTask {
             task_id: id.to_string(),
             generation: assigned.assignment.generation,
-            last_status: self.tasks.get(id).map_or(0, |task| wire_status(task.status)),
+            last_status: self.tasks.get(id).map_or(0, |task| task_status(task.status).into()),
         });
         held.collect()
     }
@@ -234,7 +235,7 @@ impl Running {
         v1::TaskReport {
             task_id: id.to_string(),
             sequence: self.sequence,
-            last_status: wire_status(self.status),
+            last_status: task_status(self.status).into(),
             stop_code: if stopped { code.into() } else { 0 },
             stopped_reason: if stopped { "it ended".to_owned() } else { String::new() },
             paused: self.paused,
@@ -243,18 +244,4 @@ impl Running {
             ..Default::default()
         }
     }
-}
-
-fn wire_status(status: TaskStatus) -> i32 {
-    let wire = match status {
-        TaskStatus::Provisioning => v1::TaskStatus::Provisioning,
-        TaskStatus::Pending => v1::TaskStatus::Pending,
-        TaskStatus::Activating => v1::TaskStatus::Activating,
-        TaskStatus::Running => v1::TaskStatus::Running,
-        TaskStatus::Deactivating => v1::TaskStatus::Deactivating,
-        TaskStatus::Stopping => v1::TaskStatus::Stopping,
-        TaskStatus::Deprovisioning => v1::TaskStatus::Deprovisioning,
-        TaskStatus::Stopped => v1::TaskStatus::Stopped,
-    };
-    wire.into()
 }
