@@ -21,9 +21,11 @@ build: ## everything for tests; the three binaries in <target>/bin
 	@mkdir -p $(TARGET)/bin
 	@install -C -m 755 $(TARGET)/debug/lighter $(TARGET)/debug/lighter-oci $(TARGET)/static/$(STATIC)/release/lighter-shim $(TARGET)/bin/
 
+# `make bench` adds its programs: in one command no dependency is compiled twice with other features.
+RELEASED := -p lighter-cli -p lighter-oci
 release: ## the three binaries for use, optimised, in <target>/release-bin
 	@$(DEPS) build
-	cargo build --release -p lighter-cli -p lighter-oci
+	cargo build --release $(RELEASED)
 	@$(MAKE) --no-print-directory shim
 	@mkdir -p $(TARGET)/release-bin
 	@install -C -m 755 $(TARGET)/release/lighter $(TARGET)/release/lighter-oci $(TARGET)/static/$(STATIC)/release/lighter-shim $(TARGET)/release-bin/
@@ -57,10 +59,8 @@ demo: ## builds, starts a one-node cluster with real images, shows it at work an
 
 bench: ## the figures of the design, next to Docker and podman where they are installed
 	@$(DEPS) build test
-	@$(MAKE) --no-print-directory release
-	cargo build --release -p lighter-image --example unpack_bench
-	LIGHTER_BIN_DIR=$(abspath $(TARGET))/release-bin LIGHTER_UNPACK_BENCH=$(abspath $(TARGET))/release/examples/unpack_bench \
-		LIGHTER_BENCH_TARGET=$(abspath $(TARGET)) cargo bench -p lighter-cli --bench bench
+	@$(MAKE) --no-print-directory release RELEASED='$(RELEASED) -p lighter-bench'
+	LIGHTER_BIN_DIR=$(abspath $(TARGET))/release-bin LIGHTER_BENCH_DIR=$(abspath $(TARGET))/bench $(TARGET)/release/bench-node
 
 # SEED=n replays one seed with its trace; SEEDS=n [FIRST=n] runs many on all cores.
 SIM := cargo test -q -p lighter-control --test sim -- --nocapture --exact

@@ -80,6 +80,11 @@ const TABLE: &[Rule] = &[
         never: &[LIBCONTAINER],
     },
     Rule {
+        package: "lighter-bench",
+        may_use: &["lighter-proto", "lighter-image"],
+        never: &["lighter-net", "lighter-runtime", LIBCONTAINER],
+    },
+    Rule {
         package: "lighter-vm-test",
         may_use: &[],
         never: &["lighter-net", "lighter-runtime", LIBCONTAINER],

@@ -52,7 +52,7 @@ pub struct Production {
     pub code: String,
 }
 
-/// Rust files of products and builds; not those of tests and benches, nor the harness in vm-test/.
+/// Rust files of products and builds; not those of tests and benchmarks, nor the harness in vm-test/.
 pub fn production() -> &'static [Production] {
     static PRODUCTION: LazyLock<Vec<Production>> = LazyLock::new(read_production);
     &PRODUCTION
@@ -61,10 +61,10 @@ pub fn production() -> &'static [Production] {
 fn read_production() -> Vec<Production> {
     let tests = test_modules();
     let is_test = |path: &String| {
-        let beside = ["/tests/", "/benches/", "/examples/"].iter().any(|part| path.contains(part));
+        let beside = ["/tests/", "/examples/"].iter().any(|part| path.contains(part));
         let module =
             tests.iter().any(|base| *path == format!("{base}.rs") || path.starts_with(&format!("{base}/")));
-        beside || module || path.starts_with("vm-test/")
+        beside || module || path.starts_with("vm-test/") || path.starts_with("bench/")
     };
     let files = rust_files().into_iter().filter(|path| !is_test(path));
     files.map(|path| Production { code: without_tests(&code(&read(&path))), path }).collect()

@@ -110,7 +110,7 @@ impl Report {
                 row(peer, format!("{value:.2}"), format!("{:.2}", figure.ours / value));
             }
         }
-        let path = target_dir().join("bench/results.json");
+        let path = results_dir().join("results.json");
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
@@ -133,9 +133,10 @@ impl Report {
     }
 }
 
-fn target_dir() -> std::path::PathBuf {
-    std::env::var_os("LIGHTER_BENCH_TARGET").map_or_else(
-        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+/// Where results belong: LIGHTER_BENCH_DIR, or bench/ in the target directory of this workspace.
+fn results_dir() -> std::path::PathBuf {
+    std::env::var_os("LIGHTER_BENCH_DIR").map_or_else(
+        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench"),
         std::path::PathBuf::from,
     )
 }

@@ -1,6 +1,6 @@
-//! Unpacking one large gzip layer: our unpacker beside GNU tar, by image/examples/unpack_bench,
+//! Unpacking one large gzip layer: our unpacker beside GNU tar, by the program bench-unpack,
 //! which makes a layer of about a gigabyte from /usr and times both on the same disk.
-//! In: LIGHTER_UNPACK_BENCH, the built example. Out: seconds, medians.
+//! In: bench-unpack beside this program. Out: seconds, medians.
 
 use crate::processes::command_ok;
 use anyhow::{Context, Result};
@@ -13,12 +13,11 @@ pub(crate) struct Unpack {
     pub(crate) runs: usize,
 }
 
-/// The example's default.
+/// What bench-unpack does unless told otherwise.
 const RUNS: usize = 3;
 
 pub(crate) fn measure(scratch: &Path) -> Result<Unpack> {
-    let program = std::env::var_os("LIGHTER_UNPACK_BENCH")
-        .context("LIGHTER_UNPACK_BENCH names the unpack example; `make bench` sets it")?;
+    let program = std::env::current_exe()?.with_file_name("bench-unpack");
     let output = command_ok(Command::new(program).env("TMPDIR", scratch))?;
     let line =
         output.lines().rfind(|line| line.starts_with("unpack_seconds")).context("no unpack_seconds line")?;

@@ -18,7 +18,7 @@ pub(crate) fn build(scratch: &Path) -> Result<Image> {
     for dir in ["bench", "etc", "proc", "sys", "dev", "tmp"] {
         std::fs::create_dir_all(root.join(dir))?;
     }
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/bench/first_instruction.c");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin/bench-node/first_instruction.c");
     command_ok(Command::new("cc").args(["-static", "-O2", "-s", "-o"]).arg(root.join("first")).arg(source))?;
     add_shell(&root)?;
     let layout = scratch.join("layout");
