@@ -2,9 +2,21 @@
 //! In: the edit that a test switches on for its own thread. Out: whether an edit is on.
 //! Never: in a release: without debug assertions nothing can be switched on, and `is` is a constant.
 
-/// One wrong edit; the variant's place in the code asks `is`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WrongEdit {
+macro_rules! wrong_edits {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One wrong edit; the variant's place in the code asks `is`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum WrongEdit {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl WrongEdit {
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+wrong_edits! {
     /// Callers are answered when their group is handed over, not when it is durable.
     ReplyBeforeCommit,
     /// A fenced group counts as committed.
@@ -35,26 +47,6 @@ pub enum WrongEdit {
     EventNotPublished,
     /// Cluster time follows a wall clock that goes back.
     ClusterTimeFalls,
-}
-
-impl WrongEdit {
-    pub const ALL: [Self; 15] = [
-        Self::ReplyBeforeCommit,
-        Self::NoFence,
-        Self::UnknownTakenForLost,
-        Self::LostIntent,
-        Self::LedgerNotReleased,
-        Self::GenerationNotRaised,
-        Self::SequenceNotCompared,
-        Self::ClientTokenForgotten,
-        Self::OrphanStopped,
-        Self::SetBackTaskRunAgain,
-        Self::TermFloorIgnored,
-        Self::PortGivenTwice,
-        Self::ForeignReportTaken,
-        Self::EventNotPublished,
-        Self::ClusterTimeFalls,
-    ];
 }
 
 #[cfg(debug_assertions)]

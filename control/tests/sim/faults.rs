@@ -4,9 +4,9 @@
 //! snapshot is restored: terms would be lower than those that nodes have seen; a copy of the store's
 //! file put back without a new incarnation, once it has overtaken what nodes have seen of it).
 
-use crate::callers::Replica;
 use crate::node::Node;
 use crate::store::{LEASE_MS, Snapshot};
+use crate::watcher::Replica;
 use crate::world::World;
 use lighter_control::time::timeout;
 use lighter_proto::v1;
@@ -16,9 +16,21 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// One kind of fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+macro_rules! kinds {
+    ($($name:ident,)*) => {
+        /// One kind of fault.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Kind {
+            $($name,)*
+        }
+
+        impl Kind {
+            pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+kinds! {
     AgentKilled,
     NodeRebooted,
     DiskLost,
@@ -37,29 +49,6 @@ pub(crate) enum Kind {
     ClockJump,
     ForgedReport,
     ReplayedReport,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 18] = [
-        Self::AgentKilled,
-        Self::NodeRebooted,
-        Self::DiskLost,
-        Self::Partition,
-        Self::MostSilent,
-        Self::ConnectionCut,
-        Self::SlowReader,
-        Self::CommitsUnknown,
-        Self::CommitsSlow,
-        Self::StoreFull,
-        Self::PlanePaused,
-        Self::PlaneKilled,
-        Self::LeaderChanged,
-        Self::SnapshotRestored,
-        Self::ClonedIdentity,
-        Self::ClockJump,
-        Self::ForgedReport,
-        Self::ReplayedReport,
-    ];
 }
 
 /// Makes trouble until it is over, then heals everything.

@@ -16,4 +16,5 @@ mod plane;
 mod run;
 mod seeds;
 mod store;
+mod watcher;
 mod world;

@@ -2,12 +2,13 @@
 //! In: a seed. Out: whether all promises held, and a digest of everything that happened.
 //! Never: anything that is not drawn from the seed.
 
-use crate::callers::{Replica, call, follow, register_all};
+use crate::callers::{call, register_all};
 use crate::executor::Ended;
 use crate::faults::{Kind, trouble};
 use crate::luck::Luck;
 use crate::node::Node;
 use crate::plane::{Plane, cluster};
+use crate::watcher::{Replica, follow};
 use crate::world::{Shape, World};
 use lighter_control::api::Context;
 use lighter_control::core::join::{CreateJoinToken, Join};
@@ -43,7 +44,7 @@ pub(crate) fn shape(seed: u64) -> Shape {
     let mut luck = Luck::new(seed.rotate_left(32));
     let fleet = seed % FLEET_EVERY == FLEET_EVERY - 1;
     let kinds = luck.between(1, 7);
-    let mut faults: Vec<Kind> = (0..kinds).filter_map(|_| luck.pick(&Kind::ALL)).collect();
+    let mut faults: Vec<Kind> = (0..kinds).filter_map(|_| luck.pick(Kind::ALL)).collect();
     faults.dedup();
     Shape {
         nodes: usize::try_from(if fleet { luck.between(300, 1_000) } else { luck.between(2, 16) }).unwrap(),

@@ -97,7 +97,7 @@ fn all_promises_hold_for_the_fixed_seeds_and_those_of_this_commit() {
 fn every_wrong_edit_is_caught_by_the_fixed_seeds_and_those_of_this_commit() {
     let mut missed = Vec::new();
     println!("{:22} {:>6} {:>20}  first broken promise", "wrong edit", "seeds", "caught by");
-    for edit in WrongEdit::ALL {
+    for edit in WrongEdit::ALL.iter().copied() {
         let outcomes = run_all(&against(edit), Some(edit), true);
         match outcomes.iter().find(|outcome| outcome.failure.is_some()) {
             Some(Outcome { seed, failure, .. }) => {
@@ -115,7 +115,7 @@ fn every_wrong_edit_is_caught_by_the_fixed_seeds_and_those_of_this_commit() {
 fn a_seed_is_run_with_its_trace() {
     let seed = number("LIGHTER_SIM_SEED").unwrap_or(7);
     let edit = std::env::var("LIGHTER_SIM_EDIT").ok();
-    let edit = edit.map(|name| WrongEdit::ALL.into_iter().find(|e| format!("{e:?}") == name).unwrap());
+    let edit = edit.map(|name| WrongEdit::ALL.iter().copied().find(|e| format!("{e:?}") == name).unwrap());
     let outcome = run(seed, edit, true);
     outcome.lines.iter().for_each(|line| println!("{line}"));
     println!("seed {seed}: digest {:016x}, {} events", outcome.digest, outcome.events);
