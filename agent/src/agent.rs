@@ -36,7 +36,7 @@ use futures_util::future::BoxFuture;
 use lighter_net::{AttachmentRecord, LeasePool, PortAllocator, Subnet};
 use lighter_telemetry::trace::Tracer;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -134,7 +134,7 @@ impl Agent {
         let opened = tokio::task::spawn_blocking(move || Store::open(&path)).await;
         let (store, loaded) = opened.map_err(|_| StartError::Ended)?.map_err(StartError::Store)?;
         let facilities = adapters::open(&config).await?;
-        let node = facts(&config);
+        let node = facts(&config).await;
         let parts = Parts {
             facilities,
             store,
@@ -383,12 +383,14 @@ fn tracer(config: &AgentConfig, id: &str, leaving: &CancellationToken) -> Result
     started.map_err(|source| StartError::Otlp { text: config.otlp_endpoint.clone(), source: source.into() })
 }
 
-fn facts(config: &AgentConfig) -> NodeFacts {
+async fn facts(config: &AgentConfig) -> NodeFacts {
     let name = if config.name.is_empty() { identity::host_name() } else { config.name.clone() };
     let mut run_id = [0u8; 16];
     // Two agents of one identity at a time are told apart by it; the clock would nearly do.
     let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut run_id);
-    let attributes = attributes::reported(config, Path::new(attributes::FIRMWARE_DIR));
+    let machine = attributes::Machine::default();
+    let instance = attributes::of_instance(&config.instance_metadata, &machine).await;
+    let attributes = attributes::reported(config, &machine, instance);
     NodeFacts {
         name,
         boot_id: time::boot_id(),

@@ -88,6 +88,8 @@ pub struct AgentConfig {
     /// Attributes reported to placement, over those found on the machine: `ecs.availability-zone`,
     /// `ecs.region`, `ecs.vpc-id`, `ecs.subnet-id`, `lighter.capacity-type` and names of one's own.
     pub attributes: BTreeMap<String, String>,
+    /// Whom to ask for them: `auto` (EC2's metadata service, on EC2 only), `off`, or the service's URL.
+    pub instance_metadata: String,
     pub logs: LogConfig,
     /// Answer tasks' questions for their metadata at 169.254.170.2. An agent beside another one on
     /// the same machine has to leave it to that one.
@@ -315,6 +317,7 @@ impl Default for AgentConfig {
             devices: BTreeMap::new(),
             user_namespaces: UserNamespacesConfig::default(),
             attributes: BTreeMap::new(),
+            instance_metadata: "auto".into(),
             logs: LogConfig::default(),
             task_metadata: true,
             introspection_address: "127.0.0.1:51678".into(),
@@ -407,12 +410,7 @@ impl AgentConfig {
                 return Err(ConfigError::Invalid { key, problem: "must be an absolute path", value });
             }
         }
-        for (name, value) in &self.attributes {
-            if let Err(value) = lighter_model::attribute::check(name, value) {
-                let (key, problem) = ("attributes", "must be names and values as ECS has them");
-                return Err(ConfigError::Invalid { key, problem, value });
-            }
-        }
+        self.check_attributes()?;
         let unknown = |name: &&String| !CAPABILITIES.contains(&name.as_str());
         if let Some(name) = self.allow_capabilities.iter().find(unknown) {
             return Err(ConfigError::Invalid {
@@ -457,6 +455,23 @@ impl AgentConfig {
             return Err(ConfigError::Invalid { key, problem, value: value.to_string() });
         }
         check_endpoints(&self.control_endpoint)
+    }
+
+    /// What placement is told, and whom it is asked of.
+    fn check_attributes(&self) -> Result<(), ConfigError> {
+        for (name, value) in &self.attributes {
+            if let Err(value) = lighter_model::attribute::check(name, value) {
+                let (key, problem) = ("attributes", "must be names and values as ECS has them");
+                return Err(ConfigError::Invalid { key, problem, value });
+            }
+        }
+        let value = self.instance_metadata.clone();
+        if !matches!(value.as_str(), "auto" | "off") && !value.starts_with("http://") {
+            let (key, problem) =
+                ("instance_metadata", "must be auto, off, or a URL that begins with http://");
+            return Err(ConfigError::Invalid { key, problem, value });
+        }
+        Ok(())
     }
 }
 

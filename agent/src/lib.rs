@@ -14,6 +14,7 @@ mod errors;
 mod facilities;
 mod image_cleanup;
 mod image_pull;
+mod imds;
 mod join;
 mod leases;
 mod local_api;

@@ -5,7 +5,6 @@
 //! Never: stops a task; the control plane does, when the node's policy asks for it.
 
 mod file;
-mod http;
 mod imds;
 mod moment;
 

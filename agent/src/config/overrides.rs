@@ -50,6 +50,7 @@ const KEYS: &[&str] = &[
     "oci_path",
     "dns_fallback",
     "attributes",
+    "instance_metadata",
     "devices",
     "user_namespaces.first_id",
     "user_namespaces.tasks_max",

@@ -22,6 +22,7 @@ mod restart;
 mod session;
 mod simulation;
 mod state;
+mod storm;
 mod streams;
 mod support;
 mod tasks;

@@ -11,10 +11,10 @@ use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
 /// In the environment of the child process: the directory to serve from.
-const CHILD_DIR: &str = "LIGHTER_TEST_CONTROL_DIR";
+pub(crate) const CHILD_DIR: &str = "LIGHTER_TEST_CONTROL_DIR";
 
 /// The socket only, in a directory that another process made.
-fn child_config(dir: &std::path::Path) -> ControlConfig {
+pub(crate) fn child_config(dir: &std::path::Path) -> ControlConfig {
     ControlConfig {
         data_dir: dir.join("data"),
         listen: Vec::new(),
@@ -24,7 +24,7 @@ fn child_config(dir: &std::path::Path) -> ControlConfig {
 }
 
 /// Ends the child whatever becomes of the test.
-struct Killed(Child);
+pub(crate) struct Killed(pub(crate) Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
@@ -47,7 +47,12 @@ fn spawn(dir: &TempDir) -> Killed {
 }
 
 async fn connect(dir: &TempDir) -> LighterClient<Channel> {
-    let url = format!("unix:{}", dir.path().join("control.sock").display());
+    connect_at(dir.path()).await
+}
+
+/// Waits for the server on the socket in that directory.
+pub(crate) async fn connect_at(dir: &std::path::Path) -> LighterClient<Channel> {
+    let url = format!("unix:{}", dir.join("control.sock").display());
     let endpoint = Endpoint::from_shared(url).unwrap();
     let deadline = std::time::Instant::now() + crate::support::PATIENCE;
     loop {
