@@ -263,6 +263,10 @@ fn assignment(message: &v1::Assignment) -> Result<Assignment, ConvertError> {
         v1::DesiredStatus::Stopped => DesiredStatus::Stopped,
         v1::DesiredStatus::Unspecified => return Err(wrong("desired_status", message.desired_status)),
     };
+    if message.lease_s > 0 {
+        // Without one the task could run twice.
+        return Err(wrong("lease_s", message.lease_s));
+    }
     Ok(Assignment {
         desired,
         definition: parse("task_definition", &message.task_definition)?,
