@@ -5,6 +5,7 @@
 
 use crate::error::ApiError;
 use crate::store::Lease;
+use crate::wrong_edit::{self, WrongEdit};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
@@ -29,10 +30,24 @@ impl Leadership {
 
     /// Leave to answer, at this very moment.
     pub fn check(&self) -> Result<(), ApiError> {
-        if self.loaded.load(Ordering::Acquire) && self.lease.is_valid() {
+        let sure = self.lease.is_valid() || wrong_edit::is(WrongEdit::LeaseNotLookedAt);
+        if self.loaded.load(Ordering::Acquire) && sure {
             return Ok(());
         }
         Err(self.refusal())
+    }
+
+    /// What a call answers, when this control plane surely leads before and after it.
+    ///
+    /// # Errors
+    /// `NotLeader` before, then nothing was done; `OutcomeUnknown` after.
+    /// Cancel safety: that of the call.
+    pub async fn answering<T>(&self, call: impl Future<Output = T>) -> Result<T, ApiError> {
+        self.check()?;
+        let answer = call.await;
+        // What was read was true only if the lead was still held after reading it.
+        self.check().map_err(|_| ApiError::OutcomeUnknown)?;
+        Ok(answer)
     }
 
     /// What everyone is told who asks a standby.

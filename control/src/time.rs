@@ -2,6 +2,7 @@
 //! In: durations. Out: instants and waits. Owns: which clock this thread has.
 //! Never: the wall clock (that is `environment`); in a release there is only tokio's.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::future::Future;
 use std::time::Duration;
 pub use tokio::time::Instant;
@@ -10,6 +11,8 @@ pub use tokio::time::Instant;
 #[cfg(debug_assertions)]
 pub trait SimulatedClock {
     fn now(&self) -> Instant;
+    /// The boot-time clock, in milliseconds.
+    fn boot_ms(&self) -> u64;
     /// Wakes at that time; the key takes it back.
     fn wake_at(&self, at: Instant, waker: std::task::Waker) -> u64;
     fn forget(&self, at: Instant, key: u64);
@@ -80,6 +83,17 @@ pub fn now() -> Instant {
         return clock.now();
     }
     Instant::now()
+}
+
+/// Milliseconds on the boot-time clock, which also runs while the process or the machine is stopped.
+pub fn boot_ms() -> u64 {
+    #[cfg(debug_assertions)]
+    if let Some(clock) = simulated::clock() {
+        return clock.boot_ms();
+    }
+    let now = clock_gettime(ClockId::Boottime);
+    let (seconds, nanos) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+    seconds.unwrap_or_default() * 1_000 + nanos.unwrap_or_default() / 1_000_000
 }
 
 /// Waits until then. May be dropped at any time.

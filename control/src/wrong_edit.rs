@@ -45,6 +45,8 @@ wrong_edits! {
     ForeignReportTaken,
     /// The first event of each group is not published.
     EventNotPublished,
+    /// A leader answers for as long as nobody has told it that another leads.
+    LeaseNotLookedAt,
     /// Cluster time follows a wall clock that goes back.
     ClusterTimeFalls,
 }

@@ -58,18 +58,15 @@ where
             // Health and reflection: the same wherever they are asked.
             return Either::Left(self.inner.call(request).boxed());
         };
-        match check(method, caller).and_then(|()| self.leadership.check()) {
-            Err(refused) => Either::Right(ready(Ok(Status::from(refused).into_http()))),
-            Ok(()) => {
-                let leadership = self.leadership.clone();
-                // What was read was true only if the lead was still held after reading it.
-                let answered = move |answer| match leadership.check() {
-                    Ok(()) => answer,
-                    Err(_) => Ok(Status::from(ApiError::OutcomeUnknown).into_http()),
-                };
-                Either::Left(self.inner.call(request).map(answered).boxed())
-            }
+        if let Err(refused) = check(method, caller) {
+            return Either::Right(ready(Ok(Status::from(refused).into_http())));
         }
+        let (leadership, call) = (self.leadership.clone(), self.inner.call(request));
+        let answering = async move { leadership.answering(call).await };
+        let said = |answer: Result<_, ApiError>| {
+            answer.unwrap_or_else(|refused| Ok(Status::from(refused).into_http()))
+        };
+        Either::Left(answering.map(said).boxed())
     }
 }
 

@@ -3,7 +3,7 @@
 //! In: answered renewals, with the time they were sent. Out: `is_valid`. Owns: the deadline.
 //! Never: counts from when an answer came: the store counts from when it got the question.
 
-use rustix::time::{ClockId, clock_gettime};
+pub use crate::time::boot_ms as now_ms;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -41,7 +41,7 @@ impl Lease {
             std::future::pending::<()>().await;
         }
         while self.is_valid() {
-            tokio::time::sleep(LOOK).await;
+            crate::time::sleep(LOOK).await;
         }
     }
 
@@ -56,13 +56,6 @@ impl Lease {
     pub fn end(&self) {
         self.0.store(0, Ordering::Release);
     }
-}
-
-/// Milliseconds on the boot-time clock.
-pub fn now_ms() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let (seconds, nanos) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
-    seconds.unwrap_or_default() * 1_000 + nanos.unwrap_or_default() / 1_000_000
 }
 
 #[cfg(test)]

@@ -42,17 +42,16 @@ pub struct Committer {
 
 impl Committer {
     /// Both ends. A channel holds at most one message: the writer has one group in flight.
-    pub fn pair() -> (Self, StoreEnd) {
+    /// The lease says how surely the store's owner leads; who serves the other end extends it.
+    pub fn pair(lease: Lease) -> (Self, StoreEnd) {
         let (sender, requests) = mpsc::channel(1);
         let (done, outcomes) = mpsc::channel(1);
-        let lease = Lease::for_ever();
         (Self { requests: sender, outcomes, lease }, StoreEnd { requests, outcomes: done })
     }
 
     /// Starts the thread; it ends when the writer drops its end.
     pub(super) fn start(mut store: Box<dyn Store>, metrics: Metrics) -> Self {
-        let (mut committer, end) = Self::pair();
-        committer.lease = store.lease();
+        let (committer, end) = Self::pair(store.lease());
         let mut standby = Standby::default();
         let StoreEnd { mut requests, outcomes: done } = end;
         std::thread::spawn(move || {

@@ -2,47 +2,30 @@
 //! In: a world. Out: calls through the product's own handlers. Owns: what each has been told.
 //! Never: gives up a call with a client token before it has an answer.
 
-use crate::plane::{Plane, cluster};
+mod rivals;
+
+use crate::client::{Answer, ask, asker};
+use crate::plane::cluster;
 use crate::world::World;
-use lighter_control::api::Context;
 use lighter_control::api::task;
-use lighter_control::core::audit::Asker;
 use lighter_control::core::definition::RegisterDefinition;
 use lighter_control::core::drain::UpdateInstancesState;
 use lighter_control::core::run_task::RunTask;
 use lighter_control::core::stop_task::StopTask;
 use lighter_control::core::update_task::{PauseTask, UpdateTask};
-use lighter_control::error::ApiError;
-use lighter_control::time::timeout;
 use lighter_model::ids::TaskId;
+pub(crate) use rivals::rival;
 use std::rc::Rc;
-use std::time::Duration;
 
-/// How long a caller waits for one answer.
-const PATIENCE: Duration = Duration::from_secs(20);
 const FAMILIES: u64 = 4;
 
-/// A plane to talk to: mostly the one that leads.
-fn some_plane(world: &World) -> Option<(Rc<Plane>, Context)> {
-    let planes = world.planes.borrow().clone();
-    let leader = world.store.leader(world.now_ms()).and_then(|id| planes.get(id).cloned());
-    let stray = world.luck.borrow_mut().percent(20);
-    let plane = leader.filter(|_| !stray).or_else(|| world.luck.borrow_mut().pick(&planes))?;
-    let context = plane.context()?;
-    Some((plane, context))
-}
-
-fn asker() -> Asker {
-    Asker { user: "caller".to_owned(), address: String::new() }
-}
-
 /// A task definition with a port that only one of its tasks on a node can have.
-fn definition(family: u64, cpu: u64, memory: u64, port: Option<u64>) -> String {
+fn definition(family: &str, cpu: u64, memory: u64, port: Option<u64>) -> String {
     let ports = port.map_or(String::new(), |port| {
         format!(r#","portMappings":[{{"containerPort":80,"hostPort":{port}}}]"#)
     });
     format!(
-        r#"{{"family":"f{family}","containerDefinitions":[{{"name":"web","image":"registry.test/web:1",
+        r#"{{"family":"{family}","containerDefinitions":[{{"name":"web","image":"registry.test/web:1",
             "cpu":{cpu},"memory":{memory},"essential":true{ports}}}]}}"#
     )
 }
@@ -86,23 +69,15 @@ async fn run(world: &Rc<World>, token: String) {
     let again = world.luck.borrow_mut().percent(15);
     let mut answers = 0;
     while answers < 1 + usize::from(again) && !world.over.get() {
-        if let Some((plane, context)) = some_plane(world) {
-            let answer = timeout(PATIENCE, task::run(&context, asker(), request.clone())).await;
-            // A plane that was killed meanwhile answers nobody.
-            if plane.context().is_none() {
-                continue;
+        let asked = request.clone();
+        match ask(world, |context| async move { task::run(&context, asker(), asked).await }).await {
+            Answer::Said(answer) => {
+                world.say(format_args!("{token}: {} tasks", answer.tasks.len()));
+                world.model.borrow_mut().answered(world, Some(&token), &answer.tasks);
+                answers += 1;
             }
-            match answer {
-                Some(Ok(answer)) => {
-                    world.say(format_args!("{token}: {} tasks", answer.tasks.len()));
-                    world.model.borrow_mut().answered(world, Some(&token), &answer.tasks);
-                    answers += 1;
-                }
-                None | Some(Err(ApiError::OutcomeUnknown | ApiError::StoreUnavailable)) => {}
-                Some(Err(ApiError::ShuttingDown)) => {}
-                Some(Err(_)) if context.writer.leadership().check().is_err() => {}
-                Some(Err(error)) => return world.say(format_args!("{token}: {error}")),
-            }
+            Answer::Refused(error) => return world.say(format_args!("{token}: {error}")),
+            Answer::NotNow | Answer::Unknown => {}
         }
         world.sleep(300).await;
     }
@@ -114,11 +89,11 @@ fn some_task(world: &World) -> Option<TaskId> {
 }
 
 async fn stop(world: &Rc<World>) {
-    let (Some(id), Some((plane, context))) = (some_task(world), some_plane(world)) else { return };
+    let Some(id) = some_task(world) else { return };
     let force = world.luck.borrow_mut().percent(20);
     let request = StopTask { cluster: cluster(), task: id.to_string(), reason: None, force };
-    let answer = timeout(PATIENCE, task::stop(&context, asker(), request)).await;
-    if plane.context().is_some() && matches!(answer, Some(Ok(_))) {
+    let answer = ask(world, |context| async move { task::stop(&context, asker(), request).await }).await;
+    if matches!(answer, Answer::Said(_)) {
         world.say(format_args!("stop of {id} accepted"));
         world.model.borrow_mut().stop_answered(world, &id);
     }
@@ -128,7 +103,12 @@ async fn register(world: &Rc<World>) {
     let json = {
         let mut luck = world.luck.borrow_mut();
         let port = luck.percent(40).then(|| luck.between(8_000, 8_002));
-        definition(luck.below(FAMILIES), luck.between(1, 4) * 64, luck.between(1, 4) * 64, port)
+        definition(
+            &format!("f{}", luck.below(FAMILIES)),
+            luck.between(1, 4) * 64,
+            luck.between(1, 4) * 64,
+            port,
+        )
     };
     register_as(world, &json).await;
 }
@@ -136,7 +116,7 @@ async fn register(world: &Rc<World>) {
 /// Registers every family once.
 pub(crate) async fn register_all(world: &Rc<World>) {
     for family in 0..FAMILIES {
-        let json = definition(family, 64, 64, (family == 1).then_some(8_000));
+        let json = definition(&format!("f{family}"), 64, 64, (family == 1).then_some(8_000));
         while !register_as(world, &json).await {
             world.sleep(100).await;
         }
@@ -144,16 +124,15 @@ pub(crate) async fn register_all(world: &Rc<World>) {
 }
 
 async fn register_as(world: &Rc<World>, json: &str) -> bool {
-    let Some((_, context)) = some_plane(world) else { return false };
     let definition = lighter_model::task_definition::input::parse(json).unwrap();
     let command = RegisterDefinition { definition, registered_by: String::new() };
-    matches!(timeout(PATIENCE, context.writer.submit(command)).await, Some(Ok(_)))
+    let answer = ask(world, |context| async move { context.change(asker(), command).await }).await;
+    matches!(answer, Answer::Said(_))
 }
 
 async fn drain(world: &Rc<World>) {
     let nodes = world.nodes.borrow().clone();
     let Some(node) = world.luck.borrow_mut().pick(&nodes) else { return };
-    let Some((_, context)) = some_plane(world) else { return };
     let (draining, stop_tasks) = {
         let mut luck = world.luck.borrow_mut();
         (luck.percent(40), luck.percent(50))
@@ -167,24 +146,23 @@ async fn drain(world: &Rc<World>) {
         deadline_unix_ms: None,
         stop_tasks: draining && stop_tasks,
     };
-    let _ = timeout(PATIENCE, context.writer.submit(command)).await;
+    ask(world, |context| async move { context.writer.submit(command).await }).await;
 }
 
 async fn adjust(world: &Rc<World>, pause: bool) {
-    let (Some(id), Some((_, context))) = (some_task(world), some_plane(world)) else { return };
-    let asker = asker();
+    let Some(id) = some_task(world) else { return };
     let (paused, cpu) = {
         let mut luck = world.luck.borrow_mut();
         (luck.percent(50), luck.between(1, 8) * 32)
     };
-    let task = id.to_string();
+    let (asker, task) = (asker(), id.to_string());
     if pause {
         let request = PauseTask { asker, cluster: cluster(), task, paused };
-        let _ = timeout(PATIENCE, task::pause(&context, request)).await;
+        ask(world, |context| async move { task::pause(&context, request).await }).await;
     } else {
         let cpu_units = Some(u32::try_from(cpu).unwrap());
         let container = String::new();
         let request = UpdateTask { asker, cluster: cluster(), task, container, cpu_units, memory_mib: None };
-        let _ = timeout(PATIENCE, task::update(&context, request)).await;
+        ask(world, |context| async move { task::update(&context, request).await }).await;
     }
 }

@@ -66,6 +66,11 @@ impl SimulatedClock for Clock {
         self.0.base + self.0.now.get()
     }
 
+    fn boot_ms(&self) -> u64 {
+        // Never near the beginning: a lease that was never granted ended long ago.
+        1_000_000_000 + u64::try_from(self.0.now.get().as_millis()).unwrap()
+    }
+
     fn wake_at(&self, at: Instant, waker: Waker) -> u64 {
         let key = self.0.next_serial();
         self.0.timers.borrow_mut().insert((at - self.0.base, key), waker);

@@ -139,8 +139,15 @@ async fn plane(world: &Rc<World>, kind: Kind) {
             world.sleep(ms).await;
             plane.start(world);
         }
-        // The lead is lost while the process goes on: another may take it at once.
-        _ => world.store.vacate(),
+        // The lead is given up, by word of mouth or because no renewal arrives, while the process goes on.
+        _ if world.luck.borrow_mut().percent(50) => {
+            plane.lease.borrow().end();
+            world.store.vacate();
+        }
+        _ => {
+            plane.deaf.set(true);
+            for_a_while(world, 3 * LEASE_MS, move |_| plane.deaf.set(false));
+        }
     }
 }
 
@@ -209,6 +216,7 @@ async fn set_back(world: &Rc<World>, snapshot: &Snapshot, replica: &Rc<RefCell<R
     let incarnation = format!("store {:x}", world.luck.borrow_mut().draw());
     world.say(format_args!("set back to {}, now {incarnation}", snapshot.sequence));
     world.store.restore(snapshot, incarnation);
+    world.history.borrow_mut().set_back(world);
     world.model.borrow_mut().set_back(&snapshot.records);
     world.sleep(1_000).await;
     planes.iter().for_each(|plane| plane.start(world));
@@ -222,6 +230,7 @@ fn heal(world: &Rc<World>) {
     world.store.full.set(false);
     for plane in world.planes.borrow().iter() {
         plane.paused.set(false);
+        plane.deaf.set(false);
     }
     for node in world.nodes.borrow().iter() {
         node.cut_off.set(false);

@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod callers;
+mod client;
 mod disk;
 mod executor;
 mod faults;
+mod history;
 mod luck;
 mod model;
 mod node;

@@ -228,6 +228,18 @@ impl Model {
             let stored = self.tokens.get(token).is_some_and(|known| ids.iter().all(|id| known.contains(id)));
             world
                 .check(stored, || format!("the answer to client token {token} is not what is stored for it"));
+            let missing = self.tokens.get(token).into_iter().flatten();
+            let missing = missing.filter(|id| !ids.contains(id) && self.tasks.contains_key(id)).count();
+            world.check(missing == 0, || format!("the answer to client token {token} lacks {missing} tasks"));
+        }
+    }
+
+    /// A task was shown to a caller.
+    pub(crate) fn described(&self, world: &World, shown: &TaskRecord) {
+        let Some(stored) = self.tasks.get(&shown.id) else { return };
+        world.check(shown.version <= stored.version, || format!("task {} is shown too early", shown.id));
+        if shown.version == stored.version && stored != shown {
+            world.fail(format!("task {} is shown otherwise than it is stored", shown.id));
         }
     }
 

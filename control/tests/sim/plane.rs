@@ -16,6 +16,7 @@ use lighter_control::session::convert::{self, Outgoing};
 use lighter_control::session::registry::Sessions;
 use lighter_control::session::run::{self, Identity};
 use lighter_control::session::{link, monitor};
+use lighter_control::store::Lease;
 use lighter_control::time;
 use lighter_control::view::View;
 use lighter_control::writer::{self, Committer, WriterHandle};
@@ -38,6 +39,12 @@ pub(crate) struct Plane {
     pub(crate) id: usize,
     /// Its process stands still.
     pub(crate) paused: Cell<bool>,
+    /// Its renewals of the lead do not arrive.
+    pub(crate) deaf: Cell<bool>,
+    /// Its own word for how long it leads.
+    pub(crate) lease: RefCell<Lease>,
+    /// Times its process was started.
+    pub(crate) runs: Cell<u64>,
     context: RefCell<Option<Context>>,
     handles: RefCell<Vec<Handle>>,
     connections: RefCell<Vec<Rc<Connection>>>,
@@ -94,6 +101,9 @@ impl Plane {
         Rc::new(Self {
             id,
             paused: Cell::new(false),
+            deaf: Cell::new(false),
+            lease: RefCell::new(Lease::none()),
+            runs: Cell::new(0),
             context: RefCell::default(),
             handles: RefCell::default(),
             connections: RefCell::default(),
@@ -111,6 +121,7 @@ impl Plane {
 
     /// Starts the process: it waits for the lead, then serves.
     pub(crate) fn start(self: &Rc<Self>, world: &Rc<World>) {
+        self.runs.set(self.runs.get() + 1);
         world.say(format_args!("plane {} starts", self.id));
         let (plane, at) = (self.clone(), world.clone());
         self.own(world.spawn(async move { plane.boot(at).await }));
@@ -134,8 +145,10 @@ impl Plane {
             Settings { events_kept: world.shape.events_kept, stopped_tasks_kept: 50, ..Settings::default() };
         let (writer, view) = loop {
             let view = Arc::new(View::default());
-            let (committer, end) = Committer::pair();
-            let serving = world.spawn(serve(world.clone(), self.id, end));
+            let lease = Lease::none();
+            *self.lease.borrow_mut() = lease.clone();
+            let (committer, end) = Committer::pair(lease.clone());
+            let serving = world.spawn(serve(world.clone(), self.id, end, lease));
             self.own(serving.clone());
             match writer::start_over(committer, settings, environment.clone(), view.clone()).await {
                 Ok((writer, running)) => {
@@ -148,7 +161,7 @@ impl Plane {
         };
         let context = context(&world, environment, writer, view);
         self.own(world.spawn(check_shown(world.clone(), self.id, context.view.clone())));
-        self.own(world.spawn(renew(world.clone(), self.id)));
+        self.own(world.spawn(renew(world.clone(), self.clone())));
         let made = context.writer.submit(EnsureClusters { clusters: vec![cluster()] }).await;
         let _ = (made, context.writer.submit(AuditAbandoned).await);
         self.own(world.spawn(monitor::watch_heartbeats(context.clone())));
@@ -200,11 +213,20 @@ fn context(world: &World, environment: Environment, writer: WriterHandle, view: 
     }
 }
 
-async fn renew(world: Rc<World>, plane: usize) {
+/// Renews the lead, as `store/etcd/election.rs` does: the lease counts from the sending.
+async fn renew(world: Rc<World>, plane: Rc<Plane>) {
     loop {
         world.sleep(LEASE_MS / 3).await;
-        world.awake(plane).await;
-        world.store.renew(plane, world.now_ms());
+        world.awake(plane.id).await;
+        let sent = time::boot_ms();
+        let way = world.luck.borrow_mut().between(0, 10);
+        world.sleep(way).await;
+        if plane.deaf.get() || !world.store.renew(plane.id, world.now_ms()) {
+            continue;
+        }
+        world.sleep(way).await;
+        world.awake(plane.id).await;
+        plane.lease.borrow().extend(sent, Duration::from_millis(LEASE_MS));
     }
 }
 

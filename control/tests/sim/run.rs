@@ -2,7 +2,7 @@
 //! In: a seed. Out: whether all promises held, and a digest of everything that happened.
 //! Never: anything that is not drawn from the seed.
 
-use crate::callers::{call, register_all};
+use crate::callers::{call, register_all, rival};
 use crate::executor::Ended;
 use crate::faults::{Kind, trouble};
 use crate::luck::Luck;
@@ -56,6 +56,7 @@ pub(crate) fn shape(seed: u64) -> Shape {
         fault_pause_ms: luck.between(2_000, 15_000),
         think_ms: luck.between(800, 5_000),
         events_kept: usize::try_from(luck.between(50, 2_000)).unwrap(),
+        rivals: if luck.percent(60) { usize::try_from(luck.between(2, 5)).unwrap() } else { 0 },
     }
 }
 
@@ -114,6 +115,9 @@ async fn live(world: Rc<World>) {
     for caller in 0..world.shape.callers {
         world.spawn(call(world.clone(), caller));
     }
+    for number in 0..world.shape.rivals {
+        world.spawn(rival(world.clone(), number as u64));
+    }
     trouble(world.clone(), replica.clone()).await;
     rest(&world, &replica).await;
     world.done.set(true);
@@ -157,6 +161,7 @@ async fn rest(world: &Rc<World>, replica: &Rc<RefCell<Replica>>) {
         let Some(missing) = missing else {
             let plane = world.store.leader(world.now_ms()).unwrap_or_default();
             context.view.read(|shown| world.model.borrow().at_the_end(world, plane, shown));
+            world.history.borrow_mut().check(world);
             return world.say(format_args!("at rest"));
         };
         if world.now_ms() > until {

@@ -30,6 +30,12 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
+/// The wrong edit of `make sim EDIT=Name`.
+fn edit() -> Option<WrongEdit> {
+    let name = std::env::var("LIGHTER_SIM_EDIT").ok()?;
+    Some(WrongEdit::ALL.iter().copied().find(|edit| format!("{edit:?}") == name).unwrap())
+}
+
 /// What `make sim SEEDS=n [FIRST=n]` asks for, else those of CI.
 fn wanted() -> Vec<u64> {
     let first = number("LIGHTER_SIM_FIRST").unwrap_or(1);
@@ -57,7 +63,7 @@ fn run_all(seeds: &[u64], edit: Option<WrongEdit>, stop_at_first: bool) -> Vec<O
             scope.spawn(|| {
                 while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let outcome = run(*seed, edit, false);
-                    if let Some(failure) = outcome.failure.as_ref().filter(|_| edit.is_none()) {
+                    if let Some(failure) = outcome.failure.as_ref().filter(|_| !stop_at_first) {
                         println!("seed {seed} FAILED: {failure}; again: make sim SEED={seed}");
                     }
                     if outcome.failure.is_some() && stop_at_first {
@@ -87,7 +93,7 @@ fn report(outcomes: &[Outcome], began: Instant) {
 #[test]
 fn all_promises_hold_for_the_fixed_seeds_and_those_of_this_commit() {
     let began = Instant::now();
-    let outcomes = run_all(&wanted(), None, false);
+    let outcomes = run_all(&wanted(), edit(), false);
     report(&outcomes, began);
     let failed: Vec<_> = outcomes.iter().filter_map(|o| Some((o.seed, o.failure.as_ref()?))).collect();
     assert!(failed.is_empty(), "add the seed to control/tests/sim/seeds.txt and mend it: {failed:?}");
@@ -114,9 +120,7 @@ fn every_wrong_edit_is_caught_by_the_fixed_seeds_and_those_of_this_commit() {
 #[test]
 fn a_seed_is_run_with_its_trace() {
     let seed = number("LIGHTER_SIM_SEED").unwrap_or(7);
-    let edit = std::env::var("LIGHTER_SIM_EDIT").ok();
-    let edit = edit.map(|name| WrongEdit::ALL.iter().copied().find(|e| format!("{e:?}") == name).unwrap());
-    let outcome = run(seed, edit, true);
+    let outcome = run(seed, edit(), true);
     outcome.lines.iter().for_each(|line| println!("{line}"));
     println!("seed {seed}: digest {:016x}, {} events", outcome.digest, outcome.events);
     assert_eq!(outcome.failure, None);

@@ -5,11 +5,13 @@
 //! Never: commits for who does not lead in its own term: this is the etcd of the simulation.
 
 use crate::world::World;
-use lighter_control::store::{Batch, CommitOutcome, Leader, Loaded, StoreError};
+use lighter_control::store::{Batch, CommitOutcome, Leader, Lease, Loaded, StoreError};
+use lighter_control::time;
 use lighter_control::writer::{CommitRequest, Request, StoreEnd};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// How long a lead lasts without renewal, in milliseconds.
 pub(crate) const LEASE_MS: u64 = 10_000;
@@ -57,11 +59,19 @@ impl SimStore {
         self.leader.get().filter(|(_, until)| now_ms < *until).map(|(plane, _)| plane)
     }
 
-    pub(crate) fn renew(&self, plane: usize, now_ms: u64) {
+    /// Whether it was renewed.
+    pub(crate) fn renew(&self, plane: usize, now_ms: u64) -> bool {
         // Whose batches are still taken has lost nothing by a lead that nobody else took.
-        if self.leader(now_ms).is_none_or(|leader| leader == plane) && self.led_last.get() == plane {
-            self.leader.set(Some((plane, now_ms + LEASE_MS)));
+        let still = self.leader(now_ms).is_none_or(|leader| leader == plane) && self.led_last.get() == plane;
+        if still {
+            self.grant(plane, now_ms);
         }
+        still
+    }
+
+    /// The store's clock may run faster than that of who leads.
+    fn grant(&self, plane: usize, now_ms: u64) {
+        self.leader.set(Some((plane, now_ms + LEASE_MS * 9 / 10)));
     }
 
     /// Nobody leads from now on.
@@ -91,7 +101,7 @@ impl SimStore {
             let leader = Leader { endpoint: "another".to_owned(), term: self.term.get() };
             return Err(StoreError::Led { leader });
         }
-        self.leader.set(Some((plane, now + LEASE_MS)));
+        self.grant(plane, now);
         self.led_last.set(plane);
         self.term.set(term_floor.max(self.term.get() + 1));
         world.say(format_args!("plane {plane} leads in term {}", self.term.get()));
@@ -132,24 +142,30 @@ impl SimStore {
 }
 
 /// Serves one plane's writer until it is killed.
-pub(crate) async fn serve(world: Rc<World>, plane: usize, mut end: StoreEnd) {
+pub(crate) async fn serve(world: Rc<World>, plane: usize, mut end: StoreEnd, lease: Lease) {
     let mut told = false;
     while let Some(request) = end.requests.recv().await {
         world.awake(plane).await;
         let slowest = world.store.slowest_ms.get();
         let way = world.luck.borrow_mut().between(0, slowest);
+        let sent = time::boot_ms();
         world.sleep(way / 2).await;
         match request {
             Request::Load { term_floor, reply } => {
                 // Who was told that another leads waits for the lead.
+                let mut sent = sent;
                 while told && world.store.leader(world.now_ms()).is_some_and(|leader| leader != plane) {
                     world.sleep(200).await;
                     world.awake(plane).await;
+                    sent = time::boot_ms();
                 }
                 let loaded = world.store.load(&world, plane, term_floor);
                 told = loaded.is_err();
                 world.sleep(way / 2).await;
                 world.awake(plane).await;
+                if loaded.is_ok() {
+                    lease.extend(sent, Duration::from_millis(LEASE_MS));
+                }
                 let _ = reply.send(loaded);
             }
             Request::Commit(commit) => {

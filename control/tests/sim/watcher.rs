@@ -80,6 +80,7 @@ pub(crate) async fn follow(world: Rc<World>, replica: Rc<RefCell<Replica>>) {
                 break;
             }
             replica.borrow_mut().take(&world, &event);
+            world.history.borrow_mut().shows(&world, "state", 0, event.sequence);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Never: decides what happens.
 
 use crate::executor::{Executor, Handle};
+use crate::history::History;
 use crate::luck::Luck;
 use crate::model::Model;
 use crate::node::Node;
@@ -32,6 +33,8 @@ pub(crate) struct Shape {
     pub(crate) faults: Vec<crate::faults::Kind>,
     pub(crate) fault_pause_ms: u64,
     pub(crate) think_ms: u64,
+    /// Callers that want the same few things at the same time.
+    pub(crate) rivals: usize,
     pub(crate) events_kept: usize,
 }
 
@@ -48,6 +51,7 @@ pub(crate) struct World {
     pub(crate) luck: RefCell<Luck>,
     pub(crate) store: SimStore,
     pub(crate) model: RefCell<Model>,
+    pub(crate) history: RefCell<History>,
     pub(crate) planes: RefCell<Vec<Rc<Plane>>>,
     pub(crate) nodes: RefCell<Vec<Rc<Node>>>,
     /// Added to the wall clock of the control planes.
@@ -67,6 +71,7 @@ impl World {
             luck: RefCell::new(Luck::new(seed.wrapping_mul(31))),
             store: SimStore::new(),
             model: RefCell::default(),
+            history: RefCell::default(),
             planes: RefCell::default(),
             nodes: RefCell::default(),
             clock_offset_ms: Arc::new(AtomicI64::new(0)),
