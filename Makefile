@@ -5,7 +5,7 @@ DEPS := packaging/deps.sh
 STATIC := x86_64-unknown-linux-gnu
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build release install uninstall test test-tier demo bench sim lint fmt shell clean-vm
+.PHONY: help deps build release install uninstall test test-tier demo bench bench-control sim lint fmt shell clean-vm
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,11 @@ bench: ## the figures of the design, next to Docker and podman where they are in
 	@$(DEPS) build test
 	@$(MAKE) --no-print-directory release RELEASED='$(RELEASED) -p lighter-bench'
 	LIGHTER_BIN_DIR=$(abspath $(TARGET))/release-bin LIGHTER_BENCH_DIR=$(abspath $(TARGET))/bench $(TARGET)/release/bench-node
+
+bench-control: ## how much one control plane takes: placements a second, latency, memory, reconnects (ARGS='--runs 1')
+	@$(DEPS) build test
+	cargo build --release $(RELEASED) -p lighter-bench
+	LIGHTER_BIN_DIR=$(abspath $(TARGET))/release LIGHTER_BENCH_DIR=$(abspath $(TARGET))/bench $(TARGET)/release/bench-control measure $(ARGS)
 
 # SEED=n replays one seed with its trace; SEEDS=n [FIRST=n] runs many on all cores.
 SIM := cargo test -q -p lighter-control --test sim -- --nocapture --exact

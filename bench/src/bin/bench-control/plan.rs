@@ -1,0 +1,98 @@
+//! What is measured, and how often.
+//! In: flags. Out: a `Plan`, or the settings of the nodes' process. Owns nothing.
+
+use clap::{Args, Parser, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The program measures, or is the process of the nodes.
+#[derive(Debug, Parser)]
+#[command(about = "Measures a control plane of Lighter")]
+pub(crate) enum Mode {
+    /// Measure
+    Measure(Plan),
+    /// Be the nodes (started by `measure`)
+    #[command(hide = true)]
+    Agents(AgentSettings),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Figure {
+    /// Placements a second with 10 tasks a call, on redb
+    Count10,
+    /// The same with 1 task a call
+    Count1,
+    /// With 10 tasks a call, on etcd of one member
+    Etcd,
+    /// From the call to the assignment on the node
+    Latency,
+    Memory,
+    Reconnect,
+    Takeover,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Plan {
+    /// Nodes of the cluster; the largest number is what the aims are about
+    #[arg(long, value_delimiter = ',', default_value = "1000,5000")]
+    pub agents: Vec<usize>,
+    /// Tasks of one run
+    #[arg(long, default_value_t = 100_000)]
+    pub tasks: usize,
+    #[arg(long, default_value_t = 5)]
+    pub runs: usize,
+    /// RunTask calls at a time
+    #[arg(long, default_value_t = 128)]
+    pub callers: usize,
+    /// Connections that the callers share
+    #[arg(long, default_value_t = 4)]
+    pub connections: usize,
+    /// Tasks a second while the latency is measured
+    #[arg(long, default_value_t = 1_000)]
+    pub rate: usize,
+    /// Seconds without a control plane, of each kind of outage; the first as often as `runs`, others once
+    #[arg(long, value_delimiter = ',', default_value = "10,300")]
+    pub outages: Vec<u64>,
+    /// Figures to measure; all if none is named
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<Figure>,
+    /// The directory of `lighter`
+    #[arg(long, env = "LIGHTER_BIN_DIR")]
+    pub bin_dir: PathBuf,
+    /// Where control.json goes
+    #[arg(long, env = "LIGHTER_BENCH_DIR", default_value = "target/bench")]
+    pub out: PathBuf,
+    /// Where stores are kept meanwhile: on the disk that is to be measured
+    #[arg(long)]
+    pub scratch: Option<PathBuf>,
+}
+
+impl Plan {
+    pub(crate) fn wants(&self, figure: Figure) -> bool {
+        self.only.is_empty() || self.only.contains(&figure)
+    }
+    pub(crate) fn most_agents(&self) -> usize {
+        self.agents.iter().copied().max().unwrap_or(1)
+    }
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.scratch.clone().unwrap_or_else(std::env::temp_dir)
+    }
+    /// The nodes are 80 % full at the end of a run: places of one node on average.
+    pub(crate) fn places_per_node(&self, agents: usize) -> usize {
+        (self.tasks * 5).div_ceil(agents * 4).max(4)
+    }
+}
+
+/// Settings of the nodes' process.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AgentSettings {
+    /// Control planes, tried in turn
+    #[arg(long, value_delimiter = ',')]
+    pub endpoints: Vec<SocketAddr>,
+    /// One node a line, see `join.rs`
+    #[arg(long)]
+    pub identities: PathBuf,
+    /// PEM file of the CA
+    #[arg(long)]
+    pub ca: PathBuf,
+}
