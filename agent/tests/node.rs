@@ -9,6 +9,8 @@
 #[path = "../src/tests/control.rs"]
 #[allow(dead_code)]
 mod control;
+#[path = "node/mapped.rs"]
+mod mapped;
 #[path = "node/questions.rs"]
 mod questions;
 #[path = "node/registry.rs"]
@@ -247,6 +249,12 @@ fn real_containers_come_in_order_are_checked_and_started_again_in_place() {
         assert_eq!((stopped.containers[0].exit_code, stopped.containers[2].exit_code), (Some(0), Some(0)));
         world.assert_nothing_left();
     });
+}
+
+/// Files go in and out with the owners they have in the container.
+#[test]
+fn copies_of_a_container_with_ids_of_its_own() {
+    in_own_namespaces("copies_of_a_container_with_ids_of_its_own", mapped::run);
 }
 
 #[test]

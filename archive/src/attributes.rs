@@ -6,6 +6,7 @@
 
 use crate::ArchiveError;
 use crate::destination::Rules;
+use crate::ids::Ids;
 use lighter_image::unpack::attributes::{Fate, fate};
 use rustix::fd::AsFd;
 use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr};
@@ -20,7 +21,7 @@ const PREFIX: &[u8] = b"SCHILY.xattr.";
 const CAPABILITY: &[u8] = b"security.capability";
 
 /// The records of an open file; empty when it has no such attributes.
-pub(crate) fn records(file: impl AsFd, path: &[u8]) -> Result<Vec<u8>, ArchiveError> {
+pub(crate) fn records(file: impl AsFd, path: &[u8], ids: Ids) -> Result<Vec<u8>, ArchiveError> {
     let mut records = Vec::new();
     let mut names = vec![0; LIST_BYTES];
     let length = match flistxattr(&file, names.as_mut_slice()) {
@@ -36,7 +37,9 @@ pub(crate) fn records(file: impl AsFd, path: &[u8]) -> Result<Vec<u8>, ArchiveEr
             Err(Errno::NODATA) => continue,
             Err(error) => return Err(ArchiveError::at("reading an attribute of", path)(error)),
         };
-        records.extend_from_slice(&record(name, &value[..length]));
+        if let Some(value) = ids.attribute_inside(name, &value[..length]) {
+            records.extend_from_slice(&record(name, &value));
+        }
         if records.len() > BYTES_MAX {
             return Err(ArchiveError::refused(path, "has more extended attributes than are copied"));
         }
@@ -75,7 +78,10 @@ pub(crate) fn set(
         if name == CAPABILITY && !rules.keep_suid {
             continue;
         }
-        match fsetxattr(&file, name.as_slice(), value, XattrFlags::empty()) {
+        let Some(value) = rules.ids.attribute_here(name, value) else {
+            return Err(ArchiveError::refused(path, "has an attribute for ids that the container has not"));
+        };
+        match fsetxattr(&file, name.as_slice(), &value, XattrFlags::empty()) {
             // A file system without such attributes, or a person without the right to set them.
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
             Err(error) => return Err(ArchiveError::at("setting an attribute of", path)(error)),

@@ -3,6 +3,7 @@
 //! Never: makes anything but the one directory it is asked to.
 
 use crate::ArchiveError;
+use crate::ids::Ids;
 use crate::root::{Links, open_below, refuse_kernel_files};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -15,6 +16,8 @@ pub struct Rules {
     pub owner: Option<(u32, u32)>,
     /// Whether setuid and setgid bits are taken over: a stranger's must not become one's own.
     pub keep_suid: bool,
+    /// What the ids of the archive are here.
+    pub ids: Ids,
 }
 
 /// A directory that entries go below.

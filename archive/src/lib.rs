@@ -8,12 +8,14 @@
 mod attributes;
 mod chunks;
 mod destination;
+mod ids;
 mod pack;
 mod root;
 mod unpack;
 
 pub use chunks::{Chunk, ChunkReader, ChunkWriter};
 pub use destination::{Base, Rules};
+pub use ids::Ids;
 pub use pack::{Packed, pack};
 pub use root::Links;
 pub use unpack::{Unpacked, unpack};

@@ -4,6 +4,7 @@
 //! Never: follows a link but the one asked for; opens a pipe or a device; trusts a size it has read:
 //! a file that shrinks is filled with zeros, one that grows is cut.
 
+use crate::ids::Ids;
 use crate::root::{Links, open_below, refuse_kernel_files};
 use crate::{ArchiveError, attributes};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,6 +33,7 @@ pub struct Packed {
 
 struct Packer<'a, W> {
     out: &'a mut W,
+    ids: Ids,
     packed: Packed,
     /// By device and inode, the first name.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -39,12 +41,14 @@ struct Packer<'a, W> {
 }
 
 /// Packs `path` of `root` under its last name; its contents only, when the path ends with `/.`.
-/// `links`: how links on the way to it are taken; `follow`: when it is a link itself.
+/// `links`: how links on the way to it are taken; `follow`: when it is a link itself; `ids`: what the
+/// owners are in the archive.
 pub fn pack(
     root: BorrowedFd<'_>,
     path: &[u8],
     links: Links,
     follow: bool,
+    ids: Ids,
     out: &mut impl Write,
 ) -> Result<Packed, ArchiveError> {
     let contents_only = path.ends_with(b"/.") || matches!(path, b"." | b"/" | b"");
@@ -58,7 +62,7 @@ pub fn pack(
         false => name_of(path),
     };
     let buffer = vec![0; BUFFER_BYTES];
-    let mut packer = Packer { out, packed: Packed::default(), links: HashMap::new(), buffer };
+    let mut packer = Packer { out, ids, packed: Packed::default(), links: HashMap::new(), buffer };
     packer.anything(found.as_fd(), b"", &name, 0)?;
     // Two empty blocks are the end.
     packer.write(&[0; 2 * BLOCK])?;
@@ -130,7 +134,7 @@ impl<W: Write> Packer<'_, W> {
             open_below(at, own, flags, Links::None).map_err(ArchiveError::at("opening", path))?;
         refuse_kernel_files(&dir, path)?;
         let shown = if path.is_empty() { b"./".to_vec() } else { [path, b"/"].concat() };
-        self.extended(&attributes::records(&dir, path)?)?;
+        self.extended(&attributes::records(&dir, path, self.ids)?)?;
         self.header(EntryType::Directory, &shown, b"", stat, 0)?;
         let entries = Dir::read_from(&dir).map_err(ArchiveError::at("reading", path))?;
         let mut names = Vec::new();
@@ -179,7 +183,7 @@ impl<W: Write> Packer<'_, W> {
             return Ok(());
         }
         let size = u64::try_from(now.st_size).unwrap_or(0);
-        self.extended(&attributes::records(&fd, path)?)?;
+        self.extended(&attributes::records(&fd, path, self.ids)?)?;
         self.header(EntryType::Regular, path, b"", &now, size)?;
         self.data(File::from(fd), path, size)
     }
@@ -224,8 +228,8 @@ impl<W: Write> Packer<'_, W> {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(stat.st_mode & 0o7777);
-        header.set_uid(stat.st_uid.into());
-        header.set_gid(stat.st_gid.into());
+        header.set_uid(self.ids.inside(stat.st_uid).into());
+        header.set_gid(self.ids.inside(stat.st_gid).into());
         header.set_size(size);
         header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
         self.block(header, path, link)?;

@@ -220,8 +220,13 @@ impl Unpacker<'_> {
         }
     }
 
-    fn owner(&self, entry: &Entry) -> (u32, u32) {
-        self.rules.owner.unwrap_or((entry.uid, entry.gid))
+    /// As it is here.
+    fn owner(&self, entry: &Entry, path: &[u8]) -> Result<(u32, u32), ArchiveError> {
+        let (uid, gid) = self.rules.owner.unwrap_or((entry.uid, entry.gid));
+        let ids = self.rules.ids;
+        ids.here(uid)
+            .zip(ids.here(gid))
+            .ok_or_else(|| ArchiveError::refused(path, "has an owner that the container has not"))
     }
 
     fn mode(&self, entry: &Entry) -> Mode {
@@ -232,7 +237,7 @@ impl Unpacker<'_> {
 
     /// Owner first: changing it clears set-uid bits and capabilities.
     fn attributes(&self, file: &File, path: &[u8], entry: &Entry) -> Result<(), ArchiveError> {
-        let (uid, gid) = self.owner(entry);
+        let (uid, gid) = self.owner(entry, path)?;
         let now = rustix::fs::fstat(file).map_err(ArchiveError::at("looking at", path))?;
         if (now.st_uid, now.st_gid) != (uid, gid) {
             rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
@@ -251,7 +256,7 @@ impl Unpacker<'_> {
         entry: &Entry,
         has_mode: bool,
     ) -> Result<(), ArchiveError> {
-        let (uid, gid) = self.owner(entry);
+        let (uid, gid) = self.owner(entry, path)?;
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
         let now = rustix::fs::statat(parent, name, nofollow).map_err(ArchiveError::at("looking at", path))?;
         if (now.st_uid, now.st_gid) != (uid, gid) {

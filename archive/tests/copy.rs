@@ -3,24 +3,24 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use lighter_archive::{ArchiveError, Base, Links, Rules, Unpacked, pack, unpack};
+use lighter_archive::{ArchiveError, Base, Ids, Links, Rules, Unpacked, pack, unpack};
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use tempfile::TempDir;
 
-const KEEP: Rules = Rules { owner: None, keep_suid: true };
+const KEEP: Rules = Rules { owner: None, keep_suid: true, ids: Ids::HOST };
 
 fn me() -> Rules {
     let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    Rules { owner: Some(owner), keep_suid: false }
+    Rules { owner: Some(owner), keep_suid: false, ids: Ids::HOST }
 }
 
 fn packed(path: &Path) -> Vec<u8> {
     let mut archive = Vec::new();
     let bytes = path.as_os_str().as_encoded_bytes();
-    pack(rustix::fs::CWD, bytes, Links::Trusted, false, &mut archive).unwrap();
+    pack(rustix::fs::CWD, bytes, Links::Trusted, false, Ids::HOST, &mut archive).unwrap();
     archive
 }
 
@@ -216,7 +216,7 @@ fn a_path_in_a_container_is_resolved_inside_its_root() {
     let opened = fs::File::open(&root).unwrap();
     for path in ["/absolute/passwd", "climbing/passwd", "../../etc/passwd"] {
         let mut bytes = Vec::new();
-        pack(opened.as_fd(), path.as_bytes(), Links::InRoot, false, &mut bytes).unwrap();
+        pack(opened.as_fd(), path.as_bytes(), Links::InRoot, false, Ids::HOST, &mut bytes).unwrap();
         let to = dir.path().join("got");
         unpacked(&bytes, &to, me()).unwrap();
         assert_eq!(fs::read_to_string(&to).unwrap(), "inside", "{path}");
@@ -226,10 +226,10 @@ fn a_path_in_a_container_is_resolved_inside_its_root() {
     assert_eq!(fs::read_to_string(root.join("etc/passwd")).unwrap(), "inside");
     // A link itself is copied as a link, unless it is to be followed.
     let mut bytes = Vec::new();
-    pack(opened.as_fd(), b"/absolute", Links::InRoot, false, &mut bytes).unwrap();
+    pack(opened.as_fd(), b"/absolute", Links::InRoot, false, Ids::HOST, &mut bytes).unwrap();
     assert_eq!(bytes[156], b'2');
     bytes.clear();
-    pack(opened.as_fd(), b"/absolute", Links::InRoot, true, &mut bytes).unwrap();
+    pack(opened.as_fd(), b"/absolute", Links::InRoot, true, Ids::HOST, &mut bytes).unwrap();
     assert_eq!(bytes[156], b'5');
 }
 
@@ -237,7 +237,7 @@ fn a_path_in_a_container_is_resolved_inside_its_root() {
 fn switches_of_the_kernel_are_no_files() {
     let proc = fs::File::open("/").unwrap();
     let mut sink = Vec::new();
-    let refused = pack(proc.as_fd(), b"/proc/self/status", Links::InRoot, false, &mut sink);
+    let refused = pack(proc.as_fd(), b"/proc/self/status", Links::InRoot, false, Ids::HOST, &mut sink);
     assert!(matches!(refused, Err(ArchiveError::Refused { .. })), "{refused:?}");
     assert!(matches!(Base::inside(proc.as_fd(), b"/proc/sys", false), Err(ArchiveError::Refused { .. })));
 }

@@ -34,7 +34,7 @@ fn rest(stream: &mut DataStream) -> Seen {
     seen
 }
 
-struct Task<'a>(&'a World);
+pub(super) struct Task<'a>(pub(super) &'a World);
 
 impl Task<'_> {
     fn open(&self, order: Order) -> DataStream {
@@ -46,7 +46,7 @@ impl Task<'_> {
         self.open(Order::Exec(v1::ExecOrder { command, terminal, stdin, ..Default::default() }))
     }
 
-    fn output(&self, script: &str) -> String {
+    pub(super) fn output(&self, script: &str) -> String {
         String::from_utf8(rest(&mut self.exec(script, None, false)).out).unwrap()
     }
 }
@@ -125,7 +125,24 @@ fn tar(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-fn copies(task: &Task<'_>) {
+/// Puts an archive's files into the container.
+pub(super) fn copy_in(task: &Task<'_>, order: v1::CopyInOrder, archive: &[u8]) -> Option<Ended> {
+    let mut stream = task.open(Order::CopyIn(order));
+    for chunk in archive.chunks(32 * 1024) {
+        stream.send(Input::Data(chunk.to_vec()));
+    }
+    stream.send(Input::DataEnd(v1::DataEnd {}));
+    rest(&mut stream).end
+}
+
+/// The archive of a path of the container, and how that ended.
+pub(super) fn copy_out(task: &Task<'_>, path: &str) -> (Vec<u8>, Option<Ended>) {
+    let order = v1::CopyOutOrder { path: path.to_owned(), follow_link: false };
+    let seen = rest(&mut task.open(Order::CopyOut(order)));
+    (seen.out, seen.end)
+}
+
+pub(super) fn copies(task: &Task<'_>) {
     let dir = tempfile::tempdir().unwrap();
     let from = dir.path().join("site");
     std::fs::create_dir_all(from.join("sub")).unwrap();
@@ -136,13 +153,7 @@ fn copies(task: &Task<'_>) {
     std::os::unix::fs::symlink("sub/page", from.join("link")).unwrap();
     let archive = tar(&["-C", &dir.path().display().to_string(), "-c", "site"], b"");
     let order = v1::CopyInOrder { path: "/tmp".to_owned(), owner_uid: 7, owner_gid: 8, ..Default::default() };
-    let mut stream = task.open(Order::CopyIn(order));
-    for chunk in archive.chunks(32 * 1024) {
-        stream.send(Input::Data(chunk.to_vec()));
-    }
-    stream.send(Input::DataEnd(v1::DataEnd {}));
-    let done = rest(&mut stream).end;
-    assert_eq!(done, Some(Ended::Done(v1::StreamDone { entries: 5 })));
+    assert_eq!(copy_in(task, order, &archive), Some(Ended::Done(v1::StreamDone { entries: 5 })));
     assert_eq!(task.output("busybox cat /tmp/site/link"), "page\n");
     assert_eq!(task.output("busybox stat -c '%u %g' /tmp/site/large"), "7 8\n");
     let order = v1::CopyOutOrder { path: "/tmp/site".to_owned(), follow_link: false };

@@ -7,7 +7,7 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::stream::{CHUNK_BYTES, MESSAGES, frame};
 use crate::{names, output};
-use lighter_archive::{ArchiveError, Base, Chunk, ChunkReader, ChunkWriter, Links, Rules, pack, unpack};
+use lighter_archive::{ArchiveError, Base, Chunk, ChunkReader, ChunkWriter, Ids, Links, Rules, pack, unpack};
 use lighter_proto::v1;
 use lighter_proto::v1::copy_request::Message;
 use lighter_proto::v1::copy_start::Order;
@@ -160,7 +160,7 @@ async fn send_files(path: String, follow: bool, to: &mpsc::Sender<v1::CopyReques
     let (chunks, mut packed) = mpsc::channel(CHUNKS);
     let work = tokio::task::spawn_blocking(move || {
         let mut writer = ChunkWriter::new(chunks, CHUNK_BYTES);
-        pack(rustix::fs::CWD, path.as_bytes(), Links::Trusted, follow, &mut writer)
+        pack(rustix::fs::CWD, path.as_bytes(), Links::Trusted, follow, Ids::HOST, &mut writer)
     });
     while let Some(chunk) = packed.recv().await {
         if to.send(data(chunk)).await.is_err() {
@@ -248,7 +248,7 @@ impl Sink {
         let files = |error| Failure::Files { what: WHAT, source: Box::new(error) };
         let base = Base::own(path.as_bytes(), into).map_err(files)?;
         let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let rules = Rules { owner: (!archive).then_some(me), keep_suid: archive };
+        let rules = Rules { owner: (!archive).then_some(me), keep_suid: archive, ids: Ids::HOST };
         let (chunks, from) = mpsc::channel(CHUNKS);
         let work = tokio::task::spawn_blocking(move || {
             unpack(BufReader::with_capacity(CHUNK_BYTES, ChunkReader::new(from)), &base, rules)

@@ -1,6 +1,7 @@
 //! Files into a container and out of it, without a program of the container's: the files are read and
 //! written below /proc/PID/root of its main process, where the container's own mounts are seen.
-//! In: a tar stream, or a path. Out: files, or a tar stream. Owns one thread for each copy.
+//! In: a tar stream, or a path. Out: files, or a tar stream. Owns one thread for each copy, which in a
+//! user namespace is the container's root for files (`lighter_archive::Ids`) and ends with the copy.
 //! Never: resolves a path of a container outside its root (openat2 with RESOLVE_IN_ROOT); takes a
 //! process for the container's by its number alone.
 
@@ -9,11 +10,11 @@ use super::{CHUNK_BYTES, Gone, Pipe, monitor};
 use crate::errors::chain;
 use crate::reconcile::CoreInput;
 use crate::task::TaskContext;
-use lighter_archive::{ArchiveError, Base, Chunk, ChunkReader, ChunkWriter, Links, Rules, pack, unpack};
+use lighter_archive::{ArchiveError, Base, Chunk, ChunkReader, ChunkWriter, Ids, Links, Rules, pack, unpack};
 use lighter_model::ids::{ContainerName, TaskId};
 use rustix::fs::{Mode, OFlags, openat};
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::os::fd::{AsFd, OwnedFd};
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,12 +28,12 @@ pub(super) async fn copy_in(
     order: CopyIn,
     pipe: &mut Pipe,
 ) -> Result<Result<End, Fault>, Gone> {
-    let root = match root(context, wanted).await {
+    let (root, ids) = match root(context, wanted).await {
         Ok(root) => root,
         Err(fault) => return Ok(Err(fault)),
     };
     let CopyIn { path, owner, into } = order;
-    let base = blocking(move || Base::inside(root.as_fd(), path.as_bytes(), into)).await;
+    let base = blocking(ids, move || Base::inside(root.as_fd(), path.as_bytes(), into)).await;
     let base = match base {
         Ok(base) => base,
         Err(error) => return Ok(Err(error)),
@@ -40,8 +41,8 @@ pub(super) async fn copy_in(
     pipe.send(started(wanted, false)).await?;
     let (chunks, from) = mpsc::channel(CHUNKS);
     // A person who may write into the container may become anybody there.
-    let rules = Rules { owner, keep_suid: true };
-    let work = blocking(move || {
+    let rules = Rules { owner, keep_suid: true, ids };
+    let work = blocking(ids, move || {
         let reader = BufReader::with_capacity(CHUNK_BYTES, ChunkReader::new(from));
         unpack(reader, &base, rules)
     });
@@ -81,14 +82,14 @@ pub(super) async fn copy_out(
     follow_link: bool,
     pipe: &mut Pipe,
 ) -> Result<Result<End, Fault>, Gone> {
-    let root = match root(context, wanted).await {
+    let (root, ids) = match root(context, wanted).await {
         Ok(root) => root,
         Err(fault) => return Ok(Err(fault)),
     };
     let (to, mut chunks) = mpsc::channel(CHUNKS);
-    let work = blocking(move || {
+    let work = blocking(ids, move || {
         let mut writer = ChunkWriter::new(to, CHUNK_BYTES);
-        pack(root.as_fd(), path.as_bytes(), Links::InRoot, follow_link, &mut writer)
+        pack(root.as_fd(), path.as_bytes(), Links::InRoot, follow_link, ids, &mut writer)
     });
     tokio::pin!(work);
     // What cannot be opened is a refusal and no archive: the first chunk comes after that.
@@ -119,10 +120,17 @@ pub(super) async fn copy_out(
 
 /// Does something that blocks in a thread of its own; dropped, the thread ends with its channel.
 async fn blocking<T: Send + 'static>(
+    ids: Ids,
     work: impl FnOnce() -> Result<T, ArchiveError> + Send + 'static,
 ) -> Result<T, Fault> {
-    let done = tokio::task::spawn_blocking(work).await;
-    let done = done.map_err(|error| Fault::new("STREAM_FAILED", error.to_string()))?;
+    let (tell, done) = oneshot::channel();
+    // Not one of a pool: whoever it has become, it stays.
+    let thread = std::thread::Builder::new().name("lighter-copy".to_owned()).spawn(move || {
+        // The one that waited may be gone.
+        let _ = tell.send(ids.become_root().and_then(|()| work()));
+    });
+    thread.map_err(|error| Fault::new("STREAM_FAILED", format!("no thread for the copy: {error}")))?;
+    let done = done.await.map_err(|_| Fault::new("STREAM_FAILED", "the copy's thread failed".to_owned()))?;
     done.map_err(|error| fault(&error))
 }
 
@@ -135,8 +143,8 @@ fn fault(error: &ArchiveError) -> Fault {
     Fault::new(reason, chain(error))
 }
 
-/// The root directory of the container's main process.
-async fn root(context: &TaskContext, wanted: &Wanted) -> Result<OwnedFd, Fault> {
+/// The root directory of the container's main process, and its ids.
+async fn root(context: &TaskContext, wanted: &Wanted) -> Result<(OwnedFd, Ids), Fault> {
     monitor(context, wanted)?;
     let (Some(task), Some(container)) = (wanted.task.clone(), wanted.container.clone()) else {
         return Err(Fault::new("INVALID", "a task and a container have to be named"));
@@ -146,14 +154,12 @@ async fn root(context: &TaskContext, wanted: &Wanted) -> Result<OwnedFd, Fault> 
         Fault::new("CONTAINER_NOT_RUNNING", message)
     };
     let pid = pid(context, &task, &container).await.ok_or_else(not_running)?;
-    // Archives carry ids of the container, which are others here.
-    let ids = |of: &str| std::fs::read_to_string(format!("/proc/{of}/uid_map"));
-    if ids(&pid.to_string()).map_err(|_| not_running())? != ids("self").unwrap_or_default() {
-        let message =
-            "files of a task with usernsMode auto cannot be copied yet; use a volume, or lighter exec";
-        return Err(Fault::new("INVALID", message));
-    }
-    open_root(pid, &task, &container).map_err(|_| not_running())
+    let (root, ids) = open_root(pid, &task, &container).map_err(|_| not_running())?;
+    let own = || {
+        let message = format!("container {container} has made a user namespace of its own; use lighter exec");
+        Fault::new("INVALID", message)
+    };
+    Ok((root, ids.ok_or_else(own)?))
 }
 
 async fn pid(context: &TaskContext, task: &TaskId, container: &ContainerName) -> Option<i32> {
@@ -167,14 +173,17 @@ async fn pid(context: &TaskContext, task: &TaskId, container: &ContainerName) ->
 
 /// Opens a process's root. The descriptor of its directory in /proc stands for that process only,
 /// so what its cgroup says is said of the process whose root is opened, whatever its number is by then.
-fn open_root(pid: i32, task: &TaskId, container: &ContainerName) -> std::io::Result<OwnedFd> {
+/// `None` for ids that cannot be translated.
+fn open_root(pid: i32, task: &TaskId, container: &ContainerName) -> std::io::Result<(OwnedFd, Option<Ids>)> {
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let process = rustix::fs::open(format!("/proc/{pid}"), directory, Mode::empty())?;
-    let cgroup = openat(&process, "cgroup", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut text = String::new();
-    File::from(cgroup).read_to_string(&mut text)?;
-    if !text.contains(&format!("/{task}/{container}")) {
+    let read = |name: &str| {
+        let file = openat(&process, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        std::io::read_to_string(File::from(file))
+    };
+    if !read("cgroup")?.contains(&format!("/{task}/{container}")) {
         return Err(std::io::Error::from(std::io::ErrorKind::NotFound));
     }
-    Ok(openat(&process, "root", directory, Mode::empty())?)
+    let ids = Ids::parse(&read("uid_map")?, &read("gid_map")?);
+    Ok((openat(&process, "root", directory, Mode::empty())?, ids))
 }
