@@ -4,6 +4,7 @@
 
 use crate::args::Global;
 use crate::failure::Failure;
+use crate::patience::Patient;
 use lighter_proto::v1;
 use lighter_proto::v1::agent_client::AgentClient;
 use lighter_proto::v1::lighter_client::LighterClient;
@@ -31,7 +32,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// A client of the user-facing service.
-pub type Client = LighterClient<Channel>;
+pub type Client = LighterClient<Patient>;
 
 /// Where to connect to, before anything is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +97,7 @@ enum NoClient {
 /// Connects, and asks something that only a leader answers.
 async fn try_target(global: &Global, target: &Target) -> Result<Client, NoClient> {
     let channel = open_target(global, target).await.map_err(NoClient::Failed)?;
-    let mut client = LighterClient::new(channel).max_decoding_message_size(64 * 1024 * 1024);
+    let mut client = LighterClient::new(Patient::new(channel)).max_decoding_message_size(64 * 1024 * 1024);
     let Err(status) = client.describe_tasks(v1::DescribeTasksRequest::default()).await else {
         return Ok(client);
     };

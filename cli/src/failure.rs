@@ -204,6 +204,7 @@ fn next_of_status(status: &Status) -> Option<String> {
             "end one of the open exec, attach, cp or top; lighter audit shows them as `goes on`"
         }
         "AGENT_TOO_OLD" | "NOT_SUPPORTED" => "upgrade the node's agent; lighter node ls shows its version",
+        "THROTTLED" => "ask less often, or have rate_limits raised in control.toml",
         "STREAM_BROKEN" => "lighter node ls; then try again",
         "NO_ROOM" => "lighter node ls shows what is free; ask for less, or stop another task",
         "CONTAINER_INSTANCE_NOT_FOUND" | "NODE_NOT_CONNECTED" | "NODE_DID_NOT_ANSWER" => "lighter node ls",

@@ -16,6 +16,7 @@ mod failure;
 mod json;
 mod names;
 mod output;
+mod patience;
 mod progress;
 mod stream;
 mod table;

@@ -21,6 +21,7 @@ pub mod task;
 pub mod task_definition;
 
 use crate::core::audit::Asker;
+use crate::core::quota::Quotas;
 use crate::core::recorded::{AskedBy, Recorded};
 use crate::environment::Environment;
 use crate::error::ApiError;
@@ -51,6 +52,8 @@ pub struct Context {
     pub streams: Streams,
     pub questions: Questions,
     pub heartbeat_interval: Duration,
+    /// What one call may ask for.
+    pub quotas: Quotas,
     /// Ends sessions and watchers at shutdown.
     pub stop: CancellationToken,
 }

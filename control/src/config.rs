@@ -8,6 +8,7 @@ pub use store::{StoreConfig, StoreKind};
 
 use crate::core::quota::Quotas;
 use crate::identity::ca::NODE_LIFE;
+use crate::rate_limit::RateLimits;
 use lighter_model::ids::ClusterName;
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -61,6 +62,8 @@ pub struct ControlConfig {
     pub handshake_timeout_ms: u32,
     /// How much of what there may be; ECS's defaults.
     pub quotas: Quotas,
+    /// How often one caller may ask; without a setting there is no limit.
+    pub rate_limits: RateLimits,
     pub snapshots: SnapshotConfig,
 }
 
@@ -86,6 +89,7 @@ impl Default for ControlConfig {
             anonymous_connections_max: 1_024,
             handshake_timeout_ms: 10_000,
             quotas: Quotas::default(),
+            rate_limits: RateLimits::default(),
             snapshots: SnapshotConfig::default(),
         }
     }
@@ -245,6 +249,9 @@ impl ControlConfig {
             (100..=60_000).contains(&handshake),
             handshake,
         )?;
+        if let Some(got) = self.rate_limits.out_of_range() {
+            return range("each number of rate_limits", "between 1 and 1000000", false, u64::from(got));
+        }
         range("events_kept", "at least 16", self.events_kept >= 16, self.events_kept as u64)
     }
 
@@ -286,6 +293,15 @@ mod tests {
         let listen_plaintext = vec![PlaintextListen::Loopback("0.0.0.0:1".parse().unwrap())];
         let by_hand = ControlConfig { listen_plaintext, ..ControlConfig::default() };
         assert!(matches!(by_hand.check(), Err(ConfigError::PlaintextNotLocal { .. })));
+    }
+
+    #[test]
+    fn rates_are_tables_with_both_numbers() {
+        let config = parse("[rate_limits]\nreads = {per_second = 20, burst = 50}").unwrap();
+        assert_eq!(config.rate_limits.reads.map(|rate| (rate.per_second, rate.burst)), Some((20, 50)));
+        for wrong in ["reads = {per_second = 0, burst = 1}", "reads = {per_second = 1}", "writes = 1"] {
+            assert!(parse(&format!("[rate_limits]\n{wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

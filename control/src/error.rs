@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -38,6 +39,11 @@ pub enum ApiError {
     TargetNotFound { target: String, cluster: String },
     #[error("{wanted} are wanted where quotas.{setting} allows {limit}; raise it in control.toml")]
     QuotaExceeded { setting: &'static str, wanted: usize, limit: u32 },
+    #[error(
+        "Rate exceeded: rate_limits.{setting} of control.toml allows {caller} {per_second} calls a second and \
+         {burst} at once; try again in {} ms", retry_after.as_millis().max(1)
+    )]
+    Throttled { setting: &'static str, caller: String, per_second: u32, burst: u32, retry_after: Duration },
     #[error("there is no task definition {name:?}")]
     TaskDefinitionNotFound { name: String },
     #[error("task definition {name} is INACTIVE; register a new revision")]
@@ -247,6 +253,7 @@ impl ApiError {
                 (EXHAUSTED, "QUOTA_EXCEEDED", "AttributeLimitExceededException")
             }
             Self::QuotaExceeded { .. } => (EXHAUSTED, "QUOTA_EXCEEDED", LIMIT),
+            Self::Throttled { .. } => (EXHAUSTED, "THROTTLED", "ThrottlingException"),
             Self::TaskDefinitionNotFound { .. } => (Code::NotFound, "TASK_DEFINITION_NOT_FOUND", CLIENT),
             Self::TaskDefinitionInactive { .. } => (REFUSED, "TASK_DEFINITION_INACTIVE", CLIENT),
             Self::TaskNotFound { .. } => (Code::NotFound, "TASK_NOT_FOUND", INVALID),
@@ -317,7 +324,10 @@ impl From<ApiError> for Status {
         if let ApiError::NotLeader { leader } = &error {
             metadata.insert("leader".to_owned(), leader.clone());
         }
-        let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
+        let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
+        if let ApiError::Throttled { retry_after, .. } = &error {
+            details.set_retry_info(Some(*retry_after));
+        }
         Status::with_error_details(code, error.to_string(), details)
     }
 }

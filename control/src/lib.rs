@@ -15,6 +15,7 @@ pub mod identity;
 pub mod leadership;
 pub mod listen;
 mod metrics;
+pub mod rate_limit;
 pub mod scheduler;
 pub mod session;
 pub mod snapshot;

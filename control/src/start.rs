@@ -17,6 +17,7 @@ use crate::identity::files::make_private_dir;
 use crate::identity::layer::AccessLayer;
 use crate::listen::{Acceptors, Connection, Limits, ListenError, tls_config};
 use crate::metrics;
+use crate::rate_limit::Limiter;
 use crate::session::{logs::LogStreams, monitor, questions::Questions, registry::Sessions, streams::Streams};
 use crate::snapshot::schedule;
 use crate::store::etcd::EtcdStore;
@@ -163,13 +164,15 @@ impl Control {
             streams: Streams::default(),
             questions: Questions::default(),
             heartbeat_interval: config.heartbeat_interval(),
+            quotas: config.quotas,
             stop,
         };
         let leads = context.writer.leadership().changes();
         if context.writer.leadership().check().is_ok() {
             make_clusters(&context, &config).await?;
         }
-        let running = serve(&context, connections, writing)?;
+        let limiter = Arc::new(Limiter::new(config.rate_limits));
+        let running = serve(&context, limiter, connections, writing)?;
         guard.disarm();
         let snapshots = config.snapshots.directory.clone().unwrap_or_else(|| dir.join("snapshots"));
         let schedule = config.snapshots.clone();
@@ -322,6 +325,7 @@ fn own_uid() -> u32 {
 /// Serves until the token is cancelled, then lets the writer end.
 fn serve(
     context: &Context,
+    limiter: Arc<Limiter>,
     connections: mpsc::Receiver<std::io::Result<Connection>>,
     writing: JoinHandle<()>,
 ) -> Result<JoinHandle<()>, StartError> {
@@ -334,7 +338,7 @@ fn serve(
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .layer(AccessLayer(context.writer.leadership().clone()))
+        .layer(AccessLayer(context.writer.leadership().clone(), limiter))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(LighterServer::new(LighterService(context.clone())))

@@ -17,15 +17,20 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    fn start_with(change: impl FnOnce(&mut ControlConfig)) -> Self {
         // The one provider of cryptography; set already when another test was first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
-        let config = ControlConfig {
+        let mut config = ControlConfig {
             data_dir: folder.path().join("data"),
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             listen_plaintext: vec![PlaintextListen::Unix(folder.path().join("control.sock"))],
             ..ControlConfig::default()
         };
+        change(&mut config);
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let handle = runtime.block_on(Control::start(config)).unwrap();
         Self { runtime, handle: Some(handle), folder }
@@ -91,6 +96,19 @@ fn a_definition_is_registered_listed_and_shown_so_that_it_can_be_registered_agai
     let list = cluster.run(&["task-definition", "ls", "-q"]);
     assert_eq!(list.out.lines().collect::<Vec<_>>(), ["web:1", "web:2"]);
     assert_eq!(cluster.run(&["task-definition", "ls", "other", "-q"]).out, "");
+}
+
+#[test]
+fn a_command_that_asks_too_often_waits_and_asks_again() {
+    let reads = Some(lighter_control::rate_limit::Rate { per_second: 4, burst: 1 });
+    let cluster = Cluster::start_with(|config| config.rate_limits.reads = reads);
+    let begun = std::time::Instant::now();
+    // Each reads twice: whether it is led, and the list.
+    for _ in 0..2 {
+        let done = cluster.run(&["task-definition", "ls", "-q"]);
+        assert_eq!((done.code, done.out.as_str()), (0, ""), "{}", done.err);
+    }
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(750), "{:?}", begun.elapsed());
 }
 
 #[test]

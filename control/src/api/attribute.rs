@@ -45,7 +45,7 @@ pub struct AttributePage {
 
 /// Lists attributes by instance and name, whoever says them.
 pub fn list(context: &Context, filter: &Filter) -> Result<AttributePage, ApiError> {
-    let limit = filter.page.limit()?;
+    let limit = filter.page.limit(&context.quotas)?;
     let after = filter.page.after()?;
     if filter.name.is_empty() && !filter.value.is_empty() {
         return Err(ApiError::invalid("attributeValue", "needs an attributeName beside it"));

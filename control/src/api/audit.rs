@@ -27,7 +27,7 @@ pub struct AuditPage {
 
 /// Lists records.
 pub fn list(context: &Context, filter: &AuditFilter) -> Result<AuditPage, ApiError> {
-    let limit = filter.page.limit()?;
+    let limit = filter.page.limit(&context.quotas)?;
     let before: Option<u64> = filter.page.after_as()?;
     context.view.read(|shown| {
         let cluster = existing_cluster(shown, &filter.cluster)?;

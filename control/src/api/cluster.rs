@@ -64,7 +64,7 @@ pub fn describe(context: &Context, mut names: Vec<String>) -> Result<Described<D
         names.push(DEFAULT_CLUSTER.to_owned());
     }
     context.view.read(|shown| {
-        describe_all("clusters", &names, |name| {
+        describe_all(&context.quotas, "clusters", &names, |name| {
             let name = cluster_name(name)?;
             let found = shown.state.clusters.get(&name).map(|cluster| DescribedCluster::of(shown, cluster));
             found.ok_or_else(|| ApiError::ClusterNotFound { cluster: name.to_string() })
@@ -74,7 +74,7 @@ pub fn describe(context: &Context, mut names: Vec<String>) -> Result<Described<D
 
 /// Lists the names of the ACTIVE clusters.
 pub fn list(context: &Context, page: &PageRequest) -> Result<Page, ApiError> {
-    let limit = page.limit()?;
+    let limit = page.limit(&context.quotas)?;
     let bound = page.after_as::<ClusterName>()?.map_or(Bound::Unbounded, Bound::Excluded);
     Ok(context.view.read(|shown| {
         let clusters = shown.state.clusters.range((bound, Bound::Unbounded)).map(|(_, cluster)| cluster);

@@ -29,7 +29,7 @@ pub struct Filter {
 
 /// Lists ids, in the order of joining.
 pub fn list(context: &Context, filter: &Filter) -> Result<Page, ApiError> {
-    let limit = filter.page.limit()?;
+    let limit = filter.page.limit(&context.quotas)?;
     let after: Option<ContainerInstanceId> = filter.page.after_as()?;
     context.view.read(|shown| {
         let cluster = existing_cluster(shown, &filter.cluster)?;
@@ -86,7 +86,7 @@ pub fn describe(
 ) -> Result<Described<InstanceSnapshot>, ApiError> {
     context.view.read(|shown| {
         let cluster = existing_cluster(shown, cluster)?;
-        describe_all("containerInstances", names, |name| {
+        describe_all(&context.quotas, "containerInstances", names, |name| {
             find_instance(&shown.state, &cluster, name).map(|found| shown.state.snapshot(&found))
         })
     })

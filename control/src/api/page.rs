@@ -1,13 +1,11 @@
-//! Pages of lists: at most 100 entries and a token that names the last one shown.
+//! Pages of lists: a bounded number of entries and a token that names the last one shown.
 //! In: keys in order. Out: a page. Never: an offset: what comes and goes between two pages neither
 //! repeats nor hides another entry.
 
+use crate::core::quota::Quotas;
 use crate::error::ApiError;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-
-/// ECS's largest page.
-pub const MAX_RESULTS: u32 = 100;
 
 /// One page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,19 +18,17 @@ pub struct Page {
 /// Where a page begins and how long it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PageRequest {
-    /// 0 means 100.
+    /// 0 means the largest page.
     pub max_results: u32,
     pub next_token: String,
 }
 
 impl PageRequest {
     /// The most entries wanted.
-    pub fn limit(&self) -> Result<usize, ApiError> {
-        match self.max_results {
-            0 => Ok(MAX_RESULTS as usize),
-            1..=MAX_RESULTS => Ok(self.max_results as usize),
-            more => Err(ApiError::invalid("maxResults", format!("must be 1 to {MAX_RESULTS}, got {more}"))),
-        }
+    pub fn limit(&self, quotas: &Quotas) -> Result<usize, ApiError> {
+        let wanted = if self.max_results == 0 { quotas.entries_per_page } else { self.max_results };
+        quotas.page(wanted)?;
+        Ok(wanted as usize)
     }
 
     /// The last key of the page before; `None` for the first page.

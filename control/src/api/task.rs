@@ -6,6 +6,7 @@ use super::{Context, existing_cluster};
 use crate::core::audit::Asker;
 use crate::core::instance::find_instance;
 use crate::core::journal;
+use crate::core::quota::Quotas;
 use crate::core::record::{PlacementFailure, TaskRecord};
 use crate::core::run_task::{RunTask, RunTaskAnswer};
 use crate::core::stop_task::{StopTask, find_task};
@@ -16,9 +17,6 @@ use lighter_model::status::DesiredStatus;
 use lighter_model::wait::Wait;
 use std::ops::Bound;
 use std::sync::Arc;
-
-/// ECS's most names of one describe call.
-pub const MAX_DESCRIBED: usize = 100;
 
 /// Places and creates tasks.
 pub async fn run(context: &Context, asker: Asker, request: RunTask) -> Result<RunTaskAnswer, ApiError> {
@@ -53,7 +51,7 @@ pub struct Filter {
 
 /// Lists task ids, oldest first.
 pub fn list(context: &Context, filter: &Filter) -> Result<Page, ApiError> {
-    let limit = filter.page.limit()?;
+    let limit = filter.page.limit(&context.quotas)?;
     let after: Option<TaskId> = filter.page.after_as()?;
     context.view.read(|shown| {
         let cluster = existing_cluster(shown, &filter.cluster)?;
@@ -91,13 +89,12 @@ pub struct Described<T> {
 
 /// Looks every name up; one that is not there is a failure with reason MISSING.
 pub(super) fn describe_all<T>(
+    quotas: &Quotas,
     field: &'static str,
     names: &[String],
     look_up: impl Fn(&str) -> Result<T, ApiError>,
 ) -> Result<Described<T>, ApiError> {
-    if names.is_empty() || names.len() > MAX_DESCRIBED {
-        return Err(ApiError::invalid(field, format!("name 1 to {MAX_DESCRIBED}, got {}", names.len())));
-    }
+    quotas.names(field, names.len())?;
     let mut described = Described { found: Vec::new(), failures: Vec::new() };
     for name in names {
         match look_up(name) {
@@ -121,7 +118,7 @@ pub fn describe(
 ) -> Result<Described<DescribedTask>, ApiError> {
     context.view.read(|shown| {
         let cluster = existing_cluster(shown, cluster)?;
-        describe_all("tasks", names, |name| {
+        describe_all(&context.quotas, "tasks", names, |name| {
             let task = find_task(&shown.state, &cluster, name)?;
             let waits = journal::waits(&shown.state, &task);
             Ok(DescribedTask { task, waits })

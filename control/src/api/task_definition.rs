@@ -85,7 +85,7 @@ pub struct FamilyFilter {
 
 /// Lists families.
 pub fn families(context: &Context, filter: &FamilyFilter) -> Result<Page, ApiError> {
-    let limit = filter.page.limit()?;
+    let limit = filter.page.limit(&context.quotas)?;
     let bound = filter.page.after_as::<Family>()?.map_or(Bound::Unbounded, Bound::Excluded);
     Ok(context.view.read(|shown| {
         let families = shown.state.families.range((bound, Bound::Unbounded)).map(|(family, _)| family);
@@ -108,7 +108,7 @@ pub struct Filter {
 
 /// Lists `family:revision` by family and revision.
 pub fn list(context: &Context, filter: &Filter) -> Result<Page, ApiError> {
-    let limit = filter.page.limit()?;
+    let limit = filter.page.limit(&context.quotas)?;
     let after: Option<TaskDefinitionId> = filter.page.after_as()?;
     let wanted = |record: &&Arc<DefinitionRecord>| {
         Status::of(record) == filter.status && record.id.family.as_str().starts_with(&filter.family_prefix)

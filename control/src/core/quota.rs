@@ -18,6 +18,12 @@ pub struct Quotas {
     pub tags_per_resource: u32,
     /// Set by people on one container instance; those of its node and token are not counted.
     pub attributes_per_container_instance: u32,
+    /// `count` of one RunTask.
+    pub tasks_per_run_task: u32,
+    /// Names in one describe call.
+    pub names_per_describe: u32,
+    /// Entries of one page of a list.
+    pub entries_per_page: u32,
 }
 
 impl Default for Quotas {
@@ -30,6 +36,9 @@ impl Default for Quotas {
             revisions_per_family: 1_000_000,
             tags_per_resource: 50,
             attributes_per_container_instance: 10,
+            tasks_per_run_task: 10,
+            names_per_describe: 100,
+            entries_per_page: 100,
         }
     }
 }
@@ -69,6 +78,29 @@ impl Quotas {
     pub fn attributes(&self, wanted: usize) -> Result<(), ApiError> {
         at_most("attributes_per_container_instance", wanted, self.attributes_per_container_instance)
     }
+
+    /// Of one RunTask.
+    pub fn count(&self, wanted: u32) -> Result<(), ApiError> {
+        one_to("count", u64::from(wanted), "tasks_per_run_task", self.tasks_per_run_task)
+    }
+
+    /// Of one describe call; `field` as ECS spells it.
+    pub fn names(&self, field: &'static str, wanted: usize) -> Result<(), ApiError> {
+        one_to(field, wanted as u64, "names_per_describe", self.names_per_describe)
+    }
+
+    /// Of one page.
+    pub fn page(&self, wanted: u32) -> Result<(), ApiError> {
+        one_to("maxResults", u64::from(wanted), "entries_per_page", self.entries_per_page)
+    }
+}
+
+/// Limits of one call are wrong parameters in ECS's words, not exceeded limits.
+fn one_to(field: &'static str, wanted: u64, setting: &'static str, limit: u32) -> Result<(), ApiError> {
+    if (1..=u64::from(limit)).contains(&wanted) {
+        return Ok(());
+    }
+    Err(ApiError::invalid(field, format!("must be 1 to {limit} (quotas.{setting}), got {wanted}")))
 }
 
 fn room_for_one(setting: &'static str, there_are: usize, limit: u32) -> Result<(), ApiError> {

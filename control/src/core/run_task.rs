@@ -24,8 +24,6 @@ use lighter_model::trace_context::TraceParent;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// ECS's most tasks of one call.
-pub const MAX_COUNT: u32 = 10;
 /// Failures told of one call; a cluster of thousands would make the answer too large.
 const MAX_FAILURES: usize = 20;
 
@@ -35,7 +33,7 @@ pub struct RunTask {
     pub cluster: ClusterName,
     /// `family` or `family:revision`.
     pub task_definition: String,
-    /// 1 to 10.
+    /// 1 to 10, or what `quotas.tasks_per_run_task` says.
     pub count: u32,
     pub group: Option<String>,
     pub started_by: Option<String>,
@@ -59,7 +57,7 @@ impl Command for RunTask {
     type Answer = RunTaskAnswer;
 
     fn decide(self, changes: &mut Changes<'_>) -> Result<RunTaskAnswer, ApiError> {
-        self.check(changes.state())?;
+        self.check(changes)?;
         if let Some(answer) = self.repeated(changes.state())? {
             return Ok(answer);
         }
@@ -104,10 +102,9 @@ impl RunTask {
         Ok(tags)
     }
 
-    fn check(&self, state: &State) -> Result<(), ApiError> {
-        if !(1..=MAX_COUNT).contains(&self.count) {
-            return Err(ApiError::invalid("count", format!("must be 1 to {MAX_COUNT}, got {}", self.count)));
-        }
+    fn check(&self, changes: &Changes<'_>) -> Result<(), ApiError> {
+        changes.settings().quotas.count(self.count)?;
+        let state = changes.state();
         let longest = |field: &str, text: &Option<String>, limit: usize| match text {
             Some(text) if text.chars().count() > limit => {
                 Err(ApiError::invalid(field, format!("must be at most {limit} characters")))

@@ -1,7 +1,7 @@
 //! The tower layer before every service: finds the method, applies the permission table, and hands
 //! the `Caller` on to the handler.
 //! In: requests with the `Peer` of their connection. Out: the same, or a refusal.
-//! A standby refuses here, and a leader whose lease is in doubt.
+//! A standby refuses here, a leader whose lease is in doubt, and who is asked too often.
 //! Never: lets a request through whose method has a rule that its caller does not meet.
 
 use super::caller::Caller;
@@ -9,6 +9,7 @@ use super::permission::{check, method_of};
 use crate::error::{ApiError, SocketAddrText};
 use crate::leadership::Leadership;
 use crate::listen::Peer;
+use crate::rate_limit::Limiter;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Either};
 use http::{Request, Response};
@@ -21,12 +22,12 @@ use tower::Service;
 
 /// Wraps a service with the check.
 #[derive(Debug, Clone)]
-pub struct AccessLayer(pub Arc<Leadership>);
+pub struct AccessLayer(pub Arc<Leadership>, pub Arc<Limiter>);
 
 impl<S> tower::Layer<S> for AccessLayer {
     type Service = Access<S>;
     fn layer(&self, inner: S) -> Access<S> {
-        Access { inner, leadership: self.0.clone() }
+        Access { inner, leadership: self.0.clone(), limiter: self.1.clone() }
     }
 }
 
@@ -35,6 +36,7 @@ impl<S> tower::Layer<S> for AccessLayer {
 pub struct Access<S> {
     inner: S,
     leadership: Arc<Leadership>,
+    limiter: Arc<Limiter>,
 }
 
 impl<S> Service<Request<Body>> for Access<S>
@@ -58,7 +60,8 @@ where
             // Health and reflection: the same wherever they are asked.
             return Either::Left(self.inner.call(request).boxed());
         };
-        if let Err(refused) = check(method, caller) {
+        let refused = check(method, caller).and_then(|()| self.limiter.check(method, peer)).err();
+        if let Some(refused) = refused {
             return Either::Right(ready(Ok(Status::from(refused).into_http())));
         }
         let (leadership, call) = (self.leadership.clone(), self.inner.call(request));

@@ -209,6 +209,7 @@ fn context(world: &World, environment: Environment, writer: WriterHandle, view: 
         streams: Default::default(),
         questions: Default::default(),
         heartbeat_interval,
+        quotas: Default::default(),
         stop: CancellationToken::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! One suite that holds every store to the words of its trait, alone and behind injected faults.
 
+use lighter_control::store::etcd::{EtcdSettings, EtcdStore};
 use lighter_control::store::faulty::Faulty;
 use lighter_control::store::memory::{Fault, MemoryStore};
 use lighter_control::store::redb::RedbStore;
@@ -247,4 +248,37 @@ fn a_leader_that_cannot_renew_stops_leading_before_another_may() {
         std::thread::sleep(Duration::from_millis(50));
     };
     assert!(again > term);
+}
+
+#[test]
+fn etcd_over_tls_wants_the_right_authority_and_our_certificate() {
+    let (etcd, other) = (crate::etcd::EtcdScript::start(1, true), tempfile::tempdir().unwrap());
+    let tls = etcd.tls_dir();
+    let settings = EtcdSettings {
+        endpoints: vec![etcd.endpoints().to_owned()],
+        prefix: "/".to_owned(),
+        ca: Some(tls.join("ca.pem")),
+        certificate: Some(tls.join("client.pem")),
+        key: Some(tls.join("client.key")),
+        lease_seconds: 2,
+        limit_bytes: 0,
+    };
+    let open = |settings: &EtcdSettings| EtcdStore::new(settings.clone(), "one", "me").unwrap();
+    of_one_owner(open(&settings));
+
+    let stranger = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let wrong_ca = other.path().join("ca.pem");
+    std::fs::write(&wrong_ca, stranger.cert.pem()).unwrap();
+    let missing = other.path().join("none.pem");
+    for (wrong, words) in [
+        (EtcdSettings { ca: Some(wrong_ca), ..settings.clone() }, "certificate"),
+        (EtcdSettings { certificate: None, key: None, ..settings.clone() }, "certificate"),
+        (EtcdSettings { ca: Some(missing), ..settings.clone() }, "none.pem"),
+    ] {
+        let refused = open(&wrong).campaign(0).unwrap_err();
+        let chain = lighter_control::writer::Chain(&refused).to_string();
+        assert!(chain.to_lowercase().contains(words), "{chain}");
+    }
+    // The right one still leads; nobody else has written.
+    assert!(matches!(open(&settings).campaign(0).unwrap(), Campaign::Standby(_) | Campaign::Elected { .. }));
 }

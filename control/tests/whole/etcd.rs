@@ -1,4 +1,5 @@
-//! An etcd of a test's own: Debian's `etcd-server`, one member, on free ports of loopback.
+//! An etcd of a test's own, on free ports of loopback: Debian's `etcd-server`, one member that this
+//! process starts, or what `packaging/etcd.sh` starts for people.
 
 use lighter_control::store::etcd::{EtcdSettings, EtcdStore};
 use std::net::TcpListener;
@@ -83,6 +84,61 @@ impl Etcd {
         let client = etcd_client::Client::connect([self.endpoint()], None);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async { client.await.unwrap().delete(key, None).await.unwrap() });
+    }
+}
+
+/// Members of the script, with TLS or without; they end with the value.
+pub(crate) struct EtcdScript {
+    dir: TempDir,
+    ports: Vec<String>,
+    tls: bool,
+    endpoints: String,
+}
+
+impl EtcdScript {
+    pub(crate) fn start(members: usize, tls: bool) -> Self {
+        let ports = (0..members).map(|_| format!("{}:{}", free_port(), free_port())).collect();
+        let mut etcd = Self { dir: TempDir::new().unwrap(), ports, tls, endpoints: String::new() };
+        etcd.run();
+        etcd
+    }
+
+    fn script(&self, words: &[&str]) -> std::process::Output {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/etcd.sh");
+        Command::new(script).args(words).args(&self.ports).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Starts the members that do not run.
+    pub(crate) fn run(&mut self) {
+        let dir = self.dir.path().to_str().unwrap();
+        let words: &[&str] = if self.tls { &["start", "--tls", dir] } else { &["start", dir] };
+        let done = self.script(words);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        self.endpoints = String::from_utf8(done.stdout).unwrap().trim().to_owned();
+    }
+
+    /// Kills a member, from 1 on, as a power cut would.
+    pub(crate) fn kill(&mut self, member: usize) {
+        let pid = std::fs::read_to_string(self.dir.path().join(member.to_string()).join("pid")).unwrap();
+        assert!(Command::new("kill").args(["-KILL", pid.trim()]).status().unwrap().success());
+    }
+
+    /// With commas.
+    pub(crate) fn endpoints(&self) -> &str {
+        &self.endpoints
+    }
+
+    pub(crate) fn tls_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("tls")
+    }
+}
+
+impl Drop for EtcdScript {
+    fn drop(&mut self) {
+        let dir = self.dir.path().to_str().unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/etcd.sh");
+        // What does not end is told by the script.
+        let _ = Command::new(script).args(["stop", dir]).status();
     }
 }
 

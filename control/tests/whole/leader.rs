@@ -1,7 +1,7 @@
 //! Three control planes as processes on one etcd: whoever leads is killed, stopped for twice its
 //! lease and continued, or asked to end, under load. Clients see retries, never wrong answers.
 
-use crate::etcd::Etcd;
+use crate::etcd::{Etcd, EtcdScript};
 use crate::support::{PATIENCE, definition_json, reason};
 use lighter_control::config::{StoreConfig, StoreKind};
 use lighter_control::{Control, ControlConfig};
@@ -31,6 +31,7 @@ fn socket(dir: &Path) -> PathBuf {
     dir.join("control.sock")
 }
 
+/// `etcd`: endpoints with commas; a directory after a `|` has the certificates.
 fn child_config(dir: &Path, etcd: &str) -> ControlConfig {
     let number = dir.file_name().unwrap().to_str().unwrap().parse().unwrap();
     ControlConfig {
@@ -38,13 +39,22 @@ fn child_config(dir: &Path, etcd: &str) -> ControlConfig {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         listen_plaintext: vec![socket(dir).to_str().unwrap().parse().unwrap()],
         advertise: name(number),
-        store: StoreConfig {
-            kind: StoreKind::Etcd,
-            endpoints: vec![etcd.to_owned()],
-            lease_seconds: LEASE_SECONDS,
-            ..StoreConfig::default()
-        },
+        store: store_config(etcd),
         ..ControlConfig::default()
+    }
+}
+
+pub(crate) fn store_config(etcd: &str) -> StoreConfig {
+    let (endpoints, tls) = etcd.split_once('|').map_or((etcd, None), |(etcd, tls)| (etcd, Some(tls)));
+    let file = |name: &str| tls.map(|tls| Path::new(tls).join(name));
+    StoreConfig {
+        kind: StoreKind::Etcd,
+        endpoints: endpoints.split(',').map(str::to_owned).collect(),
+        ca: file("ca.pem"),
+        certificate: file("client.pem"),
+        key: file("client.key"),
+        lease_seconds: LEASE_SECONDS,
+        ..StoreConfig::default()
     }
 }
 
@@ -258,4 +268,76 @@ async fn all_are_there(mut client: LighterClient<Channel>, known: &Known) {
         let request = v1::DescribeTaskDefinitionRequest { task_definition };
         client.describe_task_definition(request).await.unwrap();
     }
+}
+
+/// Ends as systemd ends it before it starts the next version; how long until the others went on.
+async fn hand_over(planes: &mut [ControlProcess], number: usize, known: &Known) -> Duration {
+    planes[number].signal("-TERM");
+    let took = progress(known).await;
+    let deadline = Instant::now() + PATIENCE;
+    while planes[number].child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "it does not end");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    took
+}
+
+/// Until it answers, as leader or as standby.
+async fn serves(plane: &ControlProcess) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(mut client) = plane.client().await {
+            match client.list_tasks(v1::ListTasksRequest::default()).await {
+                Ok(_) => return,
+                Err(status) if leader_of(&status).is_some() => return,
+                Err(_) => {}
+            }
+        }
+        assert!(Instant::now() < deadline, "it does not serve");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_of_etcd_die_and_each_control_plane_is_replaced_under_load() {
+    let mut etcd = EtcdScript::start(3, true);
+    let dir = TempDir::new().unwrap();
+    let store = format!("{}|{}", etcd.endpoints(), etcd.tls_dir().display());
+    let dirs: Vec<PathBuf> = (0..3).map(|number| dir.path().join(number.to_string())).collect();
+    let start = |number: usize| ControlProcess::start(dirs[number].clone(), &store);
+    let mut planes: Vec<ControlProcess> = (0..3).map(start).collect();
+    let (known, paths) = (Arc::new(Known::default()), Arc::new(dirs.clone()));
+    leader(&planes, None).await;
+    let writers: Vec<_> = (0..4).map(|_| tokio::spawn(write(paths.clone(), known.clone()))).collect();
+    progress(&known).await;
+    // Each in turn, so that one of them leads etcd and one is what our leader speaks to.
+    for member in 1..=3 {
+        etcd.kill(member);
+        let took = progress(&known).await;
+        assert!(took < Duration::from_secs(10), "without member {member} nothing for {took:?}");
+        etcd.run();
+        progress(&known).await;
+    }
+    // The leader is always the next, as long as it is of the old version.
+    let (mut left, mut handovers) = (vec![0, 1, 2], Vec::new());
+    while !left.is_empty() {
+        let leads = leader(&planes, None).await;
+        let next = if left.contains(&leads) { leads } else { left[0] };
+        left.retain(|number| *number != next);
+        let took = hand_over(&mut planes, next, &known).await;
+        if next == leads {
+            handovers.push(took);
+        }
+        planes[next] = start(next);
+        serves(&planes[next]).await;
+    }
+    // The machine is shared with the other tests, whose turn one of the handovers may meet.
+    let best = handovers.iter().min().unwrap();
+    assert!(*best < Duration::from_secs(1), "handovers took {handovers:?}");
+    known.ended.store(true, Ordering::SeqCst);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let last = leader(&planes, None).await;
+    all_are_there(planes[last].client().await.unwrap(), &known).await;
 }

@@ -15,6 +15,7 @@ mod images;
 mod join;
 mod journal;
 mod leader;
+mod limits;
 mod logs;
 mod metrics;
 mod permission;
