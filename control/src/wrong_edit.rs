@@ -47,6 +47,16 @@ wrong_edits! {
     EventNotPublished,
     /// A leader answers for as long as nobody has told it that another leads.
     LeaseNotLookedAt,
+    /// Draining brings a node back that is being deregistered.
+    DeregisteredComesBack,
+    /// Tasks are placed on nodes that are DRAINING.
+    DrainingIgnored,
+    /// A second agent of the same identity takes the place of the first.
+    CloneAccepted,
+    /// Reports are acknowledged also when they could not be stored.
+    LostReportAnswered,
+    /// A watch goes on one event after the one that it should.
+    ResumedOneLater,
     /// Cluster time follows a wall clock that goes back.
     ClusterTimeFalls,
 }

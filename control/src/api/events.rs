@@ -5,6 +5,7 @@
 use super::{Context, existing_cluster};
 use crate::core::record::EventRecord;
 use crate::error::ApiError;
+use crate::wrong_edit::{self, WrongEdit};
 use futures_util::Stream;
 use lighter_model::ids::ClusterName;
 use std::collections::VecDeque;
@@ -53,7 +54,8 @@ pub fn watch(
             }
             (after, _) => after,
         };
-        let backlog = events.range(after + 1..).map(|(_, event)| event.clone()).collect();
+        let skipped = u64::from(wrong_edit::is(WrongEdit::ResumedOneLater));
+        let backlog = events.range(after + 1 + skipped..).map(|(_, event)| event.clone()).collect();
         Ok((cluster, backlog, after))
     })?;
     let watch = Watch { cluster, backlog, live, last, stop: context.stop.clone(), ended: false };

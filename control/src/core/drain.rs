@@ -14,6 +14,7 @@ use crate::core::run_task::require_cluster;
 use crate::core::state::State;
 use crate::core::stop_task::wanted_stopped;
 use crate::error::ApiError;
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ClusterName, ContainerInstanceId};
 use lighter_model::node::{Notice, NoticeKind, is_daemon, next_to_stop};
 use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, StopCode};
@@ -63,8 +64,10 @@ impl Command for UpdateInstancesState {
                     continue;
                 }
             };
-            if old.status == ContainerInstanceStatus::Inactive {
-                failures.push(failure(name, "INACTIVE", String::new()));
+            // What is on its way out stays so.
+            let ended = [ContainerInstanceStatus::Deregistering, ContainerInstanceStatus::Inactive];
+            if ended.contains(&old.status) && !wrong_edit::is(WrongEdit::DeregisteredComesBack) {
+                failures.push(failure(name, old.status.as_str(), String::new()));
                 continue;
             }
             let new = self.applied(&old, changes.now_ms());

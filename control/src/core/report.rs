@@ -12,7 +12,7 @@ use crate::error::ApiError;
 use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ContainerInstanceId, TaskId};
 use lighter_model::report::{ContainerReport, TaskReport};
-use lighter_model::status::{DesiredStatus, TaskStatus};
+use lighter_model::status::{DesiredStatus, StopCode, TaskStatus};
 
 /// Reports of one command; with task, event and trimmed event each it stays within one group.
 pub const MAX_REPORTS: usize = 10;
@@ -103,6 +103,9 @@ fn merge(old: &TaskRecord, report: TaskReport, now_ms: u64) -> TaskRecord {
     if task.last == TaskStatus::Stopped {
         times.stopped_at = Some(report.stopped_at_unix_ms.unwrap_or(now_ms));
         times.settled_at = Some(now_ms);
+        // Whatever a node says: what is STOPPED has both.
+        task.stop_code.get_or_insert(StopCode::InfrastructureHealth);
+        task.stopped_reason.get_or_insert_with(|| "The node gave no reason".to_owned());
         // The node hears that it may forget the task: a change of its assignment.
         task.generation.0 += 1;
     }

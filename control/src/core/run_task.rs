@@ -252,7 +252,8 @@ fn candidates<'a>(
     need: &'a Need,
 ) -> impl Iterator<Item = Candidate<'a, ContainerInstanceId>> {
     let instances = state.instances.values().filter(move |instance| {
-        instance.cluster == *cluster && instance.status == ContainerInstanceStatus::Active
+        let active = instance.status == ContainerInstanceStatus::Active;
+        instance.cluster == *cluster && (active || wrong_edit::is(WrongEdit::DrainingIgnored))
     });
     instances.map(move |instance| {
         let reserved = state.reserved(&instance.id);

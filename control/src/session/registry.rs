@@ -7,6 +7,7 @@ use super::questions::Question;
 use super::streams::StreamRequest;
 use crate::error::{ApiError, SocketAddrText};
 use crate::time::{Instant, now};
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::ContainerInstanceId;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -105,7 +106,8 @@ impl Sessions {
         let heard = inner.heard.get(instance).copied();
         if let Some(live) = inner.live.get(instance) {
             let silent = heard.is_none_or(|heard| now() - heard >= self.silence_limit);
-            if live.about.run_id != about.run_id && !silent {
+            let cloned = live.about.run_id != about.run_id && !silent;
+            if cloned && !wrong_edit::is(WrongEdit::CloneAccepted) {
                 return Err(ApiError::SessionExists {
                     instance: instance.to_string(),
                     holder: live.address,

@@ -15,6 +15,7 @@ use crate::core::state::State;
 use crate::error::{ApiError, SocketAddrText};
 use crate::time::{self, now};
 use crate::view::{AssignmentChange, NodeChange};
+use crate::wrong_edit::{self, WrongEdit};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{Stream, StreamExt};
@@ -284,7 +285,11 @@ impl Session {
             let rest = reports.split_off(reports.len().min(MAX_REPORTS));
             let command = ApplyReports { instance: self.me.id.clone(), reports };
             let writer = self.context.writer.clone();
-            self.committing.push_back(Box::pin(async move { writer.submit(command).await }));
+            let told = command.reports.iter().map(|report| (report.task.clone(), report.sequence)).collect();
+            self.committing.push_back(Box::pin(async move {
+                let applied = writer.submit(command).await;
+                if wrong_edit::is(WrongEdit::LostReportAnswered) { Ok(told) } else { applied }
+            }));
             reports = rest;
         }
     }

@@ -5,10 +5,12 @@
 mod rivals;
 
 use crate::client::{Answer, ask, asker};
+use crate::faults::Kind;
 use crate::plane::cluster;
 use crate::world::World;
-use lighter_control::api::task;
+use lighter_control::api::{instance, task};
 use lighter_control::core::definition::RegisterDefinition;
+use lighter_control::core::deregister::DeregisterInstance;
 use lighter_control::core::drain::UpdateInstancesState;
 use lighter_control::core::run_task::RunTask;
 use lighter_control::core::stop_task::StopTask;
@@ -44,7 +46,8 @@ pub(crate) async fn call(world: Rc<World>, caller: usize) {
             50..75 => stop(&world).await,
             75..80 => register(&world).await,
             80..85 => drain(&world).await,
-            85..93 => adjust(&world, true).await,
+            85..87 => deregister(&world).await,
+            87..93 => adjust(&world, true).await,
             _ => adjust(&world, false).await,
         }
     }
@@ -55,17 +58,8 @@ async fn run(world: &Rc<World>, token: String) {
         let mut luck = world.luck.borrow_mut();
         (luck.below(FAMILIES), luck.between(1, 10))
     };
-    let request = RunTask {
-        cluster: cluster(),
-        task_definition: format!("f{family}"),
-        count: u32::try_from(count).unwrap(),
-        group: None,
-        started_by: Some(token.clone()),
-        client_token: Some(token.clone()),
-        trace_parent: None,
-        tags: Default::default(),
-        propagate_tags: Default::default(),
-    };
+    let count = u32::try_from(count).unwrap();
+    let request = RunTask { count, ..request_of(&format!("f{family}"), Some(&token)) };
     let again = world.luck.borrow_mut().percent(15);
     let mut answers = 0;
     while answers < 1 + usize::from(again) && !world.over.get() {
@@ -80,6 +74,21 @@ async fn run(world: &Rc<World>, token: String) {
             Answer::NotNow | Answer::Unknown => {}
         }
         world.sleep(300).await;
+    }
+}
+
+/// One task, with a client token that also says who started it.
+pub(crate) fn request_of(task_definition: &str, token: Option<&str>) -> RunTask {
+    RunTask {
+        cluster: cluster(),
+        task_definition: task_definition.to_owned(),
+        count: 1,
+        group: None,
+        started_by: token.map(ToOwned::to_owned),
+        client_token: token.map(ToOwned::to_owned),
+        trace_parent: None,
+        tags: Default::default(),
+        propagate_tags: Default::default(),
     }
 }
 
@@ -147,6 +156,16 @@ async fn drain(world: &Rc<World>) {
         stop_tasks: draining && stop_tasks,
     };
     ask(world, |context| async move { context.writer.submit(command).await }).await;
+}
+
+/// Mostly refused: nodes have tasks. With force its machine begins anew, see `faults::machine`.
+async fn deregister(world: &Rc<World>) {
+    let nodes = world.nodes.borrow().clone();
+    let Some(node) = world.luck.borrow_mut().pick(&nodes).filter(|node| node.index > 0) else { return };
+    let force = world.shape.faults.contains(&Kind::Rejoined) && world.luck.borrow_mut().percent(70);
+    let instance = node.id.borrow().to_string();
+    let request = DeregisterInstance { cluster: cluster(), instance, force };
+    ask(world, |context| async move { instance::deregister(&context, asker(), request).await }).await;
 }
 
 async fn adjust(world: &Rc<World>, pause: bool) {

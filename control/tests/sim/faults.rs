@@ -4,6 +4,10 @@
 //! snapshot is restored: terms would be lower than those that nodes have seen; a copy of the store's
 //! file put back without a new incarnation, once it has overtaken what nodes have seen of it).
 
+mod machine;
+
+pub(crate) use machine::mend_for_ever;
+
 use crate::node::Node;
 use crate::store::{LEASE_MS, Snapshot};
 use crate::watcher::Replica;
@@ -49,6 +53,9 @@ kinds! {
     ClockJump,
     ForgedReport,
     ReplayedReport,
+    AgentReplaced,
+    Rejoined,
+    SlowWatcher,
 }
 
 /// Makes trouble until it is over, then heals everything.
@@ -112,6 +119,11 @@ async fn strike(world: &Rc<World>, kind: Kind) {
             world.clock_offset_ms.fetch_add(ms, Ordering::Relaxed);
         }
         Kind::PlanePaused | Kind::PlaneKilled | Kind::LeaderChanged => plane(world, kind).await,
+        Kind::Rejoined => machine::rejoin(world).await,
+        Kind::SlowWatcher => {
+            world.watcher_rests.set(true);
+            for_a_while(world, 60_000, |world| world.watcher_rests.set(false));
+        }
         _ => node(world, kind).await,
     }
 }
@@ -172,6 +184,7 @@ async fn node(world: &Rc<World>, kind: Kind) {
             for_a_while(world, 60_000, move |_| node.slow.set(false));
         }
         Kind::ClonedIdentity => clone(world, &node).await,
+        Kind::AgentReplaced => machine::replace_agent(world, &node).await,
         Kind::ReplayedReport => node.replay.set(true),
         Kind::ForgedReport => {
             let own = node.id.borrow().clone();
@@ -235,5 +248,7 @@ fn heal(world: &Rc<World>) {
     for node in world.nodes.borrow().iter() {
         node.cut_off.set(false);
         node.slow.set(false);
+        machine::heal(world, node);
     }
+    world.watcher_rests.set(false);
 }

@@ -7,6 +7,7 @@
 
 mod callers;
 mod client;
+mod directed;
 mod disk;
 mod executor;
 mod faults;

@@ -11,7 +11,7 @@ use lighter_control::core::record::{ClientTokenRecord, InstanceRecord, MetaRecor
 use lighter_control::store::Batch;
 use lighter_model::ids::{ContainerInstanceId, TaskId};
 use lighter_model::resources::HostPort;
-use lighter_model::status::{DesiredStatus, TaskStatus};
+use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, TaskStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ struct Taken {
 pub(crate) struct Model {
     pub(crate) tasks: BTreeMap<TaskId, TaskRecord>,
     pub(crate) instances: BTreeMap<ContainerInstanceId, InstanceRecord>,
+    /// The status, before the present batch, of the nodes that it changes.
+    before: BTreeMap<ContainerInstanceId, ContainerInstanceStatus>,
     tokens: BTreeMap<String, Vec<TaskId>>,
     /// The batch that made the tasks of a starter.
     starters: BTreeMap<String, u64>,
@@ -90,13 +92,13 @@ impl Model {
 
     /// A batch is durable.
     pub(crate) fn committed(&mut self, world: &World, sequence: u64, batch: &Batch) {
+        self.before.clear();
         for (key, value) in batch {
             let kind = key.split('/').next().unwrap();
             match (kind, value) {
                 ("meta", Some(value)) => self.meta(world, decode(key, value).unwrap()),
                 ("instance", Some(value)) => {
-                    let record: InstanceRecord = decode(key, value).unwrap();
-                    self.instances.insert(record.id.clone(), record);
+                    self.instance(world, decode(key, value).unwrap());
                 }
                 ("task", Some(value)) => self.task(world, sequence, decode(key, value).unwrap()),
                 ("task", None) => self.task_gone(world, key),
@@ -119,6 +121,16 @@ impl Model {
             format!("cluster time fell from {} to {}", old.cluster_time_ms, new.cluster_time_ms)
         });
         self.meta = new;
+    }
+
+    fn instance(&mut self, world: &World, new: InstanceRecord) {
+        use ContainerInstanceStatus::{Deregistering, Inactive};
+        if let Some(old) = self.instances.insert(new.id.clone(), new.clone()) {
+            let gone = (old.status == Inactive && new.status != Inactive)
+                || (old.status == Deregistering && ![Deregistering, Inactive].contains(&new.status));
+            world.check(!gone, || format!("node {} went from {} to {}", new.id, old.status, new.status));
+            self.before.insert(old.id.clone(), old.status);
+        }
     }
 
     fn event(&mut self, world: &World, key: &str) {
@@ -166,6 +178,11 @@ impl Model {
             broken(&format!("one client token, {starter}, has two sets of tasks"));
         }
         let Some(instance) = self.instances.get(&new.instance) else { return broken("placed nowhere") };
+        // Within one batch the task may have come before the change.
+        let before = self.before.get(&new.instance).copied().unwrap_or(instance.status);
+        if ![instance.status, before].contains(&ContainerInstanceStatus::Active) {
+            broken(&format!("placed on a node that is {}", instance.status));
+        }
         let nothing = Taken::default();
         let taken = self.taken.get(&new.instance).unwrap_or(&nothing);
         let offered = &instance.offered;

@@ -8,6 +8,7 @@ use crate::disk::{Disk, Step};
 use crate::executor::Handle;
 use crate::plane::{NodeEnd, Plane};
 use crate::world::World;
+use lighter_control::session::hello::{PROTOCOL_MAX, PROTOCOL_MIN};
 use lighter_control::time::sleep_until;
 use lighter_model::ids::{ContainerInstanceId, TaskId};
 use lighter_model::status::TaskStatus;
@@ -38,8 +39,10 @@ pub(crate) struct Node {
     pub(crate) cut_off: Cell<bool>,
     /// Reads slowly.
     pub(crate) slow: Cell<bool>,
-    /// Says nothing of features: an agent of before.
-    old: bool,
+    /// Which agent runs on it.
+    pub(crate) speaks: Cell<Speaks>,
+    /// An operator is giving it a new identity.
+    pub(crate) joining: Cell<bool>,
     /// The session there is: plane and number.
     pub(crate) session: Cell<Option<(usize, u64)>>,
     sessions: Cell<u64>,
@@ -49,6 +52,29 @@ pub(crate) struct Node {
     /// Sends an old report again.
     pub(crate) replay: Cell<bool>,
     main: RefCell<Option<Handle>>,
+}
+
+/// What an agent speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// Says nothing of features: an agent of before.
+    Before,
+    Present,
+    /// Knows the next version of the protocol too.
+    Next,
+    /// Knows only versions that no control plane here speaks.
+    Unknown,
+}
+
+impl Speaks {
+    fn protocol(self) -> v1::ProtocolRange {
+        match self {
+            Self::Before => v1::ProtocolRange { min: 1, max: PROTOCOL_MIN },
+            Self::Present => v1::ProtocolRange { min: PROTOCOL_MIN, max: PROTOCOL_MAX },
+            Self::Next => v1::ProtocolRange { min: PROTOCOL_MAX, max: PROTOCOL_MAX + 1 },
+            Self::Unknown => v1::ProtocolRange { min: PROTOCOL_MAX + 1, max: PROTOCOL_MAX + 2 },
+        }
+    }
 }
 
 /// What one session knows.
@@ -69,7 +95,7 @@ struct Session {
 }
 
 impl Node {
-    pub(crate) fn new(index: usize, id: ContainerInstanceId, old: bool) -> Rc<Self> {
+    pub(crate) fn new(index: usize, id: ContainerInstanceId, speaks: Speaks) -> Rc<Self> {
         Rc::new(Self {
             index,
             id: RefCell::new(id),
@@ -78,7 +104,8 @@ impl Node {
             runs: Cell::new(0),
             cut_off: Cell::new(false),
             slow: Cell::new(false),
-            old,
+            speaks: Cell::new(speaks),
+            joining: Cell::new(false),
             session: Cell::new(None),
             sessions: Cell::new(0),
             connection: RefCell::default(),
@@ -90,6 +117,12 @@ impl Node {
 
     /// Starts the agent.
     pub(crate) fn start(self: &Rc<Self>, world: &Rc<World>) {
+        if self.joining.get() {
+            return;
+        }
+        if let Some(main) = self.main.borrow_mut().take() {
+            main.kill();
+        }
         self.runs.set(self.runs.get() + 1);
         let (node, at) = (self.clone(), world.clone());
         *self.main.borrow_mut() = Some(world.spawn(async move { node.live(at).await }));
@@ -190,8 +223,8 @@ impl Node {
         let disk = self.disk.borrow();
         let features = ["instance-state", "streams", "journals"].map(ToOwned::to_owned);
         v1::NodeHello {
-            protocol: Some(v1::ProtocolRange { min: 1, max: if self.old { 1 } else { 2 } }),
-            features: if self.old { Vec::new() } else { features.to_vec() },
+            protocol: Some(self.speaks.get().protocol()),
+            features: if self.speaks.get() == Speaks::Before { Vec::new() } else { features.to_vec() },
             agent_version: "0.0.1".to_owned(),
             boot_id: format!("boot {}", self.wiped.get()),
             agent_run_id: run_id.to_owned(),

@@ -3,6 +3,7 @@
 //! Never: runs a line of its own where the product has one.
 
 use crate::executor::Handle;
+use crate::faults::Kind;
 use crate::store::{LEASE_MS, serve};
 use crate::world::{BEGIN_UNIX_MS, World};
 use lighter_control::api::Context;
@@ -78,10 +79,16 @@ fn ca() -> Arc<Ca> {
     CA.get_or_init(open).clone()
 }
 
+/// Machines' wall clocks differ; not where an old snapshot is restored, see `faults`.
+fn skew_ms(world: &World, id: usize) -> i64 {
+    let restores = world.shape.faults.contains(&Kind::SnapshotRestored);
+    if restores { 0 } else { i64::try_from(id).unwrap() * world.shape.skew_ms }
+}
+
 /// The world's wall clock, and luck of the plane's own.
 fn environment(world: &World, id: usize) -> Environment {
     let begin = time::now() - Duration::from_millis(world.now_ms());
-    let offset = world.clock_offset_ms.clone();
+    let (offset, skew) = (world.clock_offset_ms.clone(), skew_ms(world, id));
     let state = AtomicU64::new(world.luck.borrow_mut().draw() ^ id as u64);
     let luck = move || {
         let mut luck = crate::luck::Luck::new(state.load(Ordering::Relaxed));
@@ -91,7 +98,7 @@ fn environment(world: &World, id: usize) -> Environment {
     };
     let wall = move || {
         let ms = u64::try_from((time::now() - begin).as_millis()).unwrap();
-        (BEGIN_UNIX_MS + ms).saturating_add_signed(offset.load(Ordering::Relaxed))
+        (BEGIN_UNIX_MS + ms).saturating_add_signed(skew + offset.load(Ordering::Relaxed))
     };
     Environment::simulated(wall, luck)
 }

@@ -4,20 +4,21 @@
 
 use crate::callers::{call, register_all, rival};
 use crate::executor::Ended;
-use crate::faults::{Kind, trouble};
+use crate::faults::{Kind, mend_for_ever, trouble};
 use crate::luck::Luck;
-use crate::node::Node;
+use crate::node::{Node, Speaks};
 use crate::plane::{Plane, cluster};
 use crate::watcher::{Replica, follow};
 use crate::world::{Shape, World};
 use lighter_control::api::Context;
 use lighter_control::core::join::{CreateJoinToken, Join};
+use lighter_control::error::ApiError;
 use lighter_control::view::Shown;
 use lighter_control::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::ContainerInstanceId;
 use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, TaskStatus};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// How long a world may take to come to rest after the last fault.
@@ -56,6 +57,7 @@ pub(crate) fn shape(seed: u64) -> Shape {
         fault_pause_ms: luck.between(2_000, 15_000),
         think_ms: luck.between(800, 5_000),
         events_kept: usize::try_from(luck.between(50, 2_000)).unwrap(),
+        skew_ms: i64::try_from(luck.below(240_000)).unwrap() - 120_000,
         rivals: if luck.percent(60) { usize::try_from(luck.between(2, 5)).unwrap() } else { 0 },
     }
 }
@@ -104,8 +106,9 @@ async fn live(world: Rc<World>) {
     let context = leader(&world).await;
     for index in 0..world.shape.nodes {
         let id = join(&context, index).await;
-        let old = world.luck.borrow_mut().percent(20);
-        world.nodes.borrow_mut().push(Node::new(index, id, old));
+        let speaks =
+            world.luck.borrow_mut().pick(&[Speaks::Before, Speaks::Present, Speaks::Present, Speaks::Next]);
+        world.nodes.borrow_mut().push(Node::new(index, id, speaks.unwrap()));
     }
     register_all(&world).await;
     drop(context);
@@ -115,6 +118,7 @@ async fn live(world: Rc<World>) {
     for caller in 0..world.shape.callers {
         world.spawn(call(world.clone(), caller));
     }
+    world.spawn(mend_for_ever(world.clone()));
     for number in 0..world.shape.rivals {
         world.spawn(rival(world.clone(), number as u64));
     }
@@ -124,7 +128,7 @@ async fn live(world: Rc<World>) {
 }
 
 /// What the plane that leads serves with.
-async fn leader(world: &World) -> Context {
+pub(crate) async fn leader(world: &World) -> Context {
     loop {
         let leader = world.store.leader(world.now_ms());
         let plane = leader.and_then(|id| world.planes.borrow().get(id).cloned());
@@ -137,7 +141,17 @@ async fn leader(world: &World) -> Context {
     }
 }
 
+/// A node's first identity.
 async fn join(context: &Context, index: usize) -> ContainerInstanceId {
+    spend_token(context, index, 0).await.unwrap()
+}
+
+/// A new identity under a node's name.
+pub(crate) async fn spend_token(
+    context: &Context,
+    index: usize,
+    wiped: u64,
+) -> Result<ContainerInstanceId, ApiError> {
     let secret_sha256 = "00".to_owned();
     let create = CreateJoinToken {
         cluster: cluster(),
@@ -145,10 +159,10 @@ async fn join(context: &Context, index: usize) -> ContainerInstanceId {
         attributes: BTreeMap::new(),
         secret_sha256: secret_sha256.clone(),
     };
-    let token_id = context.writer.submit(create).await.unwrap().id.clone();
-    let public_key_sha256 = index.to_string();
+    let token_id = context.writer.submit(create).await?.id.clone();
+    let public_key_sha256 = format!("{index} {wiped}");
     let join = Join { token_id, secret_sha256, public_key_sha256, name: format!("n{index}") };
-    context.writer.submit(join).await.unwrap().id.clone()
+    Ok(context.writer.submit(join).await?.id.clone())
 }
 
 /// Waits until the world has come to rest as it should, and looks at everything once more.
@@ -173,7 +187,16 @@ async fn rest(world: &Rc<World>, replica: &Rc<RefCell<Replica>>) {
 /// What is not yet as it should be.
 fn restless(world: &World, replica: &Replica, shown: &Shown) -> Option<String> {
     let state = &shown.state;
+    let own: BTreeSet<ContainerInstanceId> =
+        world.nodes.borrow().iter().map(|node| node.id.borrow().clone()).collect();
+    let left = state.tasks.values().find(|t| t.last != TaskStatus::Stopped && !own.contains(&t.instance));
+    if let Some(task) = left {
+        return Some(format!("{} is left on {}, which no machine is any more", task.id, task.instance));
+    }
     for node in world.nodes.borrow().iter() {
+        if node.joining.get() {
+            return Some(format!("node {} has no identity", node.index));
+        }
         let Some(instance) = state.instances.get(&node.id.borrow()) else {
             return Some(format!("node {} is not known", node.index));
         };

@@ -76,6 +76,9 @@ pub(crate) async fn follow(world: Rc<World>, replica: Rc<RefCell<Replica>>) {
         let mut events = Box::pin(events);
         // A plane that was killed says nothing more: asked again now and then.
         while let Some(Some(Ok(event))) = timeout(Duration::from_secs(30), events.next()).await {
+            while world.watcher_rests.get() {
+                world.sleep(500).await;
+            }
             if replica.borrow().stale {
                 break;
             }

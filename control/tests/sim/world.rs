@@ -35,6 +35,8 @@ pub(crate) struct Shape {
     pub(crate) think_ms: u64,
     /// Callers that want the same few things at the same time.
     pub(crate) rivals: usize,
+    /// Between the wall clocks of one control plane and the next.
+    pub(crate) skew_ms: i64,
     pub(crate) events_kept: usize,
 }
 
@@ -56,6 +58,8 @@ pub(crate) struct World {
     pub(crate) nodes: RefCell<Vec<Rc<Node>>>,
     /// Added to the wall clock of the control planes.
     pub(crate) clock_offset_ms: Arc<AtomicI64>,
+    /// Nobody reads what the watcher is told.
+    pub(crate) watcher_rests: Cell<bool>,
     pub(crate) over: Cell<bool>,
     pub(crate) done: Cell<bool>,
     failure: RefCell<Option<String>>,
@@ -75,6 +79,7 @@ impl World {
             planes: RefCell::default(),
             nodes: RefCell::default(),
             clock_offset_ms: Arc::new(AtomicI64::new(0)),
+            watcher_rests: Cell::new(false),
             over: Cell::new(false),
             done: Cell::new(false),
             failure: RefCell::default(),

@@ -2,7 +2,7 @@
 //! the history that must have an order.
 //! In: a world. Out: calls in its history. Never: repeats a call but RunTask, whose token allows it.
 
-use super::{definition, some_task};
+use super::{definition, request_of, some_task};
 use crate::client::{Answer, ask, asker, cluster_text};
 use crate::history::{CALLS_MAX, Op, Told};
 use crate::plane::cluster;
@@ -161,7 +161,7 @@ async fn tasks(world: &Rc<World>) {
     }
     let begun = world.history.borrow_mut().begin(&key, Op::Run);
     while !world.over.get() {
-        let request = request(&key);
+        let request = RunTask { count: 2, ..request_of("f0:1", Some(&key)) };
         match ask(world, |context| async move { task::run(&context, asker(), request).await }).await {
             Answer::Said(answer) => {
                 world.model.borrow_mut().answered(world, Some(&key), &answer.tasks);
@@ -171,20 +171,6 @@ async fn tasks(world: &Rc<World>) {
             Answer::Refused(error) => return world.fail(format!("{key}: {error}")),
             Answer::NotNow | Answer::Unknown => world.sleep(100).await,
         }
-    }
-}
-
-fn request(token: &str) -> RunTask {
-    RunTask {
-        cluster: cluster(),
-        task_definition: "f0:1".to_owned(),
-        count: 2,
-        group: None,
-        started_by: Some(token.to_owned()),
-        client_token: Some(token.to_owned()),
-        trace_parent: None,
-        tags: Default::default(),
-        propagate_tags: Default::default(),
     }
 }
 

@@ -1,0 +1,182 @@
+//! Races that seeds reach seldom, one command after another on the core alone.
+//! In: a state with one node. Out: what must have come of each order. Never: time or luck.
+
+use lighter_control::convert::task_status;
+use lighter_control::core::deregister::DeregisterInstance;
+use lighter_control::core::drain::UpdateInstancesState;
+use lighter_control::core::instance::{EnsureClusters, NodeConnected, NodeFacts};
+use lighter_control::core::join::{CreateJoinToken, Join};
+use lighter_control::core::mutation::Changes;
+use lighter_control::core::record::TaskRecord;
+use lighter_control::core::report::ApplyReports;
+use lighter_control::core::run_task::RunTask;
+use lighter_control::core::state::State;
+use lighter_control::core::stop_task::StopTask;
+use lighter_control::core::sweep::Sweep;
+use lighter_control::core::{Command, Moment, Settings, definition::RegisterDefinition};
+use lighter_control::error::ApiError;
+use lighter_control::session::convert::{NodeSaid, node_said};
+use lighter_model::ids::{ContainerInstanceId, Generation, TaskId};
+use lighter_model::resources::Resources;
+use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, StopCode, TaskStatus};
+use lighter_proto::v1::{self, node_message};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::plane::cluster;
+
+/// A core with one ACTIVE node.
+struct Core {
+    state: State,
+    random: u128,
+    node: ContainerInstanceId,
+}
+
+impl Core {
+    fn new() -> Self {
+        let node = ContainerInstanceId::from_parts(0, 0);
+        let mut core = Self { state: State::default(), random: 1, node };
+        core.give(EnsureClusters { clusters: vec![cluster()] }).unwrap();
+        let create = CreateJoinToken {
+            cluster: cluster(),
+            time_to_live_s: 60,
+            attributes: BTreeMap::new(),
+            secret_sha256: "00".to_owned(),
+        };
+        let token_id = core.give(create).unwrap().id.clone();
+        let (secret_sha256, public_key_sha256) = ("00".to_owned(), "key".to_owned());
+        let join = Join { token_id, secret_sha256, public_key_sha256, name: "n".to_owned() };
+        core.node = core.give(join).unwrap().id.clone();
+        core.connect(&[]).unwrap();
+        let json = r#"{"family":"f","containerDefinitions":[{"name":"web","image":"registry.test/web:1","memory":64}]}"#;
+        let definition = lighter_model::task_definition::input::parse(json).unwrap();
+        core.give(RegisterDefinition { definition, registered_by: String::new() }).unwrap();
+        core
+    }
+
+    fn give<C: Command>(&mut self, command: C) -> Result<C::Answer, ApiError> {
+        self.random += 1;
+        let moment = Moment { wall_unix_ms: 1_800_000_000_000, random: self.random };
+        let settings = Settings::default();
+        let mut changes = Changes::new(&mut self.state, &settings, moment);
+        let answer = command.decide(&mut changes);
+        changes.finish();
+        assert_eq!(*self.state.ledger(), self.state.recount(), "the ledger is what the tasks take");
+        answer
+    }
+
+    fn connect(&mut self, held: &[TaskId]) -> Result<bool, ApiError> {
+        let offered = Resources { cpu_units: 4_096, memory_mib: 8_192, ..Default::default() };
+        let hello = NodeConnected {
+            instance: self.node.clone(),
+            facts: NodeFacts { offered, ..Default::default() },
+            agent_version: String::new(),
+            boot_id: String::new(),
+            address: None,
+            held: held.iter().map(|id| (id.clone(), Generation(1))).collect(),
+            trusted: true,
+        };
+        self.give(hello)
+    }
+
+    fn run(&mut self, count: u32) -> Vec<TaskId> {
+        let request = RunTask { count, ..crate::callers::request_of("f", None) };
+        self.give(request).unwrap().tasks.iter().map(|task| task.id.clone()).collect()
+    }
+
+    fn report(&mut self, task: &TaskId, sequence: u64, status: TaskStatus) {
+        let last_status = task_status(status).into();
+        let report =
+            v1::TaskReport { task_id: task.to_string(), sequence, last_status, ..Default::default() };
+        let message = node_message::Message::TaskReports(v1::TaskReports { reports: vec![report] });
+        let NodeSaid::Reports(reports) = node_said(v1::NodeMessage { message: Some(message) }).unwrap()
+        else {
+            panic!("another message");
+        };
+        self.give(ApplyReports { instance: self.node.clone(), reports }).unwrap();
+    }
+
+    fn drain(&mut self, draining: bool) -> Vec<String> {
+        let command = UpdateInstancesState {
+            cluster: cluster(),
+            instances: vec!["n".to_owned()],
+            draining,
+            reason: None,
+            deadline_unix_ms: None,
+            stop_tasks: draining,
+        };
+        self.give(command).unwrap().failures.into_iter().map(|failure| failure.reason).collect()
+    }
+
+    fn status(&self) -> ContainerInstanceStatus {
+        self.state.instances[&self.node].status
+    }
+
+    fn task(&self, id: &TaskId) -> Arc<TaskRecord> {
+        self.state.tasks[id].clone()
+    }
+}
+
+#[test]
+fn a_node_that_is_deregistered_by_force_while_it_drains_does_not_come_back() {
+    let mut core = Core::new();
+    let tasks: Vec<TaskId> = (0..3).flat_map(|_| core.run(5)).collect();
+    assert_eq!(core.drain(true), Vec::<String>::new());
+    let instance = core.node.to_string();
+    let away = core.give(DeregisterInstance { cluster: cluster(), instance, force: true });
+    assert_eq!(away.unwrap().instance.status, ContainerInstanceStatus::Deregistering);
+    for draining in [true, false] {
+        assert_eq!(core.drain(draining), ["DEREGISTERING"]);
+        assert_eq!(core.status(), ContainerInstanceStatus::Deregistering);
+    }
+    assert!(core.connect(&tasks).is_err(), "it has no session any more");
+    while core.give(Sweep).unwrap() && core.status() != ContainerInstanceStatus::Inactive {}
+    assert_eq!(core.status(), ContainerInstanceStatus::Inactive);
+    assert!(tasks.iter().all(|id| core.task(id).last == TaskStatus::Stopped));
+}
+
+#[test]
+fn of_a_node_back_with_an_empty_disk_only_what_it_never_heard_of_still_runs() {
+    let mut core = Core::new();
+    let tasks = core.run(2);
+    core.report(&tasks[0], 1, TaskStatus::Pending);
+    assert!(!core.connect(&[]).unwrap());
+    let (told, new) = (core.task(&tasks[0]), core.task(&tasks[1]));
+    assert_eq!((told.last, told.stop_code), (TaskStatus::Stopped, Some(StopCode::InfrastructureHealth)));
+    assert_eq!((new.last, new.desired), (TaskStatus::Pending, DesiredStatus::Running));
+    // Both are held by a disk that comes back after all: what was given up stays so.
+    assert!(!core.connect(&tasks).unwrap());
+    core.report(&tasks[0], 2, TaskStatus::Running);
+    assert_eq!(core.task(&tasks[0]).last, TaskStatus::Stopped);
+}
+
+#[test]
+fn a_stop_and_a_report_of_running_come_to_the_same_in_either_order() {
+    let stop = |core: &mut Core, task: &TaskId| {
+        let request = StopTask { cluster: cluster(), task: task.to_string(), reason: None, force: false };
+        core.give(request).unwrap();
+    };
+    for stop_first in [true, false] {
+        let mut core = Core::new();
+        let task = core.run(1).remove(0);
+        if stop_first {
+            stop(&mut core, &task);
+        }
+        core.report(&task, 2, TaskStatus::Running);
+        if !stop_first {
+            stop(&mut core, &task);
+        }
+        let now = core.task(&task);
+        assert_eq!((now.desired, now.last), (DesiredStatus::Stopped, TaskStatus::Running));
+        assert_eq!((now.generation, now.stop_code), (Generation(2), Some(StopCode::UserInitiated)));
+    }
+}
+
+#[test]
+fn what_is_stopped_has_a_code_and_a_reason_even_if_its_node_says_none() {
+    let mut core = Core::new();
+    let task = core.run(1).remove(0);
+    core.report(&task, 1, TaskStatus::Stopped);
+    let now = core.task(&task);
+    assert!(now.stop_code.is_some() && now.stopped_reason.is_some() && now.desired == DesiredStatus::Stopped);
+}
