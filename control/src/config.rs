@@ -7,6 +7,7 @@ mod store;
 pub use store::{StoreConfig, StoreKind};
 
 use crate::core::quota::Quotas;
+use crate::core::sweep::{STOPPED_KEPT_MS, STOPPED_PER_CLUSTER};
 use crate::identity::ca::NODE_LIFE;
 use crate::rate_limit::RateLimits;
 use lighter_model::ids::ClusterName;
@@ -44,8 +45,10 @@ pub struct ControlConfig {
     pub placement_reserve_memory_mib: u64,
     /// Events kept for watchers that come later.
     pub events_kept: usize,
-    /// Stopped tasks kept beyond the hour that each is kept anyway.
-    pub stopped_tasks_kept: usize,
+    /// How long a STOPPED task is kept, in seconds.
+    pub stopped_tasks_kept_seconds: u64,
+    /// STOPPED tasks that a cluster keeps at most: beyond it the oldest go before their time.
+    pub stopped_tasks_per_cluster: usize,
     /// Audit records kept: who changed what, and who looked into which running task.
     pub audit_kept: usize,
     /// Where Prometheus' numbers are served, without TLS; `None`: nowhere.
@@ -80,7 +83,8 @@ impl Default for ControlConfig {
             placement_reserve_cpu_units: 0,
             placement_reserve_memory_mib: 0,
             events_kept: 4_096,
-            stopped_tasks_kept: 1_000,
+            stopped_tasks_kept_seconds: STOPPED_KEPT_MS / 1_000,
+            stopped_tasks_per_cluster: STOPPED_PER_CLUSTER,
             audit_kept: 4_096,
             metrics_address: None,
             advertise: String::new(),
@@ -252,6 +256,8 @@ impl ControlConfig {
         if let Some(got) = self.rate_limits.out_of_range() {
             return range("each number of rate_limits", "between 1 and 1000000", false, u64::from(got));
         }
+        let kept = self.stopped_tasks_kept_seconds;
+        range("stopped_tasks_kept_seconds", "between 60 and 31536000", (60..=31_536_000).contains(&kept), kept)?;
         range("events_kept", "at least 16", self.events_kept >= 16, self.events_kept as u64)
     }
 

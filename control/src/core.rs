@@ -43,7 +43,10 @@ pub struct Settings {
     pub reserve_cpu_units: u32,
     pub reserve_memory_mib: u64,
     pub events_kept: usize,
-    pub stopped_tasks_kept: usize,
+    /// How long a STOPPED task is kept, in milliseconds.
+    pub stopped_tasks_kept_ms: u64,
+    /// Beyond so many STOPPED tasks of a cluster the oldest go before their time.
+    pub stopped_tasks_per_cluster: usize,
     pub audit_kept: usize,
     pub quotas: quota::Quotas,
 }
@@ -54,7 +57,8 @@ impl Default for Settings {
             reserve_cpu_units: 0,
             reserve_memory_mib: 0,
             events_kept: 4_096,
-            stopped_tasks_kept: 1_000,
+            stopped_tasks_kept_ms: sweep::STOPPED_KEPT_MS,
+            stopped_tasks_per_cluster: sweep::STOPPED_PER_CLUSTER,
             audit_kept: 4_096,
             quotas: quota::Quotas::default(),
         }
@@ -64,6 +68,10 @@ impl Default for Settings {
 /// A change somebody wants. Deciding either fails without any mutation or succeeds with all of them.
 pub trait Command: Debug + Send + 'static {
     type Answer: Send + 'static;
+    /// Whether a full store refuses it. What nodes report and what clocks bring about is no new work.
+    fn is_new_work(&self, _ahead: &state::State) -> bool {
+        false
+    }
     /// Decides against the state ahead and records the mutations in `changes`.
     fn decide(self, changes: &mut Changes<'_>) -> Result<Self::Answer, ApiError>;
 }

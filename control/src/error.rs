@@ -132,6 +132,10 @@ pub enum ApiError {
     OutcomeUnknown,
     #[error("nothing was done because the store failed; try again")]
     StoreUnavailable,
+    #[error(
+        "the store is full: no new work is accepted, what runs goes on and can be stopped; {advice}"
+    )]
+    StoreFull { advice: &'static str },
     #[error("this control plane does not lead; {}", leader_words(leader))]
     NotLeader { leader: String },
     #[error("the control plane is shutting down; try again")]
@@ -296,6 +300,7 @@ impl ApiError {
             Self::WatcherTooSlow { .. } => (Code::Aborted, "WATCHER_TOO_SLOW", CLIENT),
             Self::StateReloaded => (Code::Aborted, "STATE_RELOADED", SERVER),
             Self::OutcomeUnknown => (Code::Unavailable, "OUTCOME_UNKNOWN", SERVER),
+            Self::StoreFull { .. } => (EXHAUSTED, "STORE_FULL", SERVER),
             Self::StoreUnavailable => (Code::Unavailable, "STORE_UNAVAILABLE", SERVER),
             Self::NotLeader { .. } => (Code::Unavailable, "NOT_LEADER", SERVER),
             Self::ShuttingDown => (Code::Unavailable, "SHUTTING_DOWN", SERVER),

@@ -24,6 +24,7 @@ pub mod store;
 pub mod time;
 pub mod transfer;
 pub mod view;
+pub mod work;
 pub mod writer;
 pub mod wrong_edit;
 

@@ -7,11 +7,11 @@ use crate::api::Context;
 use crate::core::Command;
 use crate::core::mutation::Changes;
 use crate::error::ApiError;
+use crate::store::Level;
 use lighter_model::status::TaskStatus;
 use lighter_telemetry::http::{Answer, Question, serve};
 use lighter_telemetry::metrics::{CONTENT_TYPE, Family, Kind, Metrics};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::TcpListener;
 
@@ -28,6 +28,8 @@ const SESSIONS: &str = "lighter_control_sessions";
 const TERM: &str = "lighter_control_term";
 const LEADER: &str = "lighter_control_leader";
 const STORE_BYTES: &str = "lighter_control_store_bytes";
+const STORE_FULL: &str = "lighter_control_store_full";
+const STORE_LIMIT: &str = "lighter_control_store_limit_bytes";
 const EVENT_SEQUENCE: &str = "lighter_control_event_sequence";
 pub(crate) const COMMIT_SECONDS: &str = "lighter_control_store_commit_seconds";
 pub(crate) const GROUP_RECORDS: &str = "lighter_control_store_group_records";
@@ -45,7 +47,9 @@ const FAMILIES: &[Family] = &[
     Family { name: SESSIONS, help: "Nodes with a live session.", kind: Kind::Gauge },
     Family { name: TERM, help: "The term this control plane leads in.", kind: Kind::Gauge },
     Family { name: LEADER, help: "1 while this control plane leads.", kind: Kind::Gauge },
-    Family { name: STORE_BYTES, help: "Size of the embedded store's file.", kind: Kind::Gauge },
+    Family { name: STORE_BYTES, help: "Size of the store.", kind: Kind::Gauge },
+    Family { name: STORE_LIMIT, help: "Size the store may grow to; 0: unknown.", kind: Kind::Gauge },
+    Family { name: STORE_FULL, help: "1: no new work is accepted; 2: the reserve is used up.", kind: Kind::Gauge },
     Family { name: GROUP_RECORDS, help: "Records of a committed group.", kind: Kind::Histogram(RECORDS) },
     Family { name: DECISION_SECONDS, help: "Deciding one command.", kind: Kind::Histogram(DECISIONS) },
     Family { name: EVENT_SEQUENCE, help: "Number of the last event.", kind: Kind::Gauge },
@@ -60,15 +64,14 @@ pub(crate) fn new() -> Metrics {
 /// Serves `/metrics`, `/livez` and `/readyz` until the context's token is cancelled; the address that was bound.
 pub(crate) async fn start(
     context: Context,
-    store: PathBuf,
     address: SocketAddr,
 ) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
     let stop = context.stop.clone();
     let handler = move |question: Question| {
-        let (context, store) = (context.clone(), store.clone());
-        async move { answer(&context, &store, &question).await }
+        let context = context.clone();
+        async move { answer(&context, &question).await }
     };
     // Ends with the token; nobody waits for it.
     tokio::spawn(serve(listener, CONNECTIONS_MAX, handler, stop));
@@ -92,22 +95,26 @@ async fn ready(context: &Context) -> Answer {
         return Answer::text(503, "shutting down\n");
     }
     match tokio::time::timeout(READY_LIMIT, context.writer.submit(Probe)).await {
+        // What runs is served all the same: a probe that failed would take that away as well.
+        Ok(Ok(())) if context.writer.room().level() > Level::Free => {
+            Answer::text(200, format!("ready, but {}\n", context.writer.room().refusal()))
+        }
         Ok(Ok(())) => Answer::text(200, "ready\n"),
         Ok(Err(error)) => Answer::text(503, format!("{error}\n")),
         Err(_) => Answer::text(503, "the store does not commit\n"),
     }
 }
 
-async fn answer(context: &Context, store: &Path, question: &Question) -> Answer {
+async fn answer(context: &Context, question: &Question) -> Answer {
     match question.path.as_str() {
-        "/metrics" => numbers(context, store),
+        "/metrics" => numbers(context),
         "/livez" => Answer::text(200, "alive\n"),
         "/readyz" => ready(context).await,
         _ => Answer::text(404, "ask for /metrics, /livez or /readyz\n"),
     }
 }
 
-fn numbers(context: &Context, store: &Path) -> Answer {
+fn numbers(context: &Context) -> Answer {
     let (tasks, connected, away, sequence, term) = context.view.read(|shown| {
         let state = &shown.state;
         let count = |status: TaskStatus| state.tasks.values().filter(|task| task.last == status).count();
@@ -126,9 +133,10 @@ fn numbers(context: &Context, store: &Path) -> Answer {
     metrics.set(TERM, &[], term as f64);
     let leads = context.writer.leadership().check().is_ok();
     metrics.set(LEADER, &[], f64::from(u8::from(leads)));
-    if let Ok(file) = std::fs::metadata(store) {
-        metrics.set(STORE_BYTES, &[], file.len() as f64);
-    }
+    let room = context.writer.room();
+    metrics.set(STORE_BYTES, &[], room.size().used_bytes as f64);
+    metrics.set(STORE_LIMIT, &[], room.size().limit_bytes as f64);
+    metrics.set(STORE_FULL, &[], f64::from(room.level() as u8));
     metrics.set(EVENT_SEQUENCE, &[], sequence as f64);
     Answer { status: 200, content_type: CONTENT_TYPE, body: metrics.render().into_bytes() }
 }

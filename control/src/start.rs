@@ -197,7 +197,7 @@ impl Control {
 /// Numbers that cannot be served are told of, and keep nothing from working.
 async fn serve_metrics(context: &Context, config: &ControlConfig) {
     let Some(address) = config.metrics_address else { return };
-    match metrics::start(context.clone(), config.data_dir.join("control.redb"), address).await {
+    match metrics::start(context.clone(), address).await {
         Ok(address) => tracing::info!(%address, "the numbers for Prometheus are served at /metrics"),
         Err(error) => tracing::warn!(%address, cause = %error, "the numbers for Prometheus are not served"),
     }
@@ -229,7 +229,8 @@ fn settings(config: &ControlConfig) -> Settings {
         reserve_cpu_units: config.placement_reserve_cpu_units,
         reserve_memory_mib: config.placement_reserve_memory_mib,
         events_kept: config.events_kept,
-        stopped_tasks_kept: config.stopped_tasks_kept,
+        stopped_tasks_kept_ms: config.stopped_tasks_kept_seconds * 1_000,
+        stopped_tasks_per_cluster: config.stopped_tasks_per_cluster,
         audit_kept: config.audit_kept,
         quotas: config.quotas,
     }
@@ -270,7 +271,7 @@ pub(crate) fn open_store(
     Ok(match config.store.kind {
         StoreKind::Redb => {
             let path = config.data_dir.join("control.redb");
-            Box::new(RedbStore::open(&path, &incarnation)?)
+            Box::new(RedbStore::open_with(&path, &incarnation, config.store.redb())?)
         }
         StoreKind::Etcd => Box::new(EtcdStore::new(config.store.etcd(), &incarnation, &me)?),
     })

@@ -9,8 +9,12 @@ pub mod faulty;
 pub mod lease;
 pub mod memory;
 pub mod redb;
+mod reserve;
+mod room;
 
 pub use lease::Lease;
+pub use reserve::RedbSettings;
+pub use room::{Level, Room};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,6 +42,11 @@ pub enum CommitOutcome {
     Committed,
     /// Not applied: somebody else leads, or the sequence does not follow the last one.
     Fenced,
+    /// Not applied, and it never will be: the store is as before and its owner still leads.
+    NotTaken {
+        /// Because there is no room.
+        full: bool,
+    },
     /// Applied or not; only campaigning and loading tells.
     Unknown,
 }
@@ -131,6 +140,9 @@ pub trait Store: Send + 'static {
 
     /// How surely this store's owner leads; the same for the whole life of the store.
     fn lease(&self) -> Lease;
+
+    /// How much room is left; the same for the whole life of the store.
+    fn room(&self) -> Room;
 
     /// Where the owner serves: what others are told of their leader. Before the first campaign.
     fn advertise(&mut self, _endpoint: &str) {}

@@ -1,6 +1,8 @@
 //! The one writer: decides commands in the order they come, commits what has queued in groups, and
 //! only then answers, publishes and shows.
 //! In: commands through a `WriterHandle`. Out: answers. Owns: the state ahead of the store.
+//! New work is refused while the store is full. A group that the store surely did not take costs only
+//! what was decided on it: the state ahead is what is shown again, and sessions go on.
 //! Never: undoes anything: when a group is fenced or unknown, all memory is dropped and loaded anew.
 
 mod commit;
@@ -15,7 +17,7 @@ use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::leadership::Leadership;
 use crate::metrics;
-use crate::store::{CommitOutcome, Loaded, Store, StoreError};
+use crate::store::{CommitOutcome, Level, Loaded, Room, Store, StoreError};
 use crate::view::{Shown, View};
 use crate::wrong_edit::{self, WrongEdit};
 pub use commit::{CommitRequest, Committer, Request, StoreEnd};
@@ -52,6 +54,7 @@ pub enum LoadError {
 
 /// A command on its way: decided by the writer, answered when its group is durable.
 trait Job: Send {
+    fn is_new_work(&self, ahead: &State) -> bool;
     fn decide(&mut self, changes: &mut Changes<'_>);
     fn answer(self: Box<Self>, failed: Option<ApiError>);
 }
@@ -63,6 +66,10 @@ struct Pending<C: Command> {
 }
 
 impl<C: Command> Job for Pending<C> {
+    fn is_new_work(&self, ahead: &State) -> bool {
+        self.command.as_ref().is_some_and(|command| command.is_new_work(ahead))
+    }
+
     fn decide(&mut self, changes: &mut Changes<'_>) {
         if let Some(command) = self.command.take() {
             self.result = command.decide(changes);
@@ -82,6 +89,7 @@ pub struct WriterHandle {
     metrics: Metrics,
     leadership: Arc<Leadership>,
     retired: CancellationToken,
+    room: Room,
 }
 
 impl Debug for WriterHandle {
@@ -99,6 +107,11 @@ impl WriterHandle {
     /// Whether this control plane leads.
     pub fn leadership(&self) -> &Arc<Leadership> {
         &self.leadership
+    }
+
+    /// How much room its store has.
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 
     /// Has the writer end: what it has taken is answered, then the lead is given up.
@@ -137,6 +150,7 @@ struct Writer {
     in_flight: Option<(u64, Group)>,
     leadership: Arc<Leadership>,
     retired: CancellationToken,
+    room: Room,
 }
 
 /// Loads the store, shows it, and runs the writer until it is retired or every handle is gone. Where
@@ -173,7 +187,7 @@ async fn run_over(
 ) -> Result<(WriterHandle, impl Future<Output = ()> + Send + 'static), LoadError> {
     let (sender, inbox) = mpsc::channel(INBOX_DEPTH);
     let leadership = Arc::new(Leadership::new(committer.lease()));
-    let retired = CancellationToken::new();
+    let (retired, room) = (CancellationToken::new(), committer.room());
     let mut writer = Writer {
         inbox,
         metrics: metrics.clone(),
@@ -188,13 +202,14 @@ async fn run_over(
         in_flight: None,
         leadership: leadership.clone(),
         retired: retired.clone(),
+        room: room.clone(),
     };
     match writer.load().await {
         Ok(()) => {}
         Err(LoadError::Store { source: StoreError::Led { leader } }) => writer.follow(&leader.endpoint),
         Err(error) => return Err(error),
     }
-    Ok((WriterHandle { inbox: sender, metrics, leadership, retired }, writer.run()))
+    Ok((WriterHandle { inbox: sender, metrics, leadership, retired, room }, writer.run()))
 }
 
 impl Writer {
@@ -254,6 +269,10 @@ impl Writer {
     }
 
     fn decide(&mut self, mut job: Box<dyn Job>) {
+        let full = self.room.level() > Level::Free && !wrong_edit::is(WrongEdit::FullStoreIgnored);
+        if full && job.is_new_work(&self.ahead) {
+            return job.answer(Some(self.room.refusal()));
+        }
         let begun = Instant::now();
         let mut changes = Changes::new(&mut self.ahead, &self.settings, self.environment.moment());
         job.decide(&mut changes);
@@ -300,9 +319,22 @@ impl Writer {
                 self.view.publish(sequence, group.mutations());
                 group.answer(None);
             }
+            CommitOutcome::NotTaken { full: true } => self.take_back(group, self.room.refusal()),
+            CommitOutcome::NotTaken { full: false } => self.take_back(group, ApiError::StoreUnavailable),
             CommitOutcome::Fenced => self.reload(group, ApiError::StoreUnavailable).await,
             CommitOutcome::Unknown => self.reload(group, ApiError::OutcomeUnknown).await,
         }
+    }
+
+    /// Goes back to what is shown: the store has no more than that, and nobody else leads. What was
+    /// decided on top of the group was not done either.
+    fn take_back(&mut self, mut failed: Group, why: ApiError) {
+        self.sequence -= 1;
+        if !wrong_edit::is(WrongEdit::NotTakenKept) {
+            self.ahead = self.view.read(|shown| shown.state.clone());
+        }
+        failed.answer(Some(why));
+        std::mem::take(&mut self.group).answer(Some(ApiError::StoreUnavailable));
     }
 
     /// Drops all memory and loads until it works; the next group was decided on what is now in

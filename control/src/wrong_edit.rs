@@ -59,6 +59,10 @@ wrong_edits! {
     ResumedOneLater,
     /// Cluster time follows a wall clock that goes back.
     ClusterTimeFalls,
+    /// A full store keeps nobody from bringing new work.
+    FullStoreIgnored,
+    /// What a group did stays in memory when the store did not take it.
+    NotTakenKept,
 }
 
 #[cfg(debug_assertions)]

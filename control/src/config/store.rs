@@ -2,6 +2,7 @@
 //! In: TOML. Out: a checked `StoreConfig`. Never: etcd without TLS on another machine.
 
 use super::ConfigError;
+use crate::store::RedbSettings;
 use crate::store::etcd::EtcdSettings;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -34,6 +35,12 @@ pub struct StoreConfig {
     pub key: Option<PathBuf>,
     /// How long after a leader's last word another takes over.
     pub lease_seconds: u32,
+    /// Of redb: MiB of the disk that are kept for what runs, in a file beside the store; 0: none.
+    pub reserve_mib: u32,
+    /// Of redb: new work is refused while fewer MiB are free on the disk.
+    pub free_low_mib: u32,
+    /// Of etcd: its `--quota-backend-bytes` in MiB; new work is refused when nine tenths are in use.
+    pub limit_mib: u32,
 }
 
 impl Default for StoreConfig {
@@ -46,6 +53,9 @@ impl Default for StoreConfig {
             certificate: None,
             key: None,
             lease_seconds: 5,
+            reserve_mib: 32,
+            free_low_mib: 64,
+            limit_mib: 2_048,
         }
     }
 }
@@ -75,6 +85,10 @@ impl StoreConfig {
         self.endpoints.iter().try_for_each(|endpoint| check_endpoint(endpoint))
     }
 
+    pub(crate) fn redb(&self) -> RedbSettings {
+        RedbSettings { reserve_bytes: mib(self.reserve_mib), free_low_bytes: mib(self.free_low_mib) }
+    }
+
     pub(crate) fn etcd(&self) -> EtcdSettings {
         EtcdSettings {
             endpoints: self.endpoints.clone(),
@@ -83,9 +97,13 @@ impl StoreConfig {
             certificate: self.certificate.clone(),
             key: self.key.clone(),
             lease_seconds: self.lease_seconds,
-            limit_bytes: 0,
+            limit_bytes: mib(self.limit_mib),
         }
     }
+}
+
+fn mib(mib: u32) -> u64 {
+    u64::from(mib) << 20
 }
 
 fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {

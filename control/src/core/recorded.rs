@@ -14,9 +14,11 @@ use crate::core::join::{CreateJoinToken, Join};
 use crate::core::mutation::Changes;
 use crate::core::record::AuditOutcome;
 use crate::core::run_task::RunTask;
+use crate::core::state::State;
 use crate::core::stop_task::StopTask;
 use crate::core::tag::{TagResource, UntagResource};
 use crate::error::ApiError;
+use crate::work::{self, Method, Work};
 
 /// The words of a record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,8 +35,14 @@ pub struct Entry {
 
 /// A command that the audit knows.
 pub trait Recorded: Command {
+    /// Which method asks for it.
+    const METHOD: Method;
     /// What was asked for.
     fn entry(&self) -> Entry;
+    /// Whether it only asks again for what was done.
+    fn is_repeat(&self, _ahead: &State) -> bool {
+        false
+    }
     /// Adds what came of it.
     fn complete(_answer: &Self::Answer, _entry: &mut Entry) {}
 }
@@ -48,6 +56,10 @@ pub struct AskedBy<C> {
 
 impl<C: Recorded> Command for AskedBy<C> {
     type Answer = C::Answer;
+
+    fn is_new_work(&self, ahead: &State) -> bool {
+        work::of(C::METHOD) == Work::New && !self.command.is_repeat(ahead)
+    }
 
     fn decide(self, changes: &mut Changes<'_>) -> Result<Self::Answer, ApiError> {
         let mut entry = self.command.entry();
@@ -87,6 +99,7 @@ fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a String, &'a String)>) -> Vec<S
 }
 
 impl Recorded for RegisterDefinition {
+    const METHOD: Method = Method::LighterRegisterTaskDefinition;
     fn entry(&self) -> Entry {
         entry("RegisterTaskDefinition", "", Vec::new())
     }
@@ -96,20 +109,26 @@ impl Recorded for RegisterDefinition {
 }
 
 impl Recorded for DeregisterDefinition {
+    const METHOD: Method = Method::LighterDeregisterTaskDefinition;
     fn entry(&self) -> Entry {
         entry("DeregisterTaskDefinition", "", vec![self.task_definition.clone()])
     }
 }
 
 impl Recorded for DeleteDefinitions {
+    const METHOD: Method = Method::LighterDeleteTaskDefinitions;
     fn entry(&self) -> Entry {
         entry("DeleteTaskDefinitions", "", self.task_definitions.clone())
     }
 }
 
 impl Recorded for RunTask {
+    const METHOD: Method = Method::LighterRunTask;
     fn entry(&self) -> Entry {
         entry("RunTask", &self.cluster, vec![self.task_definition.clone(), format!("count={}", self.count)])
+    }
+    fn is_repeat(&self, ahead: &State) -> bool {
+        self.repeated(ahead).is_ok_and(|answer| answer.is_some())
     }
     fn complete(answer: &Self::Answer, entry: &mut Entry) {
         match answer.tasks.as_slice() {
@@ -123,6 +142,7 @@ impl Recorded for RunTask {
 }
 
 impl Recorded for StopTask {
+    const METHOD: Method = Method::LighterStopTask;
     fn entry(&self) -> Entry {
         let force = self.force.then(|| "force".to_owned());
         entry("StopTask", &self.cluster, self.reason.clone().into_iter().chain(force).collect())
@@ -134,6 +154,7 @@ impl Recorded for StopTask {
 }
 
 impl Recorded for CreateJoinToken {
+    const METHOD: Method = Method::LighterCreateJoinToken;
     fn entry(&self) -> Entry {
         let mut words = vec![format!("ttl={}s", self.time_to_live_s)];
         words.extend(pairs(&self.attributes));
@@ -145,6 +166,7 @@ impl Recorded for CreateJoinToken {
 }
 
 impl Recorded for Join {
+    const METHOD: Method = Method::NodeJoin;
     fn entry(&self) -> Entry {
         entry("Join", "", vec![self.name.clone()])
     }
@@ -155,6 +177,7 @@ impl Recorded for Join {
 }
 
 impl Recorded for UpdateInstancesState {
+    const METHOD: Method = Method::LighterUpdateContainerInstancesState;
     fn entry(&self) -> Entry {
         let status = if self.draining { "DRAINING" } else { "ACTIVE" };
         let mut words = vec![status.to_owned()];
@@ -165,6 +188,7 @@ impl Recorded for UpdateInstancesState {
 }
 
 impl Recorded for DeregisterInstance {
+    const METHOD: Method = Method::LighterDeregisterContainerInstance;
     fn entry(&self) -> Entry {
         let words = self.force.then(|| "force".to_owned());
         entry("DeregisterContainerInstance", &self.cluster, words.into_iter().collect())
@@ -179,12 +203,14 @@ fn of_targets(targets: &[TargetAttribute]) -> Vec<String> {
 }
 
 impl Recorded for PutAttributes {
+    const METHOD: Method = Method::LighterPutAttributes;
     fn entry(&self) -> Entry {
         entry("PutAttributes", &self.cluster, of_targets(&self.attributes))
     }
 }
 
 impl Recorded for DeleteAttributes {
+    const METHOD: Method = Method::LighterDeleteAttributes;
     fn entry(&self) -> Entry {
         entry("DeleteAttributes", &self.cluster, of_targets(&self.attributes))
     }
@@ -195,6 +221,7 @@ fn of_settings(settings: ClusterSettings) -> Vec<String> {
 }
 
 impl Recorded for CreateCluster {
+    const METHOD: Method = Method::LighterCreateCluster;
     fn entry(&self) -> Entry {
         let mut words = of_settings(self.settings);
         words.extend(pairs(&self.tags));
@@ -203,18 +230,21 @@ impl Recorded for CreateCluster {
 }
 
 impl Recorded for UpdateCluster {
+    const METHOD: Method = Method::LighterUpdateCluster;
     fn entry(&self) -> Entry {
         entry("UpdateCluster", &self.cluster, of_settings(self.settings))
     }
 }
 
 impl Recorded for DeleteCluster {
+    const METHOD: Method = Method::LighterDeleteCluster;
     fn entry(&self) -> Entry {
         entry("DeleteCluster", &self.cluster, Vec::new())
     }
 }
 
 impl Recorded for TagResource {
+    const METHOD: Method = Method::LighterTagResource;
     fn entry(&self) -> Entry {
         let mut words = vec![self.resource.clone()];
         words.extend(pairs(&self.tags));
@@ -223,6 +253,7 @@ impl Recorded for TagResource {
 }
 
 impl Recorded for UntagResource {
+    const METHOD: Method = Method::LighterUntagResource;
     fn entry(&self) -> Entry {
         let mut words = vec![self.resource.clone()];
         words.extend(self.keys.iter().cloned());

@@ -135,7 +135,7 @@ impl RunTask {
     }
 
     /// The answer given before to the same request with the same client token.
-    fn repeated(&self, state: &State) -> Result<Option<RunTaskAnswer>, ApiError> {
+    pub(crate) fn repeated(&self, state: &State) -> Result<Option<RunTaskAnswer>, ApiError> {
         let Some(token) = &self.client_token else { return Ok(None) };
         let Some(used) = state.client_tokens.get(&(self.cluster.clone(), token.clone())) else {
             return Ok(None);

@@ -28,7 +28,7 @@ pub struct State {
     pub events: BTreeMap<u64, Arc<EventRecord>>,
     pub audit: BTreeMap<u64, Arc<AuditRecord>>,
     ledger: BTreeMap<ContainerInstanceId, Reserved>,
-    stopped: BTreeSet<(u64, TaskId)>,
+    stopped: BTreeMap<ClusterName, BTreeSet<(u64, TaskId)>>,
 }
 
 /// What the tasks of one instance take; a task counts until it is STOPPED.
@@ -143,7 +143,8 @@ impl State {
             self.unaccount(&old);
         }
         if record.last == TaskStatus::Stopped {
-            self.stopped.insert((stopped_at(record), record.id.clone()));
+            let of_cluster = self.stopped.entry(record.cluster.clone()).or_default();
+            of_cluster.insert((stopped_at(record), record.id.clone()));
         } else {
             self.ledger.entry(record.instance.clone()).or_default().add(record);
         }
@@ -151,7 +152,12 @@ impl State {
 
     fn unaccount(&mut self, old: &TaskRecord) {
         if old.last == TaskStatus::Stopped {
-            self.stopped.remove(&(stopped_at(old), old.id.clone()));
+            if let Some(of_cluster) = self.stopped.get_mut(&old.cluster) {
+                of_cluster.remove(&(stopped_at(old), old.id.clone()));
+                if of_cluster.is_empty() {
+                    self.stopped.remove(&old.cluster);
+                }
+            }
         } else if wrong_edit::is(WrongEdit::LedgerNotReleased)
             && self.tasks.get(&old.id).is_some_and(|task| task.last == TaskStatus::Stopped)
         {
@@ -183,8 +189,8 @@ impl State {
         &self.ledger
     }
 
-    /// STOPPED tasks with the time they stopped, oldest first.
-    pub fn stopped(&self) -> &BTreeSet<(u64, TaskId)> {
+    /// STOPPED tasks of each cluster with the time they stopped, oldest first.
+    pub fn stopped(&self) -> &BTreeMap<ClusterName, BTreeSet<(u64, TaskId)>> {
         &self.stopped
     }
 

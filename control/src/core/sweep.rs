@@ -1,9 +1,10 @@
 //! Removes what nobody may ask for any more, in chunks: stopped tasks, spent tokens, deleted revisions,
 //! clusters and instances that have been INACTIVE for long.
 //! In: nothing but time. Out: whether more is left. Finishes what a replaced node left behind.
-//! Never: removes a task STOPPED less than an hour ago.
+//! Never: removes a task STOPPED less than an hour ago while its cluster has fewer than the most that
+//! are kept, or so many records at once that a commit grows with what has gathered.
 
-use crate::core::Command;
+use crate::core::{Command, Settings};
 use crate::core::instance::given_up;
 use crate::core::mutation::{Changes, Mutation};
 use crate::core::record::TaskRecord;
@@ -11,10 +12,13 @@ use crate::core::{definition, deregister};
 use crate::error::ApiError;
 use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};
 use lighter_model::status::ContainerInstanceStatus;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// How long a STOPPED task stays describable at least (ECS: one hour).
+/// How long a STOPPED task stays describable, unless too many are (ECS: at least one hour).
 pub const STOPPED_KEPT_MS: u64 = 3_600_000;
+/// STOPPED tasks that a cluster keeps at most; about 100 MB in the store.
+pub const STOPPED_PER_CLUSTER: usize = 100_000;
 /// How long a client token or an expired join token is remembered.
 pub const TOKENS_KEPT_MS: u64 = 86_400_000;
 /// How long clusters and instances can be described once they are INACTIVE.
@@ -67,12 +71,17 @@ fn give_up_tasks_of_replaced(changes: &mut Changes<'_>) -> usize {
     tasks.len()
 }
 
+/// The oldest of each cluster: those past their time, and those beyond the most that are kept.
 fn remove_stopped(changes: &mut Changes<'_>) -> usize {
-    let state = changes.state();
-    let surplus = state.stopped().len().saturating_sub(changes.settings().stopped_tasks_kept);
-    let before = changes.now_ms().saturating_sub(STOPPED_KEPT_MS);
-    let old = state.stopped().iter().take(surplus.min(CHUNK)).take_while(|(at, _)| *at < before);
-    let old: Vec<TaskId> = old.map(|(_, id)| id.clone()).collect();
+    let Settings { stopped_tasks_kept_ms, stopped_tasks_per_cluster, .. } = *changes.settings();
+    let before = changes.now_ms().saturating_sub(stopped_tasks_kept_ms);
+    let of_cluster = |stopped: &BTreeSet<(u64, TaskId)>| {
+        let surplus = stopped.len().saturating_sub(stopped_tasks_per_cluster);
+        let oldest = stopped.iter().take(CHUNK).enumerate();
+        let gone = oldest.take_while(|(place, (at, _))| *place < surplus || *at < before);
+        gone.map(|(_, (_, id))| id.clone()).collect::<Vec<TaskId>>()
+    };
+    let old: Vec<TaskId> = changes.state().stopped().values().flat_map(of_cluster).take(CHUNK).collect();
     let count = old.len();
     for id in old {
         changes.remove(Mutation::TaskGone(id));

@@ -9,8 +9,9 @@ mod commit;
 mod election;
 mod follow;
 mod read;
+mod space;
 
-use super::{Batch, Campaign, CommitOutcome, Followed, Lease, Loaded, Reader, Size, Store, StoreError};
+use super::{Batch, Campaign, CommitOutcome, Followed, Lease, Loaded, Reader, Room, Size, Store, StoreError};
 use election::{Election, Leading};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use follow::Watching;
@@ -22,6 +23,9 @@ use tokio::runtime::Runtime;
 const CALL: Duration = Duration::from_secs(2);
 /// HTTP/2 pings find a member that went away without a word.
 const PING: Duration = Duration::from_secs(2);
+
+const ADVICE: &str = "raise etcd's --quota-backend-bytes and store.limit_mib, or wait until stopped tasks \
+                      are collected; new work is accepted again by itself";
 
 /// Where etcd is and how to speak with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +53,7 @@ pub struct EtcdStore {
     me: String,
     endpoint: String,
     lease: Lease,
+    room: Room,
     client: Option<Client>,
     leading: Option<Leading>,
     election: Option<Election>,
@@ -122,6 +127,7 @@ impl EtcdStore {
             me: random.to_owned(),
             endpoint: String::new(),
             lease: Lease::none(),
+            room: Room::new(ADVICE),
             client: None,
             leading: None,
             election: None,
@@ -220,6 +226,10 @@ impl Store for EtcdStore {
 
     fn lease(&self) -> Lease {
         self.lease.clone()
+    }
+
+    fn room(&self) -> Room {
+        self.room.clone()
     }
 
     fn advertise(&mut self, endpoint: &str) {

@@ -1,7 +1,7 @@
 //! Any store, made to fail on order: a lost answer, a lost batch, a fence, a read that fails.
 //! In: a store, and faults for the calls to come. Out: a store. Never: in the product.
 
-use super::{Batch, Campaign, CommitOutcome, Followed, Lease, Loaded, Reader, Size, Store, StoreError};
+use super::{Batch, Campaign, CommitOutcome, Followed, Lease, Loaded, Reader, Room, Size, Store, StoreError};
 use crate::store::memory::Fault;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,6 +48,7 @@ impl<S: Store> Store for Faulty<S> {
         match self.faults.next() {
             Some(Fault::Fenced) => CommitOutcome::Fenced,
             Some(Fault::UnknownLost) => CommitOutcome::Unknown,
+            Some(Fault::NotTaken { full }) => CommitOutcome::NotTaken { full },
             Some(Fault::UnknownApplied) => {
                 self.inner.commit(term, sequence, batch);
                 CommitOutcome::Unknown
@@ -60,6 +61,9 @@ impl<S: Store> Store for Faulty<S> {
     }
     fn lease(&self) -> Lease {
         self.inner.lease()
+    }
+    fn room(&self) -> Room {
+        self.inner.room()
     }
     fn advertise(&mut self, endpoint: &str) {
         self.inner.advertise(endpoint);

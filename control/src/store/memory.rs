@@ -3,7 +3,7 @@
 //! Never: in the product; nothing in it survives the process.
 
 use super::{
-    Batch, Campaign, CommitOutcome, Followed, Leader, Lease, Loaded, Reader, Size, Store, StoreError,
+    Batch, Campaign, CommitOutcome, Followed, Leader, Lease, Loaded, Reader, Room, Size, Store, StoreError,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,8 @@ pub enum Fault {
     UnknownApplied,
     /// The batch is not applied, and nobody can tell.
     UnknownLost,
+    /// The batch is refused.
+    NotTaken { full: bool },
 }
 
 /// Batches kept for standbys.
@@ -47,6 +49,7 @@ pub struct MemoryStore {
     me: u64,
     endpoint: String,
     lease: Lease,
+    room: Room,
 }
 
 impl Clone for MemoryStore {
@@ -56,7 +59,7 @@ impl Clone for MemoryStore {
         let (me, elections) = (inner.handles, inner.elections);
         drop(inner);
         let lease = if elections { Lease::none() } else { Lease::for_ever() };
-        Self { shared: self.shared.clone(), me, endpoint: String::new(), lease }
+        Self { shared: self.shared.clone(), me, endpoint: String::new(), lease, room: self.room.clone() }
     }
 }
 
@@ -74,7 +77,8 @@ impl MemoryStore {
     fn made(incarnation: &str, elections: bool) -> Self {
         let inner = Inner { incarnation: incarnation.to_owned(), elections, ..Inner::default() };
         let lease = if elections { Lease::none() } else { Lease::for_ever() };
-        Self { shared: Arc::new((Mutex::new(inner), Condvar::new())), me: 0, endpoint: String::new(), lease }
+        let (shared, room) = (Arc::new((Mutex::new(inner), Condvar::new())), Room::new("have the test make room"));
+        Self { shared, me: 0, endpoint: String::new(), lease, room }
     }
 
     /// What the commits to come do; `None` is a commit that works, and so are all after the last.
@@ -177,8 +181,10 @@ impl Store for MemoryStore {
         if fault == Some(Fault::Fenced) || fenced {
             return CommitOutcome::Fenced;
         }
-        if fault == Some(Fault::UnknownLost) {
-            return CommitOutcome::Unknown;
+        match fault {
+            Some(Fault::UnknownLost) => return CommitOutcome::Unknown,
+            Some(Fault::NotTaken { full }) => return CommitOutcome::NotTaken { full },
+            _ => {}
         }
         inner.apply(batch);
         inner.sequence = sequence;
@@ -212,6 +218,10 @@ impl Store for MemoryStore {
 
     fn lease(&self) -> Lease {
         self.lease.clone()
+    }
+
+    fn room(&self) -> Room {
+        self.room.clone()
     }
 
     fn advertise(&mut self, endpoint: &str) {

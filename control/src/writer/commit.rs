@@ -5,7 +5,7 @@
 
 use super::standby::Standby;
 use crate::metrics::{COMMIT_SECONDS, COMMITS, GROUP_RECORDS};
-use crate::store::{Batch, CommitOutcome, Lease, Loaded, Store, StoreError};
+use crate::store::{Batch, CommitOutcome, Lease, Loaded, Room, Store, StoreError};
 use lighter_telemetry::metrics::Metrics;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -30,6 +30,7 @@ pub enum Request {
 pub struct StoreEnd {
     pub requests: mpsc::Receiver<Request>,
     pub outcomes: mpsc::Sender<CommitOutcome>,
+    pub room: Room,
 }
 
 /// The writer's end.
@@ -38,6 +39,7 @@ pub struct Committer {
     requests: mpsc::Sender<Request>,
     outcomes: mpsc::Receiver<CommitOutcome>,
     lease: Lease,
+    room: Room,
 }
 
 impl Committer {
@@ -46,14 +48,17 @@ impl Committer {
     pub fn pair(lease: Lease) -> (Self, StoreEnd) {
         let (sender, requests) = mpsc::channel(1);
         let (done, outcomes) = mpsc::channel(1);
-        (Self { requests: sender, outcomes, lease }, StoreEnd { requests, outcomes: done })
+        let room = Room::new("make room");
+        let end = StoreEnd { requests, outcomes: done, room: room.clone() };
+        (Self { requests: sender, outcomes, lease, room }, end)
     }
 
     /// Starts the thread; it ends when the writer drops its end.
     pub(super) fn start(mut store: Box<dyn Store>, metrics: Metrics) -> Self {
-        let (committer, end) = Self::pair(store.lease());
+        let (mut committer, end) = Self::pair(store.lease());
+        committer.room = store.room();
         let mut standby = Standby::default();
-        let StoreEnd { mut requests, outcomes: done } = end;
+        let StoreEnd { mut requests, outcomes: done, .. } = end;
         std::thread::spawn(move || {
             while let Some(request) = requests.blocking_recv() {
                 match request {
@@ -92,6 +97,11 @@ impl Committer {
         self.lease.clone()
     }
 
+    /// How much room the store has.
+    pub(super) fn room(&self) -> Room {
+        self.room.clone()
+    }
+
     /// `None` when the thread is gone.
     pub(super) async fn load(&self, term_floor: u64) -> Option<Result<Loaded, StoreError>> {
         let (reply, answer) = oneshot::channel();
@@ -114,6 +124,8 @@ fn count(metrics: &Metrics, took: Duration, outcome: &CommitOutcome) {
     let outcome = match outcome {
         CommitOutcome::Committed => "committed",
         CommitOutcome::Fenced => "fenced",
+        CommitOutcome::NotTaken { full: true } => "full",
+        CommitOutcome::NotTaken { full: false } => "refused",
         CommitOutcome::Unknown => "unknown",
     };
     metrics.observe(COMMIT_SECONDS, &[], took.as_secs_f64());

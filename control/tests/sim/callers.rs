@@ -15,6 +15,7 @@ use lighter_control::core::drain::UpdateInstancesState;
 use lighter_control::core::run_task::RunTask;
 use lighter_control::core::stop_task::StopTask;
 use lighter_control::core::update_task::{PauseTask, UpdateTask};
+use lighter_control::store::Level;
 use lighter_model::ids::TaskId;
 pub(crate) use rivals::rival;
 use std::rc::Rc;
@@ -62,16 +63,22 @@ async fn run(world: &Rc<World>, token: String) {
     let request = RunTask { count, ..request_of(&format!("f{family}"), Some(&token)) };
     let again = world.luck.borrow_mut().percent(15);
     let mut answers = 0;
+    // No plane has heard of this work before, so a full store has not taken it.
+    let mut unheard_of = true;
     while answers < 1 + usize::from(again) && !world.over.get() {
+        let (full, changes) = (world.store.level() > Level::Free, world.store.level_changes.get());
+        let full = std::mem::replace(&mut unheard_of, false) && full;
         let asked = request.clone();
         match ask(world, |context| async move { task::run(&context, asker(), asked).await }).await {
             Answer::Said(answer) => {
                 world.say(format_args!("{token}: {} tasks", answer.tasks.len()));
+                let taken = full && changes == world.store.level_changes.get() && !answer.tasks.is_empty();
+                world.check(!taken, || format!("{token}: a full store took new work"));
                 world.model.borrow_mut().answered(world, Some(&token), &answer.tasks);
                 answers += 1;
             }
             Answer::Refused(error) => return world.say(format_args!("{token}: {error}")),
-            Answer::NotNow | Answer::Unknown => {}
+            Answer::NotNow | Answer::Full | Answer::Unknown => {}
         }
         world.sleep(300).await;
     }
@@ -101,7 +108,10 @@ async fn stop(world: &Rc<World>) {
     let Some(id) = some_task(world) else { return };
     let force = world.luck.borrow_mut().percent(20);
     let request = StopTask { cluster: cluster(), task: id.to_string(), reason: None, force };
+    let (reserve, changes) = (world.store.level() < Level::Exhausted, world.store.level_changes.get());
     let answer = ask(world, |context| async move { task::stop(&context, asker(), request).await }).await;
+    let refused = matches!(answer, Answer::Full) && reserve && changes == world.store.level_changes.get();
+    world.check(!refused, || format!("the stop of {id} was refused while there was a reserve"));
     if matches!(answer, Answer::Said(_)) {
         world.say(format_args!("stop of {id} accepted"));
         world.model.borrow_mut().stop_answered(world, &id);

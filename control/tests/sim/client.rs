@@ -38,6 +38,8 @@ pub(crate) enum Answer<T> {
     Refused(ApiError),
     /// Refused for now; nothing was done.
     NotNow,
+    /// Refused for want of room; nothing was done.
+    Full,
     /// It may have been done.
     Unknown,
 }
@@ -59,6 +61,7 @@ where
         Some(Ok(answer)) => Answer::Said(answer),
         None | Some(Err(ApiError::OutcomeUnknown | ApiError::ShuttingDown)) => Answer::Unknown,
         Some(Err(ApiError::StoreUnavailable | ApiError::NotLeader { .. })) => Answer::NotNow,
+        Some(Err(ApiError::StoreFull { .. })) => Answer::Full,
         Some(Err(error)) => Answer::Refused(error),
     }
 }

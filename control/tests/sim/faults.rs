@@ -12,6 +12,7 @@ use crate::node::Node;
 use crate::store::{LEASE_MS, Snapshot};
 use crate::watcher::Replica;
 use crate::world::World;
+use lighter_control::store::Level;
 use lighter_control::time::timeout;
 use lighter_proto::v1;
 use lighter_proto::v1::control_message::Message as FromControl;
@@ -108,8 +109,9 @@ async fn strike(world: &Rc<World>, kind: Kind) {
             for_a_while(world, 10_000, |world| world.store.slowest_ms.set(5));
         }
         Kind::StoreFull => {
-            world.store.full.set(true);
-            for_a_while(world, 8_000, |world| world.store.full.set(false));
+            let exhausted = world.luck.borrow_mut().percent(30);
+            world.store.set_level(if exhausted { Level::Exhausted } else { Level::Reserve });
+            for_a_while(world, 8_000, |world| world.store.set_level(Level::Free));
         }
         Kind::ClockJump => {
             let ms = i64::try_from(world.luck.borrow_mut().between(0, 3_600_000)).unwrap();
@@ -240,7 +242,7 @@ fn heal(world: &Rc<World>) {
     world.over.set(true);
     world.store.unknown_percent.set(0);
     world.store.slowest_ms.set(5);
-    world.store.full.set(false);
+    world.store.set_level(Level::Free);
     for plane in world.planes.borrow().iter() {
         plane.paused.set(false);
         plane.deaf.set(false);

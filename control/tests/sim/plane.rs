@@ -149,7 +149,7 @@ impl Plane {
     async fn boot(self: Rc<Self>, world: Rc<World>) {
         let environment = environment(&world, self.id);
         let settings =
-            Settings { events_kept: world.shape.events_kept, stopped_tasks_kept: 50, ..Settings::default() };
+            Settings { events_kept: world.shape.events_kept, ..Settings::default() };
         let (writer, view) = loop {
             let view = Arc::new(View::default());
             let lease = Lease::none();

@@ -5,7 +5,7 @@
 //! Never: commits for who does not lead in its own term: this is the etcd of the simulation.
 
 use crate::world::World;
-use lighter_control::store::{Batch, CommitOutcome, Leader, Lease, Loaded, StoreError};
+use lighter_control::store::{Batch, CommitOutcome, Leader, Lease, Level, Loaded, Room, StoreError};
 use lighter_control::time;
 use lighter_control::writer::{CommitRequest, Request, StoreEnd};
 use std::cell::{Cell, RefCell};
@@ -41,7 +41,11 @@ pub(crate) struct SimStore {
     pub(crate) log_from: Cell<u64>,
     /// Percent of commits whose outcome is lost.
     pub(crate) unknown_percent: Cell<u64>,
-    pub(crate) full: Cell<bool>,
+    level: Cell<Option<Level>>,
+    /// Grows whenever the level changes.
+    pub(crate) level_changes: Cell<u64>,
+    /// Of every writer there was.
+    rooms: RefCell<Vec<Room>>,
     /// The slowest commit, in milliseconds.
     pub(crate) slowest_ms: Cell<u64>,
 }
@@ -77,6 +81,22 @@ impl SimStore {
     /// Nobody leads from now on.
     pub(crate) fn vacate(&self) {
         self.leader.set(None);
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        self.level.get().unwrap_or(Level::Free)
+    }
+
+    /// Every writer knows at once: what was given to it before may still be done.
+    pub(crate) fn set_level(&self, level: Level) {
+        self.level.set(Some(level));
+        self.level_changes.set(self.level_changes.get() + 1);
+        self.rooms.borrow().iter().for_each(|room| room.set(level));
+    }
+
+    fn measured_by(&self, room: Room) {
+        room.set(self.level());
+        self.rooms.borrow_mut().push(room);
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -120,8 +140,16 @@ impl SimStore {
             world.say(format_args!("plane {plane} is fenced at {term}/{sequence}"));
             return CommitOutcome::Fenced;
         }
+        if self.level() == Level::Exhausted {
+            world.say(format_args!("commit {sequence} finds no room"));
+            return CommitOutcome::NotTaken { full: true };
+        }
         let lost = world.luck.borrow_mut().percent(self.unknown_percent.get());
-        if self.full.get() || (lost && world.luck.borrow_mut().percent(50)) {
+        if lost && world.luck.borrow_mut().percent(20) {
+            world.say(format_args!("commit {sequence} is refused"));
+            return CommitOutcome::NotTaken { full: false };
+        }
+        if lost && world.luck.borrow_mut().percent(50) {
             world.say(format_args!("commit {sequence} is lost"));
             return CommitOutcome::Unknown;
         }
@@ -144,6 +172,7 @@ impl SimStore {
 /// Serves one plane's writer until it is killed.
 pub(crate) async fn serve(world: Rc<World>, plane: usize, mut end: StoreEnd, lease: Lease) {
     let mut told = false;
+    world.store.measured_by(end.room.clone());
     while let Some(request) = end.requests.recv().await {
         world.awake(plane).await;
         let slowest = world.store.slowest_ms.get();

@@ -145,7 +145,7 @@ fn behind_faults(store: impl Store) {
         let outcome = store.commit(term, sequence + 1, &Batch::from([(key.clone(), value.clone())]));
         let applied = match outcome {
             CommitOutcome::Committed => true,
-            CommitOutcome::Fenced => false,
+            CommitOutcome::Fenced | CommitOutcome::NotTaken { .. } => false,
             CommitOutcome::Unknown => {
                 term = elected(&mut store, 0);
                 store.load("").unwrap().sequence == sequence + 1
@@ -204,7 +204,7 @@ fn an_etcd_that_dies_in_the_middle_of_commits_loses_and_repeats_nothing() {
             let written = batch(&[(&format!("n/{next:06}"), Some("x"))]);
             match store.commit(term, next, &written) {
                 CommitOutcome::Committed => sequence = next,
-                CommitOutcome::Fenced | CommitOutcome::Unknown => {
+                CommitOutcome::Fenced | CommitOutcome::NotTaken { .. } | CommitOutcome::Unknown => {
                     unknown += 1;
                     term = elected(&mut store, 0);
                     sequence = store.load("").unwrap().sequence;

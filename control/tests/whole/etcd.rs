@@ -13,6 +13,8 @@ pub(crate) struct Etcd {
     client_port: u16,
     peer_port: u16,
     child: Option<Child>,
+    /// `--quota-backend-bytes`; 0: etcd's own.
+    quota_bytes: u64,
 }
 
 fn free_port() -> u16 {
@@ -21,8 +23,12 @@ fn free_port() -> u16 {
 
 impl Etcd {
     pub(crate) fn start() -> Self {
+        Self::start_with_quota(0)
+    }
+
+    pub(crate) fn start_with_quota(quota_bytes: u64) -> Self {
         let (client_port, peer_port) = (free_port(), free_port());
-        let mut etcd = Self { dir: TempDir::new().unwrap(), client_port, peer_port, child: None };
+        let mut etcd = Self { dir: TempDir::new().unwrap(), client_port, peer_port, child: None, quota_bytes };
         etcd.run();
         etcd
     }
@@ -36,6 +42,7 @@ impl Etcd {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}")])
+            .args(["--quota-backend-bytes", &self.quota_bytes.to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

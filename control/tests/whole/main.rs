@@ -10,6 +10,7 @@ mod drain;
 mod etcd;
 mod fake_node;
 mod faults;
+mod full;
 mod hostile;
 mod images;
 mod join;

@@ -60,7 +60,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let settings = Settings { events_kept: 40, stopped_tasks_kept: 5, ..Settings::default() };
+        let settings = Settings { events_kept: 40, ..Settings::default() };
         let mut world = Self {
             state: State::default(),
             store: BTreeMap::new(),
@@ -352,22 +352,31 @@ proptest! {
 }
 
 #[test]
-fn stopped_tasks_stay_for_an_hour_and_then_only_within_the_bound() {
+fn stopped_tasks_stay_for_an_hour_unless_their_cluster_has_too_many() {
     let mut world = World::new();
+    world.settings.stopped_tasks_per_cluster = 33;
     register(&mut world, 0, 0, 6, 0);
     join(&mut world, 0, 0);
     connect(&mut world, 0, 0, true);
-    run(&mut world, 0, 10, None);
+    (0..4).for_each(|_| drop(run(&mut world, 0, 10, None)));
     let tasks: Vec<TaskId> = world.state.tasks.keys().cloned().collect();
-    assert_eq!(tasks.len(), 10);
-    for index in 0..10 {
+    assert_eq!(tasks.len(), 40);
+    for index in 0..40 {
+        world.wall_unix_ms += 1;
         report(&mut world, index, 1, TaskStatus::ALL.len() - 1, 0);
     }
-    world.wall_unix_ms += 59 * 60_000;
-    while world.decide(Sweep).unwrap() {}
-    assert_eq!(world.state.tasks.len(), 10, "an hour is not over");
-    world.wall_unix_ms += 2 * 60_000;
-    while world.decide(Sweep).unwrap() {}
-    let left: Vec<TaskId> = world.state.tasks.keys().cloned().collect();
-    assert_eq!(left, tasks[5..], "the oldest go, five stay");
+    let sweep = |world: &mut World| {
+        while world.decide(Sweep).unwrap() {}
+        world.state.tasks.keys().cloned().collect::<Vec<TaskId>>()
+    };
+    assert_eq!(sweep(&mut world), tasks[7..], "the oldest beyond 33 go at once");
+    world.wall_unix_ms += 3_600_000 - 20;
+    assert_eq!(sweep(&mut world), tasks[20..], "an hour is over for those that stopped first");
+    world.wall_unix_ms += 20;
+    // However many have gathered, one command removes a few of them.
+    let before = world.store.clone();
+    assert!(world.decide(Sweep).unwrap(), "more is left");
+    let removed = before.keys().filter(|key| !world.store.contains_key(*key) && key.starts_with("task/"));
+    assert_eq!(removed.count(), 5);
+    assert_eq!(sweep(&mut world), [], "an hour is over for all");
 }

@@ -4,7 +4,7 @@
 
 use super::election::{Leading, number};
 use super::{CallError, EtcdStore, call};
-use crate::store::{Batch, CommitOutcome, Loaded};
+use crate::store::{Batch, CommitOutcome, Level, Loaded};
 use etcd_client::{Compare, CompareOp, DeleteOptions, Error, Txn, TxnOp, TxnOpResponse};
 use std::time::{Duration, Instant};
 use tonic::Code;
@@ -30,10 +30,14 @@ enum Settled {
     Unknown,
 }
 
-/// Whether etcd surely did nothing.
-fn is_refused(error: &CallError) -> bool {
-    let CallError::Etcd { source: Error::GRpcStatus(status) } = error else { return false };
-    matches!(status.code(), Code::InvalidArgument | Code::ResourceExhausted | Code::PermissionDenied)
+/// Whether etcd surely did nothing; then whether that is for want of room (its alarm NOSPACE).
+fn refused(error: &CallError) -> Option<bool> {
+    let CallError::Etcd { source: Error::GRpcStatus(status) } = error else { return None };
+    match status.code() {
+        Code::ResourceExhausted => Some(status.message().contains("space exceeded")),
+        Code::InvalidArgument | Code::PermissionDenied => Some(false),
+        _ => None,
+    }
 }
 
 impl EtcdStore {
@@ -48,11 +52,14 @@ impl EtcdStore {
             match self.send(leading, sequence, batch).await {
                 Ok(Some(revision)) => return self.landed(leading, sequence, revision),
                 Ok(None) => return self.fenced(),
-                Err(error) if is_refused(&error) => {
-                    tracing::error!(cause = %crate::writer::Chain(&error), sequence, "etcd does not take a batch");
-                    return CommitOutcome::Fenced;
-                }
                 Err(error) => {
+                    if let Some(full) = refused(&error) {
+                        tracing::error!(cause = %crate::writer::Chain(&error), sequence, "etcd does not take a batch");
+                        if full {
+                            self.room.set(Level::Exhausted);
+                        }
+                        return CommitOutcome::NotTaken { full };
+                    }
                     tracing::warn!(cause = %crate::writer::Chain(&error), sequence, "etcd did not say what became of a batch");
                 }
             }

@@ -34,11 +34,14 @@ pub(super) struct Leading {
 pub(super) struct Election {
     lease_id: i64,
     renewing: AbortHandle,
+    /// Looks after etcd's room.
+    looking: AbortHandle,
 }
 
 impl Drop for Election {
     fn drop(&mut self) {
         self.renewing.abort();
+        self.looking.abort();
     }
 }
 
@@ -168,8 +171,10 @@ impl EtcdStore {
         let (sequence, sequence_revision) = now.sequence.unwrap_or((0, 0));
         self.leading = Some(Leading { term, fence: revision, sequence, sequence_revision });
         self.lease.extend(sent_at, granted);
+        let looking = super::space::watch(client.clone(), self.settings.clone(), self.room.clone());
+        let looking = tokio::spawn(looking).abort_handle();
         let renewing = tokio::spawn(renew(client, lease_id, granted, self.lease.clone())).abort_handle();
-        self.election = Some(Election { lease_id, renewing });
+        self.election = Some(Election { lease_id, renewing, looking });
         Ok(Campaign::Elected { term })
     }
 

@@ -54,7 +54,7 @@ async fn recorded<T, F>(
     let answer = match ask(world, call).await {
         Answer::Said(answer) => Ok(answer),
         Answer::Refused(error) => Err(error),
-        Answer::NotNow => return world.history.borrow_mut().refused(&begun),
+        Answer::NotNow | Answer::Full => return world.history.borrow_mut().refused(&begun),
         Answer::Unknown => return,
     };
     match told(answer) {
@@ -169,7 +169,7 @@ async fn tasks(world: &Rc<World>) {
                 return world.history.borrow_mut().end(&begun, Told::Tasks(ids));
             }
             Answer::Refused(error) => return world.fail(format!("{key}: {error}")),
-            Answer::NotNow | Answer::Unknown => world.sleep(100).await,
+            Answer::NotNow | Answer::Full | Answer::Unknown => world.sleep(100).await,
         }
     }
 }
