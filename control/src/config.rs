@@ -257,7 +257,12 @@ impl ControlConfig {
             return range("each number of rate_limits", "between 1 and 1000000", false, u64::from(got));
         }
         let kept = self.stopped_tasks_kept_seconds;
-        range("stopped_tasks_kept_seconds", "between 60 and 31536000", (60..=31_536_000).contains(&kept), kept)?;
+        range(
+            "stopped_tasks_kept_seconds",
+            "between 60 and 31536000",
+            (60..=31_536_000).contains(&kept),
+            kept,
+        )?;
         range("events_kept", "at least 16", self.events_kept >= 16, self.events_kept as u64)
     }
 

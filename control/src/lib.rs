@@ -10,6 +10,7 @@ pub mod core;
 pub mod environment;
 pub mod error;
 mod file_limit;
+pub mod format;
 pub mod grpc;
 pub mod identity;
 pub mod leadership;

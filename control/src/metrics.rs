@@ -49,7 +49,11 @@ const FAMILIES: &[Family] = &[
     Family { name: LEADER, help: "1 while this control plane leads.", kind: Kind::Gauge },
     Family { name: STORE_BYTES, help: "Size of the store.", kind: Kind::Gauge },
     Family { name: STORE_LIMIT, help: "Size the store may grow to; 0: unknown.", kind: Kind::Gauge },
-    Family { name: STORE_FULL, help: "1: no new work is accepted; 2: the reserve is used up.", kind: Kind::Gauge },
+    Family {
+        name: STORE_FULL,
+        help: "1: no new work is accepted; 2: the reserve is used up.",
+        kind: Kind::Gauge,
+    },
     Family { name: GROUP_RECORDS, help: "Records of a committed group.", kind: Kind::Histogram(RECORDS) },
     Family { name: DECISION_SECONDS, help: "Deciding one command.", kind: Kind::Histogram(DECISIONS) },
     Family { name: EVENT_SEQUENCE, help: "Number of the last event.", kind: Kind::Gauge },
@@ -62,10 +66,7 @@ pub(crate) fn new() -> Metrics {
 }
 
 /// Serves `/metrics`, `/livez` and `/readyz` until the context's token is cancelled; the address that was bound.
-pub(crate) async fn start(
-    context: Context,
-    address: SocketAddr,
-) -> std::io::Result<SocketAddr> {
+pub(crate) async fn start(context: Context, address: SocketAddr) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
     let stop = context.stop.clone();

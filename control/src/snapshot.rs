@@ -8,6 +8,7 @@ pub mod schedule;
 
 use crate::core::record::RecordError;
 use crate::core::state::State;
+use crate::format::{FormatError, Formats};
 use crate::store::Loaded;
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,12 @@ pub enum SnapshotError {
     },
     #[error("{path:?} is no snapshot: {what}")]
     Damaged { path: PathBuf, what: &'static str },
+    #[error("the records of {path:?} cannot be used")]
+    Format {
+        path: PathBuf,
+        #[source]
+        source: Box<FormatError>,
+    },
     #[error("the records of {path:?} cannot be used")]
     Record {
         path: PathBuf,
@@ -93,13 +100,18 @@ fn encode(header: &Header, content: &Loaded) -> io::Result<Vec<u8>> {
 
 /// Reads a file back and proves it: its hash, its records, and that this program can use them.
 pub fn read(path: &Path) -> Result<(Header, Loaded), SnapshotError> {
+    let (header, content) = read_any(path)?;
+    let ours = crate::format::all(Formats::THIS_PROGRAM, &content.records)
+        .map_err(|source| SnapshotError::Format { path: path.to_owned(), source: Box::new(source) })?;
+    State::from_records(ours).map_err(|source| SnapshotError::Record { path: path.to_owned(), source })?;
+    Ok((header, content))
+}
+
+/// The same of whatever format its records are.
+pub fn read_any(path: &Path) -> Result<(Header, Loaded), SnapshotError> {
     let bytes =
         std::fs::read(path).map_err(|source| SnapshotError::Read { path: path.to_owned(), source })?;
-    let (header, content) =
-        decode(&bytes).map_err(|what| SnapshotError::Damaged { path: path.to_owned(), what })?;
-    State::from_records(content.records.clone())
-        .map_err(|source| SnapshotError::Record { path: path.to_owned(), source })?;
-    Ok((header, content))
+    decode(&bytes).map_err(|what| SnapshotError::Damaged { path: path.to_owned(), what })
 }
 
 fn decode(bytes: &[u8]) -> Result<(Header, Loaded), &'static str> {

@@ -10,6 +10,7 @@ use crate::core::cluster::EnsureClusters;
 use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::file_limit;
+use crate::format::{Formats, Upgrade};
 use crate::grpc::{LighterService, NodeService};
 use crate::identity::ca::{Ca, CaError};
 use crate::identity::caller::ADMINISTRATOR;
@@ -151,9 +152,15 @@ impl Control {
         let reader = store.reader().map_err(|source| StartError::Store { source })?;
         store.advertise(&advertised(&config, &bound));
         let view = Arc::new(View::default());
-        let (writer, writing) = writer::start(store, settings(&config), environment.clone(), view.clone())
-            .await
-            .map_err(|source| StartError::Load { source })?;
+        let snapshots = config.snapshots.directory.clone().unwrap_or_else(|| dir.join("snapshots"));
+        let upgrade = Upgrade {
+            formats: Formats::THIS_PROGRAM,
+            directory: snapshots.clone(),
+            environment: environment.clone(),
+        };
+        let starting =
+            writer::start(store, settings(&config), environment.clone(), view.clone(), Some(upgrade));
+        let (writer, writing) = starting.await.map_err(|source| StartError::Load { source })?;
         let context = Context {
             view,
             writer,
@@ -174,7 +181,6 @@ impl Control {
         let limiter = Arc::new(Limiter::new(config.rate_limits));
         let running = serve(&context, limiter, connections, writing)?;
         guard.disarm();
-        let snapshots = config.snapshots.directory.clone().unwrap_or_else(|| dir.join("snapshots"));
         let schedule = config.snapshots.clone();
         let taking = schedule::run(context.clone(), schedule, snapshots, reader);
         // Ends with the token, and the reader with it; `join` waits for it so that the store is closed.

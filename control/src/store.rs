@@ -108,6 +108,11 @@ pub enum StoreError {
     },
     #[error("the store's own counters are damaged: {what}")]
     Damaged { what: String },
+    #[error("the store's records are not in this program's format")]
+    Format {
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("the control plane at {:?} leads", leader.endpoint)]
     Led { leader: Leader },
     #[error("the store is in use: {what}")]

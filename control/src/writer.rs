@@ -15,6 +15,7 @@ use crate::core::state::State;
 use crate::core::{Command, Settings};
 use crate::environment::Environment;
 use crate::error::ApiError;
+use crate::format::Upgrade;
 use crate::leadership::Leadership;
 use crate::metrics;
 use crate::store::{CommitOutcome, Level, Loaded, Room, Store, StoreError};
@@ -155,15 +156,17 @@ struct Writer {
 
 /// Loads the store, shows it, and runs the writer until it is retired or every handle is gone. Where
 /// another leads, the writer refuses everything and waits for the lead.
+/// Records of an older format are brought up first, see `format`; `None` takes them as they are.
 /// The task ends when the last group is answered.
 pub async fn start(
     store: Box<dyn Store>,
     settings: Settings,
     environment: Environment,
     view: Arc<View>,
+    upgrade: Option<Upgrade>,
 ) -> Result<(WriterHandle, tokio::task::JoinHandle<()>), LoadError> {
     let metrics = metrics::new();
-    let committer = Committer::start(store, metrics.clone());
+    let committer = Committer::start(store, metrics.clone(), upgrade);
     let (handle, running) = run_over(committer, metrics, settings, environment, view).await?;
     Ok((handle, tokio::spawn(running)))
 }

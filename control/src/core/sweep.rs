@@ -4,10 +4,10 @@
 //! Never: removes a task STOPPED less than an hour ago while its cluster has fewer than the most that
 //! are kept, or so many records at once that a commit grows with what has gathered.
 
-use crate::core::{Command, Settings};
 use crate::core::instance::given_up;
 use crate::core::mutation::{Changes, Mutation};
 use crate::core::record::TaskRecord;
+use crate::core::{Command, Settings};
 use crate::core::{definition, deregister};
 use crate::error::ApiError;
 use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};

@@ -85,7 +85,10 @@ fn prune(dir: &Path, keep: usize) -> std::io::Result<()> {
     let mut all: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == EXTENSION) {
+        // One from before an upgrade stays until somebody removes it.
+        let by_the_clock =
+            path.file_stem().is_some_and(|stem| stem.as_encoded_bytes().iter().all(u8::is_ascii_digit));
+        if by_the_clock && path.extension().is_some_and(|extension| extension == EXTENSION) {
             all.push(path);
         }
     }

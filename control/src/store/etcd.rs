@@ -1,6 +1,7 @@
 //! The store for several machines: etcd (version 3.4 or newer), through its v3 API.
 //! In: endpoints and a prefix. Out: a `Store`. Owns: the keys below the prefix, one lease.
-//! Keys: `leader` (bound to the lease), `term`, `sequence`, `incarnation`, `r/<key of a record>`.
+//! Keys: `leader` (bound to the lease), `term`, `sequence`, `incarnation`, `r/<key of a record>`; `look`
+//! is written to have etcd count its room.
 //! Each commit is one transaction that compares the leader key and the sequence key as this leader
 //! wrote them and writes the next sequence: that fences, orders and shows gaps.
 //! Never: takes a time-out for a failure: such a transaction was seen to land afterwards.

@@ -77,7 +77,8 @@ impl MemoryStore {
     fn made(incarnation: &str, elections: bool) -> Self {
         let inner = Inner { incarnation: incarnation.to_owned(), elections, ..Inner::default() };
         let lease = if elections { Lease::none() } else { Lease::for_ever() };
-        let (shared, room) = (Arc::new((Mutex::new(inner), Condvar::new())), Room::new("have the test make room"));
+        let (shared, room) =
+            (Arc::new((Mutex::new(inner), Condvar::new())), Room::new("have the test make room"));
         Self { shared, me: 0, endpoint: String::new(), lease, room }
     }
 

@@ -119,7 +119,8 @@ impl RedbStore {
             other => other,
         };
         let database = database.map_err(|error| open_error(Box::new(error)))?;
-        let mut store = Self { path: path.to_owned(), database: Arc::new(RwLock::new(Some(database))), reserve };
+        let mut store =
+            Self { path: path.to_owned(), database: Arc::new(RwLock::new(Some(database))), reserve };
         store.persist(|database, _| prepare(database, new_incarnation)).map_err(read_error)?;
         if let Err(error) = store.shrink() {
             tracing::warn!(cause = %crate::writer::Chain(&error), "the store keeps room that it does not need");

@@ -4,8 +4,8 @@
 //! Why both: the free space is everybody's, and others may write between the look and the commit; the
 //! file alone would be found out only by a commit that fails. Never: written to after it was made.
 
-use super::room::{Level, Room, level};
 use super::Size;
+use super::room::{Level, Room, level};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -103,7 +103,8 @@ impl Reserve {
     }
 
     fn is_held(&self) -> bool {
-        let held = || std::fs::metadata(&self.path).is_ok_and(|file| file.len() >= self.settings.reserve_bytes);
+        let held =
+            || std::fs::metadata(&self.path).is_ok_and(|file| file.len() >= self.settings.reserve_bytes);
         self.settings.reserve_bytes == 0 || held()
     }
 
@@ -126,7 +127,10 @@ impl Reserve {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let held = self.settings.reserve_bytes > 0 && std::fs::remove_file(&self.path).is_ok();
         if held {
-            tracing::warn!(bytes = self.settings.reserve_bytes, "the disk is full: the store lives on its reserve");
+            tracing::warn!(
+                bytes = self.settings.reserve_bytes,
+                "the disk is full: the store lives on its reserve"
+            );
             self.room.set(Level::Reserve);
         }
         held

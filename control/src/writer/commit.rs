@@ -4,6 +4,7 @@
 //! Never: has more than one batch; the writer gives the next when this one is settled.
 
 use super::standby::Standby;
+use crate::format::Upgrade;
 use crate::metrics::{COMMIT_SECONDS, COMMITS, GROUP_RECORDS};
 use crate::store::{Batch, CommitOutcome, Lease, Loaded, Room, Store, StoreError};
 use lighter_telemetry::metrics::Metrics;
@@ -54,10 +55,10 @@ impl Committer {
     }
 
     /// Starts the thread; it ends when the writer drops its end.
-    pub(super) fn start(mut store: Box<dyn Store>, metrics: Metrics) -> Self {
+    pub(super) fn start(mut store: Box<dyn Store>, metrics: Metrics, upgrade: Option<Upgrade>) -> Self {
         let (mut committer, end) = Self::pair(store.lease());
         committer.room = store.room();
-        let mut standby = Standby::default();
+        let mut standby = Standby::new(upgrade);
         let StoreEnd { mut requests, outcomes: done, .. } = end;
         std::thread::spawn(move || {
             while let Some(request) = requests.blocking_recv() {

@@ -2,6 +2,7 @@
 //! In: a store. Out: all records as of a term won, or who leads. Owns: the copy.
 //! Never: trusts its copy further than its sequence; what is missing is followed up or loaded.
 
+use crate::format::{Upgrade, check};
 use crate::store::{Campaign, Followed, Loaded, Store, StoreError};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -63,14 +64,24 @@ impl Copy {
 #[derive(Debug, Default)]
 pub(super) struct Standby {
     copy: Option<Copy>,
+    /// `None`: records are taken as they are.
+    upgrade: Option<Upgrade>,
 }
 
 impl Standby {
+    pub(super) fn new(upgrade: Option<Upgrade>) -> Self {
+        Self { copy: None, upgrade }
+    }
+
     pub(super) fn lead(&mut self, store: &mut dyn Store, term_floor: u64) -> Result<Loaded, StoreError> {
         if let Some(mut copy) = self.copy.take()
             && copy.follow(store, LOOK)?
         {
             self.copy = Some(copy);
+        }
+        if let Some(upgrade) = &self.upgrade {
+            // What a newer program has written is not led by an older one.
+            check(upgrade.formats, &store.load(crate::core::mutation::key::META)?.records)?;
         }
         match store.campaign(term_floor)? {
             Campaign::Standby(leader) => {
@@ -84,7 +95,10 @@ impl Standby {
                     Some(copy) => copy.finish(store)?,
                     None => store.load("")?,
                 };
-                Ok(Loaded { term, ..loaded })
+                let loaded = Loaded { term, ..loaded };
+                let Some(upgrade) = &self.upgrade else { return Ok(loaded) };
+                // Who cannot use the records makes way for somebody who can.
+                upgrade.run(store, loaded).inspect_err(|_| store.resign())
             }
         }
     }

@@ -15,8 +15,13 @@ use std::sync::Arc;
 
 async fn start(store: &MemoryStore) -> (WriterHandle, Arc<View>) {
     let view = Arc::new(View::default());
-    let started =
-        writer::start(Box::new(store.clone()), Settings::default(), Environment::default(), view.clone());
+    let started = writer::start(
+        Box::new(store.clone()),
+        Settings::default(),
+        Environment::default(),
+        view.clone(),
+        None,
+    );
     (started.await.unwrap().0, view)
 }
 
@@ -48,6 +53,7 @@ fn faults() -> impl Strategy<Value = Vec<Option<Fault>>> {
         1 => Just(Some(Fault::Fenced)),
         1 => Just(Some(Fault::UnknownApplied)),
         1 => Just(Some(Fault::UnknownLost)),
+        1 => any::<bool>().prop_map(|full| Some(Fault::NotTaken { full })),
     ];
     proptest::collection::vec(fault, 1..12)
 }
@@ -68,7 +74,7 @@ proptest! {
                     match answer {
                         Ok(record) => assert!(acknowledged.insert(record.id.revision), "given twice"),
                         Err(ApiError::OutcomeUnknown) => unknown += 1,
-                        Err(ApiError::StoreUnavailable) => {}
+                        Err(ApiError::StoreUnavailable | ApiError::StoreFull { .. }) => {}
                         Err(other) => panic!("{other:?}"),
                     }
                 }

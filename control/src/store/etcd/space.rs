@@ -8,13 +8,15 @@
 //! Source: etcd's maintenance guide, "Space quota".
 
 use super::{CallError, EtcdSettings, call, connect};
-use crate::store::room::{Level, Room, level};
 use crate::store::Size;
+use crate::store::room::{Level, Room, level};
 use etcd_client::{AlarmAction, AlarmType, Client};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(500);
+/// Between two defragmentations: each stops its member for as long as it takes.
+const RECOVER: Duration = Duration::from_secs(60);
 /// Of the quota, this part is for what runs.
 const RESERVE: u64 = 10;
 
@@ -30,15 +32,21 @@ struct Seen {
 
 /// Looks until it is aborted.
 pub(super) async fn watch(client: Client, settings: EtcdSettings, room: Room) {
+    let mut recovered = None;
     loop {
-        if let Err(error) = look(&client, &settings, &room).await {
+        if let Err(error) = look(&client, &settings, &room, &mut recovered).await {
             tracing::debug!(cause = %crate::writer::Chain(&error), "etcd's room is not known");
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
-async fn look(client: &Client, settings: &EtcdSettings, room: &Room) -> Result<(), CallError> {
+async fn look(
+    client: &Client,
+    settings: &EtcdSettings,
+    room: &Room,
+    recovered: &mut Option<Instant>,
+) -> Result<(), CallError> {
     let mut client = client.clone();
     let seen = see(&mut client).await?;
     let limit = settings.limit_bytes;
@@ -52,7 +60,13 @@ async fn look(client: &Client, settings: &EtcdSettings, room: &Room) -> Result<(
             other => drop(other?),
         }
     }
-    if seen.alarm {
+    if !seen.alarm {
+        if room.level() > Level::Free {
+            // etcd counts what was freed with its next write, and there may be no other.
+            call(client.put(format!("{}look", settings.prefix), "", None)).await?;
+        }
+    } else if recovered.is_none_or(|at: Instant| at.elapsed() > RECOVER) {
+        *recovered = Some(Instant::now());
         recover(&mut client, settings, seen).await?;
     }
     Ok(())
@@ -81,9 +95,6 @@ async fn see(client: &mut Client) -> Result<Seen, CallError> {
 async fn recover(client: &mut Client, settings: &EtcdSettings, before: Seen) -> Result<(), CallError> {
     // The compaction frees pages a moment after it was answered.
     tokio::time::sleep(LOOK).await;
-    if see(client).await?.in_use_bytes > before.file_bytes - before.file_bytes / RESERVE {
-        return Ok(());
-    }
     for endpoint in &settings.endpoints {
         let member = EtcdSettings { endpoints: vec![endpoint.clone()], ..settings.clone() };
         // It takes as long as it takes.
@@ -93,7 +104,11 @@ async fn recover(client: &mut Client, settings: &EtcdSettings, before: Seen) -> 
     if after.file_bytes > before.file_bytes - before.file_bytes / RESERVE {
         return Ok(());
     }
-    tracing::info!(before = before.file_bytes, after = after.file_bytes, "etcd has room again: its alarm is taken back");
+    tracing::info!(
+        before = before.file_bytes,
+        after = after.file_bytes,
+        "etcd has room again: its alarm is taken back"
+    );
     // Of all members: the one that raised it is told by its number only in the answer above.
     let alarms = call(client.alarm(AlarmAction::Get, AlarmType::Nospace, None)).await?;
     for alarm in alarms.alarms() {
