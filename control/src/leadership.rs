@@ -75,10 +75,14 @@ impl Leadership {
         self.changes.send_replace(true);
     }
 
-    pub(crate) fn follows(&self, leader: &str) {
-        leader.clone_into(&mut self.leader.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Whether that is news.
+    pub(crate) fn follows(&self, leader: &str) -> bool {
+        let mut known = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *known != leader || self.loaded.load(Ordering::Acquire);
+        leader.clone_into(&mut known);
         self.loaded.store(false, Ordering::Release);
         self.changes.send_replace(false);
+        news
     }
 }
 

@@ -371,10 +371,9 @@ impl Writer {
 
     /// Another leads: nothing is known any more, and everything refused.
     fn follow(&mut self, leader: &str) {
-        if !self.leadership.is_standby() || self.term == 0 {
+        if self.leadership.follows(leader) {
             tracing::info!(leader, "another control plane leads; this one stands by");
         }
-        self.leadership.follows(leader);
         if self.term > 0 {
             (self.ahead, self.term) = (State::default(), 0);
             self.view.replace(Shown::default());

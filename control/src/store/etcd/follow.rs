@@ -42,7 +42,8 @@ impl EtcdStore {
                 return Ok(Followed::Batches(batches));
             }
         }
-        let vacant = watching.vacant;
+        // Told once: if another takes the lead, this watch is the one that sees what it commits.
+        let vacant = std::mem::take(&mut watching.vacant);
         self.watching = Some(watching);
         Ok(if vacant { Followed::Vacant } else { Followed::Batches(Vec::new()) })
     }
