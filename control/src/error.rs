@@ -132,9 +132,7 @@ pub enum ApiError {
     OutcomeUnknown,
     #[error("nothing was done because the store failed; try again")]
     StoreUnavailable,
-    #[error(
-        "the store is full: no new work is accepted, what runs goes on and can be stopped; {advice}"
-    )]
+    #[error("the store is full: no new work is accepted, what runs goes on and can be stopped; {advice}")]
     StoreFull { advice: &'static str },
     #[error("this control plane does not lead; {}", leader_words(leader))]
     NotLeader { leader: String },
@@ -227,6 +225,7 @@ const SERVER: &str = "ServerException";
 const INVALID: &str = "InvalidParameterException";
 const DENIED: &str = "AccessDeniedException";
 const LIMIT: &str = "LimitExceededException";
+const CONFLICT: &str = "ConflictException";
 const REFUSED: Code = Code::FailedPrecondition;
 const EXHAUSTED: Code = Code::ResourceExhausted;
 
@@ -266,9 +265,7 @@ impl ApiError {
                 (Code::NotFound, "CONTAINER_INSTANCE_NOT_FOUND", INVALID)
             }
             Self::ContainerNotFound { .. } => (Code::NotFound, "CONTAINER_NOT_FOUND", INVALID),
-            Self::ClientTokenConflict { .. } => {
-                (Code::AlreadyExists, "CLIENT_TOKEN_CONFLICT", "ConflictException")
-            }
+            Self::ClientTokenConflict { .. } => (Code::AlreadyExists, "CLIENT_TOKEN_CONFLICT", CONFLICT),
             Self::Unauthenticated => (Code::Unauthenticated, "UNAUTHENTICATED", DENIED),
             Self::AccessDenied { .. } => (Code::PermissionDenied, "ACCESS_DENIED", DENIED),
             Self::NotServedHere { .. } => (Code::Unimplemented, "NOT_SERVED_HERE", CLIENT),

@@ -148,8 +148,7 @@ impl Plane {
 
     async fn boot(self: Rc<Self>, world: Rc<World>) {
         let environment = environment(&world, self.id);
-        let settings =
-            Settings { events_kept: world.shape.events_kept, ..Settings::default() };
+        let settings = Settings { events_kept: world.shape.events_kept, ..Settings::default() };
         let (writer, view) = loop {
             let view = Arc::new(View::default());
             let lease = Lease::none();

@@ -28,7 +28,8 @@ impl Etcd {
 
     pub(crate) fn start_with_quota(quota_bytes: u64) -> Self {
         let (client_port, peer_port) = (free_port(), free_port());
-        let mut etcd = Self { dir: TempDir::new().unwrap(), client_port, peer_port, child: None, quota_bytes };
+        let mut etcd =
+            Self { dir: TempDir::new().unwrap(), client_port, peer_port, child: None, quota_bytes };
         etcd.run();
         etcd
     }
