@@ -47,8 +47,6 @@ wrong_edits! {
     EventNotPublished,
     /// A leader answers for as long as nobody has told it that another leads.
     LeaseNotLookedAt,
-    /// Draining brings a node back that is being deregistered.
-    DeregisteredComesBack,
     /// Tasks are placed on nodes that are DRAINING.
     DrainingIgnored,
     /// A second agent of the same identity takes the place of the first.

@@ -14,7 +14,6 @@ use crate::core::run_task::require_cluster;
 use crate::core::state::State;
 use crate::core::stop_task::wanted_stopped;
 use crate::error::ApiError;
-use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ClusterName, ContainerInstanceId};
 use lighter_model::node::{Notice, NoticeKind, is_daemon, next_to_stop};
 use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, StopCode};
@@ -66,7 +65,7 @@ impl Command for UpdateInstancesState {
             };
             // What is on its way out stays so.
             let ended = [ContainerInstanceStatus::Deregistering, ContainerInstanceStatus::Inactive];
-            if ended.contains(&old.status) && !wrong_edit::is(WrongEdit::DeregisteredComesBack) {
+            if ended.contains(&old.status) {
                 failures.push(failure(name, old.status.as_str(), String::new()));
                 continue;
             }

@@ -84,6 +84,21 @@ async fn run(world: &Rc<World>, token: String) {
     }
 }
 
+/// Ten small tasks, made once.
+pub(crate) async fn run_ten(world: &Rc<World>, token: String) {
+    let request = RunTask { count: 10, ..request_of("f0", Some(&token)) };
+    loop {
+        let asked = request.clone();
+        match ask(world, |context| async move { task::run(&context, asker(), asked).await }).await {
+            Answer::Said(answer) => {
+                return world.model.borrow_mut().answered(world, Some(&token), &answer.tasks);
+            }
+            Answer::Refused(error) => return world.fail(format!("{token}: {error}")),
+            Answer::NotNow | Answer::Unknown => world.sleep(100).await,
+        }
+    }
+}
+
 /// One task, with a client token that also says who started it.
 pub(crate) fn request_of(task_definition: &str, token: Option<&str>) -> RunTask {
     RunTask {

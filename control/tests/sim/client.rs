@@ -26,7 +26,7 @@ pub(crate) fn cluster_text() -> String {
 fn some_plane(world: &World) -> Option<Rc<Plane>> {
     let planes = world.planes.borrow().clone();
     let leader = world.store.leader(world.now_ms()).and_then(|id| planes.get(id).cloned());
-    let stray = world.luck.borrow_mut().percent(20);
+    let stray = world.luck.borrow_mut().percent(40);
     leader.filter(|_| !stray).or_else(|| world.luck.borrow_mut().pick(&planes))
 }
 

@@ -62,7 +62,8 @@ kinds! {
 /// Makes trouble until it is over, then heals everything.
 pub(crate) async fn trouble(world: Rc<World>, replica: Rc<RefCell<Replica>>) {
     let mut snapshot = world.store.snapshot();
-    while world.now_ms() < world.shape.trouble_ms {
+    let until = world.now_ms() + world.shape.trouble_ms;
+    while world.now_ms() < until {
         let pause = world.luck.borrow_mut().below(world.shape.fault_pause_ms * 2);
         world.sleep(pause).await;
         if world.luck.borrow_mut().percent(15) {

@@ -2,7 +2,7 @@
 //! In: a seed. Out: whether all promises held, and a digest of everything that happened.
 //! Never: anything that is not drawn from the seed.
 
-use crate::callers::{call, register_all, rival};
+use crate::callers::{call, register_all, rival, run_ten};
 use crate::executor::Ended;
 use crate::faults::{Kind, mend_for_ever, trouble};
 use crate::luck::Luck;
@@ -17,7 +17,7 @@ use lighter_control::view::Shown;
 use lighter_control::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::ContainerInstanceId;
 use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, TaskStatus};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -27,6 +27,11 @@ const REST_MS: u64 = 600_000;
 const STEPS_MAX: u64 = 20_000_000;
 /// Every so many seeds a world is a fleet.
 const FLEET_EVERY: u64 = 50;
+/// Every so many, one of 2,000 nodes with 20,000 tasks.
+const LARGE_EVERY: u64 = 1_000;
+/// Calls that fill a large fleet, ten tasks each, and how many callers make them.
+const FILLING: u32 = 2_000;
+const FILLERS: u32 = 16;
 
 /// What came of a seed.
 #[derive(Debug, Clone)]
@@ -44,11 +49,17 @@ pub(crate) struct Outcome {
 pub(crate) fn shape(seed: u64) -> Shape {
     let mut luck = Luck::new(seed.rotate_left(32));
     let fleet = seed % FLEET_EVERY == FLEET_EVERY - 1;
+    let large = seed % LARGE_EVERY == LARGE_EVERY - 1;
     let kinds = luck.between(1, 7);
     let mut faults: Vec<Kind> = (0..kinds).filter_map(|_| luck.pick(Kind::ALL)).collect();
     faults.dedup();
     Shape {
-        nodes: usize::try_from(if fleet { luck.between(300, 1_000) } else { luck.between(2, 16) }).unwrap(),
+        nodes: match (large, fleet) {
+            (true, _) => 2_000,
+            (_, true) => usize::try_from(luck.between(300, 1_000)).unwrap(),
+            _ => usize::try_from(luck.between(2, 16)).unwrap(),
+        },
+        fill: if large { FILLING } else { 0 },
         planes: usize::try_from(luck.between(1, 3)).unwrap(),
         callers: usize::try_from(luck.between(1, 3)).unwrap(),
         heartbeat_ms: if fleet { 15_000 } else { luck.between(2, 15) * 1_000 },
@@ -118,6 +129,7 @@ async fn live(world: Rc<World>) {
     for caller in 0..world.shape.callers {
         world.spawn(call(world.clone(), caller));
     }
+    fill(&world).await;
     world.spawn(mend_for_ever(world.clone()));
     for number in 0..world.shape.rivals {
         world.spawn(rival(world.clone(), number as u64));
@@ -125,6 +137,33 @@ async fn live(world: Rc<World>) {
     trouble(world.clone(), replica.clone()).await;
     rest(&world, &replica).await;
     world.done.set(true);
+}
+
+/// A large fleet has its tasks before anything goes wrong.
+async fn fill(world: &Rc<World>) {
+    if world.shape.fill == 0 {
+        return;
+    }
+    while world.nodes.borrow().iter().any(|node| node.session.get().is_none()) {
+        world.sleep(1_000).await;
+    }
+    let left = Rc::new(Cell::new(world.shape.fill));
+    let done = Rc::new(Cell::new(0));
+    for _ in 0..FILLERS {
+        let (world, left, done) = (world.clone(), left.clone(), done.clone());
+        world.clone().spawn(async move {
+            while let Some(next) = left.get().checked_sub(1) {
+                left.set(next);
+                run_ten(&world, format!("fill {next}")).await;
+                done.set(done.get() + 1);
+            }
+        });
+    }
+    while done.get() < world.shape.fill {
+        world.sleep(100).await;
+    }
+    let tasks = world.model.borrow().tasks.len();
+    world.say(format_args!("{tasks} tasks"));
 }
 
 /// What the plane that leads serves with.

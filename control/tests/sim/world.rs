@@ -26,6 +26,8 @@ pub(crate) const BEGIN_UNIX_MS: u64 = 1_800_000_000_000;
 pub(crate) struct Shape {
     pub(crate) nodes: usize,
     pub(crate) planes: usize,
+    /// RunTask calls before the trouble begins.
+    pub(crate) fill: u32,
     pub(crate) callers: usize,
     pub(crate) heartbeat_ms: u64,
     /// How long faults and calls last.

@@ -8,6 +8,7 @@ use crate::plane::cluster;
 use crate::run::{leader, spend_token};
 use crate::world::World;
 use lighter_control::core::deregister::DeregisterInstance;
+use lighter_control::core::drain::UpdateInstancesState;
 use lighter_control::error::ApiError;
 use lighter_model::status::ContainerInstanceStatus;
 use std::rc::Rc;
@@ -42,9 +43,25 @@ pub(super) async fn rejoin(world: &Rc<World>) {
     world.spawn(async move {
         if force {
             let instance = node.id.borrow().to_string();
+            let instances = vec![instance.clone()];
             let command = DeregisterInstance { cluster: cluster(), instance, force };
             let context = leader(&at).await;
-            let _ = context.change(asker(), command).await;
+            let drain = UpdateInstancesState {
+                cluster: cluster(),
+                instances,
+                draining: true,
+                reason: None,
+                deadline_unix_ms: None,
+                stop_tasks: true,
+            };
+            let back = UpdateInstancesState { draining: false, stop_tasks: false, ..drain.clone() };
+            // Whatever order they are decided in, it does not come back.
+            let _ = tokio::join!(
+                context.change(asker(), drain.clone()),
+                context.change(asker(), command),
+                context.change(asker(), drain),
+                context.change(asker(), back),
+            );
         }
         join_anew(&at, &node).await;
     });
