@@ -94,7 +94,7 @@ pub(crate) async fn run_ten(world: &Rc<World>, token: String) {
                 return world.model.borrow_mut().answered(world, Some(&token), &answer.tasks);
             }
             Answer::Refused(error) => return world.fail(format!("{token}: {error}")),
-            Answer::NotNow | Answer::Unknown => world.sleep(100).await,
+            Answer::NotNow | Answer::Full | Answer::Unknown => world.sleep(100).await,
         }
     }
 }

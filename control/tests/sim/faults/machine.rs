@@ -101,6 +101,7 @@ async fn join_anew(world: &Rc<World>, node: &Rc<Node>) {
                 | ApiError::OutcomeUnknown
                 | ApiError::StoreUnavailable
                 | ApiError::NotLeader { .. }
+                | ApiError::StoreFull { .. }
                 | ApiError::ShuttingDown,
             ) => {}
             Err(error) => return world.fail(format!("node {} cannot join: {error}", node.index)),
