@@ -127,9 +127,10 @@ pub fn all(formats: Formats, records: &[(String, Vec<u8>)]) -> Result<Vec<(Strin
     check(formats, records)?;
     let mut all = Vec::with_capacity(records.len());
     for (key, value) in records {
-        match is_older(formats, value) {
-            true => all.extend(bring_up(formats, key, value)?),
-            false => all.push((key.clone(), value.clone())),
+        if is_older(formats, value) {
+            all.extend(bring_up(formats, key, value)?);
+        } else {
+            all.push((key.clone(), value.clone()));
         }
     }
     Ok(all)

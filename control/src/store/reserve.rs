@@ -68,13 +68,14 @@ impl Reserve {
     pub(super) fn look(&self) {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let RedbSettings { reserve_bytes, free_low_bytes } = self.settings;
-        let free = self.free();
-        if !self.is_held() && free >= reserve_bytes.saturating_add(free_low_bytes) {
-            if let Err(error) = self.make() {
-                tracing::warn!(%error, path = %self.path.display(), "the store's reserve could not be made");
-            }
+        let room = self.free() >= reserve_bytes.saturating_add(free_low_bytes);
+        if !self.is_held()
+            && room
+            && let Err(error) = self.make()
+        {
+            tracing::warn!(%error, path = %self.path.display(), "the store's reserve could not be made");
         }
-        self.measure(if self.is_held() { self.free() } else { 0 });
+        self.glance();
     }
 
     /// Measures only: after a commit.

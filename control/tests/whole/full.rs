@@ -1,7 +1,7 @@
 //! A store that is full: no new work, while what runs goes on; on a real disk that is full, and over
 //! real connections. In: a tmpfs in a mount namespace of the test's own.
 
-use crate::fake_node::{joined, report};
+use crate::fake_node::{join, joined, report};
 use crate::support::{PATIENCE, definition_json, reason, register, run_request, start_on, start_with};
 use lighter_control::store::etcd::{EtcdSettings, EtcdStore};
 use lighter_control::store::memory::{Fault, MemoryStore};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-/// Calls every method that brings new work; a method without a call here does not compile.
+/// Calls a method that brings new work; one without a call here fails the test.
 async fn bring_work(admin: &mut LighterClient<Channel>, method: Method) -> Status {
     let tags = vec![v1::Tag { key: "a".to_owned(), value: "b".to_owned() }];
     let resource = "default".to_owned();
@@ -58,13 +58,14 @@ async fn a_full_store_takes_no_new_work_and_what_runs_goes_on() {
     let (first, second) = (ran.tasks[0].task_id.clone(), ran.tasks[1].task_id.clone());
     session.assignments().await;
 
+    let token = running.handle.create_join_token().await.unwrap();
+
     room.set(Level::Reserve);
-    // A node that wants to join is tried apart: it needs a token of before.
     for method in Method::ALL.iter().copied().filter(|method| work::of(*method) == Work::New) {
-        if method == Method::NodeJoin {
-            continue;
-        }
-        let refused = bring_work(&mut admin, method).await;
+        let refused = match method {
+            Method::NodeJoin => join(&running, &token, "late").await.err().unwrap(),
+            _ => bring_work(&mut admin, method).await,
+        };
         assert_eq!(
             (refused.code(), reason(&refused).as_str()),
             (Code::ResourceExhausted, "STORE_FULL"),

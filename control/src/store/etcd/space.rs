@@ -57,7 +57,9 @@ async fn look(
         match call(client.compact(seen.revision, None)).await {
             Err(CallError::Etcd { source: etcd_client::Error::GRpcStatus(status) })
                 if status.code() == tonic::Code::OutOfRange => {}
-            other => drop(other?),
+            other => {
+                other?;
+            }
         }
     }
     if !seen.alarm {
