@@ -35,6 +35,8 @@ pub(crate) struct Assignment {
     pub image_digests: BTreeMap<ContainerName, String>,
     /// The span of the call that made it.
     pub trace_parent: Option<TraceParent>,
+    /// Seconds; 0: no lease.
+    pub lease_s: u32,
     /// What of it this agent does not understand: a control plane may be newer than its nodes. The
     /// rest is as far as it could be read.
     pub unreadable: Option<String>,
@@ -145,6 +147,7 @@ fn record(assignment: Assignment, incarnation: &str) -> AssignmentRecord {
         paused: assignment.paused,
         resources: assignment.resources,
         trace_parent: assignment.trace_parent,
+        lease_s: assignment.lease_s,
         unreadable: assignment.unreadable,
     }
 }
@@ -169,6 +172,7 @@ mod tests {
             resources: Vec::new(),
             image_digests: BTreeMap::new(),
             trace_parent: None,
+            lease_s: 0,
             unreadable: None,
         }
     }

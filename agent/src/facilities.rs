@@ -21,7 +21,7 @@ use lighter_model::resources::HostPort;
 use lighter_model::task_definition::{PullBehavior, TaskDefinition};
 use lighter_net::{AttachmentRecord, Traffic};
 use lighter_runtime::{
-    ContainerStats, ExecError, ExecOrder, ExecSession, MappedIds, Privileges, ProbeOutcome, WindowSize,
+    ContainerStats, ExecError, ExecOrder, ExecSession, LeaseOrder, Leased, MappedIds, Privileges, ProbeOutcome, WindowSize,
 };
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -314,8 +314,18 @@ pub(crate) enum ShimEvent {
         container: ContainerName,
         exit: ContainerExit,
     },
+    /// The task's lease is over; its containers are being ended by the shim.
+    LeaseOver,
     /// The connection is gone; adopt again to see why.
     Disconnected,
+}
+
+/// What a shim says to a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeaseAnswer {
+    Kept(Leased),
+    /// It is of an older release.
+    CannotKeep,
 }
 
 /// The monitor of one task.
@@ -348,6 +358,8 @@ pub(crate) trait Shim: Send + Sync + 'static {
     ) -> Answer<'a, ExecSession, ExecError>;
     /// Output and input of the container's main process, from now on.
     fn attach<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ExecSession, ExecError>;
+    /// Sets or renews the lease of the task; an earlier end than the known one changes nothing.
+    fn lease<'a>(&'a self, order: &'a LeaseOrder) -> Answer<'a, LeaseAnswer>;
     /// Forgets an ended container; its bundle stays, for another start.
     fn remove_container<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ()>;
     /// Ends the shim, which gives its ports back; nothing may run.

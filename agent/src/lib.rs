@@ -16,6 +16,7 @@ mod image_cleanup;
 mod image_pull;
 mod imds;
 mod join;
+mod lease;
 mod leases;
 mod local_api;
 mod log_driver;

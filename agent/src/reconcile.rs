@@ -11,6 +11,7 @@ pub(crate) use intake::parse_definition;
 pub(crate) mod plan;
 
 use crate::assignment::{Assignment, Book};
+use crate::lease::Lease;
 use crate::report::Outbox;
 use crate::resources::Ledger;
 use crate::store::records::{AssignmentRecord, InstanceStanding, TaskRecord};
@@ -130,7 +131,14 @@ pub(crate) enum CoreInput {
         session: u64,
         term: u64,
         incarnation: String,
+        /// When the hello was sent that this answers.
+        sent: BootInstant,
         answer: oneshot::Sender<Result<(), LowerTerm>>,
+    },
+    /// A heartbeat of the session, sent then, was answered.
+    Answered {
+        session: u64,
+        sent: BootInstant,
     },
     FromControl {
         session: u64,
@@ -172,6 +180,8 @@ pub(super) struct Entry {
     known: Known,
     orders: watch::Sender<Orders>,
     report: Option<TaskReport>,
+    /// Somebody hands renewals of its lease on.
+    leased: bool,
     /// Needs before and after a change of limits that the task has not settled yet.
     resizing: Option<act::Resizing>,
     /// For those who follow a container's log: becomes true when it has ended.
@@ -187,6 +197,10 @@ pub(super) struct OpenSession {
     asked: BTreeSet<TaskId>,
     /// The hello is done; reports may go out.
     ready: bool,
+    /// When the last message was sent that is known to have been answered.
+    answered: Option<BootInstant>,
+    /// Its manifest is recorded. Before that a task could be renewed that runs elsewhere by now.
+    listed: bool,
 }
 
 /// A definition that could not be read carries the reason.
@@ -269,9 +283,17 @@ impl Reconciler {
         journal.log.publish(&journal.record);
         let assignment = self.book.assignments.get(&journal.record.task);
         let image_digests = assignment.map(|record| record.image_digests.clone()).unwrap_or_default();
-        let orders = Orders { image_digests: Arc::new(image_digests), ..Orders::default() };
+        let lease = Lease::of_seconds(assignment.map_or(0, |record| record.lease_s));
+        let orders = Orders { image_digests: Arc::new(image_digests), lease, ..Orders::default() };
         let (orders, receiver) = watch::channel(orders);
-        let entry = Entry { known: journal.known, orders, report, resizing: None, ended: BTreeMap::new() };
+        let entry = Entry {
+            known: journal.known,
+            orders,
+            report,
+            leased: false,
+            resizing: None,
+            ended: BTreeMap::new(),
+        };
         (TaskActor { context: self.context.clone(), journal, orders: receiver }, entry)
     }
 

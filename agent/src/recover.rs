@@ -164,6 +164,7 @@ fn orphan(task: &TaskId) -> Option<AssignmentRecord> {
         paused: false,
         resources: Vec::new(),
         trace_parent: None,
+        lease_s: 0,
         unreadable: None,
     })
 }
@@ -215,7 +216,9 @@ async fn take_up(
 /// Docker does it; ECS, which knows no more than that its instance is back, reports STOPPED.
 fn resumes_after_reboot(candidate: &Candidate) -> bool {
     let wanted = candidate.assignment.as_ref().is_some_and(|assignment| {
-        assignment.desired == DesiredStatus::Running && !assignment.disowned && !assignment.forget
+        // One under a lease may run elsewhere by now.
+        let leased = assignment.lease_s > 0;
+        assignment.desired == DesiredStatus::Running && !assignment.disowned && !assignment.forget && !leased
     });
     let ran = candidate
         .record

@@ -29,6 +29,7 @@ mod forget;
 pub(crate) mod health;
 pub(crate) mod journal;
 mod launch;
+mod lease;
 mod names;
 pub(crate) mod order;
 mod prepare;
@@ -44,6 +45,7 @@ pub(crate) mod watch;
 
 use crate::config::AgentConfig;
 use crate::facilities::{Bundle, Facilities, ShimLink};
+use crate::lease::Lease;
 use crate::leases::Leases;
 use crate::local_api::pulls::PullBoard;
 use crate::log_driver::LogDelivery;
@@ -140,6 +142,7 @@ pub(crate) struct Orders {
     pub applied: u64,
     pub forget: bool,
     pub adjust: adjust::Adjust,
+    pub lease: Lease,
 }
 
 /// What a task holds of the node. Attachments are in the task's record; root file systems, volumes

@@ -9,6 +9,7 @@ mod control;
 mod crash;
 mod failures;
 mod images;
+mod lease;
 mod life;
 mod lifecycle;
 mod node_life;

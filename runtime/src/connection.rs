@@ -150,6 +150,7 @@ fn deliver(
                 ),
                 Err(_) => return false,
             },
+            Ok(Some((_, ShimMessage::Event(Event::LeaseOver)))) => drop(events.send(ShimEvent::LeaseOver)),
             // Of sessions, which have connections of their own.
             Ok(Some((_, ShimMessage::Event(Event::SessionEnded(_))))) => {}
             Err(error) => {

@@ -39,6 +39,8 @@ pub struct HostPortBind {
 pub enum ShimEvent {
     /// A container has ended; the record of it is on disk.
     Exited { container: ContainerName, exit: ContainerExit },
+    /// The task's lease is over: its containers are being ended, agent or no agent.
+    LeaseOver,
     /// The connection is lost; the shim may still be there.
     Disconnected,
 }
@@ -99,6 +101,8 @@ pub enum RequestError {
     NotRunning(String),
     #[error("this task's shim is of an older release; exec works after the task is restarted")]
     OldShim,
+    #[error("this task's shim is of an older release, which keeps no lease")]
+    NoLeases,
     #[error("what container {container} was started with cannot be read")]
     Profile { container: String, source: io::Error },
     #[error("the shim could not do it")]
@@ -163,10 +167,10 @@ const OLD_SHIM_TERMINAL: &str = "this task's shim is of an older release; pseudo
 pub struct ShimHandle {
     task: TaskId,
     task_dir: PathBuf,
-    cgroup: CgroupRoot,
+    pub(crate) cgroup: CgroupRoot,
     requests: mpsc::Sender<Ask>,
     events: broadcast::Sender<ShimEvent>,
-    version: u16,
+    pub(crate) version: u16,
     /// What running containers were started with; read once for each start, for probes come often.
     profiles: Arc<Mutex<HashMap<ContainerName, Arc<Profile>>>>,
     /// Taken by the first caller of `events`, so that nothing since the connection is missed.

@@ -13,6 +13,7 @@ pub mod connection;
 pub mod exec;
 pub mod handle;
 pub mod ids;
+pub mod lease;
 pub mod logs;
 pub mod runtime;
 pub mod selftest;
@@ -35,6 +36,7 @@ pub use handle::{
     Started, TaskStatus,
 };
 pub use ids::{MapIdsError, MappedIds};
+pub use lease::{LeaseOrder, Leased};
 pub use runtime::{
     AdjustError, AdoptError, Adopted, OpenError, RemoveError, Runtime, ShareError, SharedNamespaces,
     StartShimError,

@@ -146,6 +146,8 @@ async fn ended(
     loop {
         match events.recv().await {
             Ok(ShimEvent::Exited { .. }) => return Ok(()),
+            // It has none.
+            Ok(ShimEvent::LeaseOver) => {}
             Ok(ShimEvent::Disconnected) => return Err(SelfTestError::Request(RequestError::Disconnected)),
             Err(_) => {
                 let status = handle.status().await.map_err(SelfTestError::Request)?;

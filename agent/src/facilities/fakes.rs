@@ -75,6 +75,11 @@ pub(crate) struct ShimState {
     pub silent: bool,
     /// Its processes stand still.
     pub frozen: bool,
+    /// On the boot-time clock; 0: none.
+    pub lease_ends_ms: u64,
+    pub lease_over: bool,
+    /// Of a release that keeps no lease.
+    pub old: bool,
     listeners: Vec<mpsc::Sender<ShimEvent>>,
 }
 
@@ -218,6 +223,17 @@ impl Machine {
     pub(crate) fn exit(&self, task: &TaskId, container: &str, status: ExitStatus) {
         let container: ContainerName = container.parse().unwrap();
         self.with(|world| world.exit(task, &container, status, false));
+    }
+
+    /// The task's lease is over, as its shim finds it: everything is ended, whether an agent looks or not.
+    pub(crate) fn end_lease(&self, task: &TaskId) {
+        self.with(|world| {
+            let Some(shim) = world.shims.get_mut(task) else { return };
+            shim.lease_over = true;
+            shim.listeners.retain(|listener| listener.try_send(ShimEvent::LeaseOver).is_ok());
+            let names: Vec<ContainerName> = shim.containers.keys().cloned().collect();
+            names.iter().for_each(|name| world.exit(task, name, ExitStatus::Signaled(9), false));
+        });
     }
 
     /// The shim dies, and its containers with it when somebody notices.

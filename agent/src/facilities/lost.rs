@@ -1,12 +1,12 @@
 //! Stands in for a shim that lives and does not answer, until the real connection is made.
 //! In: requests. Out: that it does not answer. Owns nothing. Never: waits.
 
-use super::{Answer, BindFailure, Bundle, Shim, StartFailure, StartFault, Started};
+use super::{Answer, BindFailure, Bundle, LeaseAnswer, Shim, StartFailure, StartFault, Started};
 use crate::errors::{Cause, words};
 use lighter_model::ids::ContainerName;
 use lighter_model::resources::HostPort;
 use lighter_model::task_definition::TransportProtocol;
-use lighter_runtime::{ExecError, ExecOrder, ExecSession, ProbeOutcome, RequestError, WindowSize};
+use lighter_runtime::{ExecError, ExecOrder, ExecSession, LeaseOrder, ProbeOutcome, RequestError, WindowSize};
 use std::time::Duration;
 
 pub(super) struct LostShim;
@@ -53,6 +53,10 @@ impl Shim for LostShim {
 
     fn attach<'a>(&'a self, _: &'a ContainerName) -> Answer<'a, ExecSession, ExecError> {
         Box::pin(async { Err(RequestError::Disconnected.into()) })
+    }
+
+    fn lease<'a>(&'a self, _: &'a LeaseOrder) -> Answer<'a, LeaseAnswer> {
+        Box::pin(async { Err(silence()) })
     }
 
     fn remove_container<'a>(&'a self, _: &'a ContainerName) -> Answer<'a, ()> {

@@ -5,6 +5,7 @@
 
 use super::plan::{Action, Known, NodePlan, PlanTask, plan};
 use super::{Entry, Outbound, Reconciler};
+use crate::lease;
 use crate::store::records::AssignmentRecord;
 use crate::task::adjust::{Adjust, adjusted};
 use crate::task::{Start, StopOrder};
@@ -159,6 +160,9 @@ impl Reconciler {
             Some(Err(reason)) => return self.refuse(&task, reason.clone()),
             None => return,
         };
+        if let Some(reason) = lease::refusal(record.lease_s, &definition) {
+            return self.refuse(&task, reason);
+        }
         let Some(entry) = self.tasks.get_mut(&task) else { return };
         entry.known = Known::Active;
         entry.orders.send_modify(|orders| orders.start = Start::Admitted(definition));

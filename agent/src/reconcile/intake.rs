@@ -9,8 +9,10 @@ use super::{
 };
 use crate::assignment::{Assignment, Book};
 use crate::errors::chain;
+use crate::lease::{self, Lease};
 use crate::store::StoreOp;
 use crate::store::records::{AssignmentRecord, FORMAT_VERSION, SessionRecord};
+use crate::time::BootInstant;
 use lighter_model::ids::{ContainerName, TaskDefinitionId, TaskId};
 use lighter_model::report::TaskReport;
 use lighter_model::status::{ContainerStatus, TaskStatus};
@@ -27,6 +29,8 @@ struct Staged {
     definitions: Vec<(TaskDefinitionId, String)>,
     acknowledge: Option<u64>,
     confirm: Vec<TaskId>,
+    /// The manifest of this session is part of it.
+    listed: Option<u64>,
     /// All that was told of tasks is told again.
     tell_again: bool,
     hellos: Vec<oneshot::Sender<Result<(), LowerTerm>>>,
@@ -80,17 +84,27 @@ impl Reconciler {
                 }
                 CoreInput::SessionOpened { session, outbound, facts } => {
                     let (incarnation, asked) = (String::new(), BTreeSet::new());
-                    self.session =
-                        Some(OpenSession { number: session, outbound, incarnation, asked, ready: false });
+                    self.session = Some(OpenSession {
+                        number: session,
+                        outbound,
+                        incarnation,
+                        asked,
+                        ready: false,
+                        answered: None,
+                        listed: false,
+                    });
                     self.outbox.session_began();
                     let _ = facts.send(self.hello_facts());
                 }
                 CoreInput::SessionClosed { session } => {
                     self.session.take_if(|open| open.number == session);
                 }
-                CoreInput::ControlHello { session, term, incarnation, answer } => {
+                CoreInput::Answered { session, sent } => self.answered(session, sent),
+                CoreInput::ControlHello { session, term, incarnation, sent, answer } => {
                     let staged = staged.get_or_insert_with(|| self.stage());
-                    self.control_hello(session, term, incarnation, answer, staged);
+                    if self.control_hello(session, term, incarnation, answer, staged) {
+                        self.answered(session, sent);
+                    }
                 }
                 CoreInput::FromControl { session, sequence, message } => {
                     if self.session.as_ref().is_some_and(|open| open.number == session) {
@@ -121,11 +135,13 @@ impl Reconciler {
             definitions: Vec::new(),
             acknowledge: None,
             confirm: Vec::new(),
+            listed: None,
             tell_again: false,
             hellos: Vec::new(),
         }
     }
 
+    /// Whether it counts.
     fn control_hello(
         &mut self,
         session: u64,
@@ -133,17 +149,44 @@ impl Reconciler {
         incarnation: String,
         answer: oneshot::Sender<Result<(), LowerTerm>>,
         staged: &mut Staged,
-    ) {
+    ) -> bool {
         let seen = staged.book.session.term;
         if term < seen {
             let _ = answer.send(Err(LowerTerm { offered: term, seen }));
-            return;
+            return false;
         }
-        let Some(open) = self.session.as_mut().filter(|open| open.number == session) else { return };
+        let Some(open) = self.session.as_mut().filter(|open| open.number == session) else { return false };
         open.incarnation = incarnation;
         open.ready = true;
         staged.put_session(SessionRecord { version: FORMAT_VERSION, term, ..staged.book.session.clone() });
         staged.hellos.push(answer);
+        true
+    }
+
+    /// A message of the session, sent then, was answered.
+    fn answered(&mut self, session: u64, sent: BootInstant) {
+        let Some(open) = self.session.as_mut().filter(|open| open.number == session) else { return };
+        open.answered = open.answered.max(Some(sent));
+        self.renew_leases();
+    }
+
+    /// Every lease counts from the last answered message of a session that has listed its tasks.
+    fn renew_leases(&mut self) {
+        let Some(open) = self.session.as_ref().filter(|open| open.listed) else { return };
+        let Some(sent) = open.answered else { return };
+        for record in self.book.assignments.values().filter(|record| record.lease_s > 0) {
+            let Some(entry) = self.tasks.get_mut(&record.task) else { continue };
+            if !std::mem::replace(&mut entry.leased, true) {
+                let (task, orders) = (record.task.clone(), entry.orders.subscribe());
+                // Ends with the task's entry, or when the agent leaves; nobody waits for it.
+                tokio::spawn(lease::keep(self.context.clone(), task, orders));
+            }
+            entry.orders.send_if_modified(|orders| {
+                // Known from the beginning, unless the store was lost.
+                orders.lease.length = Lease::of_seconds(record.lease_s).length;
+                orders.lease.renew(sent)
+            });
+        }
     }
 
     fn take_message(&mut self, sequence: u64, message: Inbound, staged: &mut Staged) {
@@ -152,6 +195,7 @@ impl Reconciler {
         let incarnation = open.incarnation.clone();
         match message {
             Inbound::Manifest { revision, assignments } => {
+                staged.listed = Some(open.number);
                 let listed: BTreeSet<TaskId> =
                     assignments.iter().map(|assignment| assignment.task.clone()).collect();
                 staged.accept(assignments, &incarnation);
@@ -229,6 +273,10 @@ impl Reconciler {
         {
             self.begin(&task);
         }
+        if let Some(open) = self.session.as_mut().filter(|open| Some(open.number) == staged.listed) {
+            open.listed = true;
+        }
+        self.renew_leases();
         staged.hellos.into_iter().for_each(|answer| {
             let _ = answer.send(Ok(()));
         });

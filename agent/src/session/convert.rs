@@ -35,6 +35,8 @@ const STREAMS_FEATURE: &str = "streams";
 const STATE_FEATURE: &str = "instance-state";
 /// It says when a log has ended.
 const LOG_END_FEATURE: &str = "log-end";
+/// It keeps leases: without it a task with one must not be assigned.
+const LEASES_FEATURE: &str = "leases";
 const HEARTBEAT_MS_DEFAULT: u64 = 5_000;
 
 /// Which field of a message makes no sense.
@@ -68,7 +70,10 @@ pub(super) struct LogRequest {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Received {
     Hello(ControlHello),
-    HeartbeatAnswer,
+    HeartbeatAnswer {
+        number: u64,
+        term: u64,
+    },
     ManifestChunk {
         revision: u64,
         assignments: Vec<Assignment>,
@@ -96,7 +101,9 @@ pub(super) fn received(message: v1::ControlMessage) -> Result<Received, ConvertE
     let message = message.message.ok_or_else(|| wrong("message", "nothing"))?;
     Ok(match message {
         Control::Hello(hello) => Received::Hello(control_hello(hello)?),
-        Control::HeartbeatAnswer(_) => Received::HeartbeatAnswer,
+        Control::HeartbeatAnswer(answer) => {
+            Received::HeartbeatAnswer { number: answer.number, term: answer.term }
+        }
         Control::Manifest(chunk) => Received::ManifestChunk {
             revision: chunk.revision,
             assignments: assignments(chunk.assignments),
@@ -253,6 +260,7 @@ fn understood(message: &v1::Assignment) -> Result<Assignment, ConvertError> {
         image_digests: BTreeMap::new(),
         // A bad one is no reason not to run the task.
         trace_parent: message.trace_parent.parse().ok(),
+        lease_s: message.lease_s,
         unreadable: None,
     })
 }
@@ -263,10 +271,6 @@ fn assignment(message: &v1::Assignment) -> Result<Assignment, ConvertError> {
         v1::DesiredStatus::Stopped => DesiredStatus::Stopped,
         v1::DesiredStatus::Unspecified => return Err(wrong("desired_status", message.desired_status)),
     };
-    if message.lease_s > 0 {
-        // Without one the task could run twice.
-        return Err(wrong("lease_s", message.lease_s));
-    }
     Ok(Assignment {
         desired,
         definition: parse("task_definition", &message.task_definition)?,
@@ -357,7 +361,7 @@ pub(super) fn hello(facts: &NodeFacts, core: &HelloFacts, notices: &[Notice]) ->
     });
     node(Node::Hello(v1::NodeHello {
         protocol: Some(v1::ProtocolRange { min: PROTOCOL, max: PROTOCOL }),
-        features: [STREAMS_FEATURE, JOURNALS_FEATURE, STATE_FEATURE, LOG_END_FEATURE]
+        features: [STREAMS_FEATURE, JOURNALS_FEATURE, STATE_FEATURE, LOG_END_FEATURE, LEASES_FEATURE]
             .map(str::to_owned)
             .into(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),

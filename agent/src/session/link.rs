@@ -7,6 +7,7 @@
 use super::convert::{self, ControlHello, ConvertError, Received};
 use super::{Notices, Session, logs, streams};
 use crate::errors::chain;
+use crate::lease::Beats;
 use crate::reconcile::{CoreInput, HelloFacts, Inbound, LowerTerm, Outbound};
 use crate::time::{BootInstant, sleep_until};
 use lighter_proto::v1;
@@ -57,6 +58,9 @@ pub(super) struct Link<'a> {
     manifest: Vec<crate::assignment::Assignment>,
     facts: HelloFacts,
     notices: Notices,
+    /// Answers of a lower term are those of a leader that is none any more.
+    term: u64,
+    beats: Beats,
 }
 
 impl<'a> Link<'a> {
@@ -71,22 +75,42 @@ impl<'a> Link<'a> {
         let (send, messages) = mpsc::channel(OUTBOUND_DEPTH);
         let mut notices = session.notices.clone();
         let known = notices.borrow_and_update().clone();
+        // Its answer counts as a heartbeat's.
+        let said_hello = BootInstant::now();
         send.send(convert::hello(&session.node, &facts, &known)).await.map_err(|_| LinkError::Closed)?;
         let status = |status| LinkError::Status(Box::new(status));
         let mut receive = client.session(ReceiverStream::new(messages)).await.map_err(status)?.into_inner();
         let first = receive.message().await.map_err(status)?.ok_or(LinkError::Closed)?;
         let Received::Hello(hello) = convert::received(first)? else { return Err(LinkError::NoHello) };
-        Self::greet(session, number, &hello).await?;
+        Self::greet(session, number, &hello, said_hello).await?;
         let heartbeat = hello.heartbeat;
-        Ok(Self { session, number, send, receive, outbound, heartbeat, manifest: Vec::new(), facts, notices })
+        Ok(Self {
+            session,
+            number,
+            send,
+            receive,
+            outbound,
+            heartbeat,
+            manifest: Vec::new(),
+            facts,
+            notices,
+            term: hello.term,
+            beats: Beats::default(),
+        })
     }
 
-    async fn greet(session: &Session, number: u64, hello: &ControlHello) -> Result<(), LinkError> {
+    async fn greet(
+        session: &Session,
+        number: u64,
+        hello: &ControlHello,
+        sent: BootInstant,
+    ) -> Result<(), LinkError> {
         let (answer, got) = oneshot::channel();
         let input = CoreInput::ControlHello {
             session: number,
             term: hello.term,
             incarnation: hello.incarnation.clone(),
+            sent,
             answer,
         };
         session.reconciler.send(input).await.map_err(|_| LinkError::Leaving)?;
@@ -115,6 +139,7 @@ impl<'a> Link<'a> {
                     beat = BootInstant::now().after(self.heartbeat);
                     beats += 1;
                     silent += 1;
+                    self.beats.sent(beats, BootInstant::now());
                     if silent > SILENT_BEATS_MAX { Err(LinkError::Silent) } else { self.give(convert::heartbeat(beats)).await }
                 }
             };
@@ -133,6 +158,13 @@ impl<'a> Link<'a> {
         self.send.send(message).await.map_err(|_| LinkError::Closed)
     }
 
+    /// Leases count from when it was sent.
+    async fn answered(&mut self, number: u64, term: u64) -> Result<(), LinkError> {
+        let Some(sent) = self.beats.answered(number).filter(|_| term >= self.term) else { return Ok(()) };
+        let input = CoreInput::Answered { session: self.number, sent };
+        self.session.reconciler.send(input).await.map_err(|_| LinkError::Leaving)
+    }
+
     async fn take(&mut self, message: v1::ControlMessage, silent: &mut u32) -> Result<(), LinkError> {
         *silent = 0;
         let sequence = message.sequence;
@@ -147,7 +179,7 @@ impl<'a> Link<'a> {
         };
         let inbound = match received {
             Received::Hello(_) => return Err(LinkError::NoHello),
-            Received::HeartbeatAnswer => return Ok(()),
+            Received::HeartbeatAnswer { number, term } => return self.answered(number, term).await,
             Received::ManifestChunk { revision, assignments, last } => {
                 self.manifest.extend(assignments);
                 if !last {

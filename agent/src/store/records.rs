@@ -56,6 +56,9 @@ pub(crate) struct AssignmentRecord {
     /// The span of the call that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_parent: Option<TraceParent>,
+    /// Seconds; the task must not run longer without an answered heartbeat. 0: none.
+    #[serde(default, skip_serializing_if = "is_zero_s")]
+    pub lease_s: u32,
     /// What of it this agent did not understand, so that it never began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<String>,
@@ -139,6 +142,10 @@ pub(crate) struct TaskRecord {
 
 fn is_false(flag: &bool) -> bool {
     !flag
+}
+
+fn is_zero_s(seconds: &u32) -> bool {
+    *seconds == 0
 }
 
 fn is_zero(generation: &Generation) -> bool {

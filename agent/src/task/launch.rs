@@ -12,6 +12,13 @@ impl TaskActor {
         if held.link.is_none() {
             return TaskPhase::TearingDown { left: held };
         }
+        if let Some(link) = &held.link
+            && let Err(order) = self.first_lease(&*link.shim.clone()).await
+        {
+            self.journal.stopping(order.code, order.reason);
+            // An earlier agent may have started some of the containers.
+            return TaskPhase::Stopping { held };
+        }
         copy::write(&self.context.config.run_dir, &self.journal.record, &held.definition);
         self.context.logs.begin(self.task(), &held.definition).await;
         // A program may ask for its metadata with its first instruction: its address must be known.

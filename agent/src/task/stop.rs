@@ -80,6 +80,8 @@ impl TaskActor {
             };
             match event {
                 Some(ShimEvent::Exited { container, exit }) => self.container_exited(&container, exit).await,
+                // The monitor then ends what is left by itself, at its time.
+                Some(ShimEvent::LeaseOver) => {}
                 Some(ShimEvent::Disconnected) => held.link = self.reconnect().await,
                 None => {
                     // What SIGKILL did not end keeps nobody else waiting.

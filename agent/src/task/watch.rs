@@ -11,6 +11,7 @@ mod begin;
 mod check;
 mod crew;
 
+use super::lease::expired;
 use super::{Bundles, Held, StopOrder, TaskActor, TaskPhase, adjust, told_to_stop};
 use crate::errors::chain;
 use crate::facilities::{Found, ShimEvent, ShimLink};
@@ -49,6 +50,9 @@ struct End {
 impl TaskActor {
     pub(super) async fn watch(&mut self, mut held: Held, bundles: Bundles) -> TaskPhase {
         let mut crew = Crew::new(&self.context, &held.definition, bundles);
+        if let Some(order) = self.lease_over(&held).await {
+            return self.end(held, crew, order.code, order.reason).await;
+        }
         loop {
             if held.link.is_none() {
                 crew.forget();
@@ -70,6 +74,13 @@ impl TaskActor {
                         self.journal.stopping(order.code, order.reason);
                         return TaskPhase::TearingDown { left: held };
                     }
+                    if let Some(order) = self.lease_over(&held).await {
+                        return self.end(held, crew, order.code, order.reason).await;
+                    }
+                }
+                Happened::Event(ShimEvent::LeaseOver) => {
+                    let order = expired(&self.orders.borrow().lease);
+                    return self.end(held, crew, order.code, order.reason).await;
                 }
                 Happened::Done(done) => {
                     if let Some(End { code, reason }) = self.done(&held, &mut crew, done).await {

@@ -8,6 +8,7 @@ use super::file::{EventFile, KEPT};
 use super::{Telemetry, families};
 use crate::metadata::ids::{MetadataKey, container_id};
 use crate::store::records::TaskRecord;
+use crate::lease::Lease;
 use crate::time::{BootInstant, unix_ms};
 use lighter_model::ids::{ContainerName, TaskDefinitionId, TaskId};
 use lighter_model::task_definition::TaskDefinition;
@@ -41,6 +42,8 @@ struct Published {
     trace_parent: Option<TraceParent>,
     /// Ids by which containers ask for their metadata.
     ids: Vec<(String, ContainerName)>,
+    /// As its monitor keeps it.
+    lease: Lease,
 }
 
 struct State {
@@ -127,6 +130,11 @@ impl TaskLog {
         self.state().published.record = Some(Arc::new(record.clone()));
     }
 
+    /// The task's monitor keeps this lease.
+    pub(crate) fn leased(&self, lease: Lease) {
+        self.state().published.lease = lease;
+    }
+
     /// The container with this id.
     pub(super) fn container(&self, id: &str) -> Option<ContainerName> {
         let state = self.state();
@@ -184,7 +192,10 @@ impl TaskLog {
 
     /// The journal, oldest first.
     pub(crate) fn events(&self) -> Vec<TaskEvent> {
-        self.state().events.iter().cloned().collect()
+        let state = self.state();
+        let stops = state.published.record.as_ref().is_some_and(|record| record.stopped_reason.is_some());
+        let lease = state.published.lease.as_event().filter(|_| !stops);
+        state.events.iter().cloned().chain(lease).collect()
     }
 
     /// The task, or a container of it, waits from now on; the same wait said again keeps its

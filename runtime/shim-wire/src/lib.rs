@@ -8,6 +8,7 @@ pub mod codec;
 pub mod exec;
 pub mod frame;
 pub mod helper;
+pub mod lease;
 pub mod limits;
 pub mod message;
 pub mod record;
@@ -27,12 +28,15 @@ pub use record::{RecordError, ShimRecord};
 pub const INIT_PROGRAM: &str = "/dev/lighter-init";
 
 /// The newest version of the protocol that this build speaks.
-pub const VERSION_MAX: u16 = 2;
+pub const VERSION_MAX: u16 = 3;
 /// The oldest version that this build still speaks.
 pub const VERSION_MIN: u16 = 1;
 
 /// From this version on there are probes, exec, attach, terminals and open standard inputs.
 pub const VERSION_SESSIONS: u16 = 2;
+
+/// From this version on a shim keeps the lease of its task.
+pub const VERSION_LEASES: u16 = 3;
 
 /// The version two peers use: the newest both speak. `None` when there is none.
 pub fn agree(ours: HelloRange, theirs: HelloRange) -> Option<u16> {
@@ -44,6 +48,8 @@ pub fn agree(ours: HelloRange, theirs: HelloRange) -> Option<u16> {
 mod golden;
 #[cfg(test)]
 mod golden_v2;
+#[cfg(test)]
+mod golden_v3;
 
 #[cfg(test)]
 mod tests {

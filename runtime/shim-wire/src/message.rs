@@ -8,6 +8,7 @@ use crate::exec::{
     ExecFailure, ExecRequest, ProbeRequest, ProbeResult, SessionEnd, SessionOpened, StartWith,
 };
 use crate::helper::FailureKind;
+use crate::lease::{LeaseRequest, LeaseState};
 use crate::limits::{CgroupPaths, Limits};
 use std::net::IpAddr;
 
@@ -137,6 +138,8 @@ wire_enum!(
         /// On a session: to its process.
         12 => SessionSignal(i32),
         13 => StartWith(StartWith),
+        // Version 3.
+        14 => Lease(LeaseRequest),
     }
 );
 
@@ -170,6 +173,8 @@ wire_enum!(
         /// The container has ended, or has not begun.
         13 => NotRunning,
         14 => Session(SessionOpened),
+        // Version 3.
+        15 => Leased(LeaseState),
     }
 );
 
@@ -181,6 +186,8 @@ wire_enum!(
         1 => Exited(Exited),
         /// Version 2, on a session only.
         2 => SessionEnded(SessionEnd),
+        /// Version 3: the lease is over, and containers are being ended because of it.
+        3 => LeaseOver,
     }
 );
 

@@ -7,6 +7,7 @@ mod cgroup;
 mod daemon;
 mod init;
 mod keeper;
+mod lease;
 mod log;
 mod monitor;
 mod namespaces;

@@ -7,22 +7,26 @@
 //!                │ helper: Failed, or its end without an answer: processes killed by cgroup
 //!                └───────────────────────────────────────────────▶ (gone)
 //! ```
-//! Never: decides whether a container should run; ends one without being asked.
+//! Never: decides whether a container should run; ends one without being asked, but at the end of the
+//! task's lease (`lease`), which it was asked to keep.
 
 mod agent;
 mod attach;
 mod container;
 mod helper;
 mod join;
+mod lease;
 mod probe;
 mod requests;
 mod session;
 mod watch;
 
+use crate::lease::Lease;
 use crate::ports::Ports;
 use crate::{procfs, record, sys};
 use agent::{AgentConnection, AgentListener};
 use container::Container;
+use lighter_shim_wire::lease::ThawFile;
 use lighter_shim_wire::{Event, ShimMessage, ShimRecord, ShimStatus};
 use probe::Probe;
 use session::Session;
@@ -51,6 +55,13 @@ pub(crate) struct Monitor {
     signals: OwnedFd,
     listener: AgentListener,
     agent: Option<AgentConnection>,
+    /// The newest version the agent speaks.
+    agent_version: u16,
+    lease: Option<Lease>,
+    /// Of CLOCK_BOOTTIME, so that a machine that slept past the lease's end ends it when it wakes; made
+    /// with the lease.
+    lease_timer: Option<OwnedFd>,
+    thaw: Option<ThawFile>,
     /// Connections whose first request has not come.
     strangers: Vec<AgentConnection>,
     sessions: Vec<Session>,
@@ -79,6 +90,10 @@ impl Monitor {
             signals,
             listener,
             agent: None,
+            agent_version: 0,
+            lease: None,
+            lease_timer: None,
+            thaw: None,
             strangers: Vec::new(),
             sessions: Vec::new(),
             probes: Vec::new(),
@@ -109,6 +124,7 @@ impl Monitor {
             }
             self.end_late_probes();
             self.finish_exits();
+            self.keep_lease();
         }
         let _ = std::fs::remove_file("shim.sock");
         let _ = std::fs::remove_file("shim.record");
@@ -141,6 +157,8 @@ impl Monitor {
             Watched::Session(pid) => self.serve_session(*pid),
             Watched::SessionFailure(pid) => self.settle_session(*pid),
             Watched::Probe(pid) => self.serve_probe(*pid),
+            // Every turn looks at the lease.
+            Watched::LeaseTimer => {}
         }
     }
 

@@ -277,6 +277,25 @@ pub(crate) fn boot_time_ms() -> u64 {
     time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
+/// A timer of CLOCK_BOOTTIME, which counts while the machine sleeps; not set.
+pub(crate) fn boot_timer() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    owned(unsafe { libc::timerfd_create(libc::CLOCK_BOOTTIME, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) })
+}
+
+/// Makes a `boot_timer` readable from a moment of its clock on, or with 0 never; not readable before.
+pub(crate) fn set_boot_timer(timer: &OwnedFd, at_ms: u64) -> io::Result<()> {
+    let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let at = libc::timespec {
+        tv_sec: (at_ms / 1000) as libc::time_t,
+        tv_nsec: (at_ms % 1000 * 1_000_000) as libc::c_long,
+    };
+    let value = libc::itimerspec { it_interval: never, it_value: at };
+    let (fd, flags) = (timer.as_raw_fd(), libc::TFD_TIMER_ABSTIME);
+    // SAFETY: `value` lives through the call; the old value is not asked for.
+    check(unsafe { libc::timerfd_settime(fd, flags, &value, std::ptr::null_mut()) }).map(drop)
+}
+
 /// A descriptor for a process; stays with that process even when its pid is used again.
 pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: no pointers.

@@ -40,6 +40,16 @@ impl CgroupRoot {
         }
     }
 
+    /// The file that lets a paused task go on, and what is written to it: for the task's shim, which must
+    /// do so without an agent.
+    pub(crate) fn thaw_file(&self, task: &TaskId) -> Option<(PathBuf, &'static str)> {
+        let directory = self.freezer_dir(task)?;
+        Some(match self {
+            Self::V2 { .. } => (directory.join("cgroup.freeze"), "0"),
+            Self::V1Hybrid { .. } => (directory.join("freezer.state"), "THAWED"),
+        })
+    }
+
     fn freezer_dir(&self, task: &TaskId) -> Option<PathBuf> {
         let below = self.below_task(task);
         match self {

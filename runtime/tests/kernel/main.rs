@@ -10,6 +10,7 @@ mod attach;
 mod confinement;
 mod exec;
 mod faults;
+mod lease;
 mod lifecycle;
 mod limits;
 mod logging;

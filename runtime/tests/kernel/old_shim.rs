@@ -112,6 +112,8 @@ async fn a_shim_of_the_last_release_is_understood() {
     // What the last release cannot do is refused on this side, in words.
     let argv = ["true".to_owned()];
     assert!(shim.probe(&name, &argv, DEADLINE).await.is_err());
+    let lease = shim.lease(&lighter_runtime::LeaseOrder::default()).await.unwrap_err();
+    assert!(matches!(lease, lighter_runtime::RequestError::NoLeases), "{lease:?}");
     shim.shutdown().await.unwrap();
     let asked = asked.lock().unwrap().clone();
     assert_eq!(asked, ["hello", "status", "bind-ports", "start", "signal", "kill", "remove", "shutdown"]);

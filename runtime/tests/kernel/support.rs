@@ -312,7 +312,7 @@ pub(crate) async fn exit_of(events: &mut Receiver<ShimEvent>, name: &str) -> Con
         loop {
             match events.recv().await.unwrap() {
                 ShimEvent::Exited { container, exit } if container == name => return exit,
-                ShimEvent::Exited { .. } => {}
+                ShimEvent::Exited { .. } | ShimEvent::LeaseOver => {}
                 ShimEvent::Disconnected => panic!("the shim is gone"),
             }
         }

@@ -5,13 +5,13 @@
 
 use crate::errors::{Cause, words};
 use crate::facilities::{
-    Answer, BindFailure, Bundle, ContainerPhase, Shim, ShimEvent, ShimLink, ShimStatus, StartFailure,
+    Answer, BindFailure, Bundle, ContainerPhase, LeaseAnswer, Shim, ShimEvent, ShimLink, ShimStatus, StartFailure,
     StartFault, Started,
 };
 use lighter_model::ids::ContainerName;
 use lighter_model::resources::HostPort;
 use lighter_runtime::{
-    BindError, ExecError, ExecOrder, ExecSession, HostPortBind, Phase, ProbeOutcome, RequestError,
+    BindError, ExecError, ExecOrder, ExecSession, HostPortBind, LeaseOrder, Phase, ProbeOutcome, RequestError,
     ShimHandle, StartError, TaskStatus, WindowSize,
 };
 use std::net::{IpAddr, Ipv4Addr};
@@ -38,6 +38,7 @@ pub(super) fn link(handle: ShimHandle) -> ShimLink {
                 Ok(lighter_runtime::ShimEvent::Exited { container, exit }) => {
                     ShimEvent::Exited { container, exit }
                 }
+                Ok(lighter_runtime::ShimEvent::LeaseOver) => ShimEvent::LeaseOver,
                 // What was missed is in the status, which adoption asks for.
                 Ok(lighter_runtime::ShimEvent::Disconnected)
                 | Err(RecvError::Lagged(_) | RecvError::Closed) => ShimEvent::Disconnected,
@@ -151,6 +152,15 @@ impl Shim for RealShim {
 
     fn attach<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ExecSession, ExecError> {
         Box::pin(self.0.attach(container))
+    }
+
+    fn lease<'a>(&'a self, order: &'a LeaseOrder) -> Answer<'a, LeaseAnswer> {
+        Box::pin(async move {
+            match self.0.lease(order).await {
+                Err(RequestError::NoLeases) => Ok(LeaseAnswer::CannotKeep),
+                leased => Ok(LeaseAnswer::Kept(leased?)),
+            }
+        })
     }
 
     fn remove_container<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ()> {

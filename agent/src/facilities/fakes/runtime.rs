@@ -4,7 +4,7 @@
 use super::{ContainerState, Machine, Program, ShimState};
 use crate::errors::Cause;
 use crate::facilities::{
-    Answer, BindFailure, Bundle, BundleOrder, ContainerPhase, Found, LogLine, LogOrigin, LogQuery, Probe,
+    Answer, BindFailure, Bundle, BundleOrder, ContainerPhase, Found, LeaseAnswer, LogLine, LogOrigin, LogQuery, Probe,
     RuntimeFacility, Shim, ShimLink, ShimStatus, StartFailure, StartFault, Started,
 };
 use futures_util::StreamExt;
@@ -17,8 +17,9 @@ use lighter_model::report::KernelLimits;
 use lighter_model::resources::{HostPort, IdRange};
 use lighter_model::task_definition::TaskDefinition;
 use lighter_runtime::{
-    ContainerStats, ExecError, ExecOrder, ExecSession, MappedIds, ProbeOutcome, WindowSize,
+    ContainerStats, ExecError, ExecOrder, ExecSession, LeaseOrder, Leased, MappedIds, ProbeOutcome, WindowSize,
 };
+use crate::time::BootInstant;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -270,6 +271,9 @@ impl Shim for FakeShim {
                 *world.starts.entry((self.task.clone(), container.clone())).or_default() += 1;
                 let shim =
                     world.shims.get_mut(&self.task).filter(|shim| shim.alive).ok_or_else(Self::gone)?;
+                if shim.lease_over {
+                    return Err("the task's lease is over".to_owned());
+                }
                 if shim.containers.insert(container.clone(), ContainerState::Running { pid }).is_some() {
                     world.offences.push(format!("{container} was started twice"));
                 }
@@ -338,6 +342,25 @@ impl Shim for FakeShim {
 
     fn attach<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ExecSession, ExecError> {
         Box::pin(super::exec::session(&self.machine, "attach", &self.task, container, String::new(), None))
+    }
+
+    fn lease<'a>(&'a self, order: &'a LeaseOrder) -> Answer<'a, LeaseAnswer> {
+        Box::pin(async move {
+            let leased = self.machine.call("lease", self.task.to_string(), |world| {
+                let shim =
+                    world.shims.get_mut(&self.task).filter(|shim| shim.alive).ok_or_else(Self::gone)?;
+                if shim.old {
+                    return Ok(LeaseAnswer::CannotKeep);
+                }
+                if !shim.lease_over {
+                    shim.lease_ends_ms = shim.lease_ends_ms.max(order.ends_at_boot_ms);
+                    shim.lease_over = shim.lease_ends_ms > 0 && BootInstant::now().ms() >= shim.lease_ends_ms;
+                }
+                let ends_at_boot_ms = (shim.lease_ends_ms > 0).then_some(shim.lease_ends_ms);
+                Ok(LeaseAnswer::Kept(Leased { ends_at_boot_ms, over: shim.lease_over }))
+            });
+            Ok(leased.await?)
+        })
     }
 
     fn remove_container<'a>(&'a self, container: &'a ContainerName) -> Answer<'a, ()> {

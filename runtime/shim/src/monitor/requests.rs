@@ -53,6 +53,7 @@ impl Monitor {
             Some(_) => {
                 // The newest agent is the agent: an older connection is one that has died.
                 self.agent = Some(self.strangers.swap_remove(at));
+                self.agent_version = 0;
                 self.probes.iter_mut().for_each(Probe::forget_request);
                 // Answers to the older one's requests would be taken for answers to this one's.
                 self.containers.iter_mut().for_each(|container| container.request_id = 0);
@@ -70,7 +71,8 @@ impl Monitor {
     /// `None`: the answer comes later.
     fn answer(&mut self, id: u32, request: Request) -> Option<Reply> {
         Some(match request {
-            Request::Hello(_) => {
+            Request::Hello(theirs) => {
+                self.agent_version = theirs.max;
                 let range = HelloRange { min: VERSION_MIN, max: VERSION_MAX };
                 Reply::Hello(HelloReply { range, status: self.status() })
             }
@@ -86,6 +88,8 @@ impl Monitor {
             Request::Probe(probe) => return self.probe(id, &probe),
             // Of a connection of their own.
             Request::Exec(_) | Request::Attach(_) | Request::SessionSignal(_) => Reply::Failed(libc::EPROTO),
+            Request::Lease(request) => self.lease(request),
+            Request::Signal(signal) if self.lease_has_sent(&signal) => Reply::Done,
             Request::Signal(signal) => match self.named(&signal.name) {
                 Some(container) => match container.signal(signal.signal) {
                     Ok(()) => Reply::Done,
@@ -128,6 +132,9 @@ impl Monitor {
     fn start(&mut self, id: u32, start: StartWith) -> Option<Reply> {
         if self.named(&start.start.name).is_some() {
             return Some(Reply::Busy);
+        }
+        if let Some(refusal) = self.lease_refuses() {
+            return Some(Reply::StartFailed(refusal));
         }
         match self.spawn_helper(id, start) {
             Ok(container) => {

@@ -20,6 +20,7 @@ pub(super) enum Watched {
     Session(i32),
     SessionFailure(i32),
     Probe(i32),
+    LeaseTimer,
 }
 
 pub(super) fn list(monitor: &Monitor) -> (Vec<Watched>, Vec<libc::pollfd>) {
@@ -30,6 +31,9 @@ pub(super) fn list(monitor: &Monitor) -> (Vec<Watched>, Vec<libc::pollfd>) {
         polls.push(libc::pollfd { fd, events, revents: 0 });
     };
     add(Watched::Signals, monitor.signals.as_raw_fd(), libc::POLLIN);
+    if let Some(timer) = &monitor.lease_timer {
+        add(Watched::LeaseTimer, timer.as_raw_fd(), libc::POLLIN);
+    }
     add(Watched::Listener, monitor.listener.as_raw_fd(), libc::POLLIN);
     if let Some(agent) = &monitor.agent {
         let write = if agent.has_unsent() { libc::POLLOUT } else { 0 };
