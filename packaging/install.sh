@@ -15,6 +15,11 @@ done
 for unit in "$here"/systemd/*.service; do
     install -D -m 644 "$unit" "$dest/usr/lib/systemd/system/$(basename "$unit")"
 done
+# The AppArmor profile of containers; apparmor.service loads all of the directory at boot.
+install -D -m 644 "$here/apparmor/lighter-default" "$dest/etc/apparmor.d/lighter-default"
+if [ -z "$dest" ] && [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ] && command -v apparmor_parser > /dev/null; then
+    apparmor_parser -r -W /etc/apparmor.d/lighter-default
+fi
 install -d -m 755 "$dest/etc/lighter"
 for file in "$here"/etc/*.toml; do
     target=$dest/etc/lighter/$(basename "$file")

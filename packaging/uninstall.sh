@@ -13,6 +13,8 @@ awk '$2 ~ "^(/run|/var/lib)/lighter/" { print $2 }' /proc/mounts | sort -r | whi
     umount -l "$(printf '%b' "$mount")"
 done
 rm -f /usr/bin/lighter /usr/bin/lighter-shim /usr/bin/lighter-oci
+command -v apparmor_parser > /dev/null && apparmor_parser -R /etc/apparmor.d/lighter-default 2>/dev/null
+rm -f /etc/apparmor.d/lighter-default
 rm -f /usr/lib/systemd/system/lighter-{agent,tasks,control,shutdown}.service
 rm -rf /etc/lighter /var/lib/lighter /run/lighter
 if [ -d /run/systemd/system ]; then

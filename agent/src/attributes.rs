@@ -29,6 +29,11 @@ pub(crate) fn reported(
         all.insert(attribute::INSTANCE_TYPE.to_owned(), instance_type);
     }
     all.extend(instance);
+    // As ECS's agent does; here only when containers get a profile without asking.
+    let profiles = lighter_runtime::apparmor::loaded().unwrap_or_default();
+    if profiles.iter().any(|name| name == lighter_runtime::apparmor::DEFAULT_PROFILE) {
+        all.insert(attribute::APPARMOR.to_owned(), String::new());
+    }
     all.extend(config.attributes.clone());
     all
 }

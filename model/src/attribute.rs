@@ -26,6 +26,8 @@ pub const CAPACITY_TYPE: &str = "lighter.capacity-type";
 pub const CAPACITY_TYPES: [&str; 3] = ["on-demand", "spot", "reserved"];
 
 const PRIVILEGED: &str = "com.amazonaws.ecs.capability.privileged-container";
+/// Containers are confined by an AppArmor profile.
+pub const APPARMOR: &str = "com.amazonaws.ecs.capability.apparmor";
 const LOGGING: &str = "com.amazonaws.ecs.capability.logging-driver.";
 const HEALTH_CHECK: &str = "ecs.capability.container-health-check";
 const ORDERING: &str = "ecs.capability.container-ordering";

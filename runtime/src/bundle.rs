@@ -8,13 +8,14 @@ mod devices;
 pub(crate) mod seccomp;
 mod workdir;
 
+use crate::apparmor;
 use crate::config::{LogConfig, RuntimeConfig};
 use crate::spec::{self, BindMount, Privileges, SpecError, SpecRequest, UserNamespace};
 use crate::user::{self, UserError};
 use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
 use lighter_model::task_definition::log::SinkSettings;
-use lighter_model::task_definition::{ContainerDefinition, SecurityOption, TaskDefinition, UsernsMode};
+use lighter_model::task_definition::{ContainerDefinition, TaskDefinition, UsernsMode};
 use lighter_shim_wire::codec::{DecodeError, Reader, Wire};
 use lighter_shim_wire::exec::StartWith;
 use lighter_shim_wire::{CgroupPaths, Limits, LogPolicy, StartContainer};
@@ -91,17 +92,6 @@ impl BundleError {
     }
 }
 
-/// There when AppArmor is on: the loaded profiles, like `docker-default (enforce)` (apparmor(7)).
-const APPARMOR_PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
-
-/// Looked at only for a container that names one.
-fn loaded_profiles(container: &ContainerDefinition) -> Option<Vec<String>> {
-    let mut options = container.security_options();
-    options.find(|option| matches!(option, SecurityOption::AppArmor { .. }))?;
-    let text = fs::read_to_string(APPARMOR_PROFILES).ok()?;
-    Some(text.lines().filter_map(|line| Some(line.rsplit_once(" (")?.0.to_owned())).collect())
-}
-
 pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Result<Bundle, BundleError> {
     let name = &request.container.name;
     let container = name.to_string();
@@ -112,7 +102,7 @@ pub(crate) fn write(config: &RuntimeConfig, request: &BundleRequest<'_>) -> Resu
     let cgroup = config.cgroup.container_paths(request.task, name);
     let cgroups_path = config.cgroup.oci_path(request.task, name);
     let user_namespace = user_namespace(config, request)?;
-    let profiles = loaded_profiles(request.container);
+    let profiles = apparmor::loaded();
     let spec_request = SpecRequest {
         container: request.container,
         definition: request.definition,

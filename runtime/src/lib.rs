@@ -6,6 +6,7 @@
 //! `Runtime::adopt` takes up again what an earlier agent left running.
 //! Never: libcontainer, images, networks, gRPC; decides what should run.
 
+pub mod apparmor;
 pub mod bundle;
 pub mod cgroup;
 pub mod config;

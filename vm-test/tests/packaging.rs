@@ -65,6 +65,14 @@ fn every_path_and_unit_of_the_vagrantfile_exists() {
 }
 
 #[test]
+fn the_apparmor_profile_is_understood_by_debians_parser() {
+    // -Q: nothing is loaded into the kernel, which may have no AppArmor.
+    let parse = "apparmor_parser -Q -K --names packaging/apparmor/lighter-default 2>/dev/null";
+    let names = sh(&format!("cd {} && {parse}", workspace().display())).unwrap();
+    assert_eq!(names.trim(), "lighter-default");
+}
+
+#[test]
 fn install_puts_everything_where_the_units_look() {
     let folder = tempfile::tempdir().unwrap();
     let (bin, dest) = (folder.path().join("bin"), folder.path().join("dest"));

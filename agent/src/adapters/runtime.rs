@@ -17,6 +17,7 @@ use lighter_model::ids::{ContainerName, TaskId};
 use lighter_model::image_config::ImageConfig;
 use lighter_model::report::KernelLimits;
 use lighter_model::task_definition::TaskDefinition;
+use lighter_runtime::apparmor::{Confinement, DEFAULT_PROFILE};
 use lighter_runtime::{
     AdoptError, BindMount, BundleRequest, CgroupRoot, ContainerStats, LogConfig, MappedIds, Runtime,
     RuntimeConfig, SharedNamespaces, TaskLimits, cgroup,
@@ -210,11 +211,28 @@ impl RuntimeFacility for RuntimeAdapter {
                         mend: String::new(),
                         vital: false,
                     };
-                    vec![probe(ok, detail, ""), cgroup]
+                    vec![probe(ok, detail, ""), cgroup, apparmor(&report.apparmor)]
                 }
             }
         })
     }
+}
+
+fn apparmor(found: &Confinement) -> Probe {
+    let (ok, detail, mend) = match found {
+        Confinement::Off => {
+            (true, "off: the kernel has none, containers are confined without it".to_owned(), "")
+        }
+        Confinement::InForce => (true, format!("profile {DEFAULT_PROFILE} is in force"), ""),
+        Confinement::NotLoaded => (
+            false,
+            format!("profile {DEFAULT_PROFILE} is not loaded, containers run without a profile"),
+            "apt-get install apparmor, then apparmor_parser -r /etc/apparmor.d/lighter-default",
+        ),
+        // What refuses the start says it already.
+        Confinement::Escaped { found } => (false, format!("a container ran under {found:?}"), ""),
+    };
+    Probe { name: "apparmor", ok, detail, mend: mend.to_owned(), vital: false }
 }
 
 fn write_bundle(runtime: &Runtime, order: &BundleOrder) -> Result<Bundle, Cause> {

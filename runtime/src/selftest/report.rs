@@ -2,6 +2,7 @@
 //! In: the lines lighter-shim printed inside the container. Out: facts; problems in words with
 //! what mends them. Never: runs anything.
 
+use crate::apparmor::{self, Confinement, DEFAULT_PROFILE};
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -26,6 +27,8 @@ pub struct SelfTestReport {
     /// The bounding set is Docker's default.
     pub capabilities_limited: bool,
     pub masked_paths_in_force: bool,
+    /// The default AppArmor profile.
+    pub apparmor: Confinement,
     /// cgroup controllers in force for tasks.
     pub controllers: Vec<String>,
     /// What this machine's cgroups cannot enforce; empty on cgroup v2.
@@ -46,7 +49,9 @@ impl SelfTestReport {
             .collect();
         let is = |name: &str, value: &str| facts.get(name).is_some_and(|found| found == value);
         let bounding = facts.get("CapBnd").and_then(|mask| u64::from_str_radix(mask, 16).ok());
+        let apparmor = facts.get("apparmor").map(String::as_str).unwrap_or_default();
         Self {
+            apparmor: apparmor::judge(apparmor::loaded().as_deref(), apparmor),
             seccomp_in_force: is("Seccomp", "2")
                 && is("keyctl_denied", "true")
                 && is("clone_newuser_denied", "true"),
@@ -82,6 +87,13 @@ impl SelfTestReport {
             (
                 self.capabilities_limited,
                 "a container holds other capabilities than the default set".to_owned(),
+            ),
+            (
+                !matches!(self.apparmor, Confinement::Escaped { .. }),
+                format!(
+                    "AppArmor has profile {DEFAULT_PROFILE} and a container ran without it: {:?}",
+                    self.apparmor
+                ),
             ),
             (self.masked_paths_in_force, "masked or read-only paths of /proc are not in force".to_owned()),
         ];

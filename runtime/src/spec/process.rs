@@ -3,6 +3,8 @@
 //! (Dockerfile reference), moby's default capabilities.
 //! Never: expands variables or runs a shell; the definition's words are used as they are.
 
+use crate::apparmor::DEFAULT_PROFILE;
+
 use super::{SpecError, SpecRequest, capabilities};
 use lighter_model::task_definition::SecurityOption;
 use serde_json::{Value, json};
@@ -59,8 +61,9 @@ fn rlimits(request: &SpecRequest<'_>) -> Vec<Value> {
     limits.into_iter().map(value).collect()
 }
 
-/// A named profile that the node has loaded. Leaving the node's default profile is a privilege; a
-/// name on a host without AppArmor is an error, because it would confine nothing.
+/// A named profile that the node has loaded; without a name the default one, where it is loaded.
+/// Leaving that is a privilege, which a privileged container has; a name on a host without AppArmor is
+/// an error, because it would confine nothing.
 fn apparmor_profile<'a>(request: &SpecRequest<'a>) -> Result<Option<&'a str>, SpecError> {
     let container = || request.container.name.to_string();
     let profile = request.container.security_options().find_map(|option| match option {
@@ -71,8 +74,12 @@ fn apparmor_profile<'a>(request: &SpecRequest<'a>) -> Result<Option<&'a str>, Sp
         Some(UNCONFINED) if !request.privileges.unconfined => {
             Err(SpecError::UnconfinedNotAllowed { container: container(), option: "apparmor:unconfined" })
         }
-        // Lighter has no profile of its own that would have to be left.
-        None | Some(UNCONFINED) => Ok(None),
+        Some(UNCONFINED) => Ok(None),
+        None if request.container.privileged => Ok(None),
+        None => {
+            let default = request.apparmor.unwrap_or_default().iter().find(|name| *name == DEFAULT_PROFILE);
+            Ok(default.map(String::as_str))
+        }
         Some(profile) => match request.apparmor {
             None => Err(SpecError::NoAppArmor { container: container(), profile: profile.to_owned() }),
             Some(loaded) if loaded.iter().any(|name| name == profile) => Ok(Some(profile)),

@@ -258,7 +258,23 @@ fn a_profile_needs_a_host_that_has_profiles() {
     let mut unconfined = with("apparmor:unconfined");
     assert!(matches!(unconfined.build(), Err(SpecError::UnconfinedNotAllowed { .. })));
     unconfined.privileges.unconfined = true;
+    unconfined.profiles = Some(vec!["lighter-default".to_owned()]);
     assert_eq!(unconfined.json()["process"].get("apparmorProfile"), None);
+}
+
+#[test]
+fn who_asks_for_no_profile_gets_the_default_where_it_is_loaded() {
+    let profile = |case: &Case| case.json()["process"].get("apparmorProfile").cloned();
+    let mut plain = case(json!({ "name": "c", "image": "i" }));
+    assert_eq!(profile(&plain), None, "no AppArmor");
+    plain.profiles = Some(vec!["docker-default".to_owned()]);
+    assert_eq!(profile(&plain), None, "not loaded");
+    plain.profiles = Some(vec!["docker-default".to_owned(), "lighter-default".to_owned()]);
+    assert_eq!(profile(&plain), Some(json!("lighter-default")));
+    let mut privileged = case(json!({ "name": "c", "image": "i", "privileged": true }));
+    privileged.privileges.privileged = true;
+    privileged.profiles = plain.profiles.clone();
+    assert_eq!(profile(&privileged), None);
 }
 
 #[test]
