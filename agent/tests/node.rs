@@ -11,6 +11,8 @@
 mod control;
 #[path = "node/mapped.rs"]
 mod mapped;
+#[path = "node/members.rs"]
+mod members;
 #[path = "node/questions.rs"]
 mod questions;
 #[path = "node/registry.rs"]
@@ -249,6 +251,11 @@ fn real_containers_come_in_order_are_checked_and_started_again_in_place() {
         assert_eq!((stopped.containers[0].exit_code, stopped.containers[2].exit_code), (Some(0), Some(0)));
         world.assert_nothing_left();
     });
+}
+
+#[test]
+fn ranges_links_and_variables_of_real_containers() {
+    in_own_namespaces("ranges_links_and_variables_of_real_containers", members::run);
 }
 
 /// Files go in and out with the owners they have in the container.

@@ -1,4 +1,4 @@
-//! The task definitions of examples/ run as they stand, with images of the same names made from Debian's packages.
+//! The task definitions of examples/ run as they stand and README.md's commands answer as printed, with images of the same names made from Debian's packages.
 //! In: the binaries of `make build`, Debian's packages. Out: one test a whole run of examples/run.sh.
 //! Owns: network and mount namespaces, which take everything with them. Never: looks with our own code.
 
@@ -6,7 +6,7 @@ use lighter_vm_test::{example_images, host};
 use std::process::Command;
 
 #[test]
-fn every_example_runs_unchanged() {
+fn every_example_runs_unchanged_and_the_readme_is_true() {
     let images = example_images::ensure().unwrap();
     let workspace = host::workspace();
     std::fs::create_dir_all("/run/lighter").unwrap();

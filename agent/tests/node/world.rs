@@ -119,6 +119,7 @@ impl World {
         set("oci_path", bin_dir().join("lighter-oci").display().to_string());
         set("reserve_memory_mib", "0".into());
         set("allow_host_namespaces", "true".into());
+        set("allow_environment_files", "true".into());
         set("metrics_address", "127.0.0.1:51680".into());
         set("metrics_containers", "true".into());
         set("allow_cgroup_v1_hybrid", "true".into());

@@ -284,6 +284,18 @@ fn choose(
     place(candidates(state, cluster, need), &need.resources, reserve(settings)).cloned()
 }
 
+/// What a task needs; ports and devices only when there are some.
+fn in_words(need: &Resources) -> String {
+    let mut parts = vec![format!("{} CPU units", need.cpu_units), format!("{} MiB", need.memory_mib)];
+    let more = [
+        (need.host_ports.len() as u64, "static host ports"),
+        (need.devices.values().map(|count| u64::from(*count)).sum(), "devices"),
+    ];
+    parts.extend(more.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+    let last = parts.pop().unwrap_or_default();
+    format!("{} and {last}", parts.join(", "))
+}
+
 /// One failure for each node that was looked at, as ECS answers.
 fn explain(
     state: &State,
@@ -292,13 +304,7 @@ fn explain(
     wanted: &Need,
 ) -> Vec<PlacementFailure> {
     let need = &wanted.resources;
-    let detail = format!(
-        "needs {} CPU units, {} MiB, {} static host ports and {} devices",
-        need.cpu_units,
-        need.memory_mib,
-        need.host_ports.len(),
-        need.devices.values().sum::<u32>()
-    );
+    let detail = format!("needs {}", in_words(need));
     let missing = || format!("needs {}", wanted.attributes.iter().cloned().collect::<Vec<_>>().join(", "));
     let failed = candidates(state, cluster, wanted).filter_map(|candidate| {
         let misfit = misfit(&candidate, need, reserve(settings))?;

@@ -219,6 +219,10 @@ impl<'a, R: BufRead> TarStream<'a, R> {
     fn skip_data(&mut self) -> Result<(), UnpackError> {
         self.raw(self.data_left, |_| Ok(()))?;
         self.data_left = std::mem::take(&mut self.padding_left);
+        // Some writers (`umoci insert`) end with the last byte of the last file, and Go's reader takes it.
+        if self.data_left > 0 && self.input.fill_buf().map_err(unreadable)?.is_empty() {
+            self.data_left = 0;
+        }
         self.raw(self.data_left, |_| Ok(()))
     }
 

@@ -142,7 +142,11 @@ pub(super) const MEMBERS: &[Member] = &[
     ),
     optional("containerDefinitions[].memory", MEMORY, "memory_limit_ends_in_out_of_memory_error"),
     optional("containerDefinitions[].memoryReservation", MEMORY, "limits_are_numbers_of_the_kernel"),
-    optional("containerDefinitions[].links", Shape::WordList, "a_link_is_a_name_in_the_hosts_file"),
+    optional(
+        "containerDefinitions[].links",
+        Shape::WordList,
+        "ranges_links_and_variables_of_real_containers",
+    ),
     optional("containerDefinitions[].portMappings", Shape::List, "ports_static_and_dynamic"),
     optional("containerDefinitions[].essential", Shape::Flag, "essential_exit_stops_the_others"),
     optional(
@@ -168,7 +172,7 @@ pub(super) const MEMBERS: &[Member] = &[
     optional(
         "containerDefinitions[].environmentFiles",
         Shape::List,
-        "variables_come_from_files_of_allowed_directories",
+        "ranges_links_and_variables_of_real_containers",
     ),
     optional("containerDefinitions[].mountPoints", Shape::List, "volumes_are_kept_and_removed"),
     optional("containerDefinitions[].volumesFrom", Shape::List, "volumes_are_kept_and_removed"),
@@ -212,7 +216,7 @@ pub(super) const MEMBERS: &[Member] = &[
     optional(
         "containerDefinitions[].disableNetworking",
         Shape::Flag,
-        "a_container_without_networking_has_only_a_loopback",
+        "ranges_links_and_variables_of_real_containers",
     ),
     optional(
         "containerDefinitions[].privileged",
@@ -355,7 +359,7 @@ pub(super) const MEMBERS: &[Member] = &[
     optional(
         "containerDefinitions[].portMappings[].containerPortRange",
         Shape::PortRange,
-        "a_range_of_ports_meets_as_many_host_ports",
+        "ranges_links_and_variables_of_real_containers",
     ),
     // KeyValuePair
     required(

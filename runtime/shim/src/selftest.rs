@@ -14,8 +14,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
             status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(":")).unwrap_or("").trim();
         println!("{key}={value}");
     }
-    // Without AppArmor the file cannot be read.
-    let profile = fs::read_to_string("/proc/self/attr/apparmor/current");
+    // Without AppArmor neither can be read; the second is that of kernels before 5.8.
+    let profile = fs::read_to_string("/proc/self/attr/apparmor/current")
+        .or_else(|_| fs::read_to_string("/proc/self/attr/current"));
     println!("apparmor={}", profile.unwrap_or_default().trim_end());
     println!("keyctl_denied={}", sys::keyctl_is_denied());
     println!("clone_newuser_denied={}", sys::clone_newuser_is_denied());

@@ -1,13 +1,16 @@
 #!/bin/bash
-# Runs every task definition of examples/ as it stands, on `lighter dev`, and looks at what it does.
+# Runs every task definition of examples/ as it stands, on `lighter dev`, and looks at what it does; then types what
+# README.md prints (tour.py).
 # In: BIN_DIR (the three binaries), IMAGES (OCI layouts by images.sh), EXAMPLES. Started by examples.rs inside network and
 # mount namespaces of its own. Out: a line for each example; exit code 0 only if all did what they should.
 # Owns: a registry on loopback and `lighter dev`; both end with it. Never: changes an example.
 set -euo pipefail
-registry=127.0.0.1:5055
+# As README.md has it.
+registry=127.0.0.1:5000
 # What must be heard although a condition is asked quietly.
 exec 3>&2
 work=$(mktemp -d)
+HERE=$(dirname "$(realpath "$0")")
 export PATH=$BIN_DIR:$PATH
 children=()
 
@@ -70,6 +73,16 @@ EOF
         skopeo --insecure-policy copy --quiet --dest-tls-verify=false \
             "oci:$IMAGES/${image%:*}:latest" "docker://$registry/library/$image"
     done
+    # The images of README.md.
+    push_said web 'echo started; exec httpd -f -p 80 -h /etc'
+    push_said side 'echo side; exec httpd -f -p 80 -h /etc'
+}
+
+push_said() { # <name> <script>: an image of busybox that runs the script
+    cp -r "$IMAGES/busybox" "$work/$1"
+    umoci config --image "$work/$1:latest" --clear=config.entrypoint --clear=config.cmd \
+        --config.cmd sh --config.cmd -c --config.cmd "$2"
+    skopeo --insecure-policy copy --quiet --dest-tls-verify=false "oci:$work/$1:latest" "docker://$registry/$1:1"
 }
 
 start_lighter() {
@@ -150,3 +163,11 @@ for file in "$EXAMPLES"/*.json; do
     stop_all
     echo "example $name: as it should be ($((SECONDS - began)) s)"
 done
+began=$SECONDS
+# Started, the first container of this one needs its time, so that there is something to wait for.
+jq '.containerDefinitions[0].command = ["sh", "-c", "sleep 60"]' "$EXAMPLES/job.json" >"$work/slow-job.json"
+mkdir "$work/user"
+ln -s "$EXAMPLES" "$work/user/examples"
+(cd "$work/user" && python3 "$HERE/tour.py" "$EXAMPLES/../README.md" "$work/slow-job.json") || fail 'the tour of the README'
+stop_all
+echo "the tour of the README: as printed ($((SECONDS - began)) s)"

@@ -121,6 +121,14 @@ fn what_is_not_an_archive_is_refused_in_words() {
 }
 
 #[test]
+fn an_archive_may_end_with_the_last_byte_of_its_last_file() {
+    let archive = [header(EntryType::Regular, 600).as_bytes().as_slice(), &[7; 600]].concat();
+    let found = entries(&archive).unwrap();
+    assert_eq!((found.len(), found[0].0.file_bytes()), (1, 600));
+    assert!(entries(&archive[..archive.len() - 1]).is_err(), "a byte is missing");
+}
+
+#[test]
 fn times_before_1970_in_binary() {
     let mut old = header(EntryType::Regular, 0);
     old.as_mut_bytes()[136..148].copy_from_slice(&[0xff; 12]);
