@@ -14,7 +14,7 @@ pub(super) fn run() {
     let file = world.config.data_dir.join("web.env");
     std::fs::write(&file, "# of the node\nFROM_FILE=a b\nBOTH=file\n").unwrap();
     let (image, file) = (world.image(), file.display().to_string());
-    let serve = "mkdir /w; for p in 8000 8001 8002; do mkdir /w/$p; echo on $p > /w/$p/index.html; busybox httpd -p $p -h /w/$p; done; exec sleep 1000";
+    let serve = "busybox mkdir /w; for p in 8000 8001 8002; do busybox mkdir /w/$p; echo on $p > /w/$p/index.html; busybox httpd -p $p -h /w/$p; done; exec sleep 1000";
     let idle = "exec sleep 1000";
     world.control.define(
         "members:1",
