@@ -385,9 +385,8 @@ fn tracer(config: &AgentConfig, id: &str, leaving: &CancellationToken) -> Result
 
 async fn facts(config: &AgentConfig) -> NodeFacts {
     let name = if config.name.is_empty() { identity::host_name() } else { config.name.clone() };
-    let mut run_id = [0u8; 16];
     // Two agents of one identity at a time are told apart by it; the clock would nearly do.
-    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut run_id);
+    let run_id: [u8; 16] = crate::random::bytes().unwrap_or_default();
     let machine = attributes::Machine::default();
     let instance = attributes::of_instance(&config.instance_metadata, &machine).await;
     let attributes = attributes::reported(config, &machine, instance);

@@ -7,6 +7,7 @@ pub mod overrides;
 
 pub use overrides::ConfigOverrides;
 
+use lighter_model::address::is_loopback_host;
 use lighter_model::resources::IdRange;
 use lighter_model::task_definition::PullBehavior;
 use lighter_model::task_definition::log::LOG_DRIVERS;
@@ -491,9 +492,11 @@ fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {
         return refuse("must be https://host:port");
     };
     let host = rest.rsplit_once(':').map_or(rest, |(host, _)| host);
-    let loopback = host == "localhost"
-        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if loopback { Ok(()) } else { refuse("plaintext is only for a loopback address; use https://") }
+    if is_loopback_host(host) {
+        Ok(())
+    } else {
+        refuse("plaintext is only for a loopback address; use https://")
+    }
 }
 
 fn read_table(path: Option<&Path>) -> Result<(toml::Table, PathBuf), ConfigError> {

@@ -24,6 +24,7 @@ mod log_retention;
 mod metadata;
 mod notice;
 mod policy;
+mod random;
 mod reconcile;
 mod recover;
 mod renew;

@@ -18,7 +18,7 @@ use crate::store::records::{AssignmentRecord, InstanceStanding, TaskRecord};
 use crate::task::journal::{Journal, new_record};
 use crate::task::{Orders, TaskActor, TaskContext, TaskPhase};
 use crate::time::{BootInstant, sleep_until};
-use lighter_model::ids::{ContainerName, Generation, TaskDefinitionId, TaskId};
+use lighter_model::ids::{ContainerName, Family, Generation, TaskDefinitionId, TaskId};
 use lighter_model::report::TaskReport;
 use lighter_model::resources::Resources;
 use lighter_model::status::TaskStatus;
@@ -79,6 +79,9 @@ pub(crate) struct HeldTask {
     pub task: TaskId,
     pub generation: Generation,
     pub status: TaskStatus,
+    pub definition: TaskDefinitionId,
+    /// What it holds of the node; nothing before it is admitted and after it has stopped.
+    pub resources: Option<Resources>,
 }
 
 /// What the node says of itself at the start of a session.
@@ -88,6 +91,8 @@ pub(crate) struct HelloFacts {
     pub incarnation: String,
     pub revision: u64,
     pub tasks: Vec<HeldTask>,
+    /// The highest revision of each family that the node has or keeps.
+    pub revisions: BTreeMap<Family, u32>,
     pub offered: Resources,
 }
 
@@ -219,6 +224,8 @@ pub(crate) struct Reconciler {
     pub(super) context: Arc<TaskContext>,
     pub(super) book: Book,
     pub(super) definitions: Definitions,
+    /// Of these the control plane has another than tasks of this node were begun with.
+    pub(super) clashes: BTreeSet<TaskDefinitionId>,
     pub(super) tasks: BTreeMap<TaskId, Entry>,
     pub(super) ledger: Ledger,
     pub(super) outbox: Outbox,
@@ -242,6 +249,7 @@ impl Reconciler {
             context,
             book,
             definitions,
+            clashes: BTreeSet::new(),
             tasks: BTreeMap::new(),
             ledger,
             outbox: Outbox::default(),

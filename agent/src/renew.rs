@@ -172,11 +172,7 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, RenewError> {
 
 /// From the system's source; a failure of that means the earliest moment.
 fn random_part() -> u8 {
-    let mut byte = [0u8];
-    match ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut byte) {
-        Ok(()) => byte[0],
-        Err(_) => 0,
-    }
+    crate::random::bytes().map_or(0, |[byte]| byte)
 }
 
 #[cfg(test)]

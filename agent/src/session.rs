@@ -65,8 +65,10 @@ impl Session {
                 () = self.leaving.cancelled() => return,
                 ended = self.one(number, &mut backoff) => ended,
             };
-            if let LinkError::Status(status) = &ended {
-                self.endpoint.refused(status);
+            match &ended {
+                LinkError::Status(status) => self.endpoint.refused(status),
+                LinkError::HelloLate => self.endpoint.unanswered(),
+                _ => {}
             }
             let error = chain(&ended);
             tracing::warn!(cause = %error, "no session with the control plane; trying again");

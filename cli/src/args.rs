@@ -7,7 +7,7 @@ mod node;
 mod page;
 
 use crate::detach::DetachKeys;
-pub use cluster::{AttributeArgs, ClusterCommand, RemoveNodeArgs, TagCommand};
+pub use cluster::{AttributeArgs, ClusterCommand, OrphanCommand, RemoveNodeArgs, TagCommand};
 pub use node::{DrainArgs, NoticeArgs, NoticeKind, StopAgentArgs};
 
 use crate::duration;
@@ -108,6 +108,9 @@ pub enum Command {
     /// Nodes (container instances)
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Tasks on nodes that the control plane's store does not know, after it was set back: list, adopt, stop
+    #[command(subcommand)]
+    Orphan(OrphanCommand),
     /// What happens in the cluster
     Events(EventsArgs),
     /// Who changed what, and who looked into which running task
@@ -222,7 +225,7 @@ pub enum ControlCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum SnapshotCommand {
-    /// Write a snapshot; no control plane may run meanwhile (a running one takes its own)
+    /// Write a snapshot, and read it back; a control plane that runs gives it
     Save { file: PathBuf },
     /// Put a snapshot's content into the store; no control plane may run meanwhile
     Restore {

@@ -5,10 +5,10 @@
 use crate::args::Global;
 use crate::failure::Failure;
 use crate::patience::Patient;
+use lighter_control::config::is_loopback_host;
 use lighter_proto::v1;
 use lighter_proto::v1::agent_client::AgentClient;
 use lighter_proto::v1::lighter_client::LighterClient;
-use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -165,9 +165,7 @@ fn parse_target(text: &str) -> Result<Target, Failure> {
         return Ok(Target::Unix(text.into()));
     }
     if let Some(rest) = text.strip_prefix("http://") {
-        let host = host_of(rest);
-        let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        return if loopback {
+        return if is_loopback_host(host_of(rest)) {
             Ok(Target::Plain(text.to_owned()))
         } else {
             Err(wrong("is not of this machine and must be https://"))

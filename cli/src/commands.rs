@@ -16,6 +16,7 @@ mod exec;
 mod image;
 mod logs;
 mod node;
+mod orphan;
 mod pause;
 mod ps;
 mod run;
@@ -43,7 +44,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             Some(AgentCommand::Stop(stop)) => agent::stop(global, stop).await?,
             None => agent::run(args).await?,
         },
-        Command::Control(args) => control::run(args).await?,
+        Command::Control(args) => control::run(global, args).await?,
         Command::Dev(args) => dev::run(args).await?,
         Command::Run(args) => return run::run(global, args).await,
         Command::Exec(args) => return Ok(exec::run(global, args).await),
@@ -95,6 +96,7 @@ async fn with_control_plane(global: &Global, command: Command) -> Result<(), Fai
         Command::Node(NodeCommand::Activate { node, cluster }) => {
             drain::activate(global, client, node, cluster).await
         }
+        Command::Orphan(command) => orphan::run(global, client, command).await,
         Command::Events(args) => events::run(global, client, args).await,
         // `run` above has taken these.
         Command::Node(NodeCommand::Notice(_))

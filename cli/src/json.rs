@@ -204,6 +204,25 @@ pub fn attributes(attributes: &[v1::Attribute]) -> Value {
     Value::from(attributes.iter().map(one).collect::<Vec<_>>())
 }
 
+pub fn orphans(orphans: &[v1::Orphan]) -> Value {
+    let one = |orphan: &v1::Orphan| {
+        let resources = orphan.resources.clone().unwrap_or_default();
+        Object::default()
+            .text("taskId", &orphan.task_id)
+            .text("cluster", &orphan.cluster)
+            .text("containerInstanceId", &orphan.container_instance_id)
+            .text("containerInstanceName", &orphan.container_instance_name)
+            .text("taskDefinition", &orphan.task_definition)
+            .text("lastStatus", words::task_status(orphan.last_status))
+            .value("cpuUnits", resources.cpu_units)
+            .value("memoryMib", resources.memory_mib)
+            .value("portsTcp", resources.ports_tcp)
+            .value("portsUdp", resources.ports_udp)
+            .done()
+    };
+    Value::from(orphans.iter().map(one).collect::<Vec<_>>())
+}
+
 pub fn tags(tags: &[v1::Tag]) -> Value {
     Value::from(tags.iter().map(|tag| json!({"key": tag.key, "value": tag.value})).collect::<Vec<_>>())
 }

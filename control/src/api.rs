@@ -12,7 +12,9 @@ pub mod join;
 pub mod journal;
 pub mod logs;
 mod open_audit;
+pub mod orphan;
 pub mod page;
+pub mod snapshot;
 pub mod state;
 pub mod stats;
 pub mod stream;
@@ -30,6 +32,7 @@ use crate::session::logs::LogStreams;
 use crate::session::questions::Questions;
 use crate::session::registry::Sessions;
 use crate::session::streams::Streams;
+use crate::snapshot::Source;
 use crate::view::{Shown, View};
 use crate::writer::WriterHandle;
 use lighter_model::ids::ClusterName;
@@ -51,6 +54,7 @@ pub struct Context {
     pub logs: Arc<LogStreams>,
     pub streams: Streams,
     pub questions: Questions,
+    pub snapshots: Source,
     pub heartbeat_interval: Duration,
     /// What one call may ask for.
     pub quotas: Quotas,

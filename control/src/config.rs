@@ -4,6 +4,7 @@
 
 mod store;
 
+pub use lighter_model::address::is_loopback_host;
 pub use store::{StoreConfig, StoreKind};
 
 use crate::core::quota::Quotas;

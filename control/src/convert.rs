@@ -11,6 +11,7 @@ use crate::api::instance::Filter as InstanceFilter;
 use crate::api::join::{Joined, NewToken, TokenRequest};
 use crate::api::journal::TaskJournal;
 use crate::api::logs::LogsRequest;
+use crate::api::orphan::Orphan;
 use crate::api::page::{Page, PageRequest};
 use crate::api::state::ClusterState;
 use crate::api::stats::StatsRequest;
@@ -222,6 +223,19 @@ pub fn run_task(request: v1::RunTaskRequest, metadata: &MetadataMap) -> Result<R
 pub fn stop_task(request: v1::StopTaskRequest) -> Result<StopTask, ApiError> {
     let cluster = cluster_name(&request.cluster)?;
     Ok(StopTask { cluster, task: request.task, reason: text(request.reason), force: request.force })
+}
+
+pub fn orphans(orphans: Vec<Orphan>) -> v1::ListOrphansResponse {
+    let orphans = orphans.into_iter().map(|orphan| v1::Orphan {
+        task_id: orphan.task.to_string(),
+        cluster: orphan.instance.cluster.to_string(),
+        container_instance_id: orphan.instance.id.to_string(),
+        container_instance_name: orphan.instance.name.clone(),
+        task_definition: orphan.facts.definition.map(|name| name.to_string()).unwrap_or_default(),
+        last_status: orphan.facts.last.map_or(v1::TaskStatus::Unspecified, task_status).into(),
+        resources: Some(resources(&orphan.facts.resources)),
+    });
+    v1::ListOrphansResponse { orphans: orphans.collect() }
 }
 
 pub fn task_filter(request: v1::ListTasksRequest) -> Result<TaskFilter, ApiError> {

@@ -50,6 +50,10 @@ pub enum ApiError {
     TaskDefinitionInactive { name: String },
     #[error("there is no task {task:?} in cluster {cluster}")]
     TaskNotFound { task: String, cluster: String },
+    #[error("there is no orphan {task:?} in cluster {cluster}")]
+    OrphanNotFound { task: String, cluster: String },
+    #[error("the orphan runs by another definition than the {name} of this store; it can only be stopped")]
+    OrphanDefinitionDiffers { name: String },
     #[error("{text:?} is the beginning of {count} ids; give more digits")]
     AmbiguousPrefix { field: &'static str, text: String, count: usize },
     #[error("there is no container instance {name:?} in cluster {cluster}")]
@@ -259,6 +263,8 @@ impl ApiError {
             Self::Throttled { .. } => (EXHAUSTED, "THROTTLED", "ThrottlingException"),
             Self::TaskDefinitionNotFound { .. } => (Code::NotFound, "TASK_DEFINITION_NOT_FOUND", CLIENT),
             Self::TaskDefinitionInactive { .. } => (REFUSED, "TASK_DEFINITION_INACTIVE", CLIENT),
+            Self::OrphanNotFound { .. } => (Code::NotFound, "ORPHAN_NOT_FOUND", INVALID),
+            Self::OrphanDefinitionDiffers { .. } => (REFUSED, "ORPHAN_DEFINITION_DIFFERS", CLIENT),
             Self::TaskNotFound { .. } => (Code::NotFound, "TASK_NOT_FOUND", INVALID),
             Self::AmbiguousPrefix { .. } => (Code::InvalidArgument, "AMBIGUOUS_PREFIX", INVALID),
             Self::ContainerInstanceNotFound { .. } => {

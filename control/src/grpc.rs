@@ -5,8 +5,8 @@
 mod streams;
 
 use crate::api::{
-    Context, attribute, audit, cluster, events, images, instance, join, journal, logs, state, stats, tag,
-    task, task_definition,
+    Context, attribute, audit, cluster, events, images, instance, join, journal, logs, orphan, snapshot,
+    state, stats, tag, task, task_definition,
 };
 use crate::convert;
 use crate::error::ApiError;
@@ -354,6 +354,44 @@ impl Lighter for LighterService {
         let said = images::order(&self.0, &asker, wanted).await?;
         let said = ReceiverStream::new(said).map(|said| Ok(convert::node_images(said)));
         Ok(Response::new(Box::pin(said)))
+    }
+
+    async fn list_orphans(
+        &self,
+        request: Request<v1::ListOrphansRequest>,
+    ) -> Answer<v1::ListOrphansResponse> {
+        let v1::ListOrphansRequest { cluster, container_instance } = request.into_inner();
+        Ok(Response::new(convert::orphans(orphan::list(&self.0, &cluster, &container_instance)?)))
+    }
+
+    async fn adopt_orphan(
+        &self,
+        request: Request<v1::AdoptOrphanRequest>,
+    ) -> Answer<v1::AdoptOrphanResponse> {
+        let asker = convert::asker(request.extensions());
+        let v1::AdoptOrphanRequest { cluster, task } = request.into_inner();
+        let task = orphan::decide(&self.0, asker, &cluster, &task, None).await?;
+        Ok(Response::new(v1::AdoptOrphanResponse { task: Some(convert::task(&task)) }))
+    }
+
+    async fn stop_orphan(&self, request: Request<v1::StopOrphanRequest>) -> Answer<v1::StopOrphanResponse> {
+        let asker = convert::asker(request.extensions());
+        let v1::StopOrphanRequest { cluster, task, reason } = request.into_inner();
+        let reason = if reason.is_empty() { "Orphan stopped by user".to_owned() } else { reason };
+        let task = orphan::decide(&self.0, asker, &cluster, &task, Some(reason)).await?;
+        Ok(Response::new(v1::StopOrphanResponse { task: Some(convert::task(&task)) }))
+    }
+
+    type SaveSnapshotStream = Streamed<v1::SnapshotChunk>;
+
+    async fn save_snapshot(
+        &self,
+        _request: Request<v1::SaveSnapshotRequest>,
+    ) -> Answer<Self::SaveSnapshotStream> {
+        let file = snapshot::save(&self.0).await?;
+        let chunks: Vec<_> = file.chunks(snapshot::CHUNK_BYTES).map(<[u8]>::to_vec).collect();
+        let chunks = futures_util::stream::iter(chunks).map(|data| Ok(v1::SnapshotChunk { data }));
+        Ok(Response::new(Box::pin(chunks)))
     }
 
     async fn pause_task(&self, request: Request<v1::PauseTaskRequest>) -> Answer<v1::PauseTaskResponse> {

@@ -6,6 +6,7 @@
 use crate::api::Context;
 use crate::core::Command;
 use crate::core::mutation::Changes;
+use crate::core::recovery::is_awaited;
 use crate::error::ApiError;
 use crate::store::Level;
 use lighter_model::status::TaskStatus;
@@ -100,9 +101,21 @@ async fn ready(context: &Context) -> Answer {
         Ok(Ok(())) if context.writer.room().level() > Level::Free => {
             Answer::text(200, format!("ready, but {}\n", context.writer.room().refusal()))
         }
-        Ok(Ok(())) => Answer::text(200, "ready\n"),
+        Ok(Ok(())) => Answer::text(200, readiness(context)),
         Ok(Err(error)) => Answer::text(503, format!("{error}\n")),
         Err(_) => Answer::text(503, "the store does not commit\n"),
+    }
+}
+
+/// Nodes that this store has not heard get no tasks; all else is served.
+fn readiness(context: &Context) -> String {
+    let awaited = context.view.read(|shown| {
+        let instances = shown.state.instances.values();
+        instances.filter(|instance| is_awaited(instance, &shown.incarnation)).count()
+    });
+    match awaited {
+        0 => "ready\n".to_owned(),
+        nodes => format!("ready; {nodes} nodes have not said hello since the store was set back or moved\n"),
     }
 }
 

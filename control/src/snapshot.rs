@@ -9,14 +9,41 @@ pub mod schedule;
 use crate::core::record::RecordError;
 use crate::core::state::State;
 use crate::format::{FormatError, Formats};
-use crate::store::Loaded;
+use crate::store::{Loaded, Reader, StoreError};
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 const FORMAT: &[u8] = b"lighter-snapshot 1\n";
+
+/// Reads a running store for snapshots; the schedule owns the reader, and with it the store is closed.
+#[derive(Clone, Default)]
+pub struct Source(Weak<Mutex<Box<dyn Reader>>>);
+
+/// The owner's end of a `Source`.
+pub(crate) struct Owned(Arc<Mutex<Box<dyn Reader>>>);
+
+impl Owned {
+    pub(crate) fn new(reader: Box<dyn Reader>) -> Self {
+        Self(Arc::new(Mutex::new(reader)))
+    }
+
+    pub(crate) fn source(&self) -> Source {
+        Source(Arc::downgrade(&self.0))
+    }
+}
+
+impl Source {
+    /// Everything at one sequence; it blocks. `None`: the control plane stops.
+    pub fn load(&self) -> Option<Result<Loaded, StoreError>> {
+        let reader = self.0.upgrade()?;
+        let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(reader.load())
+    }
+}
 
 /// What a snapshot is of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +89,24 @@ pub enum SnapshotError {
 /// Writes a file that only its owner reads, whole or not at all.
 pub fn write(path: &Path, content: &Loaded, now_unix_ms: u64) -> Result<Header, SnapshotError> {
     let failed = |source| SnapshotError::Write { path: path.to_owned(), source };
+    let (header, bytes) = file(content, now_unix_ms).map_err(failed)?;
+    put(path, &bytes)?;
+    Ok(header)
+}
+
+/// The bytes of a file, to be written elsewhere.
+pub fn encoded(content: &Loaded, now_unix_ms: u64) -> io::Result<Vec<u8>> {
+    file(content, now_unix_ms).map(|(_, bytes)| bytes)
+}
+
+/// Writes what another control plane gave, and reads it back; what is not whole leaves no file.
+pub fn keep(path: &Path, bytes: &[u8]) -> Result<Header, SnapshotError> {
+    decode(bytes).map_err(|what| SnapshotError::Damaged { path: path.to_owned(), what })?;
+    put(path, bytes)?;
+    read(path).map(|(header, _)| header)
+}
+
+fn file(content: &Loaded, now_unix_ms: u64) -> io::Result<(Header, Vec<u8>)> {
     let header = Header {
         incarnation: content.incarnation.clone(),
         term: content.term,
@@ -69,16 +114,20 @@ pub fn write(path: &Path, content: &Loaded, now_unix_ms: u64) -> Result<Header, 
         records: content.records.len(),
         created_at_unix_ms: now_unix_ms,
     };
-    let bytes = encode(&header, content).map_err(failed)?;
+    let bytes = encode(&header, content)?;
+    Ok((header, bytes))
+}
+
+fn put(path: &Path, bytes: &[u8]) -> Result<(), SnapshotError> {
+    let failed = |source| SnapshotError::Write { path: path.to_owned(), source };
     let temporary = path.with_extension("new");
     let mut options = std::fs::OpenOptions::new();
     let mut file =
         options.write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(failed)?;
-    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
     std::fs::rename(&temporary, path).map_err(failed)?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
-    Ok(header)
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
 }
 
 fn encode(header: &Header, content: &Loaded) -> io::Result<Vec<u8>> {

@@ -7,6 +7,9 @@ use crate::config::{ConfigError, ControlConfig, PlaintextListen, StoreKind};
 use crate::core::Settings;
 use crate::core::audit::{Asker, AuditAbandoned};
 use crate::core::cluster::EnsureClusters;
+use crate::core::mutation::key;
+use crate::core::record::{MetaRecord, decode};
+use crate::core::recovery::{AwaitNodes, PinCa};
 use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::file_limit;
@@ -20,7 +23,7 @@ use crate::listen::{Acceptors, Connection, Limits, ListenError, tls_config};
 use crate::metrics;
 use crate::rate_limit::Limiter;
 use crate::session::{logs::LogStreams, monitor, questions::Questions, registry::Sessions, streams::Streams};
-use crate::snapshot::schedule;
+use crate::snapshot::{Owned, schedule};
 use crate::store::etcd::EtcdStore;
 use crate::store::redb::RedbStore;
 use crate::store::{Store, StoreError};
@@ -72,6 +75,10 @@ pub enum StartError {
         #[source]
         source: LoadError,
     },
+    #[error(
+        "the store is of control planes with another certificate authority than {dir:?}: its nodes trust only that one; copy ca.pem and ca-key.pem of a control plane of this store to here"
+    )]
+    OtherCa { dir: PathBuf },
     #[error("cannot listen")]
     Listen {
         #[source]
@@ -134,7 +141,7 @@ impl Control {
     pub async fn start_with(
         config: ControlConfig,
         environment: Environment,
-        mut store: Box<dyn Store>,
+        store: Box<dyn Store>,
     ) -> Result<ControlHandle, StartError> {
         config.check().map_err(|source| StartError::Config { source })?;
         let dir = &config.data_dir;
@@ -143,13 +150,14 @@ impl Control {
         let now = environment.wall_unix_ms();
         let ca =
             Arc::new(Ca::open(dir, now).map_err(ca_error)?.with_node_life(config.node_certificate_life()));
+        let mut store = with_its_ca(store, &ca, dir).await?;
         let admin_key_path = ca.ensure_admin_key(dir, now).map_err(ca_error)?;
         let stop = CancellationToken::new();
         // On a failure what listens already ends with the guard.
         let guard = stop.clone().drop_guard();
         let (acceptors, connections) = Acceptors::new(stop.clone(), limits(&config));
         let bound = listen(&ca, now, &config, &acceptors).await?;
-        let reader = store.reader().map_err(|source| StartError::Store { source })?;
+        let reader = Owned::new(store.reader().map_err(|source| StartError::Store { source })?);
         store.advertise(&advertised(&config, &bound));
         let view = Arc::new(View::default());
         let snapshots = config.snapshots.directory.clone().unwrap_or_else(|| dir.join("snapshots"));
@@ -170,6 +178,7 @@ impl Control {
             logs: Arc::new(LogStreams::default()),
             streams: Streams::default(),
             questions: Questions::default(),
+            snapshots: reader.source(),
             heartbeat_interval: config.heartbeat_interval(),
             quotas: config.quotas,
             stop,
@@ -197,6 +206,23 @@ impl Control {
             running,
             taking_snapshots: taking,
         })
+    }
+}
+
+/// Leader or standby: whose nodes would trust a certificate of another authority?
+async fn with_its_ca(mut store: Box<dyn Store>, ca: &Ca, dir: &Path) -> Result<Box<dyn Store>, StartError> {
+    // The store's calls block.
+    let loaded = tokio::task::spawn_blocking(move || store.load(key::META).map(|loaded| (loaded, store)));
+    let loaded = loaded.await.unwrap_or_else(|ended| Err(StoreError::Read { source: ended.into() }));
+    let (loaded, store) = loaded.map_err(|source| StartError::Store { source })?;
+    let meta = loaded.records.iter().find(|(key, _)| key == key::META);
+    // A record that cannot be read is told of where all are.
+    let meta: Option<MetaRecord> = meta.and_then(|(key, value)| decode(key, value).ok());
+    match meta {
+        Some(meta) if meta.ca != 0 && meta.ca != ca.mark() => {
+            Err(StartError::OtherCa { dir: dir.join("ca") })
+        }
+        _ => Ok(store),
     }
 }
 
@@ -246,6 +272,10 @@ async fn make_clusters(context: &Context, config: &ControlConfig) -> Result<(), 
     let failed = |source| StartError::Clusters { source };
     let mut clusters = vec![crate::api::cluster_name(DEFAULT_CLUSTER).map_err(failed)?];
     clusters.extend(config.clusters.iter().cloned());
+    let incarnation = context.view.read(|shown| shown.incarnation.clone());
+    let await_nodes = AwaitNodes { incarnation };
+    while context.writer.submit(await_nodes.clone()).await.map_err(failed)? {}
+    context.writer.submit(PinCa { ca: context.ca.mark() }).await.map_err(failed)?;
     context.writer.submit(EnsureClusters { clusters }).await.map_err(failed)?;
     context.writer.submit(AuditAbandoned).await.map_err(failed)
 }

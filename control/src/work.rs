@@ -29,6 +29,9 @@ pub fn of(method: Method) -> Work {
         | Method::NodeJoin => Work::New,
         Method::LighterStopTask
         | Method::LighterDeregisterTaskDefinition
+        // What runs already; its record makes it possible to stop it.
+        | Method::LighterAdoptOrphan
+        | Method::LighterStopOrphan
         | Method::LighterDeleteTaskDefinitions
         | Method::LighterUpdateContainerInstancesState
         | Method::LighterDeregisterContainerInstance
@@ -62,6 +65,8 @@ pub fn of(method: Method) -> Work {
         | Method::LighterListAttributes
         | Method::LighterStreamClusterState
         | Method::LighterListAudit
+        | Method::LighterListOrphans
+        | Method::LighterSaveSnapshot
         | Method::NodeSendLogs
         | Method::NodeStream => Work::Reads,
         // Served by the agent.

@@ -26,9 +26,17 @@ use group::Group;
 use lighter_telemetry::metrics::Metrics;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+
+/// The least term to lead in.
+#[derive(Debug, Default)]
+struct TermFloor {
+    term: AtomicU64,
+    raised: Notify,
+}
 
 /// Commands that may wait: many groups' worth, so that the store is never idle while callers queue;
 /// beyond it callers wait for a place.
@@ -91,6 +99,7 @@ pub struct WriterHandle {
     leadership: Arc<Leadership>,
     retired: CancellationToken,
     room: Room,
+    term_floor: Arc<TermFloor>,
 }
 
 impl Debug for WriterHandle {
@@ -118,6 +127,15 @@ impl WriterHandle {
     /// Has the writer end: what it has taken is answered, then the lead is given up.
     pub fn retire(&self) {
         self.retired.cancel();
+    }
+
+    /// A node has seen this term, and refuses lower ones: have the writer campaign for a higher one.
+    /// Everything is loaded anew, and every session begins anew.
+    pub fn raise_term_above(&self, seen: u64) {
+        if !wrong_edit::is(WrongEdit::TermFloorIgnored) {
+            self.term_floor.term.fetch_max(seen.saturating_add(1), Ordering::Relaxed);
+            self.term_floor.raised.notify_one();
+        }
     }
 
     /// Commands that wait to be decided.
@@ -152,6 +170,7 @@ struct Writer {
     leadership: Arc<Leadership>,
     retired: CancellationToken,
     room: Room,
+    term_floor: Arc<TermFloor>,
 }
 
 /// Loads the store, shows it, and runs the writer until it is retired or every handle is gone. Where
@@ -191,6 +210,7 @@ async fn run_over(
     let (sender, inbox) = mpsc::channel(INBOX_DEPTH);
     let leadership = Arc::new(Leadership::new(committer.lease()));
     let (retired, room) = (CancellationToken::new(), committer.room());
+    let term_floor = Arc::new(TermFloor::default());
     let mut writer = Writer {
         inbox,
         metrics: metrics.clone(),
@@ -206,19 +226,23 @@ async fn run_over(
         leadership: leadership.clone(),
         retired: retired.clone(),
         room: room.clone(),
+        term_floor: term_floor.clone(),
     };
     match writer.load().await {
         Ok(()) => {}
         Err(LoadError::Store { source: StoreError::Led { leader } }) => writer.follow(&leader.endpoint),
         Err(error) => return Err(error),
     }
-    Ok((WriterHandle { inbox: sender, metrics, leadership, retired, room }, writer.run()))
+    Ok((WriterHandle { inbox: sender, metrics, leadership, retired, room, term_floor }, writer.run()))
 }
 
 impl Writer {
     async fn load(&mut self) -> Result<(), LoadError> {
-        let floor =
-            if wrong_edit::is(WrongEdit::TermFloorIgnored) { 0 } else { self.environment.wall_unix_ms() };
+        let seen = self.term_floor.term.load(Ordering::Relaxed);
+        let floor = match wrong_edit::is(WrongEdit::TermFloorIgnored) {
+            true => 0,
+            false => self.environment.wall_unix_ms().max(seen),
+        };
         let loaded = self.committer.load(floor).await.ok_or(LoadError::ThreadGone)?;
         let Loaded { incarnation, term, sequence, records } =
             loaded.map_err(|source| LoadError::Store { source })?;
@@ -250,6 +274,13 @@ impl Writer {
                     None => open = false,
                     Some(job) => self.decide_queued(job),
                 },
+                () = self.term_floor.raised.notified(), if open && self.in_flight.is_none() => {
+                    if self.term < self.term_floor.term.load(Ordering::Relaxed) {
+                        tracing::warn!(term = self.term, "a node has seen a higher term; campaigning for one above it");
+                        let group = std::mem::take(&mut self.group);
+                        self.reload(group, ApiError::StoreUnavailable).await;
+                    }
+                }
                 () = self.leadership.lease().lapsed(), if open && self.in_flight.is_none() => {
                     let group = std::mem::take(&mut self.group);
                     self.reload(group, ApiError::StoreUnavailable).await;

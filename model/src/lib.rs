@@ -2,10 +2,12 @@
 //! In: values and text. Out: values, or an error that names the offending field.
 //! Owns nothing. Never: performs I/O, reads a clock, draws a random number, knows tokio or gRPC.
 
+pub mod address;
 pub mod adjust;
 pub mod attribute;
 pub mod exit;
 pub mod health;
+pub mod held;
 pub mod ids;
 pub mod image_config;
 pub mod node;

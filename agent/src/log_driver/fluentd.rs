@@ -14,7 +14,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
 use lighter_model::task_definition::log::{FluentdAddress, FluentdSettings};
-use ring::rand::{SecureRandom, SystemRandom};
 
 const DRIVER: &str = "fluentd";
 
@@ -113,9 +112,7 @@ impl Sink for Fluentd {
 
 /// 128 random bits in 24 letters, so that the answer has one form only.
 fn chunk_id() -> Result<String, Cause> {
-    let mut bytes = [0; 16];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| words("no random numbers"))?;
-    Ok(STANDARD.encode(bytes))
+    Ok(STANDARD.encode(crate::random::bytes::<16>()?))
 }
 
 /// `{"ack": chunk}`

@@ -5,7 +5,6 @@
 
 use lighter_model::ids::{ContainerName, TaskId};
 use ring::hmac::{HMAC_SHA256, Key, sign};
-use ring::rand::{SecureRandom, SystemRandom};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -32,10 +31,8 @@ impl MetadataKey {
 }
 
 fn random() -> Vec<u8> {
-    let mut bytes = vec![0; 32];
-    // Fails only when the kernel has no random numbers, and then nothing of TLS works either.
-    let _ = SystemRandom::new().fill(&mut bytes);
-    bytes
+    // Fails only when nothing of TLS works either.
+    crate::random::bytes::<32>().unwrap_or_default().to_vec()
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {

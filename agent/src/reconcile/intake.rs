@@ -17,7 +17,7 @@ use lighter_model::ids::{ContainerName, TaskDefinitionId, TaskId};
 use lighter_model::report::TaskReport;
 use lighter_model::status::{ContainerStatus, TaskStatus};
 use lighter_model::task_definition::TaskDefinition;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 
@@ -198,7 +198,7 @@ impl Reconciler {
                 staged.listed = Some(open.number);
                 let listed: BTreeSet<TaskId> =
                     assignments.iter().map(|assignment| assignment.task.clone()).collect();
-                staged.accept(assignments, &incarnation);
+                staged.accept(unclear(&self.clashes, assignments), &incarnation);
                 let verdict = staged.book.manifest(&listed, &incarnation, revision);
                 staged.tell_again |= verdict.set_back;
                 verdict.keep.into_iter().for_each(|record| staged.put(record));
@@ -212,7 +212,7 @@ impl Reconciler {
                 });
             }
             Inbound::Assignments { revision, assignments } => {
-                staged.accept(assignments, &incarnation);
+                staged.accept(unclear(&self.clashes, assignments), &incarnation);
                 let revision = revision.max(staged.book.session.revision);
                 staged.put_session(SessionRecord {
                     revision,
@@ -221,12 +221,7 @@ impl Reconciler {
                 });
             }
             Inbound::Definitions(definitions) => {
-                for (id, json) in definitions {
-                    if !self.definitions.contains_key(&id) {
-                        staged.ops.push(StoreOp::PutDefinition { id: id.clone(), json: json.clone() });
-                        staged.definitions.push((id, json));
-                    }
-                }
+                definitions.into_iter().for_each(|(id, json)| self.define(id, json, staged));
             }
             Inbound::Applied(applied) => {
                 applied.iter().for_each(|(task, sequence)| self.applied(task, *sequence))
@@ -244,6 +239,24 @@ impl Reconciler {
             }
             Inbound::Nothing => {}
         }
+    }
+
+    /// A store that was set back may give a name anew. Another definition under it takes the old one's
+    /// place when no task needs that any more; until then no other task of that name begins here.
+    fn define(&mut self, id: TaskDefinitionId, json: String, staged: &mut Staged) {
+        let known = self.definitions.get(&id);
+        if known.is_some_and(|known| *known == parse_definition(&json)) {
+            return;
+        }
+        let mut assigned = staged.book.assignments.values();
+        if known.is_some() && assigned.any(|record| record.definition == id) {
+            tracing::error!(definition = %id, "the control plane has another definition of this name than tasks that run here; no other task of it begins");
+            self.clashes.insert(id);
+            return;
+        }
+        self.clashes.remove(&id);
+        staged.ops.push(StoreOp::PutDefinition { id: id.clone(), json: json.clone() });
+        staged.definitions.push((id, json));
     }
 
     async fn commit(&mut self, staged: Staged) {
@@ -334,12 +347,21 @@ impl Reconciler {
                 .get(&record.task)
                 .and_then(|e| e.report.as_ref())
                 .map_or(TaskStatus::Pending, |report| report.status),
+            definition: record.definition.clone(),
+            resources: self.ledger.held(&record.task).cloned(),
         });
+        let mut revisions = BTreeMap::new();
+        let assigned = self.book.assignments.values().map(|record| &record.definition);
+        for id in self.definitions.keys().chain(assigned) {
+            let highest = revisions.entry(id.family.clone()).or_insert(id.revision);
+            *highest = id.revision.max(*highest);
+        }
         HelloFacts {
             term: self.book.session.term,
             incarnation: self.book.session.incarnation.clone(),
             revision: self.book.session.revision,
             tasks: held.collect(),
+            revisions,
             offered: self.ledger.offered().clone(),
         }
     }
@@ -359,6 +381,18 @@ impl Reconciler {
             })
             .collect()
     }
+}
+
+/// What a task of a clashing definition is: nothing that can be begun.
+fn unclear(clashes: &BTreeSet<TaskDefinitionId>, mut assignments: Vec<Assignment>) -> Vec<Assignment> {
+    for assignment in assignments.iter_mut().filter(|a| clashes.contains(&a.definition)) {
+        let what = format!(
+            "task definition {}: this node runs tasks of another one of the same name, which a store of before gave",
+            assignment.definition
+        );
+        assignment.unreadable.get_or_insert(what);
+    }
+    assignments
 }
 
 /// It may hold something of the node: nobody knows that nothing of it runs.

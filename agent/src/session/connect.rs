@@ -65,9 +65,14 @@ impl ControlEndpoint {
         if is_provable || each(&self.uri).any(|uri| uri == leader) {
             leader.clone_into(&mut self.next.lock().unwrap_or_else(PoisonError::into_inner));
         } else {
-            let uri = self.next.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            self.turn_from(&uri);
+            self.unanswered();
         }
+    }
+
+    /// Who takes a connection and says nothing is left for the next.
+    pub(crate) fn unanswered(&self) {
+        let uri = self.next.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.turn_from(&uri);
     }
 
     /// To the one after it; to the first after one that is not configured.
@@ -158,11 +163,7 @@ impl Pauses {
 
 /// 0 to 1, from the system's source; a failure of that means no jitter.
 fn random_fraction() -> f64 {
-    let mut bytes = [0u8; 4];
-    match ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes) {
-        Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
-        Err(_) => 1.0,
-    }
+    crate::random::bytes().map_or(1.0, |bytes| f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

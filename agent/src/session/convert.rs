@@ -358,7 +358,10 @@ pub(super) fn hello(facts: &NodeFacts, core: &HelloFacts, notices: &[Notice]) ->
         task_id: held.task.to_string(),
         generation: held.generation.0,
         last_status: task_status(held.status).into(),
+        task_definition: held.definition.to_string(),
+        resources: held.resources.as_ref().map(resources),
     });
+    let revisions = core.revisions.iter().map(|(family, revision)| (family.to_string(), *revision));
     node(Node::Hello(v1::NodeHello {
         protocol: Some(v1::ProtocolRange { min: PROTOCOL, max: PROTOCOL }),
         features: [STREAMS_FEATURE, JOURNALS_FEATURE, STATE_FEATURE, LOG_END_FEATURE, LEASES_FEATURE]
@@ -372,6 +375,7 @@ pub(super) fn hello(facts: &NodeFacts, core: &HelloFacts, notices: &[Notice]) ->
         revision: core.revision,
         state: Some(state(facts, &core.offered, notices)),
         tasks: tasks.collect(),
+        revisions: revisions.collect(),
     }))
 }
 

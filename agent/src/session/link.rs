@@ -9,7 +9,7 @@ use super::{Notices, Session, logs, streams};
 use crate::errors::chain;
 use crate::lease::Beats;
 use crate::reconcile::{CoreInput, HelloFacts, Inbound, LowerTerm, Outbound};
-use crate::time::{BootInstant, sleep_until};
+use crate::time::{BootInstant, sleep, sleep_until};
 use lighter_proto::v1;
 use lighter_proto::v1::node_client::NodeClient;
 use std::time::Duration;
@@ -20,6 +20,10 @@ use tonic::Streaming;
 /// A group of the reconciler ends in at most three messages plus its reports by 128; 64 hold what
 /// 8,000 tasks report at once. A peer that lets it fill up is cut off.
 const OUTBOUND_DEPTH: usize = 64;
+
+/// How long a control plane may take from the hello to its own: longer than it loads a large store,
+/// so that one that took the connection and hangs does not keep the node from the others.
+const HELLO_LIMIT: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(30) };
 
 /// Heartbeats without an answer before the session counts as dead.
 const SILENT_BEATS_MAX: u32 = 3;
@@ -35,6 +39,8 @@ pub(crate) enum LinkError {
     Closed,
     #[error("the control plane's first message was not its hello")]
     NoHello,
+    #[error("the control plane has not answered the hello for {} s", HELLO_LIMIT.as_secs())]
+    HelloLate,
     #[error("the control plane sent a message this agent cannot read")]
     Convert(#[from] ConvertError),
     #[error(transparent)]
@@ -78,9 +84,15 @@ impl<'a> Link<'a> {
         // Its answer counts as a heartbeat's.
         let said_hello = BootInstant::now();
         send.send(convert::hello(&session.node, &facts, &known)).await.map_err(|_| LinkError::Closed)?;
-        let status = |status| LinkError::Status(Box::new(status));
-        let mut receive = client.session(ReceiverStream::new(messages)).await.map_err(status)?.into_inner();
-        let first = receive.message().await.map_err(status)?.ok_or(LinkError::Closed)?;
+        let answered = async {
+            let mut receive = client.session(ReceiverStream::new(messages)).await?.into_inner();
+            receive.message().await.map(|first| (receive, first))
+        };
+        let (receive, first) = tokio::select! {
+            answered = answered => answered.map_err(|status| LinkError::Status(Box::new(status)))?,
+            () = sleep(HELLO_LIMIT) => return Err(LinkError::HelloLate),
+        };
+        let first = first.ok_or(LinkError::Closed)?;
         let Received::Hello(hello) = convert::received(first)? else { return Err(LinkError::NoHello) };
         Self::greet(session, number, &hello, said_hello).await?;
         let heartbeat = hello.heartbeat;
@@ -202,6 +214,7 @@ impl<'a> Link<'a> {
                 let source = streams::StreamSource {
                     endpoint: self.session.endpoint.clone(),
                     context: self.session.context.clone(),
+                    reconciler: self.session.reconciler.clone(),
                 };
                 // Ends with what it was opened for, or when the control plane or the agent leaves.
                 tokio::spawn(streams::serve(source, open));

@@ -14,6 +14,7 @@ mod stats;
 use super::connect::ControlEndpoint;
 use super::link::words;
 use crate::errors::chain;
+use crate::reconcile::CoreInput;
 use crate::task::TaskContext;
 use crate::task::board::Monitor;
 use crate::time::sleep;
@@ -37,6 +38,7 @@ const CLOSING_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct StreamSource {
     pub endpoint: ControlEndpoint,
     pub context: Arc<TaskContext>,
+    pub reconciler: mpsc::Sender<CoreInput>,
 }
 
 /// Both directions of an open stream.
@@ -96,7 +98,7 @@ async fn try_serve(source: &StreamSource, open: OpenStream) -> Result<(), String
     let call = NodeClient::new(channel).stream(ReceiverStream::new(messages)).await;
     let mut pipe = Pipe { out, inputs: call.map_err(|status| words(&status))?.into_inner() };
     let end = match convert::wanted(open) {
-        Ok(wanted) => run(&source.context, wanted, &mut pipe).await,
+        Ok(wanted) => run(&source.context, &source.reconciler, wanted, &mut pipe).await,
         Err(fault) => Ok(Err(fault)),
     };
     let Ok(end) = end else { return Err("the reader went away".to_owned()) };
@@ -115,6 +117,7 @@ async fn try_serve(source: &StreamSource, open: OpenStream) -> Result<(), String
 /// Does what is wanted; the outer error means that nobody waits for the end any more.
 async fn run(
     context: &Arc<TaskContext>,
+    reconciler: &mpsc::Sender<CoreInput>,
     wanted: Wanted,
     pipe: &mut Pipe,
 ) -> Result<Result<End, Fault>, Gone> {
@@ -130,8 +133,8 @@ async fn run(
         }
         Order::Stats { interval } => stats::watch(context, &wanted, interval, pipe).await,
         Order::Images(order) => images::run(context, &wanted, order, pipe).await,
-        Order::Query { topic, argument_json } => {
-            let answer = query::answer(context, wanted.task.as_ref(), &topic, &argument_json).await;
+        Order::Query { topic } => {
+            let answer = query::answer(reconciler, wanted.task.as_ref(), &topic).await;
             let answer = match answer {
                 Ok(answer) => answer,
                 Err(fault) => return Ok(Err(fault)),

@@ -57,6 +57,8 @@ pub(super) struct State {
     streams: BTreeMap<String, DataEnds>,
     /// By question id.
     pub task_events: BTreeMap<String, Vec<v1::TaskEvent>>,
+    /// Takes hellos and answers none.
+    pub silent: bool,
     live: Option<Live>,
 }
 
@@ -114,6 +116,7 @@ impl Control {
             log_streams_ended: 0,
             streams: BTreeMap::new(),
             task_events: BTreeMap::new(),
+            silent: false,
             live: None,
         };
         let socket = dir.join("control.sock");
@@ -247,6 +250,11 @@ impl State {
 
     fn greet(&mut self, mut live: Live, hello: v1::NodeHello) {
         self.hellos.push(hello);
+        if self.silent {
+            // Kept open.
+            self.live = Some(live);
+            return;
+        }
         live.push(Message::Hello(v1::ControlHello {
             protocol: 1,
             term: self.term,

@@ -31,6 +31,52 @@ fn what_is_acknowledged_is_recorded_and_acknowledgements_are_cumulative() {
 }
 
 #[test]
+fn a_control_plane_that_never_answers_the_hello_is_left() {
+    let mut bench = Bench::new();
+    bench.control.with(|state| state.silent = true);
+    bench.start();
+    bench.control.wait("another hello", |state| (state.hellos.len() > 1).then_some(()));
+    bench.control.with(|state| state.silent = false);
+    bench.control.wait("an acknowledgement", |state| state.acknowledged.first().copied());
+}
+
+#[test]
+fn another_definition_under_a_name_that_runs_here_is_never_run_as_the_old_one() {
+    let mut bench = Bench::new();
+    bench.start();
+    let (runs, clashes, later) = (task(1).to_string(), task(2).to_string(), task(3).to_string());
+    bench.control.assign(&runs, "small:1");
+    bench.control.wait_status(&runs, TaskStatus::Running);
+    let hello = |bench: &Bench| bench.control.with(|state| state.hellos.last().cloned().unwrap());
+    // Set back: the name is given again, to something else.
+    bench.control.with(|state| {
+        state.incarnation = "second".into();
+        state.assignments.clear();
+        let json = state.definitions["small:1"].replace("\"memory\":", "\"essential\":true,\"memory\":1");
+        assert_ne!(json, state.definitions["small:1"]);
+        state.definitions.insert("small:1".into(), json);
+    });
+    bench.control.assign(&clashes, "small:1");
+    bench.control.cut();
+    let stopped = bench.control.wait_status(&clashes, TaskStatus::Stopped);
+    assert!(stopped.stopped_reason.contains("another one of the same name"), "{}", stopped.stopped_reason);
+    let hello = hello(&bench);
+    assert_eq!(hello.revisions["small"], 1);
+    let held = hello.tasks.iter().find(|held| held.task_id == runs).unwrap();
+    assert_eq!(held.task_definition, "small:1");
+    assert!(held.resources.as_ref().unwrap().memory_mib > 0);
+    // When nothing of the old one is left, the new one takes its name.
+    bench.control.stop(&runs, "");
+    bench.control.wait_status(&runs, TaskStatus::Stopped);
+    for gone in [&runs, &clashes] {
+        bench.control.change(gone, |assignment| assignment.forget = true);
+    }
+    bench.control.cut();
+    bench.control.assign(&later, "small:1");
+    bench.control.wait_status(&later, TaskStatus::Running);
+}
+
+#[test]
 fn a_stopped_report_is_sent_until_it_is_applied_and_then_forgotten() {
     let mut bench = Bench::new();
     bench.control.with(|state| state.acknowledge_reports = false);

@@ -36,6 +36,35 @@ pub enum ClusterCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum OrphanCommand {
+    /// List orphans
+    Ls {
+        /// Only of this node: name, id, or the beginning of one
+        #[arg(long)]
+        node: Option<String>,
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+    /// Make it a task of the cluster; it runs on
+    Adopt {
+        /// Id, or the beginning of one
+        task: String,
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+    /// Make it a task of the cluster, and stop it
+    Stop {
+        /// Id, or the beginning of one
+        task: String,
+        /// Why; kept with the task
+        #[arg(long)]
+        reason: Option<String>,
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub enum TagCommand {
     /// Set tags
     Add {

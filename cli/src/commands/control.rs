@@ -2,12 +2,16 @@
 //! In: /etc/lighter/control.toml, LIGHTER_* variables, flags; the later wins. Out: a server.
 //! Owns: the time between start and SIGTERM. Nodes and their tasks go on without it.
 
-use crate::args::{ControlArgs, ControlCommand, SnapshotCommand};
+use crate::args::{ControlArgs, ControlCommand, Global, SnapshotCommand};
+use crate::client::{self, Client};
 use crate::daemon::{self, Interrupts};
 use crate::failure::{Exit, Failure};
 use crate::output;
+use lighter_control::config::PlaintextListen;
 use lighter_control::snapshot::{self, Header};
+use lighter_control::transfer::TransferError;
 use lighter_control::{Control, ControlConfig, ControlOverrides, transfer};
+use lighter_proto::v1;
 use std::path::{Path, PathBuf};
 
 /// Read when no other is named and it exists.
@@ -15,9 +19,12 @@ const DEFAULT_CONFIG: &str = "/etc/lighter/control.toml";
 
 const WHAT: &str = "run the control plane";
 
-pub async fn run(mut args: ControlArgs) -> Result<(), Failure> {
+pub async fn run(global: &Global, mut args: ControlArgs) -> Result<(), Failure> {
     let command = args.command.take();
     let config = config(args).map_err(|source| Failure::daemon(WHAT, Exit::Refused, source))?;
+    if let Some(ControlCommand::Snapshot(SnapshotCommand::Save { file })) = command {
+        return save(global, config, file).await;
+    }
     if let Some(command) = command {
         // The store's calls block.
         let done = tokio::task::spawn_blocking(move || offline(&config, command)).await;
@@ -41,16 +48,47 @@ pub async fn run(mut args: ControlArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// From the store itself, or from the control plane that has it.
+async fn save(global: &Global, config: ControlConfig, file: PathBuf) -> Result<(), Failure> {
+    const WHAT: &str = "save a snapshot";
+    let socket = config.listen_plaintext.iter().find_map(|listen| match listen {
+        PlaintextListen::Unix(path) => Some(format!("unix://{}", path.display())),
+        PlaintextListen::Loopback(_) => None,
+    });
+    let path = file.clone();
+    // The store's calls block.
+    let saved = tokio::task::spawn_blocking(move || transfer::save(&config, &path)).await;
+    let header = match saved.map_err(|source| Failure::daemon(WHAT, Exit::Failed, source))? {
+        Ok(header) => header,
+        Err(error @ (TransferError::Store { .. } | TransferError::Led { .. })) => {
+            tracing::debug!(%error, "asking the control plane that runs");
+            let global = Global { endpoint: global.endpoint.clone().or(socket), ..global.clone() };
+            let bytes = given(&mut client::connect(&global).await?).await.map_err(Failure::rpc(WHAT))?;
+            snapshot::keep(&file, &bytes).map_err(|source| Failure::daemon(WHAT, Exit::Failed, source))?
+        }
+        Err(error) => return Err(Failure::daemon(WHAT, Exit::Refused, error)),
+    };
+    tell("saved", &file, &header)
+}
+
+/// The file as the control plane gives it.
+async fn given(client: &mut Client) -> Result<Vec<u8>, tonic::Status> {
+    let mut chunks = client.save_snapshot(v1::SaveSnapshotRequest {}).await?.into_inner();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = chunks.message().await? {
+        bytes.extend(chunk.data);
+    }
+    Ok(bytes)
+}
+
 /// What is done to a store that no control plane leads.
 fn offline(config: &ControlConfig, command: ControlCommand) -> Result<(), Failure> {
     fn failed<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> Failure {
         move |source| Failure::daemon(what, Exit::Refused, source)
     }
     match command {
-        ControlCommand::Snapshot(SnapshotCommand::Save { file }) => {
-            let header = transfer::save(config, &file).map_err(failed("save a snapshot"))?;
-            tell("saved", &file, &header)?;
-        }
+        // Taken by `run`.
+        ControlCommand::Snapshot(SnapshotCommand::Save { .. }) => {}
         ControlCommand::Snapshot(SnapshotCommand::Restore { file, force }) => {
             let header = transfer::restore(config, &file, force).map_err(failed("restore a snapshot"))?;
             tell("restored", &file, &header)?;

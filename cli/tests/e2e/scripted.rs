@@ -294,6 +294,19 @@ impl Lighter for Service {
         not_scripted()
     }
 
+    async fn list_orphans(&self, _: Request<v1::ListOrphansRequest>) -> Answer<v1::ListOrphansResponse> {
+        not_scripted()
+    }
+    async fn adopt_orphan(&self, _: Request<v1::AdoptOrphanRequest>) -> Answer<v1::AdoptOrphanResponse> {
+        not_scripted()
+    }
+    async fn stop_orphan(&self, _: Request<v1::StopOrphanRequest>) -> Answer<v1::StopOrphanResponse> {
+        not_scripted()
+    }
+    type SaveSnapshotStream = tokio_stream::Pending<Result<v1::SnapshotChunk, Status>>;
+    async fn save_snapshot(&self, _: Request<v1::SaveSnapshotRequest>) -> Answer<Self::SaveSnapshotStream> {
+        not_scripted()
+    }
     async fn pause_task(&self, _: Request<v1::PauseTaskRequest>) -> Answer<v1::PauseTaskResponse> {
         not_scripted()
     }

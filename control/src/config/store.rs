@@ -1,7 +1,7 @@
 //! The `[store]` table of control.toml: where the state is kept.
 //! In: TOML. Out: a checked `StoreConfig`. Never: etcd without TLS on another machine.
 
-use super::ConfigError;
+use super::{ConfigError, is_loopback_host};
 use crate::store::RedbSettings;
 use crate::store::etcd::EtcdSettings;
 use serde::Deserialize;
@@ -112,12 +112,9 @@ fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {
         Ok(uri) => uri,
         Err(_) => return wrong("is not a URL"),
     };
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let loopback =
-        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
     match uri.scheme_str() {
         Some("https") => Ok(()),
-        Some("http") if loopback => Ok(()),
+        Some("http") if uri.host().is_some_and(is_loopback_host) => Ok(()),
         Some("http") => wrong("is of another machine and must be https://"),
         _ => wrong("must begin with https://"),
     }

@@ -7,6 +7,7 @@ pub use crate::core::cluster::EnsureClusters;
 use crate::core::drain::heed_notices;
 use crate::core::mutation::Changes;
 use crate::core::record::{InstanceRecord, TaskRecord};
+use crate::core::recovery::{Learned, raise_revisions};
 use crate::core::state::State;
 use crate::core::stop_task::pad;
 use crate::error::ApiError;
@@ -44,6 +45,8 @@ pub struct NodeConnected {
     pub held: BTreeMap<TaskId, Generation>,
     /// The node has seen no other incarnation of the store and no later revision than it has.
     pub trusted: bool,
+    /// What this store may not know.
+    pub learned: Learned,
 }
 
 impl Command for NodeConnected {
@@ -52,9 +55,14 @@ impl Command for NodeConnected {
 
     fn decide(self, changes: &mut Changes<'_>) -> Result<bool, ApiError> {
         let old = usable_instance(changes.state(), &self.instance)?;
+        // A command of its own, before anything is placed there.
+        if raise_revisions(changes, &self.learned.revisions) {
+            return Ok(true);
+        }
         let mut new = (*old).clone();
         let notices = self.facts.notices.clone();
         take_facts(changes.state(), &mut new, self.facts);
+        new.incarnation = self.learned.incarnation;
         new.status = match old.status {
             ContainerInstanceStatus::Registering | ContainerInstanceStatus::RegistrationFailed => {
                 ContainerInstanceStatus::Active
@@ -68,6 +76,9 @@ impl Command for NodeConnected {
         // The port changes with every connection and says nothing.
         new.address = self.address.map(|address| SocketAddr::new(address.ip(), 0));
         new.orphans = orphans(changes.state(), &old, &self.held, self.trusted);
+        let mut facts = self.learned.tasks;
+        facts.retain(|id, _| new.orphans.contains(id));
+        new.orphan_facts = facts;
         if new != *old {
             changes.put_instance(new);
         }

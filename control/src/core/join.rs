@@ -95,26 +95,41 @@ impl Command for Join {
         let spent = JoinTokenRecord { used: Some(used), ..(*token).clone() };
         changes.record(Mutation::JoinToken(Arc::new(spent)));
         let registered_at_unix_ms = changes.now_ms();
-        Ok(changes.put_instance(InstanceRecord {
-            id,
-            cluster: token.cluster.clone(),
-            name,
-            status: ContainerInstanceStatus::Registering,
-            connected: false,
-            agent_version: String::new(),
-            boot_id: String::new(),
-            address: None,
-            offered: Resources::default(),
-            token_attributes: token.attributes.clone(),
-            node_attributes: BTreeMap::new(),
-            registered_at_unix_ms,
-            orphans: BTreeSet::new(),
-            drain: None,
-            notices: Vec::new(),
-            operator_attributes: BTreeMap::new(),
-            tags: BTreeMap::new(),
-            deregistered_at_unix_ms: None,
-        }))
+        let attributes = token.attributes.clone();
+        let cluster = token.cluster.clone();
+        Ok(changes.put_instance(blank_instance(id, cluster, name, attributes, registered_at_unix_ms)))
+    }
+}
+
+/// An instance of which nothing was heard yet.
+pub fn blank_instance(
+    id: ContainerInstanceId,
+    cluster: ClusterName,
+    name: String,
+    token_attributes: BTreeMap<String, String>,
+    registered_at_unix_ms: u64,
+) -> InstanceRecord {
+    InstanceRecord {
+        id,
+        cluster,
+        name,
+        status: ContainerInstanceStatus::Registering,
+        connected: false,
+        agent_version: String::new(),
+        boot_id: String::new(),
+        address: None,
+        offered: Resources::default(),
+        token_attributes,
+        node_attributes: BTreeMap::new(),
+        registered_at_unix_ms,
+        orphans: BTreeSet::new(),
+        orphan_facts: BTreeMap::new(),
+        incarnation: String::new(),
+        drain: None,
+        notices: Vec::new(),
+        operator_attributes: BTreeMap::new(),
+        tags: BTreeMap::new(),
+        deregistered_at_unix_ms: None,
     }
 }
 

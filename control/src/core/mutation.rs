@@ -96,7 +96,7 @@ impl Mutation {
 }
 
 /// Milliseconds and random digits of an id.
-fn id_parts(id: &str) -> Option<(u64, u128)> {
+pub(crate) fn id_parts(id: &str) -> Option<(u64, u128)> {
     let (ms, digits) = id.split_at_checked(12)?;
     Some((u64::from_str_radix(ms, 16).ok()?, u128::from_str_radix(digits, 16).ok()?))
 }
@@ -216,7 +216,11 @@ impl<'a> Changes<'a> {
         let sequence = self.state.meta.event_sequence + 1;
         let time_unix_ms = self.now_ms();
         let event = EventRecord { sequence, time_unix_ms, cluster, subject };
-        self.record(Mutation::Meta(MetaRecord { cluster_time_ms: time_unix_ms, event_sequence: sequence }));
+        self.record(Mutation::Meta(MetaRecord {
+            cluster_time_ms: time_unix_ms,
+            event_sequence: sequence,
+            ..self.state.meta
+        }));
         self.record(Mutation::Event(Arc::new(event)));
         while self.state.events.len() > self.settings.events_kept {
             match self.state.events.first_key_value() {

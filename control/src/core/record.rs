@@ -66,6 +66,10 @@ pub struct MetaRecord {
     pub cluster_time_ms: u64,
     /// The last event's number.
     pub event_sequence: u64,
+    /// The first eight bytes of the SHA-256 of the certificate authority that all control planes of
+    /// this store share; 0: none has said yet.
+    #[serde(default)]
+    pub ca: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,7 +124,7 @@ impl DefinitionRecord {
     }
 }
 
-/// A node. `connected` is the last transition seen; after a start every active node counts as seen.
+/// A node. `connected` is the last transition seen; a start changes nothing of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceRecord {
     pub id: ContainerInstanceId,
@@ -140,6 +144,12 @@ pub struct InstanceRecord {
     /// Tasks the node held that this store did not know when the store had changed or gone back:
     /// never stopped on the store's word.
     pub orphans: BTreeSet<TaskId>,
+    /// What its node says of each of them; they take what they take until somebody decides.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub orphan_facts: BTreeMap<TaskId, OrphanFacts>,
+    /// Of the store that greeted the node last.
+    #[serde(default)]
+    pub incarnation: String,
     /// Why and until when it is DRAINING.
     #[serde(default)]
     pub drain: Option<DrainRecord>,
@@ -154,6 +164,15 @@ pub struct InstanceRecord {
     /// DEREGISTERING or INACTIVE since then.
     #[serde(default)]
     pub deregistered_at_unix_ms: Option<u64>,
+}
+
+/// An orphan as its node tells of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrphanFacts {
+    /// `family:revision` as it was known to the store that ran it; may be another definition here.
+    pub definition: Option<TaskDefinitionId>,
+    pub last: Option<TaskStatus>,
+    pub resources: Resources,
 }
 
 /// Who says that an instance has an attribute.

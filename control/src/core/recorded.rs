@@ -12,6 +12,7 @@ use crate::core::deregister::DeregisterInstance;
 use crate::core::drain::UpdateInstancesState;
 use crate::core::join::{CreateJoinToken, Join};
 use crate::core::mutation::Changes;
+use crate::core::orphan::DecideOrphan;
 use crate::core::record::AuditOutcome;
 use crate::core::run_task::RunTask;
 use crate::core::state::State;
@@ -218,6 +219,17 @@ impl Recorded for DeleteAttributes {
 
 fn of_settings(settings: ClusterSettings) -> Vec<String> {
     settings.propagate_tags.map(|on| format!("defaultPropagateTags={on}")).into_iter().collect()
+}
+
+impl Recorded for DecideOrphan {
+    /// StopOrphan is of the same work.
+    const METHOD: Method = Method::LighterAdoptOrphan;
+    fn entry(&self) -> Entry {
+        let action = if self.stop.is_some() { "StopOrphan" } else { "AdoptOrphan" };
+        let (task, instance) = (self.held.task.to_string(), self.instance.to_string());
+        let words = self.stop.iter().cloned().collect();
+        Entry { task, instance, ..entry(action, &self.cluster, words) }
+    }
 }
 
 impl Recorded for CreateCluster {

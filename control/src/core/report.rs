@@ -79,7 +79,7 @@ fn is_digest(text: &str) -> bool {
 }
 
 /// The task after a report that is newer than all before.
-fn merge(old: &TaskRecord, report: TaskReport, now_ms: u64) -> TaskRecord {
+pub fn merge(old: &TaskRecord, report: TaskReport, now_ms: u64) -> TaskRecord {
     let mut task = old.clone();
     task.report_sequence = report.sequence;
     if old.last == TaskStatus::Stopped {

@@ -206,7 +206,8 @@ impl RunTask {
     }
 }
 
-fn new_containers(definition: &DefinitionRecord) -> Vec<ContainerRecord> {
+/// The containers of a task of which nothing was heard yet.
+pub fn new_containers(definition: &DefinitionRecord) -> Vec<ContainerRecord> {
     let containers = definition.definition.container_definitions.iter();
     containers
         .map(|container| ContainerRecord {

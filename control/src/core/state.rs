@@ -42,6 +42,8 @@ pub struct Reserved {
     pub tasks: BTreeSet<TaskId>,
     pub running: u32,
     pub pending: u32,
+    /// The part of it that orphans take, which are no tasks of this store.
+    pub orphans: Resources,
 }
 
 impl Reserved {
@@ -53,7 +55,36 @@ impl Reserved {
         tasks: BTreeSet::new(),
         running: 0,
         pending: 0,
+        orphans: Resources {
+            cpu_units: 0,
+            memory_mib: 0,
+            host_ports: BTreeSet::new(),
+            devices: BTreeMap::new(),
+        },
     };
+
+    /// Adds what orphans take.
+    fn with_orphans(&mut self, instance: &InstanceRecord) {
+        for facts in instance.orphan_facts.values() {
+            let (all, own) = (&mut self.orphans, &facts.resources);
+            all.cpu_units = all.cpu_units.saturating_add(own.cpu_units);
+            all.memory_mib = all.memory_mib.saturating_add(own.memory_mib);
+            all.host_ports.extend(own.host_ports.iter().copied());
+            for (kind, count) in &own.devices {
+                *all.devices.entry(kind.clone()).or_default() += count;
+            }
+        }
+        self.cpu_units += u64::from(self.orphans.cpu_units);
+        self.memory_mib += self.orphans.memory_mib;
+        self.host_ports.extend(self.orphans.host_ports.iter().copied());
+        for (kind, count) in &self.orphans.devices {
+            *self.devices.entry(kind.clone()).or_default() += count;
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.tasks.is_empty() && self.orphans == Self::NOTHING.orphans
+    }
 
     fn add(&mut self, task: &TaskRecord) {
         self.cpu_units += u64::from(task.resources.cpu_units);
@@ -70,7 +101,8 @@ impl Reserved {
     fn remove(&mut self, task: &TaskRecord) {
         self.cpu_units -= u64::from(task.resources.cpu_units);
         self.memory_mib -= task.resources.memory_mib;
-        for port in &task.resources.host_ports {
+        // A port that an orphan has as well stays taken.
+        for port in task.resources.host_ports.difference(&self.orphans.host_ports) {
             self.host_ports.remove(port);
         }
         for (kind, count) in &task.resources.devices {
@@ -107,9 +139,15 @@ impl State {
             Mutation::DefinitionGone(id) => {
                 self.definitions.remove(id);
             }
-            Mutation::Instance(record) => put(&mut self.instances, record.id.clone(), record),
+            Mutation::Instance(record) => {
+                let old = self.instances.insert(record.id.clone(), record.clone());
+                if old.is_none_or(|old| old.orphan_facts != record.orphan_facts) {
+                    self.reserve_orphans(&record.id);
+                }
+            }
             Mutation::InstanceGone(id) => {
                 self.instances.remove(id);
+                self.reserve_orphans(id);
             }
             Mutation::Task(record) => self.put_task(record),
             Mutation::TaskGone(id) => {
@@ -164,13 +202,24 @@ impl State {
             // Kept.
         } else if let Some(reserved) = self.ledger.get_mut(&old.instance) {
             reserved.remove(old);
-            if reserved.tasks.is_empty() {
+            if reserved.is_nothing() {
                 self.ledger.remove(&old.instance);
             }
         }
     }
 
-    /// What the tasks of an instance take.
+    /// Counts an instance anew: rare, and both a task and an orphan may have had a port.
+    fn reserve_orphans(&mut self, instance: &ContainerInstanceId) {
+        let before = self.ledger.remove(instance).unwrap_or_default();
+        let mut now = Reserved::default();
+        before.tasks.iter().filter_map(|id| self.tasks.get(id)).for_each(|task| now.add(task));
+        self.instances.get(instance).into_iter().for_each(|record| now.with_orphans(record));
+        if !now.is_nothing() {
+            self.ledger.insert(instance.clone(), now);
+        }
+    }
+
+    /// What the tasks and orphans of an instance take.
     pub fn reserved(&self, instance: &ContainerInstanceId) -> &Reserved {
         self.ledger.get(instance).unwrap_or(Reserved::NOTHING)
     }
@@ -181,6 +230,10 @@ impl State {
         for task in self.tasks.values().filter(|task| task.last != TaskStatus::Stopped) {
             ledger.entry(task.instance.clone()).or_default().add(task);
         }
+        for instance in self.instances.values().filter(|instance| !instance.orphan_facts.is_empty()) {
+            ledger.entry(instance.id.clone()).or_default().with_orphans(instance);
+        }
+        ledger.retain(|_, reserved| !reserved.is_nothing());
         ledger
     }
 
@@ -229,18 +282,13 @@ impl State {
         records.find(|record| record.is_active())
     }
 
-    /// Builds the state from all records of a store; every active node counts as just seen.
+    /// Builds the state from all records of a store. Nodes are connected as they were: what watchers were
+    /// told last; who counts as seen since is not of the state.
     pub fn from_records(records: Vec<(String, Vec<u8>)>) -> Result<Self, RecordError> {
         let mut state = Self::default();
         for (key, value) in records {
             let mutation = read(&key, &value)?;
             state.apply(&mutation);
-        }
-        let active = |instance: &InstanceRecord| {
-            instance.status == ContainerInstanceStatus::Active && !instance.connected
-        };
-        for instance in state.instances.values_mut().filter(|instance| active(instance)) {
-            Arc::make_mut(instance).connected = true;
         }
         Ok(state)
     }

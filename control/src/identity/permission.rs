@@ -2,7 +2,7 @@
 //! In: a method of the contract. Out: its rule. What a node may say of which task is checked where
 //! the task is known (core/report.rs, session/logs.rs). Never: a rule anywhere else.
 
-use super::caller::Caller;
+use super::caller::{ADMINISTRATOR, Caller};
 use crate::error::ApiError;
 use lighter_proto::Method;
 
@@ -13,6 +13,8 @@ pub enum Rule {
     Anyone,
     /// People and tools with an identity.
     User,
+    /// Whoever has the administrator's key, or is root beside the control plane.
+    Administrator,
     /// A container instance, for itself.
     Node,
     /// The agent serves it on its own Unix socket.
@@ -60,7 +62,11 @@ pub fn access(method: Method) -> Rule {
         | Method::LighterDeleteAttributes
         | Method::LighterListAttributes
         | Method::LighterStreamClusterState
+        | Method::LighterListOrphans
+        | Method::LighterAdoptOrphan
+        | Method::LighterStopOrphan
         | Method::LighterListAudit => Rule::User,
+        Method::LighterSaveSnapshot => Rule::Administrator,
         Method::NodeJoin => Rule::Anyone,
         Method::NodeRenewCertificate | Method::NodeSession | Method::NodeSendLogs | Method::NodeStream => {
             Rule::Node
@@ -92,7 +98,10 @@ pub fn check(method: Method, caller: &Caller) -> Result<(), ApiError> {
     match (access(method), caller) {
         (Rule::NotServedHere, _) => Err(ApiError::NotServedHere { method: method.path().to_owned() }),
         (Rule::Anyone, _) | (Rule::User, Caller::User { .. }) | (Rule::Node, Caller::Node { .. }) => Ok(()),
-        (Rule::User | Rule::Node, Caller::Anonymous) => Err(ApiError::Unauthenticated),
-        (Rule::User, Caller::Node { .. }) | (Rule::Node, Caller::User { .. }) => Err(denied()),
+        (Rule::Administrator, Caller::User { name }) if name == ADMINISTRATOR => Ok(()),
+        (Rule::User | Rule::Administrator | Rule::Node, Caller::Anonymous) => Err(ApiError::Unauthenticated),
+        (Rule::User, Caller::Node { .. }) | (Rule::Administrator, _) | (Rule::Node, Caller::User { .. }) => {
+            Err(denied())
+        }
     }
 }

@@ -6,12 +6,12 @@ use super::logs::LogRequest;
 use super::questions::Question;
 use super::streams::{Said, StreamRequest};
 use crate::core::instance::NodeFacts;
-use crate::core::record::{DefinitionRecord, InstanceRecord, TaskRecord};
+use crate::core::record::{DefinitionRecord, InstanceRecord, OrphanFacts, TaskRecord};
 use crate::error::{ApiError, StreamFault};
 use lighter_model::attribute;
 use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus};
-use lighter_model::ids::{Generation, IdError, TaskId};
+use lighter_model::ids::{Family, Generation, IdError, TaskId};
 use lighter_model::node::{Notice, NoticeKind};
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
 use lighter_model::resources::{GrantedDevice, HostPort, Resources};
@@ -21,7 +21,7 @@ use lighter_model::task_event::{TaskEvent, TaskEventKind};
 use lighter_model::wait::{Wait, WaitKind};
 use lighter_proto::v1;
 use prost::Message;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Lines as they travel.
 pub type LogBatch = Vec<v1::LogLine>;
@@ -104,11 +104,29 @@ fn read_hello(hello: v1::NodeHello) -> Result<Hello, ApiError> {
         revision: hello.revision,
         facts: read_state(hello.state.unwrap_or_default())?,
         held: held(&hello.tasks)?,
+        tasks: hello.tasks.iter().map(orphan_facts).collect::<Result<_, _>>()?,
+        revisions: read_revisions(hello.revisions)?,
     })
 }
 
 fn held(tasks: &[v1::HeldTask]) -> Result<BTreeMap<TaskId, Generation>, ApiError> {
     tasks.iter().map(|task| Ok((task_id(&task.task_id)?, Generation(task.generation)))).collect()
+}
+
+fn orphan_facts(task: &v1::HeldTask) -> Result<(TaskId, OrphanFacts), ApiError> {
+    let definition = text(task.task_definition.clone()).map(|name| name.parse()).transpose();
+    let facts = OrphanFacts {
+        definition: definition.map_err(|error: IdError| wrong(error.to_string()))?,
+        last: read_task_status(known("last_status", task.last_status)?),
+        resources: read_resources(&task.resources.clone().unwrap_or_default())?,
+    };
+    Ok((task_id(&task.task_id)?, facts))
+}
+
+fn read_revisions(revisions: HashMap<String, u32>) -> Result<BTreeMap<Family, u32>, ApiError> {
+    let read = |(family, revision): (String, u32)| Ok((family.parse()?, revision));
+    let read: Result<_, IdError> = revisions.into_iter().map(read).collect();
+    read.map_err(|error| wrong(error.to_string()))
 }
 
 fn read_state(state: v1::NodeState) -> Result<NodeFacts, ApiError> {

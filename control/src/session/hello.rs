@@ -3,10 +3,11 @@
 //! Never: trusts a store that is not the one the node knew, or that has gone back.
 
 use crate::core::instance::NodeFacts;
+use crate::core::record::OrphanFacts;
 use crate::error::ApiError;
 use crate::view::Shown;
 use crate::wrong_edit::{self, WrongEdit};
-use lighter_model::ids::{Generation, TaskId};
+use lighter_model::ids::{Family, Generation, TaskId};
 use std::collections::BTreeMap;
 
 /// Versions of the session protocol spoken here; N and N-1 once there are two.
@@ -31,7 +32,14 @@ pub struct Hello {
     pub facts: NodeFacts,
     /// Every task the node holds, with the generation it has recorded.
     pub held: BTreeMap<TaskId, Generation>,
+    /// What those tasks are, of agents that tell it.
+    pub tasks: BTreeMap<TaskId, OrphanFacts>,
+    /// The highest revision of each family that the node has or keeps.
+    pub revisions: BTreeMap<Family, u32>,
 }
+
+/// Terms are of the order of the wall clock; one that is so far ahead of it was never a leader's.
+const TERM_AHEAD_MAX_MS: u64 = 100 * 365 * 86_400_000;
 
 impl Hello {
     /// The highest version that both speak.
@@ -46,6 +54,16 @@ impl Hello {
             our_min: PROTOCOL_MIN,
             our_max: PROTOCOL_MAX,
         })
+    }
+
+    /// The term that a leader must surpass for this node to listen to it, if it has not; refused when
+    /// no leader can have had it.
+    pub fn higher_term(&self, term: u64, wall_unix_ms: u64) -> Result<Option<u64>, ApiError> {
+        if self.term > wall_unix_ms.saturating_add(TERM_AHEAD_MAX_MS) {
+            let message = format!("term {} is a century ahead of the clock", self.term);
+            return Err(ApiError::ProtocolViolation { message });
+        }
+        Ok((self.term > term).then_some(self.term))
     }
 
     /// Whether this is the store the node knew, and no older than it knew it.
@@ -70,6 +88,13 @@ mod tests {
         };
         assert!(trusts("", 0) && trusts("one", 7));
         assert!(!trusts("two", 3) && !trusts("one", 8));
+    }
+
+    #[test]
+    fn a_term_is_surpassed_unless_no_leader_can_have_had_it() {
+        let asks = |term, shown| Hello { term, ..Hello::default() }.higher_term(shown, 1_000);
+        assert_eq!((asks(7, 8), asks(8, 8), asks(9, 8)), (Ok(None), Ok(None), Ok(Some(9))));
+        assert!(asks(u64::MAX, 8).is_err());
     }
 
     #[test]

@@ -10,11 +10,12 @@ use super::registry::{About, NodeRequest, Place};
 use crate::api::Context;
 use crate::core::instance::{NodeConnected, NodeStateChanged, RegistrationFailed, usable_instance};
 use crate::core::record::{InstanceRecord, TaskRecord};
+use crate::core::recovery::{Learned, Readmit, may_return};
 use crate::core::report::{ApplyReports, MAX_REPORTS};
 use crate::core::state::State;
 use crate::error::{ApiError, SocketAddrText};
 use crate::time::{self, now};
-use crate::view::{AssignmentChange, NodeChange};
+use crate::view::{AssignmentChange, NodeChange, Shown};
 use crate::wrong_edit::{self, WrongEdit};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
@@ -116,6 +117,10 @@ async fn begin(
             return Err(error);
         }
     };
+    if context.view.read(|shown| comes_back(shown, me, &hello)) {
+        tracing::warn!(instance = %me.id, "a node of a store of before comes back under its identity");
+        context.writer.submit(Readmit { cluster: me.cluster.clone(), instance: me.id.clone() }).await?;
+    }
     context.view.read(|shown| instance_of(&shown.state, me))?;
     let about = About {
         run_id: hello.run_id.clone(),
@@ -133,6 +138,12 @@ async fn begin(
     }
 }
 
+/// After an empty start: a node that knew another store, and that this one cannot have deregistered.
+fn comes_back(shown: &Shown, me: &Identity, hello: &Hello) -> bool {
+    let other = !hello.incarnation.is_empty() && hello.incarnation != shown.incarnation;
+    other && may_return(&shown.state, &me.cluster, &me.id)
+}
+
 async fn greet(
     context: &Context,
     me: &Identity,
@@ -144,6 +155,10 @@ async fn greet(
     let changes = context.view.follow(&me.id);
     let (trusted, term, incarnation, epoch) =
         context.view.read(|shown| (hello.trusts(shown), shown.term, shown.incarnation.clone(), shown.epoch));
+    if let Some(seen) = hello.higher_term(term, context.environment.wall_unix_ms())? {
+        context.writer.raise_term_above(seen);
+        return Err(ApiError::StateReloaded);
+    }
     let hears_state = hello.features.iter().any(|feature| feature == INSTANCE_STATE);
     let connected = NodeConnected {
         instance: me.id.clone(),
@@ -153,6 +168,7 @@ async fn greet(
         address: me.address.0,
         held: hello.held.clone(),
         trusted,
+        learned: Learned { incarnation: incarnation.clone(), revisions: hello.revisions, tasks: hello.tasks },
     };
     while context.writer.submit(connected.clone()).await? {}
     let mut link = Link::new(out.clone());

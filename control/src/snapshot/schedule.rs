@@ -2,11 +2,11 @@
 //! In: a reader of the store, a directory. Out: files `<cluster time>.snapshot`, which sort by age.
 //! Never: removes one because of one that could not be read back.
 
-use super::{SnapshotError, read, write};
+use super::{Owned, SnapshotError, Source, read, write};
 use crate::api::Context;
 use crate::config::SnapshotConfig;
 use crate::identity::files::make_private_dir;
-use crate::store::{Reader, StoreError};
+use crate::store::StoreError;
 use crate::writer::Chain;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,6 +23,8 @@ enum MissedError {
         #[source]
         source: StoreError,
     },
+    #[error("the control plane stops")]
+    Stopping,
     #[error("the snapshot failed")]
     Snapshot {
         #[source]
@@ -38,14 +40,14 @@ enum MissedError {
 }
 
 /// Takes snapshots while this control plane leads, until it stops.
-pub(crate) async fn run(context: Context, config: SnapshotConfig, dir: PathBuf, reader: Box<dyn Reader>) {
+pub(crate) async fn run(context: Context, config: SnapshotConfig, dir: PathBuf, reader: Owned) {
     if config.every_minutes == 0 {
-        return;
+        // Others may ask for one by hand.
+        return context.stop.cancelled().await;
     }
     let every = Duration::from_secs(u64::from(config.every_minutes) * 60);
     let mut tick = interval_at(Instant::now() + every, every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut reader = Some(reader);
     loop {
         tokio::select! {
             () = context.stop.cancelled() => return,
@@ -54,11 +56,10 @@ pub(crate) async fn run(context: Context, config: SnapshotConfig, dir: PathBuf, 
         if context.writer.leadership().check().is_err() {
             continue;
         }
-        let Some(mut taken) = reader.take() else { return };
         let (dir, keep, now) = (dir.clone(), config.keep, context.environment.wall_unix_ms());
-        let done = tokio::task::spawn_blocking(move || (take(taken.as_mut(), &dir, keep, now), taken)).await;
-        let Ok((outcome, back)) = done else { return };
-        reader = Some(back);
+        let source = reader.source();
+        let done = tokio::task::spawn_blocking(move || take(&source, &dir, keep, now)).await;
+        let Ok(outcome) = done else { return };
         match outcome {
             Ok(path) => tracing::info!(path = %path.display(), "a snapshot was taken and read back"),
             Err(error) => tracing::error!(cause = %Chain(&error), "there is no new snapshot"),
@@ -66,10 +67,11 @@ pub(crate) async fn run(context: Context, config: SnapshotConfig, dir: PathBuf, 
     }
 }
 
-fn take(reader: &mut dyn Reader, dir: &Path, keep: usize, now: u64) -> Result<PathBuf, MissedError> {
+fn take(source: &Source, dir: &Path, keep: usize, now: u64) -> Result<PathBuf, MissedError> {
     let snapshot = |source| MissedError::Snapshot { source };
     make_private_dir(dir).map_err(|source| MissedError::Directory { source })?;
-    let content = reader.load().map_err(|source| MissedError::Store { source })?;
+    let content = source.load().ok_or(MissedError::Stopping)?;
+    let content = content.map_err(|source| MissedError::Store { source })?;
     let path = dir.join(format!("{now:015}.{EXTENSION}"));
     write(&path, &content, now).map_err(snapshot)?;
     let (_, back) = read(&path).map_err(snapshot)?;
@@ -111,7 +113,7 @@ mod tests {
         let dir = dir.path().join("snapshots");
         for now in 1..=5_u64 {
             assert_eq!(store.commit(1, now, &Batch::new()), CommitOutcome::Committed);
-            take(store.reader().unwrap().as_mut(), &dir, 3, now).unwrap();
+            take(&Owned::new(store.reader().unwrap()).source(), &dir, 3, now).unwrap();
         }
         let mut left: Vec<u64> = std::fs::read_dir(&dir)
             .unwrap()

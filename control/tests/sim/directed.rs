@@ -75,6 +75,7 @@ impl Core {
             address: None,
             held: held.iter().map(|id| (id.clone(), Generation(1))).collect(),
             trusted: true,
+            learned: Default::default(),
         };
         self.give(hello)
     }

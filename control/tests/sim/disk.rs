@@ -59,6 +59,7 @@ impl Disk {
             task_id: id.to_string(),
             generation: assigned.assignment.generation,
             last_status: self.tasks.get(id).map_or(0, |task| task_status(task.status).into()),
+            ..Default::default()
         });
         held.collect()
     }

@@ -236,6 +236,7 @@ impl Node {
                 ..Default::default()
             }),
             tasks: disk.held(),
+            ..Default::default()
         }
     }
 

@@ -10,6 +10,7 @@ use lighter_control::api::Context;
 use lighter_control::core::Settings;
 use lighter_control::core::audit::AuditAbandoned;
 use lighter_control::core::instance::EnsureClusters;
+use lighter_control::core::recovery::AwaitNodes;
 use lighter_control::environment::Environment;
 use lighter_control::error::SocketAddrText;
 use lighter_control::identity::ca::Ca;
@@ -168,6 +169,8 @@ impl Plane {
         let context = context(&world, environment, writer, view);
         self.own(world.spawn(check_shown(world.clone(), self.id, context.view.clone())));
         self.own(world.spawn(renew(world.clone(), self.clone())));
+        let incarnation = context.view.read(|shown| shown.incarnation.clone());
+        while context.writer.submit(AwaitNodes { incarnation: incarnation.clone() }).await.unwrap_or(false) {}
         let made = context.writer.submit(EnsureClusters { clusters: vec![cluster()] }).await;
         let _ = (made, context.writer.submit(AuditAbandoned).await);
         self.own(world.spawn(monitor::watch_heartbeats(context.clone())));
@@ -214,6 +217,7 @@ fn context(world: &World, environment: Environment, writer: WriterHandle, view: 
         logs: Arc::default(),
         streams: Default::default(),
         questions: Default::default(),
+        snapshots: Default::default(),
         heartbeat_interval,
         quotas: Default::default(),
         stop: CancellationToken::new(),

@@ -60,6 +60,7 @@ async fn prepare(writer: &WriterHandle) -> ContainerInstanceId {
         address: None,
         held: BTreeMap::new(),
         trusted: true,
+        learned: Default::default(),
     };
     while writer.submit(connected.clone()).await.unwrap() {}
     instance

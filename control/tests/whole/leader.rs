@@ -4,6 +4,7 @@
 use crate::etcd::{Etcd, EtcdScript};
 use crate::support::{PATIENCE, definition_json, reason};
 use lighter_control::config::{StoreConfig, StoreKind};
+use lighter_control::identity::ca::Ca;
 use lighter_control::{Control, ControlConfig};
 use lighter_proto::v1;
 use lighter_proto::v1::lighter_client::LighterClient;
@@ -63,9 +64,21 @@ struct ControlProcess {
     dir: PathBuf,
 }
 
+/// All control planes of a store have one certificate authority.
+fn share_ca(dir: &Path) {
+    let (shared, own) = (dir.parent().unwrap().join("shared"), dir.join("data/ca"));
+    std::fs::create_dir_all(&shared).unwrap();
+    Ca::open(&shared, std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64).unwrap();
+    std::fs::create_dir_all(&own).unwrap();
+    for name in ["ca.pem", "ca-key.pem"] {
+        std::fs::copy(shared.join("ca").join(name), own.join(name)).unwrap();
+    }
+}
+
 impl ControlProcess {
     fn start(dir: PathBuf, etcd: &str) -> Self {
         std::fs::create_dir_all(&dir).unwrap();
+        share_ca(&dir);
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "leader::a_leader_may_die_stop_and_leave_under_load", "--nocapture"])
             .env(CHILD_DIR, &dir)

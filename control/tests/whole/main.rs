@@ -22,6 +22,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod permission;
+mod recovery;
 mod restart;
 mod session;
 mod simulation;

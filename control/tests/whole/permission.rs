@@ -32,6 +32,9 @@ fn expected(method: Method) -> [Code; 4] {
         | Method::LighterCreateJoinToken
         | Method::LighterWatchEvents
         | Method::LighterListAudit
+        | Method::LighterListOrphans
+        // The user is the administrator.
+        | Method::LighterSaveSnapshot
         // Each node's failure is part of the answer.
         | Method::LighterOrderImages
         | Method::LighterPauseTask
@@ -63,6 +66,10 @@ fn expected(method: Method) -> [Code; 4] {
         | Method::LighterCopy
         | Method::LighterWatchStats => {
             [Unauthenticated, Code::Unavailable, PermissionDenied, PermissionDenied]
+        }
+        // Only people get as far as an orphan that is none.
+        Method::LighterAdoptOrphan | Method::LighterStopOrphan => {
+            [Unauthenticated, NotFound, PermissionDenied, PermissionDenied]
         }
         Method::NodeJoin => [Fine; 4],
         Method::NodeSession => OWN_NODE,
@@ -158,6 +165,10 @@ async fn call(world: &World, channel: Channel, method: Method) -> Code {
         | Method::LighterUnpauseTask
         | Method::LighterUpdateTask
         | Method::LighterListAudit
+        | Method::LighterListOrphans
+        | Method::LighterAdoptOrphan
+        | Method::LighterStopOrphan
+        | Method::LighterSaveSnapshot
         | Method::LighterWatchEvents => call_more(world, people, method).await,
         Method::LighterDeleteTaskDefinitions
         | Method::LighterListTaskDefinitionFamilies
@@ -244,6 +255,14 @@ async fn call_more(world: &World, mut people: LighterClient<Channel>, method: Me
             };
             code(people.order_images(request).await)
         }
+        Method::LighterListOrphans => code(people.list_orphans(v1::ListOrphansRequest::default()).await),
+        Method::LighterAdoptOrphan => {
+            code(people.adopt_orphan(v1::AdoptOrphanRequest { task, ..Default::default() }).await)
+        }
+        Method::LighterStopOrphan => {
+            code(people.stop_orphan(v1::StopOrphanRequest { task, ..Default::default() }).await)
+        }
+        Method::LighterSaveSnapshot => code(people.save_snapshot(v1::SaveSnapshotRequest {}).await),
         Method::LighterListAudit => code(people.list_audit(v1::ListAuditRequest::default()).await),
         Method::LighterExec
         | Method::LighterAttach

@@ -132,7 +132,8 @@ async fn everything_is_there_after_a_restart_and_every_node_counts_as_just_seen(
     assert!(instance.agent_connected);
     assert_eq!(instance.remaining_resources.unwrap().ports_tcp, [8080]);
     node.incarnation = incarnation.clone();
-    node.held = vec![v1::HeldTask { task_id: task.clone(), generation: 1, last_status: 4 }];
+    node.held =
+        vec![v1::HeldTask { task_id: task.clone(), generation: 1, last_status: 4, ..Default::default() }];
     let session = node.connect(&running).await.unwrap();
     assert!(session.hello.term > term);
     assert_eq!(session.hello.incarnation, incarnation);

@@ -29,7 +29,7 @@ async fn run_one(admin: &mut LighterClient<Channel>) -> String {
 
 fn held(task: &str, generation: u64) -> v1::HeldTask {
     let last_status = v1::TaskStatus::Running.into();
-    v1::HeldTask { task_id: task.to_owned(), generation, last_status }
+    v1::HeldTask { task_id: task.to_owned(), generation, last_status, ..Default::default() }
 }
 
 #[tokio::test]

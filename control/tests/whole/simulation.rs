@@ -4,6 +4,7 @@ use lighter_control::core::definition::{DeregisterDefinition, RegisterDefinition
 use lighter_control::core::instance::{EnsureClusters, NodeConnected, NodeFacts, NodeSilent};
 use lighter_control::core::join::{CreateJoinToken, Join};
 use lighter_control::core::mutation::{Changes, Mutation};
+use lighter_control::core::recovery::Learned;
 use lighter_control::core::report::ApplyReports;
 use lighter_control::core::run_task::RunTask;
 use lighter_control::core::state::State;
@@ -17,7 +18,6 @@ use lighter_model::resources::{HostPort, Resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// One step; numbers pick among what is there.
 #[derive(Debug, Clone)]
@@ -96,11 +96,7 @@ impl World {
     fn check(&self, before: &State, mutations: &[Mutation]) {
         let state = &self.state;
         assert_eq!(state.ledger(), &state.recount(), "reservations are what the tasks take");
-        assert_eq!(
-            counted_as_seen(state),
-            State::from_records(self.records()).unwrap(),
-            "memory is the store"
-        );
+        assert_eq!(*state, State::from_records(self.records()).unwrap(), "memory is the store");
         assert!(state.meta.cluster_time_ms >= before.meta.cluster_time_ms, "cluster time never falls");
         for (id, old) in &before.tasks {
             let Some(new) = state.tasks.get(id) else {
@@ -151,17 +147,6 @@ impl World {
         let all: Vec<_> = self.state.tasks.keys().collect();
         (!all.is_empty()).then(|| all[pick % all.len()].clone())
     }
-}
-
-/// As after a start: every active node counts as just seen.
-fn counted_as_seen(state: &State) -> State {
-    let mut state = state.clone();
-    for instance in state.instances.values_mut() {
-        if instance.status == ContainerInstanceStatus::Active {
-            Arc::make_mut(instance).connected = true;
-        }
-    }
-    state
 }
 
 fn cluster() -> ClusterName {
@@ -243,6 +228,7 @@ fn connect(world: &mut World, node: usize, holds: u8, trusted: bool) {
         address: None,
         held: held.clone(),
         trusted,
+        learned: Learned::default(),
     };
     loop {
         match world.decide(connected.clone()) {

@@ -36,7 +36,12 @@ async fn moved(node: &mut FakeNode, running: &Running, tasks: &[&str]) {
 }
 
 fn held(task: &str) -> v1::HeldTask {
-    v1::HeldTask { task_id: task.to_owned(), generation: 1, last_status: v1::TaskStatus::Running.into() }
+    v1::HeldTask {
+        task_id: task.to_owned(),
+        generation: 1,
+        last_status: v1::TaskStatus::Running.into(),
+        ..Default::default()
+    }
 }
 
 /// Off the runtime: the calls of a store block.

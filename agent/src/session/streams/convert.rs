@@ -40,7 +40,7 @@ pub(super) enum Order {
     CopyIn(CopyIn),
     CopyOut { path: String, follow_link: bool },
     Stats { interval: Duration },
-    Query { topic: String, argument_json: String },
+    Query { topic: String },
     Images(ImagesOrder),
 }
 
@@ -184,7 +184,7 @@ fn read_order(order: Wire) -> Result<Order, Fault> {
             let interval_ms = if stats.interval_ms == 0 { 1_000 } else { stats.interval_ms.max(200) };
             Order::Stats { interval: Duration::from_millis(interval_ms.into()) }
         }
-        Wire::Query(query) => Order::Query { topic: query.topic, argument_json: query.argument_json },
+        Wire::Query(query) => Order::Query { topic: query.topic },
         Wire::Images(order) => Order::Images(read_images(order)?),
     })
 }

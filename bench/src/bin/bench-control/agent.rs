@@ -136,6 +136,7 @@ impl Agent {
                 task_id: id.clone(),
                 generation: *generation,
                 last_status: running,
+                ..Default::default()
             })
             .collect();
         say(&out, FromNode::Hello(hello)).await?;
