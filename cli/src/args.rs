@@ -546,6 +546,9 @@ pub enum NodeCommand {
     Ls {
         #[arg(long)]
         cluster: Option<String>,
+        /// Only those that match, in ECS's cluster query language: 'attribute:ecs.instance-type =~ t3.*'
+        #[arg(long, value_name = "EXPRESSION")]
+        filter: Option<String>,
     },
     /// Everything about a node
     Show {

@@ -86,7 +86,7 @@ async fn with_control_plane(global: &Global, command: Command) -> Result<(), Fai
         Command::Task(TaskCommand::Why(args)) => task::why::run(global, client, args).await,
         Command::Logs(args) => logs::run(global, client, args).await,
         Command::Stop(args) => stop::run(global, client, args).await,
-        Command::Node(NodeCommand::Ls { cluster }) => node::ls(global, client, cluster).await,
+        Command::Node(NodeCommand::Ls { cluster, filter }) => node::ls(global, client, cluster, filter).await,
         Command::Node(NodeCommand::Show { node, cluster }) => {
             node::show(global, client, &node, cluster).await
         }

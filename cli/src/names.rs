@@ -113,9 +113,14 @@ pub async fn describe_tasks(
     Ok(tasks)
 }
 
-/// All nodes but those that have left.
-pub async fn nodes(client: &mut Client, cluster: &str) -> Result<Vec<v1::ContainerInstance>, Failure> {
-    let mut request = v1::ListContainerInstancesRequest { cluster: cluster.to_owned(), ..Default::default() };
+/// All nodes but those that have left; with a filter those that match it, in the cluster query language.
+pub async fn nodes(
+    client: &mut Client,
+    cluster: &str,
+    filter: String,
+) -> Result<Vec<v1::ContainerInstance>, Failure> {
+    let mut request =
+        v1::ListContainerInstancesRequest { cluster: cluster.to_owned(), filter, ..Default::default() };
     let mut ids = Vec::new();
     loop {
         let answer = client.list_container_instances(request.clone()).await;

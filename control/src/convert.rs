@@ -40,6 +40,7 @@ use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus};
 use lighter_model::ids::{ClusterName, ContainerName};
 use lighter_model::node::{Notice, NoticeKind};
+use lighter_model::query::Expression;
 use lighter_model::report::{KernelLimits, NetworkBinding};
 use lighter_model::resources::{GrantedDevice, Resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
@@ -252,6 +253,12 @@ pub fn task_filter(request: v1::ListTasksRequest) -> Result<TaskFilter, ApiError
     })
 }
 
+/// An expression of the cluster query language; nothing is asked when the text is empty.
+fn query(field: &str, text: &str) -> Result<Option<Expression>, ApiError> {
+    let read = (!text.is_empty()).then(|| Expression::parse(text));
+    read.transpose().map_err(|error| ApiError::invalid(field, error.to_string()))
+}
+
 pub fn instance_filter(request: v1::ListContainerInstancesRequest) -> Result<InstanceFilter, ApiError> {
     use v1::ContainerInstanceStatus as Wire;
     Ok(InstanceFilter {
@@ -264,6 +271,7 @@ pub fn instance_filter(request: v1::ListContainerInstancesRequest) -> Result<Ins
             Wire::Deregistering => Some(ContainerInstanceStatus::Deregistering),
             Wire::Inactive => Some(ContainerInstanceStatus::Inactive),
         },
+        query: query("filter", &request.filter)?,
         cluster: request.cluster,
         page: page_request(request.max_results, request.next_token),
     })

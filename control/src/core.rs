@@ -14,6 +14,7 @@ pub mod join;
 pub mod journal;
 pub mod mutation;
 pub mod orphan;
+pub mod query;
 pub mod quota;
 pub mod record;
 pub mod recorded;

@@ -20,6 +20,8 @@ pub const CPU_ARCHITECTURE: &str = "ecs.cpu-architecture";
 pub const VPC_ID: &str = "ecs.vpc-id";
 pub const SUBNET_ID: &str = "ecs.subnet-id";
 pub const AMI_ID: &str = "ecs.ami-id";
+/// The machine's id at its provider, which the cluster query language calls `ec2InstanceId`.
+pub const EC2_INSTANCE_ID: &str = "ecs.ec2-instance-id";
 /// How the machine is paid for: `on-demand`, `spot`, `reserved`.
 pub const CAPACITY_TYPE: &str = "lighter.capacity-type";
 /// The words of `CAPACITY_TYPE`.

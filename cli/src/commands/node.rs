@@ -9,8 +9,13 @@ use crate::{json, names, output, time, words};
 use lighter_proto::v1;
 use serde_json::Value;
 
-pub async fn ls(global: &Global, client: &mut Client, cluster: Option<String>) -> Result<(), Failure> {
-    let nodes = names::nodes(client, &super::cluster(cluster)).await?;
+pub async fn ls(
+    global: &Global,
+    client: &mut Client,
+    cluster: Option<String>,
+    filter: Option<String>,
+) -> Result<(), Failure> {
+    let nodes = names::nodes(client, &super::cluster(cluster), filter.unwrap_or_default()).await?;
     if global.output == Format::Json {
         return output::json(&Value::from(nodes.iter().map(json::node).collect::<Vec<_>>()));
     }

@@ -25,10 +25,12 @@ fn collect(directory: &Path, prefix: &str, found: &mut Vec<String>) {
         let name = entry.file_name().into_string().unwrap();
         let path = format!("{prefix}{name}");
         let kind = entry.file_type().unwrap();
-        // A build directory says so itself, whatever its name.
+        // A build directory says so itself, whatever its name; `.git` is a file in a linked worktree.
         let ours = !["target", ".git", ".cache", ".vagrant"].contains(&name.as_str());
-        let skipped = !ours || entry.path().join("CACHEDIR.TAG").exists();
-        if kind.is_dir() && !skipped {
+        if !ours || entry.path().join("CACHEDIR.TAG").exists() {
+            continue;
+        }
+        if kind.is_dir() {
             collect(&entry.path(), &format!("{path}/"), found);
         } else if kind.is_file() {
             found.push(path);

@@ -10,10 +10,12 @@ use crate::core::audit::Asker;
 use crate::core::deregister::DeregisterInstance;
 use crate::core::drain::UpdateInstancesState;
 use crate::core::instance::find_instance;
+use crate::core::query::QueriedInstance;
 use crate::core::record::{InstanceRecord, InstanceSnapshot};
 use crate::core::sweep::Sweep;
 use crate::error::ApiError;
 use lighter_model::ids::ContainerInstanceId;
+use lighter_model::query::Expression;
 use lighter_model::status::ContainerInstanceStatus;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -24,6 +26,8 @@ pub struct Filter {
     pub cluster: String,
     /// `None`: all but INACTIVE.
     pub status: Option<ContainerInstanceStatus>,
+    /// In the cluster query language.
+    pub query: Option<Expression>,
     pub page: PageRequest,
 }
 
@@ -38,7 +42,8 @@ pub fn list(context: &Context, filter: &Filter) -> Result<Page, ApiError> {
                 Some(status) => instance.status == status,
                 None => instance.status != ContainerInstanceStatus::Inactive,
             };
-            status && instance.cluster == cluster
+            let asked = |query: &Expression| query.matches(&QueriedInstance::new(&shown.state, instance));
+            status && instance.cluster == cluster && filter.query.as_ref().is_none_or(asked)
         };
         let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
         let all = shown.state.instances.range((bound, Bound::Unbounded)).map(|(_, instance)| instance);

@@ -177,6 +177,30 @@ async fn attributes_of_people_win_and_keep_ecs_s_limits() {
 }
 
 #[tokio::test]
+async fn nodes_are_listed_by_the_query_language() {
+    let running = start().await;
+    let mut admin = running.admin().await;
+    for (name, rack) in [("one", "r1"), ("two", "r2")] {
+        let node = joined(&running, name).await;
+        let session = node.connect_saying(&running, node.hello()).await.unwrap();
+        put(&mut admin, vec![attribute(name, "rack", rack)]).await.unwrap();
+        drop(session);
+    }
+    let two = describe_instance(&mut admin, "two").await.container_instance_id;
+    let list = async |filter: &str| {
+        let request = v1::ListContainerInstancesRequest { filter: filter.into(), ..Default::default() };
+        let answer = running.admin().await.list_container_instances(request).await;
+        answer.map(|answer| answer.into_inner().container_instance_ids)
+    };
+    assert_eq!(list("attribute:rack == r2 and runningTasksCount == 0").await.unwrap(), [two]);
+    assert_eq!(list("attribute:rack exists and not (task:group exists)").await.unwrap().len(), 2);
+    assert_eq!(list("registeredAt < 2018-06-18").await.unwrap().len(), 0);
+    let refused = list("attribute:rack = r2").await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("filter") && refused.message().contains("character 16"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_node_gets_only_what_it_can_do() {
     let running = start().await;
     let mut admin = running.admin().await;

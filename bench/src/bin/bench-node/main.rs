@@ -19,9 +19,12 @@ mod unpack;
 
 use anyhow::{Context, Result};
 use report::Report;
+use std::path::Path;
 
-/// How often each figure is measured; LIGHTER_BENCH_QUICK=1 makes a smoke run of it.
+/// How often each figure is measured; LIGHTER_BENCH_QUICK=1 makes a smoke run of it. LIGHTER_BENCH_ONLY names the parts
+/// that are run (ours, probes, docker, podman, unpack; separated by commas); without it all are.
 struct Plan {
+    only: Option<String>,
     warm_up: usize,
     runs: usize,
     clients: usize,
@@ -32,11 +35,16 @@ struct Plan {
 
 impl Plan {
     fn from_environment() -> Self {
+        let only = std::env::var("LIGHTER_BENCH_ONLY").ok();
         if std::env::var_os("LIGHTER_BENCH_QUICK").is_some() {
-            Self { warm_up: 2, runs: 10, clients: 8, starts: 16, tasks: 10, probe_window_s: 20 }
+            Self { only, warm_up: 2, runs: 10, clients: 8, starts: 16, tasks: 10, probe_window_s: 20 }
         } else {
-            Self { warm_up: 20, runs: 200, clients: 8, starts: 160, tasks: 100, probe_window_s: 60 }
+            Self { only, warm_up: 20, runs: 200, clients: 8, starts: 160, tasks: 100, probe_window_s: 60 }
         }
+    }
+
+    fn has(&self, part: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.split(',').any(|named| named == part))
     }
 }
 
@@ -53,20 +61,12 @@ async fn run() -> Result<()> {
 
     println!("images: a static program of one layer, in an OCI layout");
     let image = images::build(scratch.path()).context("make the benchmark image")?;
-    let registry = images::Registry::start(scratch.path()).await?;
-    registry.push(&image)?;
-
-    {
-        let ours = ours::Cluster::start(scratch.path(), &registry).await.context("start Lighter")?;
-        report.describe(ours.describe()?);
-        report.ours_memory("pss_idle", memory::idle(&ours)?);
-        report.ours_latency(latency::ours(&ours, &plan).await?);
-        report.ours_rate(throughput::ours(&ours, &plan).await?);
-        report.ours_memory_loaded(memory::loaded(&ours, &plan).await?);
-        report.ours_probes(probes::ours(&ours, &plan).await?, &plan);
-        ours.stop().await?;
+    if plan.has("ours") || plan.has("probes") {
+        let registry = images::Registry::start(scratch.path()).await?;
+        registry.push(&image)?;
+        measure_ours(&plan, scratch.path(), &registry, &mut report).await?;
     }
-    for peer in peers::installed(scratch.path(), &image).await {
+    for peer in peers::installed(&plan, scratch.path(), &image).await {
         let name = peer.name();
         println!("peer: {name}");
         // A peer that does not work on this machine is no reason to lose our own figures.
@@ -75,6 +75,26 @@ async fn run() -> Result<()> {
             Err(error) => report.describe(format!("{name}: NOT MEASURED: {error:#}")),
         }
     }
-    report.unpack(unpack::measure(scratch.path())?);
+    if plan.has("unpack") {
+        report.unpack(unpack::measure(scratch.path())?);
+    }
     report.finish()
+}
+
+async fn measure_ours(
+    plan: &Plan,
+    scratch: &Path,
+    registry: &images::Registry,
+    report: &mut Report,
+) -> Result<()> {
+    let ours = ours::Cluster::start(scratch, registry).await.context("start Lighter")?;
+    report.describe(ours.describe()?);
+    if plan.has("ours") {
+        report.ours_memory("pss_idle", memory::idle(&ours)?);
+        report.ours_latency(latency::ours(&ours, plan).await?);
+        report.ours_rate(throughput::ours(&ours, plan).await?);
+        report.ours_memory_loaded(memory::loaded(&ours, plan).await?);
+    }
+    report.ours_probes(&probes::ours(&ours, plan).await?, plan);
+    ours.stop().await
 }

@@ -41,10 +41,22 @@ enum Kind {
     Podman,
 }
 
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        }
+    }
+}
+
 /// Every peer that is installed and starts; one that does not start is named with its error.
-pub(crate) async fn installed(scratch: &Path, image: &Image) -> Vec<Peer> {
+pub(crate) async fn installed(plan: &Plan, scratch: &Path, image: &Image) -> Vec<Peer> {
     let mut peers = Vec::new();
     for (kind, program) in [(Kind::Docker, "dockerd"), (Kind::Podman, "podman")] {
+        if !plan.has(kind.name()) {
+            continue;
+        }
         if command_ok(Command::new(program).arg("--version")).is_err() {
             println!("peer: {program} is not installed");
             continue;
@@ -84,14 +96,11 @@ pub(crate) async fn measure(peer: Peer, plan: &Plan) -> Result<Figures> {
 
 impl Peer {
     pub(crate) fn name(&self) -> &'static str {
-        match self.kind {
-            Kind::Docker => "docker",
-            Kind::Podman => "podman",
-        }
+        self.kind.name()
     }
 
     async fn start(kind: Kind, scratch: &Path, image: &Image) -> Result<Self> {
-        let name = if kind == Kind::Docker { "docker" } else { "podman" };
+        let name = kind.name();
         let home = scratch.join(name);
         std::fs::create_dir_all(&home)?;
         let (socket, share, log) =
@@ -173,7 +182,7 @@ impl Peer {
         stream.read_to_end(&mut answer).await?;
         let text = String::from_utf8_lossy(&answer).into_owned();
         if !text.starts_with("HTTP/1.1 2") {
-            bail!("{method} {path}: {}", text.chars().take(300).collect::<String>());
+            bail!("{method} {path}: {}", text.chars().take(2000).collect::<String>());
         }
         Ok(text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
     }
@@ -185,6 +194,7 @@ impl Peer {
                 "Binds": [format!("{}:/bench", self.share.display())],
                 "PortBindings": {"8080/tcp": [{"HostPort": ""}]},
                 "Memory": 64 << 20, "NanoCpus": 500_000_000u64,
+                "CgroupParent": format!("/{}", self.account.containers()),
             },
         })
     }
@@ -193,19 +203,8 @@ impl Peer {
         if by_cli {
             let share = format!("{}:/bench", self.share.display());
             let mut command = self.cli();
-            command.args([
-                "run",
-                "-d",
-                "-p",
-                "8080",
-                "-m",
-                "64m",
-                "--cpus",
-                "0.5",
-                "-v",
-                &share,
-                &self.image,
-            ]);
+            command.args(["run", "-d", "-p", "8080", "-m", "64m", "--cpus", "0.5", "-v", &share]);
+            command.arg("--cgroup-parent").arg(format!("/{}", self.account.containers())).arg(&self.image);
             let id = tokio::task::spawn_blocking(move || command_ok(&mut command)).await??;
             return Ok(id.trim().to_owned());
         }
@@ -323,8 +322,9 @@ impl Peer {
 
 const PODMAN_SETTINGS: &str = "containers.conf";
 /// Podman gives containers a million files and four million processes by default; where root may not raise its own
-/// limits that high, no container starts ("OCI permission denied").
-const PODMAN_LIMITS: &str = "[containers]\ndefault_ulimits = [\"nofile=1024:4096\", \"nproc=4096:4096\"]\n";
+/// limits that high, no container starts ("OCI permission denied"). Soft and hard are equal because the compatible API
+/// of podman 4.3 exchanges them, and runc refuses a soft limit above the hard one.
+const PODMAN_LIMITS: &str = "[containers]\ndefault_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]\n";
 
 fn podman(home: &Path) -> Command {
     let mut command = Command::new("podman");

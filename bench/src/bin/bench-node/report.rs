@@ -4,6 +4,7 @@
 use crate::Plan;
 use crate::memory::Loaded;
 use crate::peers::Figures;
+use crate::probes;
 use crate::statistics::Series;
 use crate::unpack::Unpack;
 use anyhow::Result;
@@ -59,9 +60,11 @@ impl Report {
         self.add("kernel_memory_100_tasks", "MiB", loaded.kernel, loaded.tasks);
     }
 
-    pub(crate) fn ours_probes(&mut self, percent_of_a_core: f64, plan: &Plan) {
+    pub(crate) fn ours_probes(&mut self, ours: &probes::Ours, plan: &Plan) {
         // The name is the one of the full plan; `runs` says how many containers there were.
-        self.add("probes_percent_100", "%", percent_of_a_core, plan.tasks);
+        self.add("probes_percent_100", "%", ours.total, plan.tasks);
+        self.add("probes_agent_percent", "%", ours.agent, plan.tasks);
+        self.add("probes_monitors_percent", "%", ours.monitors, plan.tasks);
     }
 
     pub(crate) fn unpack(&mut self, unpack: Unpack) {
