@@ -21,7 +21,8 @@ use lighter_model::resources::HostPort;
 use lighter_model::task_definition::{PullBehavior, TaskDefinition};
 use lighter_net::{AttachmentRecord, Traffic};
 use lighter_runtime::{
-    ContainerStats, ExecError, ExecOrder, ExecSession, LeaseOrder, Leased, MappedIds, Privileges, ProbeOutcome, WindowSize,
+    ContainerStats, ExecError, ExecOrder, ExecSession, LeaseOrder, Leased, MappedIds, Privileges,
+    ProbeOutcome, WindowSize,
 };
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,7 +6,9 @@ use crate::errors::{Cause, words};
 use lighter_model::ids::ContainerName;
 use lighter_model::resources::HostPort;
 use lighter_model::task_definition::TransportProtocol;
-use lighter_runtime::{ExecError, ExecOrder, ExecSession, LeaseOrder, ProbeOutcome, RequestError, WindowSize};
+use lighter_runtime::{
+    ExecError, ExecOrder, ExecSession, LeaseOrder, ProbeOutcome, RequestError, WindowSize,
+};
 use std::time::Duration;
 
 pub(super) struct LostShim;

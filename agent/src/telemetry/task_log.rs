@@ -6,9 +6,9 @@
 
 use super::file::{EventFile, KEPT};
 use super::{Telemetry, families};
+use crate::lease::Lease;
 use crate::metadata::ids::{MetadataKey, container_id};
 use crate::store::records::TaskRecord;
-use crate::lease::Lease;
 use crate::time::{BootInstant, unix_ms};
 use lighter_model::ids::{ContainerName, TaskDefinitionId, TaskId};
 use lighter_model::task_definition::TaskDefinition;

@@ -155,7 +155,11 @@ fn hostile(task: &Task<'_>, root: &Path) {
     chown(dir.path().join("foreign"), Some(65_536), Some(0)).unwrap();
     for place in ["/tmp", "/data"] {
         refused(as_they_are(place), &packed(&dir.path().join("foreign")), "owner that the container has not");
-        assert_eq!(task.output(&format!("busybox ls -A {place} | busybox grep -c foreign")), "0\n", "no half file");
+        assert_eq!(
+            task.output(&format!("busybox ls -A {place} | busybox grep -c foreign")),
+            "0\n",
+            "no half file"
+        );
     }
     // A link in the container that leads out of it is a link inside: there the directory is missing.
     let script = format!("busybox mkdir -p /tmp/t/a; busybox ln -s {} /tmp/t/a/b", outside.display());

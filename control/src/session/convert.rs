@@ -47,7 +47,8 @@ const ATTRIBUTES_MAX: usize = 256;
 /// What a node says within a session.
 #[derive(Debug)]
 pub enum NodeSaid {
-    Hello(Hello),
+    /// Boxed: it comes once a session and is many times as large as the others.
+    Hello(Box<Hello>),
     Heartbeat(u64),
     Acknowledge(u64),
     Reports(Vec<TaskReport>),
@@ -74,7 +75,7 @@ fn task_id(text: &str) -> Result<TaskId, ApiError> {
 pub fn node_said(message: v1::NodeMessage) -> Result<NodeSaid, ApiError> {
     use v1::node_message::Message;
     Ok(match message.message.ok_or_else(|| wrong("an empty message, or one of a newer agent"))? {
-        Message::Hello(hello) => NodeSaid::Hello(read_hello(hello)?),
+        Message::Hello(hello) => NodeSaid::Hello(Box::new(read_hello(hello)?)),
         Message::Heartbeat(heartbeat) => NodeSaid::Heartbeat(heartbeat.number),
         Message::Acknowledge(acknowledge) => NodeSaid::Acknowledge(acknowledge.sequence),
         Message::TaskReports(reports) => {

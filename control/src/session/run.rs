@@ -107,7 +107,7 @@ async fn begin(
 ) -> Result<Begun, ApiError> {
     let first = time::timeout(HELLO_LIMIT, incoming.next()).await;
     let hello = match first.ok_or(ApiError::SessionSilent)?.transpose()? {
-        Some(NodeSaid::Hello(hello)) => hello,
+        Some(NodeSaid::Hello(hello)) => *hello,
         _ => return Err(ApiError::ProtocolViolation { message: "the first message is no hello".to_owned() }),
     };
     let protocol = match hello.protocol() {

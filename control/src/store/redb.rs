@@ -178,7 +178,7 @@ impl RedbStore {
         if full {
             self.reserve.exhausted();
         }
-        let stored = self.reopen().and_then(|()| self.with(|database| read_numbers(database)));
+        let stored = self.reopen().and_then(|()| self.with(read_numbers));
         match stored {
             Ok((there, last)) if there == term && last == sequence => CommitOutcome::Committed,
             Ok((there, last)) if there == term && last + 1 == sequence => CommitOutcome::NotTaken { full },

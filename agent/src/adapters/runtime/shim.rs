@@ -5,14 +5,14 @@
 
 use crate::errors::{Cause, words};
 use crate::facilities::{
-    Answer, BindFailure, Bundle, ContainerPhase, LeaseAnswer, Shim, ShimEvent, ShimLink, ShimStatus, StartFailure,
-    StartFault, Started,
+    Answer, BindFailure, Bundle, ContainerPhase, LeaseAnswer, Shim, ShimEvent, ShimLink, ShimStatus,
+    StartFailure, StartFault, Started,
 };
 use lighter_model::ids::ContainerName;
 use lighter_model::resources::HostPort;
 use lighter_runtime::{
-    BindError, ExecError, ExecOrder, ExecSession, HostPortBind, LeaseOrder, Phase, ProbeOutcome, RequestError,
-    ShimHandle, StartError, TaskStatus, WindowSize,
+    BindError, ExecError, ExecOrder, ExecSession, HostPortBind, LeaseOrder, Phase, ProbeOutcome,
+    RequestError, ShimHandle, StartError, TaskStatus, WindowSize,
 };
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -4,9 +4,10 @@
 use super::{ContainerState, Machine, Program, ShimState};
 use crate::errors::Cause;
 use crate::facilities::{
-    Answer, BindFailure, Bundle, BundleOrder, ContainerPhase, Found, LeaseAnswer, LogLine, LogOrigin, LogQuery, Probe,
-    RuntimeFacility, Shim, ShimLink, ShimStatus, StartFailure, StartFault, Started,
+    Answer, BindFailure, Bundle, BundleOrder, ContainerPhase, Found, LeaseAnswer, LogLine, LogOrigin,
+    LogQuery, Probe, RuntimeFacility, Shim, ShimLink, ShimStatus, StartFailure, StartFault, Started,
 };
+use crate::time::BootInstant;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
@@ -17,9 +18,9 @@ use lighter_model::report::KernelLimits;
 use lighter_model::resources::{HostPort, IdRange};
 use lighter_model::task_definition::TaskDefinition;
 use lighter_runtime::{
-    ContainerStats, ExecError, ExecOrder, ExecSession, LeaseOrder, Leased, MappedIds, ProbeOutcome, WindowSize,
+    ContainerStats, ExecError, ExecOrder, ExecSession, LeaseOrder, Leased, MappedIds, ProbeOutcome,
+    WindowSize,
 };
-use crate::time::BootInstant;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
