@@ -334,6 +334,26 @@ pub struct RunArgs {
     /// Whether the tasks take over their definition's tags [default: as the cluster's setting says]
     #[arg(long)]
     pub propagate_tags: Option<bool>,
+    #[command(flatten)]
+    pub silence: SilenceArgs,
+}
+
+/// What becomes of a task whose node falls silent
+#[derive(Debug, Args)]
+pub struct SilenceArgs {
+    /// Run another in place of a task whose node is silent for --lost-after
+    #[arg(long)]
+    pub replace: bool,
+    /// With --replace: how long the node is silent [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = duration::seconds, requires = "replace")]
+    pub lost_after: Option<u32>,
+    /// Never two at any instant: a node cut off from the control plane stops the task itself
+    #[arg(long)]
+    pub exclusive: bool,
+    /// With --exclusive: how long it runs on a node that is cut off; at least twice the stopTimeout
+    /// [default: as short as may be]
+    #[arg(long, value_name = "DURATION", value_parser = duration::seconds, requires = "exclusive")]
+    pub lease: Option<u32>,
 }
 
 #[derive(Debug, Args)]

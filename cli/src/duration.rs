@@ -32,6 +32,14 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total_ms))
 }
 
+/// Reads a duration in whole seconds, at least one.
+pub fn seconds(text: &str) -> Result<u32, String> {
+    let duration = parse(text)?;
+    let whole =
+        u32::try_from(duration.as_secs()).ok().filter(|whole| *whole > 0 && duration.subsec_nanos() == 0);
+    whole.ok_or_else(|| format!("{text:?} is not a number of whole seconds, at least one"))
+}
+
 /// A duration before `now_unix_ms`, or a UTC time; milliseconds since the Unix epoch.
 pub fn parse_since(text: &str, now_unix_ms: i64) -> Result<i64, String> {
     if let Some(moment) = time::parse_rfc3339(text.trim()) {

@@ -46,6 +46,9 @@ pub fn task(task: &v1::Task) -> Value {
         .text("waitingReason", &task.waiting_reason)
         .text("group", &task.group)
         .text("startedBy", &task.started_by)
+        .value("nodeSilence", task.node_silence.as_ref().map(silence))
+        .text("replaces", &task.replaces)
+        .text("replacedBy", &task.replaced_by)
         .value("version", task.version)
         .value("paused", task.paused.then_some(true))
         .text("refusal", &task.refusal)
@@ -61,6 +64,15 @@ pub fn task(task: &v1::Task) -> Value {
         .text("healthStatus", words::health_status(task.health_status))
         .value("waits", (!task.waits.is_empty()).then(|| task.waits.iter().map(wait).collect::<Vec<_>>()))
         .value("containers", containers)
+        .done()
+}
+
+fn silence(policy: &v1::NodeSilencePolicy) -> Value {
+    Object::default()
+        .value("replace", policy.replace)
+        .value("lostAfterSeconds", (policy.lost_after_s > 0).then_some(policy.lost_after_s))
+        .value("exclusive", policy.exclusive)
+        .value("leaseSeconds", (policy.lease_s > 0).then_some(policy.lease_s))
         .done()
 }
 
@@ -237,7 +249,16 @@ pub fn cluster(cluster: &v1::Cluster) -> Value {
         .value("pendingTasksCount", cluster.pending_tasks_count)
         .value("settings", settings.collect::<Vec<_>>())
         .value("tags", tags(&cluster.tags))
+        .value("replacementBrake", cluster.replacement_brake.as_ref().map(brake))
         .time("createdAt", cluster.created_at_unix_ms)
+        .done()
+}
+
+fn brake(brake: &v1::ReplacementBrake) -> Value {
+    Object::default()
+        .time("since", brake.since_unix_ms)
+        .value("silentContainerInstances", brake.silent_container_instances)
+        .value("containerInstances", brake.container_instances)
         .done()
 }
 

@@ -28,6 +28,7 @@ use crate::core::record::{
     EventSubject, InstanceSnapshot, PlacementFailure, RecordKind, TaskRecord,
 };
 use crate::core::run_task::{RunTask, RunTaskAnswer};
+use crate::core::silence::policy::SilencePolicy;
 use crate::core::stop_task::StopTask;
 use crate::core::tag::{TagResource, UntagResource};
 use crate::core::update_task::{PauseTask, UpdateTask};
@@ -131,7 +132,11 @@ pub fn create_cluster(request: v1::CreateClusterRequest) -> Result<CreateCluster
 }
 
 pub fn update_cluster(request: v1::UpdateClusterRequest) -> Result<UpdateCluster, ApiError> {
-    Ok(UpdateCluster { cluster: cluster_name(&request.cluster)?, settings: settings(request.settings)? })
+    Ok(UpdateCluster {
+        cluster: cluster_name(&request.cluster)?,
+        settings: settings(request.settings)?,
+        release_brake: request.release_replacement_brake,
+    })
 }
 
 pub fn delete_cluster(request: &v1::DeleteClusterRequest) -> Result<ClusterName, ApiError> {
@@ -218,7 +223,18 @@ pub fn run_task(request: v1::RunTaskRequest, metadata: &MetadataMap) -> Result<R
         trace_parent,
         propagate_tags: propagate_tags(request.propagate_tags)?,
         tags: tags(request.tags)?,
+        silence: request.node_silence.map(silence).unwrap_or_default(),
     })
+}
+
+fn silence(wanted: v1::NodeSilencePolicy) -> SilencePolicy {
+    let v1::NodeSilencePolicy { lost_after_s, replace, exclusive, lease_s } = wanted;
+    SilencePolicy { lost_after_s, replace, exclusive, lease_s }
+}
+
+fn wire_silence(policy: SilencePolicy) -> v1::NodeSilencePolicy {
+    let SilencePolicy { lost_after_s, replace, exclusive, lease_s } = policy;
+    v1::NodeSilencePolicy { lost_after_s, replace, exclusive, lease_s }
 }
 
 pub fn stop_task(request: v1::StopTaskRequest) -> Result<StopTask, ApiError> {
@@ -453,6 +469,11 @@ fn cluster_record(record: &ClusterRecord) -> v1::Cluster {
         settings: vec![v1::ClusterSetting { name: PROPAGATE_TAGS.to_owned(), value: value.to_owned() }],
         tags: wire_tags(&record.tags),
         created_at_unix_ms: ms(record.created_at_unix_ms),
+        replacement_brake: record.brake.map(|brake| v1::ReplacementBrake {
+            since_unix_ms: ms(brake.since_unix_ms),
+            silent_container_instances: brake.silent,
+            container_instances: brake.nodes,
+        }),
         ..Default::default()
     }
 }
@@ -704,6 +725,9 @@ pub fn task(record: &TaskRecord) -> v1::Task {
         settled_generation: record.settled.0,
         refusal: record.refusal.clone().unwrap_or_default(),
         tags: wire_tags(&record.tags),
+        node_silence: record.silence.map(wire_silence),
+        replaces: record.replaces.as_ref().map(ToString::to_string).unwrap_or_default(),
+        replaced_by: record.replaced_by.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 

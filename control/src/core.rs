@@ -21,6 +21,7 @@ pub mod recorded;
 pub mod recovery;
 pub mod report;
 pub mod run_task;
+pub mod silence;
 pub mod state;
 pub mod stop_task;
 pub mod sweep;
@@ -51,6 +52,8 @@ pub struct Settings {
     /// Beyond so many STOPPED tasks of a cluster the oldest go before their time.
     pub stopped_tasks_per_cluster: usize,
     pub audit_kept: usize,
+    /// Between two heartbeats of a node.
+    pub heartbeat_ms: u64,
     pub quotas: quota::Quotas,
 }
 
@@ -63,6 +66,7 @@ impl Default for Settings {
             stopped_tasks_kept_ms: sweep::STOPPED_KEPT_MS,
             stopped_tasks_per_cluster: sweep::STOPPED_PER_CLUSTER,
             audit_kept: 4_096,
+            heartbeat_ms: 5_000,
             quotas: quota::Quotas::default(),
         }
     }

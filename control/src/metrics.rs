@@ -28,6 +28,8 @@ const QUEUE: &str = "lighter_control_queue_length";
 const SESSIONS: &str = "lighter_control_sessions";
 const TERM: &str = "lighter_control_term";
 const LEADER: &str = "lighter_control_leader";
+const BRAKES: &str = "lighter_control_replacement_brakes";
+pub(crate) const REPLACED: &str = "lighter_control_tasks_replaced_total";
 const STORE_BYTES: &str = "lighter_control_store_bytes";
 const STORE_FULL: &str = "lighter_control_store_full";
 const STORE_LIMIT: &str = "lighter_control_store_limit_bytes";
@@ -55,6 +57,12 @@ const FAMILIES: &[Family] = &[
         help: "1: no new work is accepted; 2: the reserve is used up.",
         kind: Kind::Gauge,
     },
+    Family {
+        name: BRAKES,
+        help: "Clusters in which too many nodes are silent for lost tasks to be replaced.",
+        kind: Kind::Gauge,
+    },
+    Family { name: REPLACED, help: "Tasks of silent nodes that were replaced.", kind: Kind::Counter },
     Family { name: GROUP_RECORDS, help: "Records of a committed group.", kind: Kind::Histogram(RECORDS) },
     Family { name: DECISION_SECONDS, help: "Deciding one command.", kind: Kind::Histogram(DECISIONS) },
     Family { name: EVENT_SEQUENCE, help: "Number of the last event.", kind: Kind::Gauge },
@@ -129,12 +137,13 @@ async fn answer(context: &Context, question: &Question) -> Answer {
 }
 
 fn numbers(context: &Context) -> Answer {
-    let (tasks, connected, away, sequence, term) = context.view.read(|shown| {
+    let (tasks, connected, away, brakes, sequence, term) = context.view.read(|shown| {
         let state = &shown.state;
         let count = |status: TaskStatus| state.tasks.values().filter(|task| task.last == status).count();
         let tasks: Vec<_> = TaskStatus::ALL.iter().map(|status| (status.as_str(), count(*status))).collect();
         let connected = state.instances.values().filter(|instance| instance.connected).count();
-        (tasks, connected, state.instances.len() - connected, state.meta.event_sequence, shown.term)
+        let brakes = state.clusters.values().filter(|cluster| cluster.brake.is_some()).count();
+        (tasks, connected, state.instances.len() - connected, brakes, state.meta.event_sequence, shown.term)
     });
     let metrics = context.writer.metrics();
     let rows = tasks.into_iter().map(|(status, count)| (vec![("status", status.to_owned())], count as f64));
@@ -142,6 +151,7 @@ fn numbers(context: &Context) -> Answer {
     for (state, count) in [("true", connected), ("false", away)] {
         metrics.set(INSTANCES, &[("connected", state)], count as f64);
     }
+    metrics.set(BRAKES, &[], brakes as f64);
     metrics.set(QUEUE, &[], context.writer.queued() as f64);
     metrics.set(SESSIONS, &[], context.sessions.connected().len() as f64);
     metrics.set(TERM, &[], term as f64);

@@ -10,5 +10,6 @@ pub mod logs;
 pub mod monitor;
 pub mod questions;
 pub mod registry;
+pub mod replace;
 pub mod run;
 pub mod streams;

@@ -22,7 +22,9 @@ use crate::identity::layer::AccessLayer;
 use crate::listen::{Acceptors, Connection, Limits, ListenError, tls_config};
 use crate::metrics;
 use crate::rate_limit::Limiter;
-use crate::session::{logs::LogStreams, monitor, questions::Questions, registry::Sessions, streams::Streams};
+use crate::session::{
+    logs::LogStreams, monitor, questions::Questions, registry::Sessions, replace, streams::Streams,
+};
 use crate::snapshot::{Owned, schedule};
 use crate::store::etcd::EtcdStore;
 use crate::store::redb::RedbStore;
@@ -264,6 +266,7 @@ fn settings(config: &ControlConfig) -> Settings {
         stopped_tasks_kept_ms: config.stopped_tasks_kept_seconds * 1_000,
         stopped_tasks_per_cluster: config.stopped_tasks_per_cluster,
         audit_kept: config.audit_kept,
+        heartbeat_ms: u64::from(config.heartbeat_interval_ms),
         quotas: config.quotas,
     }
 }
@@ -384,6 +387,7 @@ fn serve(
     let heartbeats = tokio::spawn(monitor::watch_heartbeats(context.clone()));
     let sweeping = tokio::spawn(monitor::sweep(context.clone()));
     let draining = tokio::spawn(monitor::drain(context.clone()));
+    let replacing = tokio::spawn(replace::replace_lost(context.clone()));
     let writer = context.writer.clone();
     Ok(tokio::spawn(async move {
         health.set_serving::<LighterServer<LighterService>>().await;
@@ -402,7 +406,7 @@ fn serve(
         stop.cancel();
         writer.retire();
         drop(writer);
-        let _ = tokio::join!(heartbeats, sweeping, draining);
+        let _ = tokio::join!(heartbeats, sweeping, draining, replacing);
         // The writer answers what it has taken.
         let _ = tokio::time::timeout(GRACE, writing).await;
     }))

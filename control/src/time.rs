@@ -131,9 +131,11 @@ impl Ticks {
         Self { next: now(), period }
     }
 
-    /// May be dropped at any time: a tick not taken is the next one.
-    pub async fn tick(&mut self) {
+    /// How late it comes. May be dropped at any time: a tick not taken is the next one.
+    pub async fn tick(&mut self) -> Duration {
         sleep_until(self.next).await;
+        let late = now() - self.next;
         self.next = now() + self.period;
+        late
     }
 }

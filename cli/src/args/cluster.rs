@@ -28,8 +28,12 @@ pub enum ClusterCommand {
     Update {
         name: String,
         /// defaultPropagateTags=NONE or =TASK_DEFINITION: whether new tasks take over their definition's tags
-        #[arg(long, value_name = "NAME=VALUE", value_parser = pair, required = true)]
+        #[arg(long, value_name = "NAME=VALUE", value_parser = pair,
+              required_unless_present = "release_brake")]
         setting: Vec<(String, String)>,
+        /// Replace lost tasks although many nodes are silent; nodes that fall silent later count anew
+        #[arg(long)]
+        release_brake: bool,
     },
     /// Delete a cluster that has no nodes and no tasks; it can be shown as INACTIVE for a day
     Rm { name: String },

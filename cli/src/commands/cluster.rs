@@ -22,8 +22,12 @@ pub async fn run(global: &Global, client: &mut Client, command: ClusterCommand) 
         }
         ClusterCommand::Ls => list(global, client).await,
         ClusterCommand::Show { name } => show(global, client, name).await,
-        ClusterCommand::Update { name, setting } => {
-            let request = v1::UpdateClusterRequest { cluster: name, settings: settings(setting) };
+        ClusterCommand::Update { name, setting, release_brake } => {
+            let request = v1::UpdateClusterRequest {
+                cluster: name,
+                settings: settings(setting),
+                release_replacement_brake: release_brake,
+            };
             let answer = client.update_cluster(request).await.map_err(Failure::rpc("update the cluster"))?;
             changed(global, answer.into_inner().cluster)
         }
@@ -111,10 +115,20 @@ async fn show(global: &Global, client: &mut Client, name: String) -> Result<(), 
             "Tasks",
             format!("{} running, {} pending", cluster.running_tasks_count, cluster.pending_tasks_count),
         ),
+        ("Brake", cluster.replacement_brake.as_ref().map(brake).unwrap_or_default()),
         ("Settings", joined(cluster.settings.iter().map(|s| format!("{}={}", s.name, s.value)).collect())),
         ("Tags", joined(cluster.tags.iter().map(|t| format!("{}={}", t.key, t.value)).collect())),
         ("Created", time::rfc3339(cluster.created_at_unix_ms).unwrap_or_default()),
     ]))
+}
+
+fn brake(brake: &v1::ReplacementBrake) -> String {
+    format!(
+        "lost tasks are not replaced since {}: {} of {} nodes fell silent at once",
+        time::rfc3339(brake.since_unix_ms).unwrap_or_default(),
+        brake.silent_container_instances,
+        brake.container_instances
+    )
 }
 
 pub async fn tag(global: &Global, client: &mut Client, command: TagCommand) -> Result<(), Failure> {

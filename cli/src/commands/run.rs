@@ -4,7 +4,7 @@
 
 mod wait;
 
-use crate::args::{Format, Global, RunArgs};
+use crate::args::{Format, Global, RunArgs, SilenceArgs};
 use crate::client::{self, Client};
 use crate::commands::task_definition;
 use crate::failure::{self, EXIT_NOT_RUN, Exit, Failure};
@@ -84,6 +84,7 @@ async fn start(
             Some(false) => v1::PropagateTags::None,
         }
         .into(),
+        node_silence: silence(&args.silence),
     };
     let what = format!("run {name}");
     if !(args.wait || args.rm) {
@@ -102,6 +103,16 @@ async fn start(
     let all_placed = answer.failures.is_empty();
     let code = watch.until_the_end(client, answer.tasks, args.rm).await?;
     Ok(ExitCode::from(if all_placed || code != 0 { code } else { EXIT_NOT_RUN }))
+}
+
+fn silence(args: &SilenceArgs) -> Option<v1::NodeSilencePolicy> {
+    let policy = v1::NodeSilencePolicy {
+        lost_after_s: args.lost_after.unwrap_or_default(),
+        replace: args.replace,
+        exclusive: args.exclusive,
+        lease_s: args.lease.unwrap_or_default(),
+    };
+    (policy != v1::NodeSilencePolicy::default()).then_some(policy)
 }
 
 fn started(global: &Global, what: &str, answer: &v1::RunTaskResponse) -> Result<ExitCode, Failure> {

@@ -8,9 +8,10 @@ use crate::args::{Format, Global, OneTask};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::table::facts;
-use crate::{json, names, output, time, words};
+use crate::{duration, json, names, output, time, words};
 use lighter_proto::v1;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 pub async fn show(global: &Global, client: &mut Client, args: OneTask) -> Result<(), Failure> {
     let cluster = super::cluster(args.cluster);
@@ -54,6 +55,9 @@ pub fn text(task: &v1::Task, node: &str, now_unix_ms: i64) -> String {
                 format!("{node} ({})", task.container_instance_id)
             },
         ),
+        ("Node silent", task.node_silence.as_ref().map(silence).unwrap_or_default()),
+        ("Replaces", task.replaces.clone()),
+        ("Replaced by", task.replaced_by.clone()),
         ("Cluster", task.cluster.clone()),
         ("Group", task.group.clone()),
         ("Started by", task.started_by.clone()),
@@ -68,6 +72,15 @@ pub fn text(task: &v1::Task, node: &str, now_unix_ms: i64) -> String {
         let _ = write!(text, "\n{}", of_container(container));
     }
     text
+}
+
+/// What becomes of it when its node falls silent.
+fn silence(policy: &v1::NodeSilencePolicy) -> String {
+    let span = |seconds: u32| duration::short(Duration::from_secs(seconds.into()));
+    let replaced = policy.replace.then(|| format!("replaced after {}", span(policy.lost_after_s)));
+    let exclusive =
+        policy.exclusive.then(|| format!("exclusive, ends itself after {}", span(policy.lease_s)));
+    replaced.into_iter().chain(exclusive).collect::<Vec<_>>().join("; ")
 }
 
 fn of_container(container: &v1::Container) -> String {

@@ -74,6 +74,8 @@ impl Command for CreateCluster {
             deleted_at_unix_ms: None,
             propagate_tags: self.settings.propagate_tags.unwrap_or(false),
             tags: self.tags,
+            brake: None,
+            brake_released_at_unix_ms: None,
         }))
     }
 }
@@ -83,6 +85,8 @@ impl Command for CreateCluster {
 pub struct UpdateCluster {
     pub cluster: ClusterName,
     pub settings: ClusterSettings,
+    /// Nodes that are silent now keep nothing from being replaced.
+    pub release_brake: bool,
 }
 
 impl Command for UpdateCluster {
@@ -91,10 +95,11 @@ impl Command for UpdateCluster {
     fn decide(self, changes: &mut Changes<'_>) -> Result<Self::Answer, ApiError> {
         let old = active(changes.state(), &self.cluster)?;
         let propagate_tags = self.settings.propagate_tags.unwrap_or(old.propagate_tags);
-        if propagate_tags == old.propagate_tags {
-            return Ok(old);
+        let mut new = ClusterRecord { propagate_tags, ..(*old).clone() };
+        if self.release_brake && new.brake.take().is_some() {
+            new.brake_released_at_unix_ms = Some(changes.now_ms());
         }
-        Ok(changes.put_cluster(ClusterRecord { propagate_tags, ..(*old).clone() }))
+        Ok(if new == *old { old } else { changes.put_cluster(new) })
     }
 }
 
@@ -178,6 +183,8 @@ impl Command for EnsureClusters {
                     deleted_at_unix_ms: None,
                     propagate_tags: false,
                     tags: Tags::new(),
+                    brake: None,
+                    brake_released_at_unix_ms: None,
                 })));
             }
         }

@@ -41,6 +41,8 @@ pub struct NodeConnected {
     pub agent_version: String,
     pub boot_id: String,
     pub address: Option<SocketAddr>,
+    /// Its agent ends exclusive tasks whose lease has run out.
+    pub leases: bool,
     /// Every task the node holds, with the generation it has recorded.
     pub held: BTreeMap<TaskId, Generation>,
     /// The node has seen no other incarnation of the store and no later revision than it has.
@@ -73,6 +75,7 @@ impl Command for NodeConnected {
         new.connected = true;
         new.agent_version = self.agent_version;
         new.boot_id = self.boot_id;
+        new.leases = self.leases;
         // The port changes with every connection and says nothing.
         new.address = self.address.map(|address| SocketAddr::new(address.ip(), 0));
         new.orphans = orphans(changes.state(), &old, &self.held, self.trusted);
@@ -209,7 +212,8 @@ impl Command for NodeSilent {
         if let Some(old) = changes.state().instances.get(&self.instance).cloned()
             && old.connected
         {
-            changes.put_instance(InstanceRecord { connected: false, ..(*old).clone() });
+            let silent_since_unix_ms = Some(changes.now_ms());
+            changes.put_instance(InstanceRecord { connected: false, silent_since_unix_ms, ..(*old).clone() });
         }
         Ok(())
     }

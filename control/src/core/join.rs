@@ -130,6 +130,8 @@ pub fn blank_instance(
         operator_attributes: BTreeMap::new(),
         tags: BTreeMap::new(),
         deregistered_at_unix_ms: None,
+        silent_since_unix_ms: None,
+        leases: false,
     }
 }
 

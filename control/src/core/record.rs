@@ -2,6 +2,8 @@
 //! In: records. Out: keys that sort by creation, and bytes; and back.
 //! Never: a type of the wire contract; a newer format than ours is refused, not guessed.
 
+use crate::core::silence::brake::BrakeRecord;
+use crate::core::silence::policy::SilencePolicy;
 use lighter_model::adjust::ContainerResources;
 use lighter_model::attribute::is_capability;
 use lighter_model::exit::ContainerExit;
@@ -84,6 +86,12 @@ pub struct ClusterRecord {
     pub propagate_tags: bool,
     #[serde(default)]
     pub tags: Tags,
+    /// Set while too many nodes are silent for their tasks to be replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brake: Option<BrakeRecord>,
+    /// Nodes that fell silent before do not set the brake again: an operator said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brake_released_at_unix_ms: Option<u64>,
 }
 
 impl ClusterRecord {
@@ -164,6 +172,12 @@ pub struct InstanceRecord {
     /// DEREGISTERING or INACTIVE since then.
     #[serde(default)]
     pub deregistered_at_unix_ms: Option<u64>,
+    /// Unless connected: when it was taken for silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_since_unix_ms: Option<u64>,
+    /// Its agent ends exclusive tasks whose lease has run out.
+    #[serde(default)]
+    pub leases: bool,
 }
 
 /// An orphan as its node tells of it.
@@ -318,6 +332,15 @@ pub struct TaskRecord {
     pub trace_parent: Option<TraceParent>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: Tags,
+    /// What becomes of it when its node falls silent; nothing without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence: Option<SilencePolicy>,
+    /// The lost task in whose place it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<TaskId>,
+    /// The task that runs in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<TaskId>,
 }
 
 /// What to go back to when the node refuses, and what the task takes when it does not.
@@ -362,6 +385,12 @@ pub struct AuditOutcome {
 }
 
 impl TaskRecord {
+    /// It gets a replacement when its node is silent for long enough.
+    pub fn is_replaceable(&self) -> bool {
+        let wanted = self.desired == DesiredStatus::Running && self.last < TaskStatus::Deactivating;
+        wanted && self.replaced_by.is_none() && self.silence.is_some_and(|policy| policy.replace)
+    }
+
     /// The worst of the essential containers that have a health check.
     pub fn health(&self) -> HealthStatus {
         let containers = self.containers.iter();

@@ -126,7 +126,10 @@ impl Recorded for DeleteDefinitions {
 impl Recorded for RunTask {
     const METHOD: Method = Method::LighterRunTask;
     fn entry(&self) -> Entry {
-        entry("RunTask", &self.cluster, vec![self.task_definition.clone(), format!("count={}", self.count)])
+        let mut words = vec![self.task_definition.clone(), format!("count={}", self.count)];
+        words.extend(self.silence.replace.then(|| "replace".to_owned()));
+        words.extend(self.silence.exclusive.then(|| "exclusive".to_owned()));
+        entry("RunTask", &self.cluster, words)
     }
     fn is_repeat(&self, ahead: &State) -> bool {
         self.repeated(ahead).is_ok_and(|answer| answer.is_some())
@@ -244,7 +247,9 @@ impl Recorded for CreateCluster {
 impl Recorded for UpdateCluster {
     const METHOD: Method = Method::LighterUpdateCluster;
     fn entry(&self) -> Entry {
-        entry("UpdateCluster", &self.cluster, of_settings(self.settings))
+        let mut words = of_settings(self.settings);
+        words.extend(self.release_brake.then(|| "releaseReplacementBrake".to_owned()));
+        entry("UpdateCluster", &self.cluster, words)
     }
 }
 

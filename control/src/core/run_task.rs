@@ -9,6 +9,7 @@ use crate::core::mutation::{Changes, Mutation};
 use crate::core::record::{
     ClientTokenRecord, ContainerRecord, DefinitionRecord, PlacementFailure, TaskRecord, TaskTimes,
 };
+use crate::core::silence::policy::SilencePolicy;
 use crate::core::state::State;
 use crate::core::{Command, Settings};
 use crate::error::ApiError;
@@ -44,6 +45,8 @@ pub struct RunTask {
     pub tags: Tags,
     /// Whether the definition's tags are taken over; `None`: as the cluster's setting says.
     pub propagate_tags: Option<bool>,
+    /// As asked for; all nothing: nothing becomes of it when its node falls silent.
+    pub silence: SilencePolicy,
 }
 
 /// What came of it.
@@ -66,17 +69,15 @@ impl Command for RunTask {
             return Err(ApiError::TaskDefinitionInactive { name: definition.id.to_string() });
         }
         let tags = self.task_tags(changes, &definition)?;
-        let need = Need {
-            resources: required_resources(&definition.definition),
-            attributes: required(&definition.definition),
-        };
+        let silence = self.silence.checked(&definition.definition, changes.settings().heartbeat_ms)?;
+        let need = Need::of(&definition, silence);
         let (mut tasks, mut failures) = (Vec::new(), Vec::new());
         for _ in 0..self.count {
             match choose(changes.state(), changes.settings(), &self.cluster, &need) {
                 Some(instance) => {
                     let task =
                         self.new_task(changes, &definition, instance, need.resources.clone(), tags.clone());
-                    tasks.push(changes.put_task(task));
+                    tasks.push(changes.put_task(TaskRecord { silence, ..task }));
                 }
                 None => {
                     failures = explain(changes.state(), changes.settings(), &self.cluster, &need);
@@ -130,6 +131,10 @@ impl RunTask {
         let asked = match (&self.tags, self.propagate_tags) {
             (tags, None) if tags.is_empty() => asked,
             (tags, propagate) => serde_json::json!([asked, tags, propagate]),
+        };
+        let asked = match self.silence == SilencePolicy::default() {
+            true => asked,
+            false => serde_json::json!([asked, self.silence]),
         };
         crate::identity::sha256_hex(asked.to_string().as_bytes())
     }
@@ -202,8 +207,33 @@ impl RunTask {
             image_digests: definition.image_digests.clone(),
             trace_parent: self.trace_parent,
             tags,
+            silence: None,
+            replaces: None,
+            replaced_by: None,
         }
     }
+}
+
+/// A task like this one on another node, not yet recorded; `None` when it fits nowhere.
+pub fn instead_of(changes: &Changes<'_>, lost: &TaskRecord) -> Option<TaskRecord> {
+    let state = changes.state();
+    let definition = state.definitions.get(&lost.definition)?;
+    let need = Need::of(definition, lost.silence);
+    let instance = choose(state, changes.settings(), &lost.cluster, &need)?;
+    let again = RunTask {
+        cluster: lost.cluster.clone(),
+        task_definition: lost.definition.to_string(),
+        count: 1,
+        group: Some(lost.group.clone()),
+        started_by: lost.started_by.clone(),
+        client_token: None,
+        trace_parent: lost.trace_parent,
+        tags: Tags::new(),
+        propagate_tags: None,
+        silence: SilencePolicy::default(),
+    };
+    let task = again.new_task(changes, definition, instance, need.resources, lost.tags.clone());
+    Some(TaskRecord { silence: lost.silence, ..task })
 }
 
 /// The containers of a task of which nothing was heard yet.
@@ -235,6 +265,18 @@ struct Need {
     resources: Resources,
     /// By name.
     attributes: BTreeSet<String>,
+    /// An agent that ends it when its lease has run out.
+    leases: bool,
+}
+
+impl Need {
+    fn of(definition: &DefinitionRecord, silence: Option<SilencePolicy>) -> Self {
+        Self {
+            resources: required_resources(&definition.definition),
+            attributes: required(&definition.definition),
+            leases: silence.is_some_and(|policy| policy.exclusive),
+        }
+    }
 }
 
 /// Refuses a cluster that does not exist or is INACTIVE.
@@ -261,7 +303,7 @@ fn candidates<'a>(
         Candidate {
             id: &instance.id,
             connected: instance.connected,
-            capable: instance.is_capable(&need.attributes),
+            capable: instance.is_capable(&need.attributes) && (instance.leases || !need.leases),
             offered: &instance.offered,
             used_cpu_units: reserved.cpu_units,
             used_memory_mib: reserved.memory_mib,
@@ -306,7 +348,11 @@ fn explain(
 ) -> Vec<PlacementFailure> {
     let need = &wanted.resources;
     let detail = format!("needs {}", in_words(need));
-    let missing = || format!("needs {}", wanted.attributes.iter().cloned().collect::<Vec<_>>().join(", "));
+    let missing = || {
+        let leases = wanted.leases.then(|| "an agent that ends exclusive tasks".to_owned());
+        let all: Vec<String> = wanted.attributes.iter().cloned().chain(leases).collect();
+        format!("needs {}", all.join(", "))
+    };
     let failed = candidates(state, cluster, wanted).filter_map(|candidate| {
         let misfit = misfit(&candidate, need, reserve(settings))?;
         let (id, reason) = (candidate.id.to_string(), misfit.reason().to_owned());

@@ -40,6 +40,8 @@ pub struct Reserved {
     /// By kind; none of a kind that nobody has.
     pub devices: BTreeMap<String, u32>,
     pub tasks: BTreeSet<TaskId>,
+    /// Those that are replaced when it is silent for long enough.
+    pub replaceable: BTreeSet<TaskId>,
     pub running: u32,
     pub pending: u32,
     /// The part of it that orphans take, which are no tasks of this store.
@@ -53,6 +55,7 @@ impl Reserved {
         host_ports: BTreeSet::new(),
         devices: BTreeMap::new(),
         tasks: BTreeSet::new(),
+        replaceable: BTreeSet::new(),
         running: 0,
         pending: 0,
         orphans: Resources {
@@ -94,6 +97,9 @@ impl Reserved {
             *self.devices.entry(kind.clone()).or_default() += count;
         }
         self.tasks.insert(task.id.clone());
+        if task.is_replaceable() {
+            self.replaceable.insert(task.id.clone());
+        }
         self.running += u32::from(task.last == TaskStatus::Running);
         self.pending += u32::from(task.last < TaskStatus::Running);
     }
@@ -112,6 +118,7 @@ impl Reserved {
         }
         self.devices.retain(|_, held| *held > 0);
         self.tasks.remove(&task.id);
+        self.replaceable.remove(&task.id);
         self.running -= u32::from(task.last == TaskStatus::Running);
         self.pending -= u32::from(task.last < TaskStatus::Running);
     }

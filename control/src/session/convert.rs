@@ -425,7 +425,7 @@ fn assignment(task: &TaskRecord) -> v1::Assignment {
         container_resources: container_resources(task),
         image_digests: crate::convert::image_digests(&task.image_digests),
         trace_parent: task.trace_parent.map(String::from).unwrap_or_default(),
-        lease_s: 0,
+        lease_s: task.silence.map_or(0, |policy| policy.lease_s),
     }
 }
 

@@ -16,24 +16,19 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Marks silent nodes as away, until the control plane stops.
 pub async fn watch_heartbeats(context: Context) {
-    let mut epoch = 0;
     let mut tick = Ticks::new(context.heartbeat_interval);
     loop {
         tokio::select! {
             biased;
             () = context.stop.cancelled() => return,
-            _ = tick.tick() => {}
+            late = tick.tick() => listened(&context, late),
         }
-        let (now, silent): (u64, Vec<ContainerInstanceId>) = context.view.read(|shown| {
+        let silent: Vec<ContainerInstanceId> = context.view.read(|shown| {
+            context.sessions.look(shown.epoch);
             let connected = shown.state.instances.values().filter(|instance| instance.connected);
             let silent = connected.map(|i| &i.id).filter(|id| context.sessions.is_silent(id));
-            (shown.epoch, silent.cloned().collect())
+            silent.cloned().collect()
         });
-        // After a start or a takeover everyone counts as just seen.
-        if std::mem::replace(&mut epoch, now) != now {
-            context.sessions.count_as_just_seen();
-            continue;
-        }
         for instance in silent {
             // It may have come back while the one before was marked.
             if !context.sessions.is_silent(&instance) {
@@ -44,6 +39,14 @@ pub async fn watch_heartbeats(context: Context) {
                 tracing::warn!(%error, "a silent node could not be marked");
             }
         }
+    }
+}
+
+/// Who was stopped himself has listened to nobody meanwhile: what the nodes said waits to be read.
+pub(super) fn listened(context: &Context, late: Duration) {
+    if late >= context.heartbeat_interval {
+        tracing::warn!(late_ms = late.as_millis(), "stood still; every node counts as just seen");
+        context.sessions.count_as_just_seen();
     }
 }
 

@@ -60,6 +60,8 @@ struct Inner {
     serial: u64,
     /// Since when every node counts as seen at least.
     all_seen: Option<Instant>,
+    /// The load of the state that it was said for.
+    epoch: u64,
 }
 
 /// All sessions.
@@ -133,6 +135,26 @@ impl Sessions {
         self.inner().all_seen = Some(now());
     }
 
+    /// This load of the state is looked at: after a start or a takeover everyone counts as just seen.
+    pub fn look(&self, epoch: u64) {
+        let mut inner = self.inner();
+        if std::mem::replace(&mut inner.epoch, epoch) != epoch {
+            inner.all_seen = Some(now());
+        }
+    }
+
+    /// Since when somebody listens to every node.
+    pub fn watched_for(&self) -> Duration {
+        self.inner().all_seen.map_or(Duration::ZERO, |all_seen| now() - all_seen)
+    }
+
+    /// For how long this node has said nothing, when that is too long.
+    pub fn silent_for(&self, instance: &ContainerInstanceId) -> Option<Duration> {
+        let inner = self.inner();
+        let heard = inner.heard.get(instance).copied().max(inner.all_seen)?;
+        Some(now() - heard).filter(|silent| *silent >= self.silence_limit)
+    }
+
     /// The node said something.
     pub fn heard(&self, instance: &ContainerInstanceId) {
         self.inner().heard.insert(instance.clone(), now());
@@ -148,9 +170,7 @@ impl Sessions {
 
     /// Whether the node has missed its heartbeats.
     pub fn is_silent(&self, instance: &ContainerInstanceId) -> bool {
-        let inner = self.inner();
-        let heard = inner.heard.get(instance).copied().max(inner.all_seen);
-        heard.is_none_or(|heard| now() - heard >= self.silence_limit)
+        self.silent_for(instance).is_some()
     }
 
     /// Passes a log request to the node's session; `false` when it has none.

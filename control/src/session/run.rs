@@ -97,6 +97,9 @@ pub async fn serve(
 /// The feature of agents that understand `InstanceState`.
 const INSTANCE_STATE: &str = "instance-state";
 
+/// The feature of agents that end an exclusive task when its lease has run out.
+const LEASES: &str = "leases";
+
 type Begun = (Session, mpsc::Receiver<NodeChange>, Place);
 
 async fn begin(
@@ -166,6 +169,7 @@ async fn greet(
         agent_version: hello.agent_version,
         boot_id: hello.boot_id,
         address: me.address.0,
+        leases: hello.features.iter().any(|feature| feature == LEASES),
         held: hello.held.clone(),
         trusted,
         learned: Learned { incarnation: incarnation.clone(), revisions: hello.revisions, tasks: hello.tasks },
@@ -271,7 +275,14 @@ impl Session {
         match said {
             NodeSaid::Hello(_) => Err(ApiError::ProtocolViolation { message: "a second hello".to_owned() }),
             NodeSaid::Heartbeat(number) => {
-                let term = self.context.view.read(|shown| shown.term);
+                let (term, connected) = self.context.view.read(|shown| {
+                    let instance = shown.state.instances.get(&self.me.id);
+                    (shown.term, instance.is_some_and(|instance| instance.connected))
+                });
+                // An answer renews leases: none once the node is taken for silent.
+                if !connected {
+                    return Err(ApiError::SessionSilent);
+                }
                 self.link.send_unnumbered(convert::heartbeat_answer(number, term)).await
             }
             NodeSaid::Acknowledge(sequence) if sequence > self.link.sequence() => {

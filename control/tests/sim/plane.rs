@@ -17,7 +17,7 @@ use lighter_control::identity::ca::Ca;
 use lighter_control::session::convert::{self, Outgoing};
 use lighter_control::session::registry::Sessions;
 use lighter_control::session::run::{self, Identity};
-use lighter_control::session::{link, monitor};
+use lighter_control::session::{link, monitor, replace};
 use lighter_control::store::Lease;
 use lighter_control::time;
 use lighter_control::view::View;
@@ -149,7 +149,11 @@ impl Plane {
 
     async fn boot(self: Rc<Self>, world: Rc<World>) {
         let environment = environment(&world, self.id);
-        let settings = Settings { events_kept: world.shape.events_kept, ..Settings::default() };
+        let settings = Settings {
+            events_kept: world.shape.events_kept,
+            heartbeat_ms: world.shape.heartbeat_ms,
+            ..Settings::default()
+        };
         let (writer, view) = loop {
             let view = Arc::new(View::default());
             let lease = Lease::none();
@@ -176,6 +180,7 @@ impl Plane {
         self.own(world.spawn(monitor::watch_heartbeats(context.clone())));
         self.own(world.spawn(monitor::sweep(context.clone())));
         self.own(world.spawn(monitor::drain(context.clone())));
+        self.own(world.spawn(replace::replace_lost(context.clone())));
         world.say(format_args!("plane {} serves", self.id));
         *self.context.borrow_mut() = Some(context);
     }

@@ -226,6 +226,7 @@ fn connect(world: &mut World, node: usize, holds: u8, trusted: bool) {
         agent_version: "1".to_owned(),
         boot_id: "b".to_owned(),
         address: None,
+        leases: false,
         held: held.clone(),
         trusted,
         learned: Learned::default(),
@@ -259,6 +260,7 @@ fn run(world: &mut World, family: u8, count: u32, token: Option<u8>) {
         trace_parent: None,
         tags: BTreeMap::new(),
         propagate_tags: None,
+        silence: Default::default(),
     };
     let used =
         token.and_then(|token| world.state.client_tokens.get(&(cluster(), token.to_string()))).cloned();
