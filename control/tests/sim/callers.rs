@@ -6,6 +6,7 @@ mod rivals;
 
 use crate::client::{Answer, ask, asker};
 use crate::faults::Kind;
+use crate::lease::STOP_TIMEOUT_S;
 use crate::plane::cluster;
 use crate::world::World;
 use lighter_control::api::{instance, task};
@@ -29,7 +30,7 @@ fn definition(family: &str, cpu: u64, memory: u64, port: Option<u64>) -> String 
     });
     format!(
         r#"{{"family":"{family}","containerDefinitions":[{{"name":"web","image":"registry.test/web:1",
-            "cpu":{cpu},"memory":{memory},"essential":true{ports}}}]}}"#
+            "cpu":{cpu},"memory":{memory},"essential":true,"stopTimeout":{STOP_TIMEOUT_S}{ports}}}]}}"#
     )
 }
 
@@ -60,7 +61,8 @@ async fn run(world: &Rc<World>, token: String) {
         (luck.below(FAMILIES), luck.between(1, 10))
     };
     let count = u32::try_from(count).unwrap();
-    let request = RunTask { count, ..request_of(&format!("f{family}"), Some(&token)) };
+    let silence = crate::lease::policy(world, &token);
+    let request = RunTask { count, silence, ..request_of(&format!("f{family}"), Some(&token)) };
     let again = world.luck.borrow_mut().percent(15);
     let mut answers = 0;
     // No plane has heard of this work before, so a full store has not taken it.
@@ -111,6 +113,7 @@ pub(crate) fn request_of(task_definition: &str, token: Option<&str>) -> RunTask 
         trace_parent: None,
         tags: Default::default(),
         propagate_tags: Default::default(),
+        silence: Default::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 //! In: assignments (agent/src/assignment.rs is the truth), steps of tasks. Out: reports, what to ask.
 //! Never: lets an older generation replace a newer one, or a desired status go back.
 
+use crate::lease::Lease;
 use crate::luck::Luck;
 use crate::world::World;
 use lighter_control::convert::task_status;
@@ -28,6 +29,10 @@ pub(crate) struct Disk {
     pub(crate) term: u64,
     pub(crate) incarnation: String,
     pub(crate) revision: u64,
+    /// When the last hello or heartbeat that was answered was sent.
+    pub(crate) renewed_ms: u64,
+    /// Of the machine's clock; 0: as the cluster's.
+    pub(crate) rate: u64,
 }
 
 struct Assigned {
@@ -45,8 +50,12 @@ pub(crate) struct Running {
     pub(crate) sequence: u64,
     /// Of the last report acknowledged.
     pub(crate) applied: u64,
-    next: Option<(u64, Step)>,
-    ending: bool,
+    pub(crate) next: Option<(u64, Step)>,
+    pub(crate) ending: bool,
+    pub(crate) lease: Lease,
+    pub(crate) ended_by_lease: bool,
+    /// A program of it runs.
+    pub(crate) process: bool,
     settled: u64,
     paused: bool,
     refusal: String,
@@ -142,8 +151,10 @@ impl Disk {
     pub(crate) fn act(&mut self, now_ms: u64, luck: &mut Luck) {
         let mut gone = Vec::new();
         for (id, assigned) in &self.book {
-            let task = self.tasks.entry(id.clone()).or_insert_with(|| Running::new(now_ms, luck));
             let wanted = &assigned.assignment;
+            let rate = if self.rate == 0 { 1_000 } else { self.rate };
+            let lease = Lease::new(wanted.lease_s, rate);
+            let task = self.tasks.entry(id.clone()).or_insert_with(|| Running::new(now_ms, luck, lease));
             if task.status == TaskStatus::Stopped {
                 if wanted.forget || assigned.disowned {
                     gone.push(id.clone());
@@ -167,7 +178,8 @@ impl Disk {
     }
 
     pub(crate) fn next_step(&self) -> Option<u64> {
-        self.tasks.values().filter_map(|task| task.next.map(|(at, _)| at)).min()
+        let steps = self.tasks.values().filter_map(|task| task.next.map(|(at, _)| at));
+        steps.chain(self.next_expiry()).min()
     }
 
     pub(crate) fn due(&self, now_ms: u64) -> Option<(TaskId, Step)> {
@@ -188,20 +200,23 @@ impl Disk {
     pub(crate) fn reboot(&mut self, now_ms: u64) {
         for task in self.tasks.values_mut().filter(|task| task.status > TaskStatus::Pending) {
             if task.status != TaskStatus::Stopped {
-                (task.next, task.ending) = (Some((now_ms, Step::Stopped)), true);
+                (task.next, task.ending, task.process) = (Some((now_ms, Step::Stopped)), true, false);
             }
         }
     }
 }
 
 impl Running {
-    fn new(now_ms: u64, luck: &mut Luck) -> Self {
+    fn new(now_ms: u64, luck: &mut Luck, lease: Lease) -> Self {
         Self {
             status: TaskStatus::Pending,
             sequence: 1,
             applied: 0,
             next: Some((now_ms + luck.between(5, 2_000), Step::Activate)),
             ending: false,
+            lease,
+            ended_by_lease: false,
+            process: false,
             settled: 0,
             paused: false,
             refusal: String::new(),
@@ -225,14 +240,18 @@ impl Running {
             Step::Stopping => (TaskStatus::Stopping, Some((soon(luck), Step::Stopped))),
             Step::Stopped => (TaskStatus::Stopped, None),
         };
+        self.process = status >= TaskStatus::Running && status < TaskStatus::Stopped && !self.by_itself;
         (self.status, self.next) = (status, next);
         self.sequence += 1;
     }
 
     pub(crate) fn report(&self, id: &TaskId) -> v1::TaskReport {
         let stopped = self.status >= TaskStatus::Deactivating;
-        let code =
-            if self.by_itself { v1::StopCode::EssentialContainerExited } else { v1::StopCode::UserInitiated };
+        let code = match (self.by_itself, self.ended_by_lease) {
+            (true, _) => v1::StopCode::EssentialContainerExited,
+            (_, true) => v1::StopCode::InfrastructureHealth,
+            _ => v1::StopCode::UserInitiated,
+        };
         v1::TaskReport {
             task_id: id.to_string(),
             sequence: self.sequence,

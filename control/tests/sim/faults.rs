@@ -135,8 +135,16 @@ fn partition(world: &Rc<World>, most: bool) {
     let nodes = world.nodes.borrow().clone();
     let percent = if most { 60 } else { world.luck.borrow_mut().between(1, 40) };
     let cut: Vec<Rc<Node>> = nodes.into_iter().filter(|_| world.luck.borrow_mut().percent(percent)).collect();
-    cut.iter().for_each(|node| node.cut_off.set(true));
-    for_a_while(world, 60_000, move |_| cut.iter().for_each(|node| node.cut_off.set(false)));
+    cut.iter().for_each(|node| {
+        node.cut_off.set(true);
+        node.cut_since.set(node.cut_since.get().or(Some(world.now_ms())));
+    });
+    for_a_while(world, 60_000, move |_| {
+        cut.iter().for_each(|node| {
+            node.cut_off.set(false);
+            node.cut_since.set(None);
+        })
+    });
 }
 
 async fn plane(world: &Rc<World>, kind: Kind) {
@@ -250,6 +258,7 @@ fn heal(world: &Rc<World>) {
     }
     for node in world.nodes.borrow().iter() {
         node.cut_off.set(false);
+        node.cut_since.set(None);
         node.slow.set(false);
         machine::heal(world, node);
     }

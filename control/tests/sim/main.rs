@@ -12,6 +12,7 @@ mod disk;
 mod executor;
 mod faults;
 mod history;
+mod lease;
 mod luck;
 mod model;
 mod node;

@@ -51,6 +51,7 @@ pub(crate) struct Model {
     /// The node that started it, and how often that had lost its disk.
     started: BTreeMap<TaskId, (usize, u64)>,
     looks: u64,
+    stand_ins: crate::lease::Account,
 }
 
 impl Model {
@@ -64,6 +65,8 @@ impl Model {
     pub(crate) fn set_back(&mut self, records: &Records) {
         let old = std::mem::take(self);
         (self.placed, self.started, self.term, self.looks) = (old.placed, old.started, old.term, old.looks);
+        self.stand_ins = old.stand_ins;
+        self.stand_ins.set_back();
         for (key, value) in records {
             match key.split('/').next().unwrap() {
                 "meta" => self.meta = decode(key, value).unwrap(),
@@ -147,7 +150,12 @@ impl Model {
                 compare(&old, &new, &broken);
                 self.release(&old);
             }
-            None => self.created(sequence, &new, &broken),
+            None => {
+                if new.replaces.is_some() {
+                    crate::lease::braked(world, &self.instances);
+                }
+                self.created(sequence, &new, &broken);
+            }
         }
         if new.last == TaskStatus::Stopped && (new.stop_code.is_none() || new.stopped_reason.is_none()) {
             broken("STOPPED without stop code and reason");
@@ -172,7 +180,10 @@ impl Model {
         if self.placed.insert(new.id.clone(), new.instance.clone()).is_some() {
             broken("made twice");
         }
+        let lost = new.replaces.as_ref().and_then(|lost| self.tasks.get(lost));
+        self.stand_ins.made(new, lost, broken);
         if let Some(starter) = &new.started_by
+            && new.replaces.is_none()
             && *self.starters.entry(starter.clone()).or_insert(sequence) != sequence
         {
             broken(&format!("one client token, {starter}, has two sets of tasks"));
@@ -270,6 +281,7 @@ impl Model {
     /// A node starts a task.
     pub(crate) fn starts(&mut self, world: &World, id: &TaskId, node: usize, wiped: u64) {
         world.check(self.placed.contains_key(id), || format!("task {id} runs and was never committed"));
+        self.stand_ins.starts(world, id, &self.started);
         if let Some((before, disk)) = self.started.insert(id.clone(), (node, wiped)) {
             let again = before == node && wiped > disk;
             world.check(again, || format!("task {id} runs a second time: on node {before}, now on {node}"));

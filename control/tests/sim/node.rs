@@ -37,6 +37,7 @@ pub(crate) struct Node {
     runs: Cell<u64>,
     /// No packet passes.
     pub(crate) cut_off: Cell<bool>,
+    pub(crate) cut_since: Cell<Option<u64>>,
     /// Reads slowly.
     pub(crate) slow: Cell<bool>,
     /// Which agent runs on it.
@@ -92,6 +93,8 @@ struct Session {
     heartbeat_ms: u64,
     beats: u64,
     silent: u64,
+    /// When hello (0) and heartbeats that are not answered were sent.
+    sent_at: BTreeMap<u64, u64>,
 }
 
 impl Node {
@@ -99,10 +102,11 @@ impl Node {
         Rc::new(Self {
             index,
             id: RefCell::new(id),
-            disk: RefCell::default(),
+            disk: RefCell::new(Disk { rate: crate::lease::rate(index), ..Disk::default() }),
             wiped: Cell::new(0),
             runs: Cell::new(0),
             cut_off: Cell::new(false),
+            cut_since: Cell::new(None),
             slow: Cell::new(false),
             speaks: Cell::new(speaks),
             joining: Cell::new(false),
@@ -181,6 +185,7 @@ impl Node {
         *self.connection.borrow_mut() = Some(end.connection.clone());
         let mut session = Session::new(end, self.sessions.get());
         session.say(FromNode::Hello(self.hello(&format!("run {} of {}", self.runs.get(), self.index))));
+        session.sent_at.insert(0, world.now_ms());
         let mut beat = world.now_ms() + HELLO_MS;
         loop {
             let step = self.disk.borrow().next_step().unwrap_or(u64::MAX).max(world.now_ms());
@@ -204,6 +209,7 @@ impl Node {
                         beat = world.now_ms() + session.heartbeat_ms;
                         session.beats += 1;
                         session.silent += 1;
+                        session.sent_at.insert(session.beats, world.now_ms());
                         session.say(FromNode::Heartbeat(v1::Heartbeat { number: session.beats }));
                     }
                 }
@@ -221,7 +227,7 @@ impl Node {
     /// What this node says first.
     pub(crate) fn hello(&self, run_id: &str) -> v1::NodeHello {
         let disk = self.disk.borrow();
-        let features = ["instance-state", "streams", "journals"].map(ToOwned::to_owned);
+        let features = ["instance-state", "streams", "journals", "leases"].map(ToOwned::to_owned);
         v1::NodeHello {
             protocol: Some(self.speaks.get().protocol()),
             features: if self.speaks.get() == Speaks::Before { Vec::new() } else { features.to_vec() },
@@ -242,6 +248,7 @@ impl Node {
 
     fn steps(&self, world: &World) {
         let now = world.now_ms();
+        self.disk.borrow_mut().expire(now);
         loop {
             let due = self.disk.borrow().due(now);
             let Some((task, step)) = due else { return };
@@ -298,6 +305,7 @@ impl Node {
                     return false;
                 }
                 disk.term = hello.term;
+                disk.renew(session.sent_at[&0], world.now_ms());
                 (session.term, session.greeted) = (hello.term, true);
                 session.incarnation = hello.incarnation;
                 session.heartbeat_ms = u64::from(hello.heartbeat_interval_ms);
@@ -308,6 +316,9 @@ impl Node {
             FromControl::HeartbeatAnswer(answer) => {
                 let fell = answer.term < session.term;
                 world.check(!fell, || format!("node {} heard term {} fall", self.index, answer.term));
+                if let Some(sent) = session.sent_at.remove(&answer.number) {
+                    disk.renew(sent, world.now_ms());
+                }
                 return true;
             }
             FromControl::Manifest(manifest) => {
@@ -368,6 +379,7 @@ impl Session {
             heartbeat_ms: HELLO_MS,
             beats: 0,
             silent: 0,
+            sent_at: BTreeMap::new(),
         }
     }
 

@@ -57,7 +57,8 @@ async fn a_cluster_is_made_changed_and_deleted_only_when_it_is_empty() {
     assert_eq!((full.code(), ecs(&full).as_str()), (Code::ResourceExhausted, "LimitExceededException"));
     assert!(full.message().contains("quotas.clusters"), "{}", full.message());
     let setting = v1::ClusterSetting { name: "containerInsights".into(), value: "enabled".into() };
-    let request = v1::UpdateClusterRequest { cluster: "blue".into(), settings: vec![setting] };
+    let request =
+        v1::UpdateClusterRequest { cluster: "blue".into(), settings: vec![setting], ..Default::default() };
     let refused = admin.update_cluster(request).await.unwrap_err();
     assert!(refused.message().contains("containerInsights"), "{}", refused.message());
 

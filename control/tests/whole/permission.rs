@@ -299,7 +299,7 @@ async fn call_on_cluster(world: &World, mut people: LighterClient<Channel>, meth
         }
         Method::LighterListClusters => code(people.list_clusters(v1::ListClustersRequest::default()).await),
         Method::LighterUpdateCluster => {
-            code(people.update_cluster(v1::UpdateClusterRequest { cluster, settings: Vec::new() }).await)
+            code(people.update_cluster(v1::UpdateClusterRequest { cluster, ..Default::default() }).await)
         }
         Method::LighterDeleteCluster => {
             code(people.delete_cluster(v1::DeleteClusterRequest { cluster }).await)

@@ -123,6 +123,6 @@ fn nodes_dead_for_long_neither_set_nor_keep_the_brake() {
     assert_eq!(step(None, &sight(&dead), now), Step::Keep);
     let brake = BrakeRecord { since_unix_ms: now, counted_from_unix_ms: now - 20_000, silent: 3, nodes: 10 };
     assert_eq!(step(Some(&brake), &sight(&dead), now), Step::Off);
-    let fresh: Vec<_> = dead.into_iter().chain([15_000, 16_000, 17_000].map(node)).collect();
+    let fresh: Vec<_> = dead.iter().copied().chain([15_000, 16_000, 17_000].map(node)).collect();
     assert_eq!(step(Some(&brake), &sight(&fresh), now), Step::Keep);
 }
