@@ -73,6 +73,7 @@ impl Core {
             agent_version: String::new(),
             boot_id: String::new(),
             address: None,
+            leases: false,
             held: held.iter().map(|id| (id.clone(), Generation(1))).collect(),
             trusted: true,
             learned: Default::default(),

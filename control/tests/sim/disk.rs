@@ -63,6 +63,10 @@ pub(crate) struct Running {
 }
 
 impl Disk {
+    pub(crate) fn new(rate: u64) -> Self {
+        Self { rate, ..Self::default() }
+    }
+
     pub(crate) fn held(&self) -> Vec<v1::HeldTask> {
         let held = self.book.iter().map(|(id, assigned)| v1::HeldTask {
             task_id: id.to_string(),

@@ -102,7 +102,7 @@ impl Node {
         Rc::new(Self {
             index,
             id: RefCell::new(id),
-            disk: RefCell::new(Disk { rate: crate::lease::rate(index), ..Disk::default() }),
+            disk: RefCell::new(Disk::new(crate::lease::rate(index))),
             wiped: Cell::new(0),
             runs: Cell::new(0),
             cut_off: Cell::new(false),

@@ -25,6 +25,7 @@ mod permission;
 mod recovery;
 mod restart;
 mod session;
+mod silence;
 mod simulation;
 mod state;
 mod storm;

@@ -61,6 +61,11 @@ pub struct Replaced {
 impl Command for ReplaceLost {
     type Answer = Replaced;
 
+    /// A replacement is a task more until the lost one is known to have ended.
+    fn is_new_work(&self, _ahead: &State) -> bool {
+        true
+    }
+
     fn decide(self, changes: &mut Changes<'_>) -> Result<Replaced, ApiError> {
         let look = &self.look;
         let heartbeat_ms = changes.settings().heartbeat_ms;
