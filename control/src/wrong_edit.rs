@@ -61,12 +61,6 @@ wrong_edits! {
     FullStoreIgnored,
     /// What a group did stays in memory when the store did not take it.
     NotTakenKept,
-    /// An exclusive task is replaced before its lease has run out.
-    LeaseNotAwaited,
-    /// An exclusive task is replaced when its lease has run out by the control plane's clock.
-    NoLeaseMargin,
-    /// Tasks are replaced however many nodes are silent.
-    BrakeOff,
 }
 
 #[cfg(debug_assertions)]

@@ -11,7 +11,6 @@
 //! In: which nodes are silent and since when. Out: what becomes of the brake. Pure.
 
 use crate::core::silence::policy::SETTLED_BEATS;
-use crate::wrong_edit::{self, WrongEdit};
 use serde::{Deserialize, Serialize};
 
 /// Nodes that fall silent within so long are one incident.
@@ -62,7 +61,7 @@ pub enum Step {
 }
 
 fn too_many(silent: usize, nodes: usize) -> bool {
-    silent >= LEAST_NODES && silent * ONE_IN > nodes && !wrong_edit::is(WrongEdit::BrakeOff)
+    silent >= LEAST_NODES && silent * ONE_IN > nodes
 }
 
 /// Decides; `now` is the brake as it is.

@@ -3,7 +3,6 @@
 //! Never: takes what would be without effect, or a lease that one late heartbeat ends.
 
 use crate::error::ApiError;
-use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::task_definition::TaskDefinition;
 use serde::{Deserialize, Serialize};
 
@@ -87,9 +86,7 @@ impl SilencePolicy {
     /// heard the node last, and a tenth is added.
     pub fn due_ms(&self, heartbeat_ms: u64) -> u64 {
         let lost = u64::from(self.lost_after_s) * 1_000;
-        let margin = if wrong_edit::is(WrongEdit::NoLeaseMargin) { 1_000 } else { 1_100 };
-        let lease =
-            if wrong_edit::is(WrongEdit::LeaseNotAwaited) { 0 } else { u64::from(self.lease_s) * margin };
+        let lease = u64::from(self.lease_s) * 1_100;
         lost.max(lease).max(SETTLED_BEATS * heartbeat_ms)
     }
 }
