@@ -53,6 +53,7 @@ async fn prepare(writer: &WriterHandle) -> ContainerInstanceId {
     let instance = writer.submit(join).await.unwrap().id.clone();
     let offered = Resources { cpu_units: 1_000_000, memory_mib: 10_000_000, ..Resources::default() };
     let connected = NodeConnected {
+        leases: false,
         instance: instance.clone(),
         facts: NodeFacts { offered, ..NodeFacts::default() },
         agent_version: "1".to_owned(),
@@ -91,6 +92,7 @@ fn stopped(id: &TaskId) -> TaskReport {
 /// Runs ten tasks and has them STOPPED.
 async fn run_and_stop(writer: &WriterHandle, instance: &ContainerInstanceId) {
     let run = RunTask {
+        silence: Default::default(),
         cluster: cluster(),
         task_definition: "f".to_owned(),
         count: TOGETHER,
