@@ -143,6 +143,9 @@ impl DecideOrphan {
             image_digests: held.image_digests.clone(),
             trace_parent: None,
             tags: BTreeMap::new(),
+            silence: None,
+            replaces: None,
+            replaced_by: None,
         }
     }
 }
