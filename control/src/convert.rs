@@ -1,9 +1,12 @@
 //! Between the messages of the user service and our own types; here and in `session::convert` only.
 //! In: requests. Out: commands and filters; and messages from records. Never: decides anything.
 
+mod cluster;
+
+pub use cluster::{cluster, cluster_page, create_cluster, described_clusters, update_cluster};
+
 use crate::api::attribute::{AttributePage, Filter as AttributeFilter};
 use crate::api::audit::{AuditFilter, AuditPage};
-use crate::api::cluster::DescribedCluster;
 use crate::api::cluster_name;
 use crate::api::events::WatchRequest;
 use crate::api::images::{ImageWork, ImagesRequest, NodeEvent, NodeSays};
@@ -19,13 +22,12 @@ use crate::api::task::{Described, DescribedTask, Filter as TaskFilter};
 use crate::api::task_definition::{FamilyFilter, Filter as DefinitionFilter, Status as DefinitionStatus};
 use crate::core::attribute::{DeleteAttributes, PutAttributes, TargetAttribute};
 use crate::core::audit::Asker;
-use crate::core::cluster::{ClusterSettings, CreateCluster, PROPAGATE_TAGS, UpdateCluster};
 use crate::core::definition::DeletedDefinitions;
 use crate::core::deregister::DeregisterInstance;
 use crate::core::drain::UpdateInstancesState;
 use crate::core::record::{
-    AttributeSource, AuditRecord, ClusterRecord, ContainerRecord, DefinitionRecord, EventRecord,
-    EventSubject, InstanceSnapshot, PlacementFailure, RecordKind, TaskRecord,
+    AttributeSource, AuditRecord, ContainerRecord, DefinitionRecord, EventRecord, EventSubject,
+    InstanceSnapshot, PlacementFailure, RecordKind, TaskRecord,
 };
 use crate::core::run_task::{RunTask, RunTaskAnswer};
 use crate::core::silence::policy::SilencePolicy;
@@ -117,26 +119,6 @@ pub fn family_filter(request: v1::ListTaskDefinitionFamiliesRequest) -> Result<F
 fn tags(tags: Vec<v1::Tag>) -> Result<Tags, ApiError> {
     checked(tags.into_iter().map(|tag| (tag.key, tag.value)))
         .map_err(|error| ApiError::invalid("tags", error.to_string()))
-}
-
-fn settings(settings: Vec<v1::ClusterSetting>) -> Result<ClusterSettings, ApiError> {
-    ClusterSettings::parse(settings.into_iter().map(|setting| (setting.name, setting.value)))
-}
-
-pub fn create_cluster(request: v1::CreateClusterRequest) -> Result<CreateCluster, ApiError> {
-    Ok(CreateCluster {
-        cluster: cluster_name(&request.cluster_name)?,
-        settings: settings(request.settings)?,
-        tags: tags(request.tags)?,
-    })
-}
-
-pub fn update_cluster(request: v1::UpdateClusterRequest) -> Result<UpdateCluster, ApiError> {
-    Ok(UpdateCluster {
-        cluster: cluster_name(&request.cluster)?,
-        settings: settings(request.settings)?,
-        release_brake: request.release_replacement_brake,
-    })
 }
 
 pub fn delete_cluster(request: &v1::DeleteClusterRequest) -> Result<ClusterName, ApiError> {
@@ -439,45 +421,6 @@ pub fn family_page(page: Page) -> v1::ListTaskDefinitionFamiliesResponse {
     v1::ListTaskDefinitionFamiliesResponse { families: page.items, next_token: page.next_token }
 }
 
-pub fn cluster_page(page: Page) -> v1::ListClustersResponse {
-    v1::ListClustersResponse { clusters: page.items, next_token: page.next_token }
-}
-
-pub fn described_clusters(described: Described<DescribedCluster>) -> v1::DescribeClustersResponse {
-    v1::DescribeClustersResponse {
-        clusters: described.found.iter().map(cluster).collect(),
-        failures: described.failures.into_iter().map(failure).collect(),
-    }
-}
-
-pub fn cluster(described: &DescribedCluster) -> v1::Cluster {
-    let counts = &described.counts;
-    v1::Cluster {
-        registered_container_instances_count: counts.instances,
-        running_tasks_count: counts.running,
-        pending_tasks_count: counts.pending,
-        ..cluster_record(&described.cluster)
-    }
-}
-
-fn cluster_record(record: &ClusterRecord) -> v1::Cluster {
-    let status = if record.is_active() { v1::ClusterStatus::Active } else { v1::ClusterStatus::Inactive };
-    let value = if record.propagate_tags { "TASK_DEFINITION" } else { "NONE" };
-    v1::Cluster {
-        name: record.name.to_string(),
-        status: status.into(),
-        settings: vec![v1::ClusterSetting { name: PROPAGATE_TAGS.to_owned(), value: value.to_owned() }],
-        tags: wire_tags(&record.tags),
-        created_at_unix_ms: ms(record.created_at_unix_ms),
-        replacement_brake: record.brake.map(|brake| v1::ReplacementBrake {
-            since_unix_ms: ms(brake.since_unix_ms),
-            silent_container_instances: brake.silent,
-            container_instances: brake.nodes,
-        }),
-        ..Default::default()
-    }
-}
-
 pub fn wire_attributes(attributes: Vec<TargetAttribute>) -> Vec<v1::TargetAttribute> {
     let wire = |a: TargetAttribute| v1::TargetAttribute {
         container_instance: a.instance,
@@ -670,7 +613,7 @@ pub fn event(event: &EventRecord) -> v1::Event {
             Subject::TaskDefinitionStateChange(v1::TaskDefinitionStateChange { task_definition })
         }
         EventSubject::Cluster(record) => {
-            let cluster = Some(cluster_record(record));
+            let cluster = Some(cluster::cluster_record(record));
             Subject::ClusterStateChange(v1::ClusterStateChange { cluster })
         }
         EventSubject::Deleted { kind, id } => {

@@ -231,6 +231,7 @@ const DENIED: &str = "AccessDeniedException";
 const LIMIT: &str = "LimitExceededException";
 const CONFLICT: &str = "ConflictException";
 const REFUSED: Code = Code::FailedPrecondition;
+const MISSING: Code = Code::NotFound;
 const EXHAUSTED: Code = Code::ResourceExhausted;
 
 impl ApiError {
@@ -244,8 +245,8 @@ impl ApiError {
         let (code, reason, ecs) = match self {
             Self::InvalidParameter { .. } => (Code::InvalidArgument, "INVALID_PARAMETER", INVALID),
             Self::InvalidTaskDefinition { .. } => (Code::InvalidArgument, "INVALID_TASK_DEFINITION", CLIENT),
-            Self::ClusterNotFound { .. } => (Code::NotFound, "CLUSTER_NOT_FOUND", "ClusterNotFoundException"),
-            Self::ClusterInactive { .. } => (Code::NotFound, "CLUSTER_INACTIVE", "ClusterNotFoundException"),
+            Self::ClusterNotFound { .. } => (MISSING, "CLUSTER_NOT_FOUND", "ClusterNotFoundException"),
+            Self::ClusterInactive { .. } => (MISSING, "CLUSTER_INACTIVE", "ClusterNotFoundException"),
             Self::ClusterContainsInstances { .. } => (
                 REFUSED,
                 "CLUSTER_CONTAINS_CONTAINER_INSTANCES",
@@ -255,22 +256,20 @@ impl ApiError {
                 (REFUSED, "CLUSTER_CONTAINS_TASKS", "ClusterContainsTasksException")
             }
             Self::InstanceHasTasks { .. } => (REFUSED, "CONTAINER_INSTANCE_HAS_TASKS", INVALID),
-            Self::TargetNotFound { .. } => (Code::NotFound, "TARGET_NOT_FOUND", "TargetNotFoundException"),
+            Self::TargetNotFound { .. } => (MISSING, "TARGET_NOT_FOUND", "TargetNotFoundException"),
             Self::QuotaExceeded { setting: "attributes_per_container_instance", .. } => {
                 (EXHAUSTED, "QUOTA_EXCEEDED", "AttributeLimitExceededException")
             }
             Self::QuotaExceeded { .. } => (EXHAUSTED, "QUOTA_EXCEEDED", LIMIT),
             Self::Throttled { .. } => (EXHAUSTED, "THROTTLED", "ThrottlingException"),
-            Self::TaskDefinitionNotFound { .. } => (Code::NotFound, "TASK_DEFINITION_NOT_FOUND", CLIENT),
+            Self::TaskDefinitionNotFound { .. } => (MISSING, "TASK_DEFINITION_NOT_FOUND", CLIENT),
             Self::TaskDefinitionInactive { .. } => (REFUSED, "TASK_DEFINITION_INACTIVE", CLIENT),
-            Self::OrphanNotFound { .. } => (Code::NotFound, "ORPHAN_NOT_FOUND", INVALID),
+            Self::OrphanNotFound { .. } => (MISSING, "ORPHAN_NOT_FOUND", INVALID),
             Self::OrphanDefinitionDiffers { .. } => (REFUSED, "ORPHAN_DEFINITION_DIFFERS", CLIENT),
-            Self::TaskNotFound { .. } => (Code::NotFound, "TASK_NOT_FOUND", INVALID),
+            Self::TaskNotFound { .. } => (MISSING, "TASK_NOT_FOUND", INVALID),
             Self::AmbiguousPrefix { .. } => (Code::InvalidArgument, "AMBIGUOUS_PREFIX", INVALID),
-            Self::ContainerInstanceNotFound { .. } => {
-                (Code::NotFound, "CONTAINER_INSTANCE_NOT_FOUND", INVALID)
-            }
-            Self::ContainerNotFound { .. } => (Code::NotFound, "CONTAINER_NOT_FOUND", INVALID),
+            Self::ContainerInstanceNotFound { .. } => (MISSING, "CONTAINER_INSTANCE_NOT_FOUND", INVALID),
+            Self::ContainerNotFound { .. } => (MISSING, "CONTAINER_NOT_FOUND", INVALID),
             Self::ClientTokenConflict { .. } => (Code::AlreadyExists, "CLIENT_TOKEN_CONFLICT", CONFLICT),
             Self::Unauthenticated => (Code::Unauthenticated, "UNAUTHENTICATED", DENIED),
             Self::AccessDenied { .. } => (Code::PermissionDenied, "ACCESS_DENIED", DENIED),
@@ -287,11 +286,11 @@ impl ApiError {
             Self::ProtocolMismatch { .. } => (REFUSED, "PROTOCOL_MISMATCH", CLIENT),
             Self::ProtocolViolation { .. } => (Code::InvalidArgument, "PROTOCOL_VIOLATION", CLIENT),
             Self::ForeignTask { .. } => (Code::PermissionDenied, "FOREIGN_TASK", DENIED),
-            Self::LogStreamNotFound { .. } => (Code::NotFound, "LOG_STREAM_NOT_FOUND", CLIENT),
+            Self::LogStreamNotFound { .. } => (MISSING, "LOG_STREAM_NOT_FOUND", CLIENT),
             Self::NodeNotConnected { .. } => (Code::Unavailable, "NODE_NOT_CONNECTED", SERVER),
             Self::NodeDidNotAnswer { .. } => (Code::Unavailable, "NODE_DID_NOT_ANSWER", SERVER),
             Self::LogsUnreadable { .. } => (Code::Unknown, "LOGS_UNREADABLE", SERVER),
-            Self::StreamNotFound { .. } => (Code::NotFound, "STREAM_NOT_FOUND", CLIENT),
+            Self::StreamNotFound { .. } => (MISSING, "STREAM_NOT_FOUND", CLIENT),
             Self::StreamLimit { .. } => (EXHAUSTED, "STREAM_LIMIT", LIMIT),
             Self::TaskNotRunning { .. } => StreamFault::TaskNotRunning.row(),
             Self::NoRoom { .. } => (EXHAUSTED, "NO_ROOM", CLIENT),

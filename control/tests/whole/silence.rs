@@ -57,7 +57,7 @@ async fn cluster(admin: &mut LighterClient<Channel>) -> v1::Cluster {
 #[tokio::test]
 async fn lost_tasks_are_replaced_and_stopped_on_the_node_that_returns() {
     let (running, mut admin) = world().await;
-    let lost = joined(&running, "lost").await;
+    let mut lost = joined(&running, "lost").await;
     let mut first = session(&running, &lost).await;
     let kept = admin.run_task(run_request("web", 1)).await.unwrap().into_inner().tasks.remove(0).task_id;
     let plain = run(&mut admin, 1, 0).await.remove(0);
@@ -91,6 +91,9 @@ async fn lost_tasks_are_replaced_and_stopped_on_the_node_that_returns() {
     // What is known of it stays: it may run on there.
     assert_eq!(describe_task(&mut admin, &exclusive).await.last_status(), v1::TaskStatus::Running);
     assert!(describe_task(&mut admin, &kept).await.replaced_by.is_empty());
+    // The node has what it was told to run, and says so.
+    let held = |task: &String| v1::HeldTask { task_id: task.clone(), generation: 1, ..Default::default() };
+    lost.held = [&kept, &plain, &exclusive].map(held).to_vec();
     let again = session(&running, &lost).await;
     let wanted = |id: &String| {
         let found = again.manifest.iter().find(|assignment| assignment.task_id == *id).unwrap();

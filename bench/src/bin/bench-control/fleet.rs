@@ -83,7 +83,17 @@ impl Fleet {
             if done(&status) {
                 return Ok(status);
             }
-            anyhow::ensure!(Instant::now() < deadline, "{what} took longer than {limit:?}: {status:?}");
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "{what} took longer than {limit:?}: {} connected, {} in sync, {} tasks held, {} reports applied; \
+                 the last session of {} ended: {}",
+                status.connected,
+                status.in_sync,
+                status.held,
+                status.applied,
+                status.ended,
+                status.why
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -1,3 +1,6 @@
+//! Properties of the policy of silence, of the brake and of the limit of replacements. In: generated nodes and times.
+//! Out: verdicts. Never: asks a clock.
+
 use super::brake::{BrakeRecord, PERIOD_MS, Sight, SilentNode, Step, step};
 use super::most_a_second;
 use super::policy::{SETTLED_BEATS, SilencePolicy};
