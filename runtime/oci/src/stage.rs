@@ -165,7 +165,7 @@ fn raise_limits(bundle: &Path) -> Result<(), String> {
 /// setrlimit(2)'s number.
 fn resource(limit: &PosixRlimit) -> u32 {
     use libcontainer::oci_spec::runtime::PosixRlimitType as Type;
-    let number = match limit.typ() {
+    match limit.typ() {
         Type::RlimitCpu => libc::RLIMIT_CPU,
         Type::RlimitFsize => libc::RLIMIT_FSIZE,
         Type::RlimitData => libc::RLIMIT_DATA,
@@ -182,6 +182,5 @@ fn resource(limit: &PosixRlimit) -> u32 {
         Type::RlimitRtprio => libc::RLIMIT_RTPRIO,
         Type::RlimitRttime => libc::RLIMIT_RTTIME,
         _ => libc::RLIMIT_NOFILE,
-    };
-    number
+    }
 }
