@@ -6,6 +6,7 @@
 pub mod attribute;
 pub mod audit;
 pub mod cluster;
+pub mod columns;
 pub mod definition;
 pub mod deregister;
 pub mod drain;

@@ -32,6 +32,9 @@ pub struct Loaded {
     pub records: Vec<(String, Vec<u8>)>,
 }
 
+/// Records of a batch that every store takes: etcd's operations of one transaction.
+pub const BATCH_RECORDS: usize = 128;
+
 /// One batch: a value is put, `None` is deleted.
 pub type Batch = BTreeMap<String, Option<Vec<u8>>>;
 
@@ -151,6 +154,12 @@ pub trait Store: Send + 'static {
 
     /// Where the owner serves: what others are told of their leader. Before the first campaign.
     fn advertise(&mut self, _endpoint: &str) {}
+
+    /// Records of one batch at most: larger batches share one wait for the disk, and no answer comes
+    /// before the last of them is written.
+    fn batch_records(&self) -> usize {
+        BATCH_RECORDS
+    }
 
     /// Gives the lead up, so that another need not wait for the lease to run out. Commits nothing
     /// afterwards.

@@ -263,7 +263,7 @@ impl Writer {
             if self.in_flight.is_none() && !self.group.is_empty() {
                 self.hand_over().await;
             }
-            let room = open && !self.group.is_full();
+            let room = open && !self.group.is_full(self.committer.batch_records());
             tokio::select! {
                 biased;
                 outcome = self.committer.outcome(), if self.in_flight.is_some() => {
@@ -294,7 +294,7 @@ impl Writer {
     /// Decides a command and whatever has queued behind it, until the group is full.
     fn decide_queued(&mut self, first: Box<dyn Job>) {
         self.decide(first);
-        while !self.group.is_full() {
+        while !self.group.is_full(self.committer.batch_records()) {
             match self.inbox.try_recv() {
                 Ok(job) => self.decide(job),
                 Err(_) => return,

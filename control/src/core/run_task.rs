@@ -7,7 +7,8 @@ use crate::core::cluster;
 use crate::core::definition::find_definition;
 use crate::core::mutation::{Changes, Mutation};
 use crate::core::record::{
-    ClientTokenRecord, ContainerRecord, DefinitionRecord, PlacementFailure, TaskRecord, TaskTimes,
+    ClientTokenRecord, ContainerRecord, DefinitionRecord, InstanceRecord, PlacementFailure, TaskRecord,
+    TaskTimes,
 };
 use crate::core::silence::policy::SilencePolicy;
 use crate::core::state::State;
@@ -288,6 +289,25 @@ pub fn require_cluster(state: &State, cluster: &ClusterName) -> Result<(), ApiEr
     }
 }
 
+/// An instance as the full check of a place sees it.
+fn candidate<'a>(
+    state: &'a State,
+    instance: &'a InstanceRecord,
+    need: &Need,
+) -> Candidate<'a, ContainerInstanceId> {
+    let reserved = state.reserved(&instance.id);
+    Candidate {
+        id: &instance.id,
+        connected: instance.connected,
+        capable: instance.is_capable(&need.attributes) && (instance.leases || !need.leases),
+        offered: &instance.offered,
+        used_cpu_units: reserved.cpu_units,
+        used_memory_mib: reserved.memory_mib,
+        used_ports: &reserved.host_ports,
+        used_devices: &reserved.devices,
+    }
+}
+
 /// The cluster's nodes that may get tasks at all, in the order of their ids.
 fn candidates<'a>(
     state: &'a State,
@@ -298,33 +318,32 @@ fn candidates<'a>(
         let active = instance.status == ContainerInstanceStatus::Active;
         instance.cluster == *cluster && (active || wrong_edit::is(WrongEdit::DrainingIgnored))
     });
-    instances.map(move |instance| {
-        let reserved = state.reserved(&instance.id);
-        Candidate {
-            id: &instance.id,
-            connected: instance.connected,
-            capable: instance.is_capable(&need.attributes) && (instance.leases || !need.leases),
-            offered: &instance.offered,
-            used_cpu_units: reserved.cpu_units,
-            used_memory_mib: reserved.memory_mib,
-            used_ports: &reserved.host_ports,
-            used_devices: &reserved.devices,
-            tasks: reserved.tasks.len(),
-        }
-    })
+    instances.map(move |instance| candidate(state, instance, need))
 }
 
 fn reserve(settings: &Settings) -> Reserve {
     Reserve { cpu_units: settings.reserve_cpu_units, memory_mib: settings.reserve_memory_mib }
 }
 
+/// Rows of numbers tell for most tasks; ports, devices and leases are looked at only where the rest fits.
 fn choose(
     state: &State,
     settings: &Settings,
     cluster: &ClusterName,
     need: &Need,
 ) -> Option<ContainerInstanceId> {
-    place(candidates(state, cluster, need), &need.resources, reserve(settings)).cloned()
+    let (nodes, wanted, reserve) = (state.columns().of(cluster), &need.resources, reserve(settings));
+    let capable = nodes.capable(&need.attributes);
+    let told_by_numbers = wanted.host_ports.is_empty() && wanted.devices.is_empty() && !need.leases;
+    let fits_whole = |row| {
+        let instance = state.instances.get(nodes.id(row));
+        instance.is_some_and(|it| misfit(&candidate(state, it, need), wanted, reserve).is_none())
+    };
+    let fits = |row| {
+        nodes.has_room(row, &capable, wanted.cpu_units, wanted.memory_mib, reserve)
+            && (told_by_numbers || fits_whole(row))
+    };
+    place(nodes.tasks(), fits).map(|row| nodes.id(row).clone())
 }
 
 /// What a task needs; ports and devices only when there are some.

@@ -2,6 +2,7 @@
 //! In: mutations. Out: lookups. Owns: the ledger of reservations, derived from tasks and never stored.
 //! Never: changes but through `apply`, so that memory is always what the store gives back.
 
+use crate::core::columns::Columns;
 use crate::core::mutation::Mutation;
 use crate::core::record::{
     AuditRecord, ClientTokenRecord, ClusterRecord, DefinitionRecord, EventRecord, FamilyRecord,
@@ -28,6 +29,7 @@ pub struct State {
     pub events: BTreeMap<u64, Arc<EventRecord>>,
     pub audit: BTreeMap<u64, Arc<AuditRecord>>,
     ledger: BTreeMap<ContainerInstanceId, Reserved>,
+    columns: Columns,
     stopped: BTreeMap<ClusterName, BTreeSet<(u64, TaskId)>>,
 }
 
@@ -146,20 +148,18 @@ impl State {
             Mutation::DefinitionGone(id) => {
                 self.definitions.remove(id);
             }
-            Mutation::Instance(record) => {
-                let old = self.instances.insert(record.id.clone(), record.clone());
-                if old.is_none_or(|old| old.orphan_facts != record.orphan_facts) {
-                    self.reserve_orphans(&record.id);
-                }
-            }
+            Mutation::Instance(record) => self.put_instance(record),
             Mutation::InstanceGone(id) => {
-                self.instances.remove(id);
+                if let Some(old) = self.instances.remove(id) {
+                    self.columns.remove(&old);
+                }
                 self.reserve_orphans(id);
             }
             Mutation::Task(record) => self.put_task(record),
             Mutation::TaskGone(id) => {
                 if let Some(old) = self.tasks.remove(id) {
                     self.unaccount(&old);
+                    self.write_row(&old);
                 }
             }
             Mutation::ClientToken(record) => {
@@ -183,9 +183,23 @@ impl State {
         }
     }
 
+    fn put_instance(&mut self, record: &Arc<InstanceRecord>) {
+        let old = self.instances.insert(record.id.clone(), record.clone());
+        if let Some(old) = old.as_ref().filter(|old| old.cluster != record.cluster) {
+            self.columns.remove(old);
+        }
+        if old.is_none_or(|old| old.orphan_facts != record.orphan_facts) {
+            self.reserve_orphans(&record.id);
+        }
+        self.columns.put(record, self.ledger.get(&record.id).unwrap_or(Reserved::NOTHING));
+    }
+
     fn put_task(&mut self, record: &Arc<TaskRecord>) {
         if let Some(old) = self.tasks.insert(record.id.clone(), record.clone()) {
             self.unaccount(&old);
+            if old.instance != record.instance {
+                self.write_row(&old);
+            }
         }
         if record.last == TaskStatus::Stopped {
             let of_cluster = self.stopped.entry(record.cluster.clone()).or_default();
@@ -193,6 +207,13 @@ impl State {
         } else {
             self.ledger.entry(record.instance.clone()).or_default().add(record);
         }
+        self.write_row(record);
+    }
+
+    /// Brings the row of a task's instance up to the ledger.
+    fn write_row(&mut self, task: &TaskRecord) {
+        let reserved = self.ledger.get(&task.instance).unwrap_or(Reserved::NOTHING);
+        self.columns.reserve(&task.cluster, &task.instance, reserved);
     }
 
     fn unaccount(&mut self, old: &TaskRecord) {
@@ -229,6 +250,11 @@ impl State {
     /// What the tasks and orphans of an instance take.
     pub fn reserved(&self, instance: &ContainerInstanceId) -> &Reserved {
         self.ledger.get(instance).unwrap_or(Reserved::NOTHING)
+    }
+
+    /// What placement looks at.
+    pub fn columns(&self) -> &Columns {
+        &self.columns
     }
 
     /// The ledger counted anew from the tasks; a test compares it with the one kept.

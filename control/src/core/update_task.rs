@@ -186,7 +186,6 @@ fn room(changes: &Changes<'_>, id: &ContainerInstanceId, need: &Resources) -> Re
         used_memory_mib: used.memory_mib,
         used_ports: &used.host_ports,
         used_devices: &used.devices,
-        tasks: used.tasks.len(),
     };
     let reserve = Reserve { cpu_units: settings.reserve_cpu_units, memory_mib: settings.reserve_memory_mib };
     match misfit(&candidate, need, reserve) {

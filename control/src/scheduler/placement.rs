@@ -21,8 +21,6 @@ pub struct Candidate<'a, I> {
     pub used_ports: &'a BTreeSet<HostPort>,
     /// Devices that tasks have, by kind.
     pub used_devices: &'a BTreeMap<String, u32>,
-    /// Tasks that are not STOPPED.
-    pub tasks: usize,
 }
 
 /// What an operator keeps free on every node.
@@ -98,23 +96,19 @@ fn missing_device<'a, I>(candidate: &Candidate<'_, I>, need: &'a Resources) -> O
     missing.map(|(kind, _)| kind.as_str())
 }
 
-/// The place for a task, or `None` when it fits nowhere. `candidates` come in the order of their ids.
-pub fn place<'a, I: 'a>(
-    candidates: impl Iterator<Item = Candidate<'a, I>>,
-    need: &Resources,
-    reserve: Reserve,
-) -> Option<&'a I> {
-    let mut best: Option<(usize, &'a I)> = None;
-    for candidate in candidates {
-        let fewer = best.is_none_or(|(tasks, _)| candidate.tasks < tasks);
-        if fewer && misfit(&candidate, need, reserve).is_none() {
-            if candidate.tasks == 0 {
-                return Some(candidate.id);
+/// The row of the place for a task, or `None` when it fits nowhere: of the rows that fit, the first with
+/// the fewest tasks. `fits` is asked only about rows with fewer tasks than the best so far.
+pub fn place(tasks: &[usize], fits: impl Fn(usize) -> bool) -> Option<usize> {
+    let mut best: Option<(usize, usize)> = None;
+    for (row, &count) in tasks.iter().enumerate() {
+        if best.is_none_or(|(fewest, _)| count < fewest) && fits(row) {
+            if count == 0 {
+                return Some(row);
             }
-            best = Some((candidate.tasks, candidate.id));
+            best = Some((count, row));
         }
     }
-    best.map(|(_, id)| id)
+    best.map(|(_, row)| row)
 }
 
 #[cfg(test)]
@@ -145,7 +139,6 @@ mod tests {
             used_memory_mib: node.memory,
             used_ports: &node.ports,
             used_devices: &node.devices,
-            tasks: node.tasks,
         }
     }
 
@@ -236,7 +229,9 @@ mod tests {
             nodes in nodes(), need in resources(), cpu in 0u32..3, memory in 0u64..3,
         ) {
             let reserve = Reserve { cpu_units: cpu, memory_mib: memory };
-            let found = place(nodes.iter().map(candidate), &need, reserve).copied();
+            let tasks: Vec<usize> = nodes.iter().map(|node| node.tasks).collect();
+            let fits = |row: usize| misfit(&candidate(&nodes[row]), &need, reserve).is_none();
+            let found = place(&tasks, fits).map(|row| nodes[row].id);
             prop_assert_eq!(found, reference(&nodes, &need, reserve));
             let fits_somewhere = nodes.iter().any(|n| misfit(&candidate(n), &need, reserve).is_none());
             prop_assert_eq!(found.is_some(), fits_somewhere);

@@ -10,7 +10,7 @@ use crate::view::View;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tonic::Status;
 
 /// A node that takes nothing for so long is cut off.
@@ -39,7 +39,13 @@ impl Link {
 
     /// Sends a message outside the sequence: hello and heartbeat answers.
     pub async fn send_unnumbered(&self, message: Outgoing) -> Result<(), ApiError> {
-        match timeout(SEND_LIMIT, self.out.send(Ok(message))).await {
+        // Most often there is room: no timer then.
+        let message = match self.out.try_send(Ok(message)) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(_)) => return Err(ApiError::SessionTooSlow),
+            Err(TrySendError::Full(message)) => message,
+        };
+        match timeout(SEND_LIMIT, self.out.send(message)).await {
             Some(Ok(())) => Ok(()),
             _ => Err(ApiError::SessionTooSlow),
         }

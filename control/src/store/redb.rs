@@ -14,6 +14,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// redb's default cache is 1 GiB; the state is in memory anyway and the file is read once, at a start.
+/// Some 5 ms of writing beside one wait for the disk.
+const BATCH_RECORDS: usize = 1_024;
 const CACHE_BYTES: usize = 32 << 20;
 /// A smaller file is not worth the time.
 const SHRINK_FROM_BYTES: u64 = 8 << 20;
@@ -322,6 +324,10 @@ impl Store for RedbStore {
 
     fn lease(&self) -> Lease {
         Lease::for_ever()
+    }
+
+    fn batch_records(&self) -> usize {
+        BATCH_RECORDS
     }
 
     fn room(&self) -> Room {

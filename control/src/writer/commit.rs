@@ -6,7 +6,7 @@
 use super::standby::Standby;
 use crate::format::Upgrade;
 use crate::metrics::{COMMIT_SECONDS, COMMITS, GROUP_RECORDS};
-use crate::store::{Batch, CommitOutcome, Lease, Loaded, Room, Store, StoreError};
+use crate::store::{BATCH_RECORDS, Batch, CommitOutcome, Lease, Loaded, Room, Store, StoreError};
 use lighter_telemetry::metrics::Metrics;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -41,6 +41,7 @@ pub struct Committer {
     outcomes: mpsc::Receiver<CommitOutcome>,
     lease: Lease,
     room: Room,
+    batch_records: usize,
 }
 
 impl Committer {
@@ -49,15 +50,16 @@ impl Committer {
     pub fn pair(lease: Lease) -> (Self, StoreEnd) {
         let (sender, requests) = mpsc::channel(1);
         let (done, outcomes) = mpsc::channel(1);
-        let room = Room::new("make room");
+        let (room, batch_records) = (Room::new("make room"), BATCH_RECORDS);
         let end = StoreEnd { requests, outcomes: done, room: room.clone() };
-        (Self { requests: sender, outcomes, lease, room }, end)
+        (Self { requests: sender, outcomes, lease, room, batch_records }, end)
     }
 
     /// Starts the thread; it ends when the writer drops its end.
     pub(super) fn start(mut store: Box<dyn Store>, metrics: Metrics, upgrade: Option<Upgrade>) -> Self {
         let (mut committer, end) = Self::pair(store.lease());
         committer.room = store.room();
+        committer.batch_records = store.batch_records();
         let mut standby = Standby::new(upgrade);
         let StoreEnd { mut requests, outcomes: done, .. } = end;
         std::thread::spawn(move || {
@@ -91,6 +93,11 @@ impl Committer {
         let Self { requests, mut outcomes, .. } = self;
         drop(requests);
         while outcomes.recv().await.is_some() {}
+    }
+
+    /// Records of one batch at most.
+    pub(super) fn batch_records(&self) -> usize {
+        self.batch_records
     }
 
     /// How surely the store's owner leads.

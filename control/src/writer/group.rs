@@ -6,8 +6,6 @@ use crate::core::mutation::Mutation;
 use crate::error::ApiError;
 use crate::store::Batch;
 
-/// Mutations of a group: etcd takes 128 operations in one transaction.
-const MAX_MUTATIONS: usize = 128;
 /// The largest that one command makes (ten tasks with their events, or a sweep): room is kept for it.
 const LARGEST_COMMAND: usize = 48;
 /// Bytes of a group: etcd's request limit is 1.5 MiB.
@@ -42,10 +40,11 @@ impl Group {
         self.jobs.is_empty()
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.batch.len() + LARGEST_COMMAND > MAX_MUTATIONS
+    /// Whether another command may be too much for a batch of so many records.
+    pub(super) fn is_full(&self, most_records: usize) -> bool {
+        self.batch.len() + LARGEST_COMMAND > most_records
             || self.bytes >= MAX_BYTES
-            || self.jobs.len() >= MAX_MUTATIONS * 4
+            || self.jobs.len() >= most_records * 4
     }
 
     pub(super) fn has_no_changes(&self) -> bool {
