@@ -4,7 +4,7 @@
 //!
 //! What belongs where (see the design's section 7):
 //!   T0  unit and property tests beside the code, of every crate
-//!   T1  tests/ of control, proto, cli, model and the workspace rules: whole programs with fakes, no kernel objects
+//!   T1  tests/ of control, proto, cli, model, bench and the workspace rules: whole programs with fakes, no kernel objects
 //!   T2  tests/ of net, image, runtime (shim and helper too), agent: real kernel objects, root
 //!   T3  scenarios in virtual machines (this crate)
 //!   T4  real clients, examples/ and the Vagrant description (tests/ of this crate)
@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Crates whose tests/ need no kernel objects: tier T1.
-const T1: [&str; 5] = ["model", "proto", "archive", "control", "cli"];
+const T1: [&str; 6] = ["model", "proto", "archive", "control", "cli", "bench"];
 /// Crates whose tests/ make kernel objects: tier T2.
 const T2: [&str; 7] =
     ["image", "net", "runtime", "runtime/shim-wire", "runtime/shim", "runtime/oci", "agent"];
