@@ -6,6 +6,7 @@
 use crate::core::record::InstanceRecord;
 use crate::core::state::Reserved;
 use crate::scheduler::placement::Reserve;
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::attribute::is_capability;
 use lighter_model::ids::{ClusterName, ContainerInstanceId};
 use lighter_model::status::ContainerInstanceStatus;
@@ -84,8 +85,9 @@ impl Nodes {
     fn put(&mut self, instance: &InstanceRecord, reserved: &Reserved) {
         self.remove(&instance.id);
         let Err(at) = self.ids.binary_search(&instance.id) else { return };
+        let active = instance.status == ContainerInstanceStatus::Active;
         let row = Row {
-            open: instance.connected && instance.status == ContainerInstanceStatus::Active,
+            open: instance.connected && (active || wrong_edit::is(WrongEdit::DrainingIgnored)),
             kind: self.kind(instance.node_attributes.keys()),
             offered_cpu_units: instance.offered.cpu_units,
             offered_memory_mib: instance.offered.memory_mib,
