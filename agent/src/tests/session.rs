@@ -56,8 +56,8 @@ fn another_definition_under_a_name_that_runs_here_is_never_run_as_the_old_one() 
         assert_ne!(json, state.definitions["small:1"]);
         state.definitions.insert("small:1".into(), json);
     });
-    bench.control.assign(&clashes, "small:1");
     bench.control.cut();
+    bench.control.assign(&clashes, "small:1");
     let stopped = bench.control.wait_status(&clashes, TaskStatus::Stopped);
     assert!(stopped.stopped_reason.contains("another one of the same name"), "{}", stopped.stopped_reason);
     let hello = hello(&bench);
