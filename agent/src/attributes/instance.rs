@@ -20,11 +20,12 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 const MAC: &str = "/latest/meta-data/mac";
 /// Where one value is, and the attribute it becomes.
-const VALUES: [(&str, &str); 4] = [
+const VALUES: [(&str, &str); 5] = [
     ("/latest/meta-data/placement/region", attribute::REGION),
     ("/latest/meta-data/placement/availability-zone", attribute::AVAILABILITY_ZONE),
     ("/latest/meta-data/instance-type", attribute::INSTANCE_TYPE),
     ("/latest/meta-data/ami-id", attribute::AMI_ID),
+    ("/latest/meta-data/instance-id", attribute::EC2_INSTANCE_ID),
 ];
 const LIFE_CYCLE: &str = "/latest/meta-data/instance-life-cycle";
 

@@ -1,6 +1,6 @@
 //! What a default container must not be able to do, seen from inside it and from /proc.
 
-use crate::support::{Node, bin_dir, exit_of, shell, status_field};
+use crate::support::{Node, bin_dir, eventually, exit_of, shell, status_field};
 use lighter_model::exit::ExitStatus;
 use lighter_model::ids::TaskId;
 use lighter_runtime::selftest::DeviceRules;
@@ -10,11 +10,18 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+/// Until the shell has become its program: shells set signals of their own on the way.
+async fn is_sleeping(pid: i32) {
+    let comm = || fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    eventually("the shell becomes sleep", async || comm().trim() == "sleep").await;
+}
+
 #[tokio::test]
 async fn seccomp_capabilities_and_no_new_privileges_are_in_force() {
     let node = Node::new();
     let shim = node.shim().await;
     let pid = node.start(&shim, shell("c", "exec sleep 1000")).await.unwrap().pid;
+    is_sleeping(pid).await;
     assert_eq!(status_field(pid, "Seccomp"), "2");
     assert_eq!(status_field(pid, "NoNewPrivs"), "1");
     assert_eq!(status_field(pid, "CapEff"), "00000000a80425fb");
@@ -46,6 +53,7 @@ async fn signals_that_the_agent_ignores_are_not_ignored_in_a_container() {
     let node = Node::with_config(|config| config.oci_path = helper);
     let shim = node.shim().await;
     let pid = node.start(&shim, shell("c", "exec sleep 1000")).await.unwrap().pid;
+    is_sleeping(pid).await;
     let ignored = u64::from_str_radix(&status_field(pid, "SigIgn"), 16).unwrap();
     assert_eq!(ignored & !(3 << 31), 0, "{ignored:x}");
     node.leave_nothing(&shim).await;

@@ -65,6 +65,7 @@ fn whole() -> HashMap<&'static str, Says> {
         ("placement/availability-zone", "eu-central-1b"),
         ("instance-type", "m5.large"),
         ("ami-id", "ami-0abcdef1234567890"),
+        ("instance-id", "i-0123456789abcdef0"),
         ("network/interfaces/macs/0e:49:61:0f:c3:11/vpc-id", "vpc-1"),
         ("network/interfaces/macs/0e:49:61:0f:c3:11/subnet-id", "subnet-2"),
         ("instance-life-cycle", "spot"),
@@ -85,6 +86,7 @@ async fn the_whole_of_an_instance_becomes_attributes_with_one_token() {
     let expected = [
         ("ecs.ami-id", "ami-0abcdef1234567890"),
         ("ecs.availability-zone", "eu-central-1b"),
+        ("ecs.ec2-instance-id", "i-0123456789abcdef0"),
         ("ecs.instance-type", "m5.large"),
         ("ecs.region", "eu-central-1"),
         ("ecs.subnet-id", "subnet-2"),
@@ -93,13 +95,13 @@ async fn the_whole_of_an_instance_becomes_attributes_with_one_token() {
     ];
     let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(found, expected);
-    assert_eq!(asked.load(Ordering::SeqCst), 1 + 8, "a token, then each value once");
+    assert_eq!(asked.load(Ordering::SeqCst), 1 + 9, "a token, then each value once");
 }
 
 #[tokio::test]
 async fn what_is_not_there_or_no_attribute_is_left_out() {
     let mut answers = whole();
-    for path in ["mac", "ami-id"] {
+    for path in ["mac", "ami-id", "instance-id"] {
         answers.remove(path);
     }
     answers.insert("placement/region", Says::Error);

@@ -17,7 +17,7 @@ pub(crate) struct CpuAccount {
 
 impl CpuAccount {
     pub(crate) fn open(of: &str) -> Result<Self> {
-        let name = format!("lighter-bench-{of}-{}", std::process::id());
+        let name = format!("{}-{of}", crate::processes::mark());
         let v1 = Path::new(MOUNT).join("cpuacct");
         let dir = if v1.is_dir() { v1 } else { Path::new(MOUNT).to_owned() }.join(&name);
         std::fs::create_dir(&dir).with_context(|| format!("make {}", dir.display()))?;
@@ -57,9 +57,17 @@ impl CpuAccount {
 
 impl Drop for CpuAccount {
     fn drop(&mut self) {
-        let hierarchies = std::fs::read_dir(MOUNT).into_iter().flatten().flatten().map(|entry| entry.path());
-        for hierarchy in hierarchies.chain([PathBuf::from(MOUNT)]) {
-            remove_tree(&hierarchy.join(&self.name));
+        remove_all(&self.name);
+    }
+}
+
+/// Removes the trees whose names begin so, from every hierarchy.
+pub(crate) fn remove_all(prefix: &str) {
+    let hierarchies = std::fs::read_dir(MOUNT).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([PathBuf::from(MOUNT)]) {
+        let trees = std::fs::read_dir(hierarchy).into_iter().flatten().flatten();
+        for tree in trees.filter(|tree| tree.file_name().to_string_lossy().starts_with(prefix)) {
+            remove_tree(&tree.path());
         }
     }
 }

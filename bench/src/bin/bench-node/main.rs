@@ -1,8 +1,8 @@
 //! `make bench`: the figures of ARCHITECTURE.md's table, ours beside Docker and podman in one run.
 //! In: release binaries (LIGHTER_BIN_DIR), cc, skopeo, docker-registry; dockerd and podman if installed.
 //! Out: a table on stdout and target/bench/results.json, [{name, unit, ours, peer, peer_name, ratio, runs}].
-//! Owns: everything under one temporary directory, started inside network and mount namespaces of
-//! its own. Never: asserts a time; a benchmark that judged would be a timed test.
+//! Owns: everything under one temporary directory, started inside network, mount and process
+//! namespaces of its own. Never: asserts a time; a benchmark that judged would be a timed test.
 
 mod account;
 mod images;
@@ -49,7 +49,9 @@ impl Plan {
 }
 
 fn main() -> Result<()> {
-    processes::enter_own_namespaces()?;
+    if let Some(ended) = processes::in_own_namespaces()? {
+        std::process::exit(ended.code().unwrap_or(1));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(run())
 }

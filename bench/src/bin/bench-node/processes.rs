@@ -2,30 +2,41 @@
 //! Never: signals a process by name; every child is held by its handle.
 
 use anyhow::{Context, Result, bail};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 
 /// Where ip-netns(8) and podman keep the names of network namespaces.
 const NETNS_NAMES: &str = "/run/netns";
 
-/// Runs this program again inside a network and a mount namespace of its own, once.
-pub(crate) fn enter_own_namespaces() -> Result<()> {
-    const MARK: &str = "LIGHTER_BENCH_NAMESPACES";
+/// Set inside, to the pid of the program outside.
+const MARK: &str = "LIGHTER_BENCH_NAMESPACES";
+
+/// The name that this run's cgroups begin with.
+pub(crate) fn mark() -> String {
+    format!("lighter-bench-{}", std::env::var(MARK).unwrap_or_else(|_| std::process::id().to_string()))
+}
+
+/// Runs this program again inside network, mount and process namespaces of its own, and removes the cgroups that it
+/// leaves. It is PID 1 there: whatever it started ends with it, also when a measurement fails half-way.
+/// `None` inside; outside how it ended.
+pub(crate) fn in_own_namespaces() -> Result<Option<ExitStatus>> {
     if std::env::var_os(MARK).is_some() {
         command_ok(Command::new("ip").args(["link", "set", "lo", "up"]))?;
         // Podman leaves the names of its network namespaces here; these go with ours.
         std::fs::create_dir_all(NETNS_NAMES)?;
         command_ok(Command::new("mount").args(["-t", "tmpfs", "netns", NETNS_NAMES]))?;
-        return Ok(());
+        return Ok(None);
     }
-    let error = Command::new("unshare")
-        .args(["--net", "--mount", "--propagation", "private", "--"])
+    let status = Command::new("unshare")
+        .args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(["--mount", "--propagation", "private", "--"])
         .arg(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
-        .env(MARK, "1")
-        .exec();
-    Err(error).context("run unshare(1), as root")
+        .env(MARK, std::process::id().to_string())
+        .status()
+        .context("run unshare(1), as root")?;
+    crate::account::remove_all(&format!("{}-", mark()));
+    Ok(Some(status))
 }
 
 /// Runs a command to its end; its error output becomes the error.
