@@ -12,9 +12,10 @@ fail() { printf 'PRE-PULL FAILED: %s\n' "$*" >&2; exit 1; }
 clean_up() {
     local code=$? id
     trap - EXIT
+    set +e
     [ $code -eq 0 ] || tail -n 15 "$work"/*.log >&2
     for id in $(lighter ps -q 2>/dev/null); do lighter stop "$id" --wait --quiet >/dev/null || true; done
-    for id in "${children[@]}"; do kill "$id" 2>/dev/null && wait "$id" 2>/dev/null; done
+    for id in "${children[@]}"; do kill "$id" 2>/dev/null; wait "$id" 2>/dev/null; done
     ip netns del pre1 2>/dev/null
     ip netns del pre2 2>/dev/null
     rm -rf "$work"
