@@ -131,7 +131,12 @@ fn the_example_settings_name_only_keys_that_exist() {
         ("packaging/etc/agent.toml", &["agent/src/config.rs"][..]),
         (
             "packaging/etc/control.toml",
-            &["control/src/config.rs", "control/src/config/store.rs", "control/src/core/quota.rs"][..],
+            &[
+                "control/src/config.rs",
+                "control/src/config/store.rs",
+                "control/src/core/quota.rs",
+                "control/src/rate_limit.rs",
+            ][..],
         ),
     ] {
         let code: String = sources.iter().map(|source| read(source)).collect();
