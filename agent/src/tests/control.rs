@@ -75,8 +75,14 @@ pub(super) struct DataStream {
 }
 
 impl DataStream {
-    pub(super) fn send(&self, input: v1::stream_input::Input) {
-        self.input.blocking_send(v1::StreamInput { input: Some(input) }).unwrap();
+    /// What nobody takes is a failure that shows what was said instead.
+    pub(super) fn send(&mut self, input: v1::stream_input::Input) {
+        let input = v1::StreamInput { input: Some(input) };
+        let sent = self.input.send_timeout(input, DEADLINE);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        if let Err(error) = runtime.block_on(sent) {
+            panic!("input not taken: {error}; said first: {:?}", self.output.try_recv());
+        }
     }
 
     /// The next frame; `None` when the agent has closed.

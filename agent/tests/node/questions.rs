@@ -112,7 +112,7 @@ fn containers_read_their_metadata_and_nobody_elses() {
         check_answers(&lines(&world, host), host, "host");
         // A third one asks for the first one's, and has host port 80, where the endpoint seems to be.
         let uri = told[0].clone();
-        let script = format!("wget -qO- {uri}; echo code $?; {ASK}");
+        let script = format!("wget -qO- {uri} 2>&1; echo code $?; {ASK}");
         world.control.define("other:1", &definition(&image, "bridge", &script, Some(80)));
         world.control.assign(other, "other:1");
         let asked = lines(&world, other);

@@ -119,19 +119,23 @@ pub(super) async fn copy_out(
 }
 
 /// Does something that blocks in a thread of its own; dropped, the thread ends with its channel.
-async fn blocking<T: Send + 'static>(
+/// The thread runs from this call on: a thread begun at the first poll would leave whoever fills its
+/// channel before that poll waiting for ever.
+fn blocking<T: Send + 'static>(
     ids: Ids,
     work: impl FnOnce() -> Result<T, ArchiveError> + Send + 'static,
-) -> Result<T, Fault> {
+) -> impl Future<Output = Result<T, Fault>> {
     let (tell, done) = oneshot::channel();
     // Not one of a pool: whoever it has become, it stays.
     let thread = std::thread::Builder::new().name("lighter-copy".to_owned()).spawn(move || {
         // The one that waited may be gone.
         let _ = tell.send(ids.become_root().and_then(|()| work()));
     });
-    thread.map_err(|error| Fault::new("STREAM_FAILED", format!("no thread for the copy: {error}")))?;
-    let done = done.await.map_err(|_| Fault::new("STREAM_FAILED", "the copy's thread failed".to_owned()))?;
-    done.map_err(|error| fault(&error))
+    async move {
+        thread.map_err(|error| Fault::new("STREAM_FAILED", format!("no thread for the copy: {error}")))?;
+        let failed = |_| Fault::new("STREAM_FAILED", "the copy's thread failed".to_owned());
+        done.await.map_err(failed)?.map_err(|error| fault(&error))
+    }
 }
 
 fn fault(error: &ArchiveError) -> Fault {
@@ -186,4 +190,29 @@ fn open_root(pid: i32, task: &TaskId, container: &ContainerName) -> std::io::Res
     }
     let ids = Ids::parse(&read("uid_map")?, &read("gid_map")?);
     Ok((openat(&process, "root", directory, Mode::empty())?, ids))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// As in `copy_in`: more chunks than the channel holds may be sent before the result is looked at.
+    #[test]
+    fn the_thread_takes_chunks_before_its_result_is_waited_for() {
+        let (chunks, mut from) = mpsc::channel(CHUNKS);
+        let take = move || Ok(std::iter::from_fn(|| from.blocking_recv()).count());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let taken = runtime.block_on(async {
+            let work = blocking(Ids::HOST, take);
+            for number in 0..3 * CHUNKS {
+                let sent = tokio::time::timeout(Duration::from_secs(20), chunks.send(number));
+                sent.await.unwrap().unwrap();
+            }
+            drop(chunks);
+            work.await
+        });
+        assert_eq!(taken.ok(), Some(3 * CHUNKS));
+    }
 }
