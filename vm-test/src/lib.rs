@@ -3,6 +3,7 @@
 //! Owns: nothing at this level. Never: is linked by the product; never observes with the product's code.
 
 pub mod accel;
+pub mod bounded;
 pub mod demo;
 pub mod example_images;
 pub mod guest;

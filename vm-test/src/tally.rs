@@ -37,6 +37,19 @@ impl Tally {
     }
 }
 
+/// The tests that the runner said take long and of which no end was told.
+pub fn unfinished(output: &str) -> Vec<&str> {
+    let tests = || output.lines().filter_map(|line| line.trim().strip_prefix("test "));
+    let mut slow: Vec<&str> =
+        tests().filter_map(|line| Some(line.split_once(" has been running for")?.0)).collect();
+    slow.sort_unstable();
+    slow.dedup();
+    slow.retain(|name| {
+        !tests().any(|line| line.strip_prefix(name).is_some_and(|end| end.starts_with(" ... ")))
+    });
+    slow
+}
+
 /// The number before a word in `ok. 3 passed; 0 failed; …`.
 fn number(line: &str, word: &str) -> u32 {
     let words: Vec<&str> = line.split_whitespace().collect();
@@ -59,6 +72,14 @@ mod tests {
         let tally = Tally::of(output);
         assert_eq!(tally, Tally { passed: 7, failed: 3, skipped: 1 });
         assert_eq!(tally.line(), "7 passed, 3 failed, 1 skipped");
+    }
+
+    #[test]
+    fn the_tests_without_an_end_are_named() {
+        let output = "test a ... ok\ntest b has been running for over 60 seconds\n\
+            test c has been running for over 60 seconds\ntest b ... ok\ntest d ... FAILED\n";
+        assert_eq!(unfinished(output), ["c"]);
+        assert!(unfinished("test result: ok. 1 passed\n").is_empty());
     }
 
     #[test]

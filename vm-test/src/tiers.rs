@@ -1,6 +1,7 @@
 //! `make test`: builds, runs every tier, prints the time of each and one closing line.
 //! In: the names of tiers, or none for all. Out: exit code 0 only if all passed (and, in CI, none was skipped).
-//! Owns: logs in `<target>/test-logs`. Never: decides inside a tier what runs; the crates' own tests do.
+//! Owns: logs in `<target>/test-logs`, and the time each tier may take: past it the tier has failed and the
+//! next one runs. Never: decides inside a tier what runs; the crates' own tests do.
 //!
 //! What belongs where (see the design's section 7):
 //!   T0  unit and property tests beside the code, of every crate
@@ -9,8 +10,9 @@
 //!   T3  scenarios in virtual machines (this crate)
 //!   T4  real clients, examples/ and the Vagrant description (tests/ of this crate)
 
+use crate::bounded::{self, End};
 use crate::host;
-use crate::tally::Tally;
+use crate::tally::{self, Tally};
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::path::Path;
@@ -25,11 +27,16 @@ const T2: [&str; 7] =
 /// This crate's tests/: tier T4.
 const T4: [&str; 1] = ["vm-test"];
 
+/// Cold, on two loaded cores.
+const BUILD_LIMIT: Duration = Duration::from_secs(25 * 60);
+
 /// A tier and how it is run.
 struct Tier {
     name: &'static str,
     what: &'static str,
     commands: Vec<Vec<String>>,
+    /// For each command: several times what it takes on two idle cores.
+    limit: Duration,
 }
 
 /// What a tier came to.
@@ -75,12 +82,16 @@ fn tiers() -> Result<Vec<Tier>> {
     let ours = std::env::current_exe()?.display().to_string();
     let unit = words("cargo test --workspace --lib --bins --no-fail-fast");
     Ok(vec![
-        Tier { name: "T0", what: "pure and property tests", commands: vec![unit] },
-        Tier { name: "T1", what: "whole programs with fakes", commands: integration(&T1) },
-        Tier { name: "T2", what: "real kernel objects", commands: integration(&T2) },
-        Tier { name: "T3", what: "virtual machines", commands: vec![vec![ours, "scenarios".into()]] },
-        Tier { name: "T4", what: "real clients, examples, Vagrant", commands: integration(&T4) },
+        tier("T0", "pure and property tests", vec![unit], 5),
+        tier("T1", "whole programs with fakes", integration(&T1), 8),
+        tier("T2", "real kernel objects", integration(&T2), 8),
+        tier("T3", "virtual machines", vec![vec![ours, "scenarios".into()]], 22),
+        tier("T4", "real clients, examples, Vagrant", integration(&T4), 8),
     ])
+}
+
+fn tier(name: &'static str, what: &'static str, commands: Vec<Vec<String>>, minutes: u64) -> Tier {
+    Tier { name, what, commands, limit: Duration::from_secs(60 * minutes) }
 }
 
 /// One cargo call for the tests/ folders of several crates; none if no crate has one yet.
@@ -131,7 +142,7 @@ fn build(logs: &Path) -> Result<Duration> {
         [("build", "make --no-print-directory build"), ("build-tests", "cargo test --workspace --no-run")]
     {
         let log = logs.join(format!("{name}.txt"));
-        if !logged(&words(line), &log)? {
+        if bounded::run(&words(line), &log, BUILD_LIMIT)? != End::Succeeded {
             print_tail(&log, 60);
             bail!("`{line}` failed; the whole output is in {}", log.display());
         }
@@ -146,13 +157,17 @@ fn run_tier(tier: &Tier, logs: &Path) -> Result<Outcome> {
     let mut broken = false;
     for (index, command) in tier.commands.iter().enumerate() {
         let log = logs.join(format!("{}-{index}.txt", tier.name));
-        let ok = logged(command, &log)?;
+        let end = bounded::run(command, &log, tier.limit)?;
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         let counted = Tally::of(&text);
-        // A run that failed without a failed test did not compile, or crashed.
-        broken |= !ok && counted.failed == 0;
+        // A run that failed without a failed test did not compile, crashed, or did not end.
+        broken |= end == End::Killed || end == End::Failed && counted.failed == 0;
         tally = tally.plus(counted);
-        if !ok {
+        if end == End::Killed {
+            println!("{}: killed after {} minutes", tier.name, tier.limit.as_secs() / 60);
+            tally::unfinished(&text).iter().for_each(|test| println!("    did not end: {test}"));
+        }
+        if end != End::Succeeded {
             print_failures(&text, &log);
         }
     }
@@ -163,23 +178,6 @@ fn run_tier(tier: &Tier, logs: &Path) -> Result<Outcome> {
     let took = began.elapsed();
     println!("{}: {} in {} s", tier.name, tally.line(), took.as_secs());
     Ok(Outcome { name: tier.name, what: tier.what, took, tally, broken })
-}
-
-/// Runs a command with its output going to a file; whether it succeeded.
-fn logged(command: &[String], log: &Path) -> Result<bool> {
-    let (program, arguments) = command.split_first().context("an empty command")?;
-    let file = File::create(log)?;
-    let status = Command::new(program)
-        .args(arguments)
-        .current_dir(host::workspace())
-        .env("LIGHTER_BIN_DIR", host::bin_dir())
-        .env("CARGO_TERM_COLOR", "never")
-        .stdin(Stdio::null())
-        .stdout(file.try_clone()?)
-        .stderr(file)
-        .status()
-        .with_context(|| format!("start {program}"))?;
-    Ok(status.success())
 }
 
 /// What failed, with its output: from each `failures:` section, or the end of the log.
