@@ -164,10 +164,8 @@ impl Nodes {
         reserve: Reserve,
     ) -> bool {
         let row = &self.rows[row];
-        let cpu_free = u64::from(row.offered_cpu_units.saturating_sub(reserve.cpu_units))
-            .saturating_sub(row.used_cpu_units);
-        let memory_free =
-            row.offered_memory_mib.saturating_sub(reserve.memory_mib).saturating_sub(row.used_memory_mib);
+        let offered = (row.offered_cpu_units, row.offered_memory_mib);
+        let (cpu_free, memory_free) = reserve.left(offered, (row.used_cpu_units, row.used_memory_mib));
         row.open && capable[row.kind] && u64::from(cpu_units) <= cpu_free && memory_mib <= memory_free
     }
 }

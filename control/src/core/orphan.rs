@@ -5,15 +5,15 @@
 use crate::core::Command;
 use crate::core::definition::find_definition;
 use crate::core::mutation::{Changes, Mutation, id_parts};
-use crate::core::record::{DefinitionRecord, FamilyRecord, InstanceRecord, TaskRecord, TaskTimes};
+use crate::core::record::{DefinitionRecord, FamilyRecord, InstanceRecord, TaskRecord};
 use crate::core::report::merge;
-use crate::core::run_task::new_containers;
+use crate::core::run_task::pending;
 use crate::core::state::State;
 use crate::core::stop_task::{pad, wanted_stopped};
 use crate::error::ApiError;
 use lighter_model::held::HeldTask;
 use lighter_model::ids::{ClusterName, ContainerInstanceId, Generation, TaskId};
-use lighter_model::status::{DesiredStatus, StopCode, TaskStatus};
+use lighter_model::status::{StopCode, TaskStatus};
 use lighter_model::task_definition::{TaskDefinition, input};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -114,38 +114,16 @@ impl DecideOrphan {
     fn record(&self, definition: &DefinitionRecord) -> TaskRecord {
         let held = &self.held;
         let created_at = id_parts(held.task.as_str()).map_or(0, |(ms, _)| ms);
+        let place = (self.cluster.clone(), self.instance.clone());
         TaskRecord {
-            id: held.task.clone(),
-            cluster: self.cluster.clone(),
             definition: held.definition.clone(),
-            instance: self.instance.clone(),
-            desired: DesiredStatus::Running,
-            last: TaskStatus::Pending,
-            stop_code: None,
-            stopped_reason: None,
-            waiting_reason: None,
-            waits: Vec::new(),
             group: held.group.clone(),
-            started_by: None,
-            containers: new_containers(definition),
-            version: 0,
             generation: Generation(held.generation.0.saturating_add(1)),
-            report_sequence: 0,
             resources: held.resources.clone(),
-            times: TaskTimes { created_at, ..TaskTimes::default() },
-            stop_force: false,
             paused: held.paused,
-            settled: Generation::default(),
-            refusal: None,
             container_resources: held.container_resources.clone(),
-            paused_on_node: false,
-            resize: None,
             image_digests: held.image_digests.clone(),
-            trace_parent: None,
-            tags: BTreeMap::new(),
-            silence: None,
-            replaces: None,
-            replaced_by: None,
+            ..pending(held.task.clone(), definition, place, created_at)
         }
     }
 }

@@ -176,42 +176,61 @@ impl RunTask {
         resources: Resources,
         tags: Tags,
     ) -> TaskRecord {
-        let now = changes.now_ms();
         let last = changes.state().tasks.last_key_value().map(|(id, _)| id.as_str());
         let (id_ms, digits) = changes.next_id(last);
+        let place = (self.cluster.clone(), instance);
+        let task = pending(TaskId::from_parts(id_ms, digits), definition, place, changes.now_ms());
         TaskRecord {
-            id: TaskId::from_parts(id_ms, digits),
-            cluster: self.cluster.clone(),
-            definition: definition.id.clone(),
-            instance,
-            desired: DesiredStatus::Running,
-            last: TaskStatus::Pending,
-            stop_code: None,
-            stopped_reason: None,
-            waiting_reason: None,
-            waits: Vec::new(),
-            group: self.group.clone().unwrap_or_else(|| format!("family:{}", definition.id.family)),
+            group: self.group.clone().unwrap_or(task.group),
             started_by: self.started_by.clone(),
-            containers: new_containers(definition),
-            version: 0,
-            generation: Generation(1),
-            report_sequence: 0,
             resources,
-            times: TaskTimes { created_at: now, ..TaskTimes::default() },
-            stop_force: false,
-            paused: false,
-            settled: Generation::default(),
-            refusal: None,
-            container_resources: Vec::new(),
-            paused_on_node: false,
-            resize: None,
-            image_digests: definition.image_digests.clone(),
             trace_parent: self.trace_parent,
             tags,
-            silence: None,
-            replaces: None,
-            replaced_by: None,
+            ..task
         }
+    }
+}
+
+/// A task that is wanted RUNNING and of which nothing was heard yet; what it takes of its node is the
+/// caller's to say.
+pub fn pending(
+    id: TaskId,
+    definition: &DefinitionRecord,
+    (cluster, instance): (ClusterName, ContainerInstanceId),
+    created_at: u64,
+) -> TaskRecord {
+    TaskRecord {
+        id,
+        cluster,
+        definition: definition.id.clone(),
+        instance,
+        desired: DesiredStatus::Running,
+        last: TaskStatus::Pending,
+        stop_code: None,
+        stopped_reason: None,
+        waiting_reason: None,
+        waits: Vec::new(),
+        group: format!("family:{}", definition.id.family),
+        started_by: None,
+        containers: new_containers(definition),
+        version: 0,
+        generation: Generation(1),
+        report_sequence: 0,
+        resources: Resources::default(),
+        times: TaskTimes { created_at, ..TaskTimes::default() },
+        stop_force: false,
+        paused: false,
+        settled: Generation::default(),
+        refusal: None,
+        container_resources: Vec::new(),
+        paused_on_node: false,
+        resize: None,
+        image_digests: definition.image_digests.clone(),
+        trace_parent: None,
+        tags: Tags::new(),
+        silence: None,
+        replaces: None,
+        replaced_by: None,
     }
 }
 
@@ -238,7 +257,7 @@ pub fn instead_of(changes: &Changes<'_>, lost: &TaskRecord) -> Option<TaskRecord
 }
 
 /// The containers of a task of which nothing was heard yet.
-pub fn new_containers(definition: &DefinitionRecord) -> Vec<ContainerRecord> {
+fn new_containers(definition: &DefinitionRecord) -> Vec<ContainerRecord> {
     let containers = definition.definition.container_definitions.iter();
     containers
         .map(|container| ContainerRecord {

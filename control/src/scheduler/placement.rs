@@ -1,6 +1,6 @@
 //! Chooses the node of one task: it must fit by CPU, memory, host ports and devices on a connected node; of
 //! those that fit the one with the fewest tasks wins, ties go to the lowest id.
-//! In: candidates in the order of their ids. Out: the place, or why each candidate was passed over.
+//! In: numbers of tasks in the order of ids and who fits, or candidates. Out: the place, or why a candidate is none.
 //! Never: looks at a clock or draws lots; the same input gives the same place.
 
 use crate::wrong_edit::{self, WrongEdit};
@@ -28,6 +28,14 @@ pub struct Candidate<'a, I> {
 pub struct Reserve {
     pub cpu_units: u32,
     pub memory_mib: u64,
+}
+
+impl Reserve {
+    /// CPU units and MiB that are left for tasks.
+    pub fn left(self, offered: (u32, u64), used: (u64, u64)) -> (u64, u64) {
+        let cpu_units = u64::from(offered.0.saturating_sub(self.cpu_units)).saturating_sub(used.0);
+        (cpu_units, offered.1.saturating_sub(self.memory_mib).saturating_sub(used.1))
+    }
 }
 
 /// Why a candidate cannot take the task, in ECS's words.
@@ -64,10 +72,8 @@ pub const NO_INSTANCES: &str = "No Container Instances were found in your cluste
 /// The first thing that keeps the task off this candidate.
 pub fn misfit<I>(candidate: &Candidate<'_, I>, need: &Resources, reserve: Reserve) -> Option<Misfit> {
     let offered = candidate.offered;
-    let cpu_free = u64::from(offered.cpu_units.saturating_sub(reserve.cpu_units))
-        .saturating_sub(candidate.used_cpu_units);
-    let memory_free =
-        offered.memory_mib.saturating_sub(reserve.memory_mib).saturating_sub(candidate.used_memory_mib);
+    let used = (candidate.used_cpu_units, candidate.used_memory_mib);
+    let (cpu_free, memory_free) = reserve.left((offered.cpu_units, offered.memory_mib), used);
     let ignored = wrong_edit::is(WrongEdit::PortGivenTwice);
     let taken = |port| offered.host_ports.contains(port) || (!ignored && candidate.used_ports.contains(port));
     if !candidate.connected {
