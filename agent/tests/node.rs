@@ -202,7 +202,7 @@ fn log_lines(world: &World, expected: usize) {
             world.control.push(Message::OpenLogStream(open));
             let lines = world
                 .control
-                .wait("the log", |state| (state.log_streams_ended > ended).then(|| state.log_lines.len()));
+                .wait("the log", |state| (state.log_streams_ended > ended).then_some(state.log_lines.len()));
             (lines == expected).then_some(())
         },
         || world.control.with(|state| format!("{:?}", state.log_lines)),

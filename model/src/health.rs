@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn a_task_is_as_healthy_as_the_worst_of_its_essential_containers() {
-        let table: &[(&[(bool, Option<HealthStatus>)], HealthStatus)] = &[
+        type Container = (bool, Option<HealthStatus>);
+        let table: &[(&[Container], HealthStatus)] = &[
             (&[], Unknown),
             (&[(true, None)], Unknown),
             (&[(false, Some(Unhealthy))], Unknown),

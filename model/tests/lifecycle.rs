@@ -1,5 +1,7 @@
 //! dependsOn, healthCheck and restartPolicy: what is read, and what is refused by name.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use lighter_model::task_definition::input::{parse, to_json};
 use lighter_model::task_definition::{DependencyCondition, OnUnhealthy, TaskDefinition};
 use serde_json::{Value, json};

@@ -47,10 +47,13 @@ pub(crate) enum Ended {
 #[derive(Clone)]
 pub(crate) struct Executor(Rc<Inner>);
 
+/// A task is out of its place while it is polled.
+type Place = (Option<Task>, Arc<Woken>);
+
 struct Inner {
     base: Instant,
     now: Cell<Duration>,
-    tasks: RefCell<BTreeMap<u64, (Option<Task>, Arc<Woken>)>>,
+    tasks: RefCell<BTreeMap<u64, Place>>,
     timers: RefCell<BTreeMap<(Duration, u64), Waker>>,
     serial: Cell<u64>,
     ready: Ready,

@@ -9,8 +9,11 @@ const FAMILIES: &[Family] = &[
     Family { name: "step_seconds", help: "Steps.", kind: Kind::Histogram(&[0.01, 0.1, 1.0]) },
 ];
 
-/// Every sample as (name, labels, value); panics on anything the format does not allow.
-fn parse(text: &str) -> Vec<(String, Vec<(String, String)>, f64)> {
+/// Name, labels, value.
+type Sample = (String, Vec<(String, String)>, f64);
+
+/// Every sample; panics on anything the format does not allow.
+fn parse(text: &str) -> Vec<Sample> {
     let name_like = |name: &str| {
         !name.is_empty()
             && !name.starts_with(|c: char| c.is_ascii_digit())

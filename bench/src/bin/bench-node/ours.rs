@@ -200,7 +200,7 @@ impl Cluster {
         if let Some(check) = health_check {
             json["containerDefinitions"][0]["healthCheck"] = check;
         }
-        let request = v1::RegisterTaskDefinitionRequest { json: json.to_string(), ..Default::default() };
+        let request = v1::RegisterTaskDefinitionRequest { json: json.to_string() };
         self.client.clone().register_task_definition(request).await?;
         Ok(())
     }
