@@ -7,10 +7,12 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     "lighter/v1/types.proto",
     "lighter/v1/image.proto",
     "lighter/v1/stream.proto",
+    "lighter/v1/placement.proto",
+    "lighter/v1/service.proto",
     "lighter/v1/lighter.proto",
     "lighter/v1/node.proto",
     "lighter/v1/agent.proto",
