@@ -70,24 +70,55 @@ pub fn waits(state: &State, task: &TaskRecord) -> Vec<Wait> {
     let instance = state.instances.get(&task.instance);
     let name = instance.map_or_else(|| task.instance.to_string(), |instance| instance.name.clone());
     let mut waits = Vec::new();
-    let mut wait = |kind, what: String, since_unix_ms, ends_by: &str| {
-        let ends_by = ends_by.to_owned();
-        waits.push(Wait { kind, container: None, what, since_unix_ms, until_unix_ms: None, ends_by });
-    };
     if !instance.is_some_and(|instance| instance.connected) {
         let since = disconnected_since(state.events.values().map(AsRef::as_ref), task);
-        let what = format!("node {name}, which is not connected; what it said before may be out of date");
-        wait(WaitKind::Node, what, since, "the node's agent connects again, or the node is deregistered");
+        waits.push(absent_node(state, task, &name, since));
     } else if task.report_sequence == 0 {
         let what = format!("node {name} to take the task over");
-        wait(WaitKind::Node, what, task.times.created_at, "the node's agent records the assignment");
+        waits.push(wait(
+            WaitKind::Node,
+            what,
+            task.times.created_at,
+            "the node's agent records the assignment",
+        ));
     } else if task.desired == DesiredStatus::Stopped && task.last < TaskStatus::Deactivating {
         let what = format!("node {name} to begin the stop");
         let since = task.times.stopping_at.unwrap_or(task.times.created_at);
-        wait(WaitKind::Stop, what, since, "the node's agent begins to stop the containers");
+        waits.push(wait(WaitKind::Stop, what, since, "the node's agent begins to stop the containers"));
     }
     waits.extend(task.waits.iter().cloned());
     waits
+}
+
+fn wait(kind: WaitKind, what: String, since_unix_ms: u64, ends_by: &str) -> Wait {
+    Wait { kind, container: None, what, since_unix_ms, until_unix_ms: None, ends_by: ends_by.to_owned() }
+}
+
+/// A task whose node is away: what its policy makes of that, and when.
+fn absent_node(state: &State, task: &TaskRecord, name: &str, since: u64) -> Wait {
+    let mut what = format!("node {name}, which is not connected; what it said before may be out of date");
+    let lease_s = task.silence.map_or(0, |policy| policy.lease_s);
+    if lease_s > 0 {
+        what += &format!("; its lease ends it there {lease_s} s after the last heartbeat that was answered");
+    }
+    let returns = "the node's agent connects again, or the node is deregistered";
+    let brake = state.clusters.get(&task.cluster).and_then(|cluster| cluster.brake);
+    match (task.silence.filter(|_| task.is_replaceable()), brake) {
+        (None, _) => wait(WaitKind::Node, what, since, returns),
+        (Some(_), Some(brake)) => {
+            let ends_by = format!(
+                "the node's agent connects again; nothing is replaced while the brake of the cluster is set \
+                 ({} of {} nodes fell silent)",
+                brake.silent, brake.nodes
+            );
+            wait(WaitKind::Node, what, since, &ends_by)
+        }
+        (Some(policy), None) => {
+            let until_unix_ms = (since > 0).then(|| since + policy.due_ms(0));
+            let ends_by = "the node's agent connects again, or another task takes this one's place";
+            Wait { until_unix_ms, ..wait(WaitKind::Node, what, since, ends_by) }
+        }
+    }
 }
 
 /// When the node was last seen to leave; 0 when the log no longer says.

@@ -54,6 +54,14 @@ async fn cluster(admin: &mut LighterClient<Channel>) -> v1::Cluster {
     admin.describe_clusters(request).await.unwrap().into_inner().clusters.remove(0)
 }
 
+/// Whether a task waits for something in these words, and ends by something in those.
+async fn waits_for(admin: &LighterClient<Channel>, task: &str, what: &str, ends_by: &str) -> bool {
+    let task = describe_task(&mut admin.clone(), task).await;
+    let bounded =
+        |wait: &v1::Wait| (wait.until_unix_ms > wait.since_unix_ms) != ends_by.contains("fell silent");
+    task.waits.iter().any(|w| w.what.contains(what) && w.ends_by.contains(ends_by) && bounded(w))
+}
+
 #[tokio::test]
 async fn lost_tasks_are_replaced_and_stopped_on_the_node_that_returns() {
     let (running, mut admin) = world().await;
@@ -68,6 +76,10 @@ async fn lost_tasks_are_replaced_and_stopped_on_the_node_that_returns() {
     let since = Instant::now();
     first.say(FromNode::Heartbeat(v1::Heartbeat { number: 1 })).await;
     drop(first);
+    for (task, words) in [(&exclusive, "its lease ends it there 8 s after"), (&plain, "is not connected")] {
+        until("`why` says until when it waits", || waits_for(&admin, task, words, "takes this one's place"))
+            .await;
+    }
     for (task, earliest) in [(&plain, 5_000), (&exclusive, 8_800)] {
         until("the task is replaced", || {
             let mut admin = admin.clone();
@@ -124,6 +136,7 @@ async fn the_brake_holds_until_the_nodes_return_or_somebody_releases_it() {
     })
     .await;
     tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(waits_for(&admin, &tasks[0], "is not connected", "(3 of 4 nodes fell silent)").await);
     for task in &tasks {
         assert!(describe_task(&mut admin, task).await.replaced_by.is_empty());
     }
