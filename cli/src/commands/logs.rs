@@ -65,7 +65,7 @@ async fn follow(
             None => return Ok(()),
             Some(status) => status,
         };
-        if !first.follow || broken.code() != Code::Unavailable {
+        if !first.follow || !is_break(&broken) {
             return Err(Failure::rpc(what)(broken));
         }
         // Who has closed standard error does not want to know.
@@ -76,11 +76,17 @@ async fn follow(
             pause = (pause * 2).min(LONGEST_PAUSE);
             match client.stream_task_logs(place.resume(&first, containers)).await {
                 Ok(answer) => break answer.into_inner(),
-                Err(status) if status.code() == Code::Unavailable => {}
+                Err(status) if is_break(&status) => {}
                 Err(status) => return Err(Failure::rpc(what)(status)),
             }
         };
     }
+}
+
+/// Whether the way there broke, rather than that something was refused: a control plane that is killed
+/// says nothing, and what the transport makes of that has its cause below it, as no refusal has.
+fn is_break(status: &Status) -> bool {
+    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
 }
 
 /// Prints what comes; the status the stream broke off with, if it did.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::sync::broadcast;
+use tokio::sync::mpsc::Sender;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -23,6 +24,10 @@ pub struct State {
     pub log_lines: Vec<v1::LogLine>,
     /// So many streams of logs break off after their lines.
     pub log_breaks: u32,
+    /// So many streams of logs stay open after their lines.
+    pub log_holds: u32,
+    /// Those that do.
+    log_held: Vec<Sender<Result<v1::StreamTaskLogsResponse, Status>>>,
     /// What was asked for.
     pub log_requests: Vec<v1::StreamTaskLogsRequest>,
 }
@@ -175,6 +180,9 @@ impl Lighter for Service {
         if state.log_breaks > 0 {
             state.log_breaks -= 1;
             sender.try_send(Err(Status::unavailable("the node is away"))).unwrap();
+        } else if state.log_holds > 0 {
+            state.log_holds -= 1;
+            state.log_held.push(sender);
         }
         Ok(Response::new(ReceiverStream::new(receiver)))
     }

@@ -3,7 +3,12 @@
 use super::program::{Done, run, signal, spawn, until};
 use super::scripted::{ID, Scripted};
 use lighter_proto::v1::{self, StopCode};
+use std::io::{BufRead, BufReader, Read};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::process::Child;
+use std::sync::{Arc, Mutex};
 
 /// Starts `lighter run web …` and lets it come to the point where it waits.
 fn waiting(control: &Scripted, options: &[&str]) -> Child {
@@ -170,6 +175,58 @@ fn logs_go_to_the_stream_they_came_from() {
     let first: serde_json::Value = serde_json::from_str(json.out.lines().next().unwrap()).unwrap();
     assert_eq!((&first["line"], &first["source"]), (&"a long ".into(), &"stdout".into()));
     assert!(control.folder().exists());
+}
+
+/// Connections to `to` through a socket of its own, in the folder of `to`; what it gives back ends them
+/// all, as a process does that is killed.
+fn through(to: PathBuf) -> (PathBuf, impl Fn()) {
+    let socket = to.with_extension("through");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let ends: Arc<Mutex<Vec<UnixStream>>> = Arc::default();
+    let cut = ends.clone();
+    std::thread::spawn(move || {
+        for here in listener.incoming().flatten() {
+            let there = UnixStream::connect(&to).unwrap();
+            for (mut from, mut to) in [
+                (here.try_clone().unwrap(), there.try_clone().unwrap()),
+                (there.try_clone().unwrap(), here.try_clone().unwrap()),
+            ] {
+                // Either end may go at any moment.
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            }
+            ends.lock().unwrap().extend([here, there]);
+        }
+    });
+    (socket, move || cut.lock().unwrap().drain(..).for_each(|end| end.shutdown(Shutdown::Both).unwrap()))
+}
+
+#[test]
+fn a_follower_goes_on_when_the_control_plane_was_killed() {
+    let control = Scripted::start();
+    control.quietly(|task| {
+        task.task_id = ID.into();
+        task.containers = vec![v1::Container { name: "web".into(), ..Default::default() }];
+    });
+    let line = v1::LogLine {
+        container: "web".into(),
+        line: b"one".to_vec(),
+        time_unix_ns: 5_000_000,
+        ..Default::default()
+    };
+    {
+        let mut state = control.state.lock().unwrap();
+        (state.log_lines, state.log_holds) = (vec![line], 1);
+    }
+    let (socket, cut) = through(control.socket());
+    let mut child = spawn(&socket, &["logs", "-f", "0123"]);
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut printed = String::new();
+    out.read_line(&mut printed).unwrap();
+    cut();
+    let done = finish(child);
+    out.read_to_string(&mut printed).unwrap();
+    assert_eq!((done.code, printed.as_str()), (0, "one\n"), "{done:?}");
+    assert!(done.err.contains("[lighter] the log broke off"), "{done:?}");
 }
 
 #[test]
