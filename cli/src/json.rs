@@ -321,6 +321,16 @@ pub fn event(event: &v1::Event) -> Value {
         Some(Subject::ClusterStateChange(change)) => {
             object.text("type", "ClusterStateChange").value("cluster", change.cluster.as_ref().map(cluster))
         }
+        Some(Subject::ServiceStateChange(change)) => {
+            let service = change.service.as_ref();
+            object
+                .text("type", "ServiceStateChange")
+                .text("serviceName", service.map_or("", |service| service.service_name.as_str()))
+        }
+        Some(Subject::ServiceAction(action)) => object
+            .text("type", "ServiceAction")
+            .text("serviceName", &action.service_name)
+            .text("message", action.event.as_ref().map_or("", |event| event.message.as_str())),
         Some(Subject::RecordDeleted(deleted)) => object
             .text("type", "RecordDeleted")
             .text("kind", words::record_kind(deleted.kind))

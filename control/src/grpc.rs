@@ -417,6 +417,71 @@ impl Lighter for LighterService {
         Ok(Response::new(v1::UpdateTaskResponse { task: Some(convert::task(&updated)) }))
     }
 
+    async fn create_service(
+        &self,
+        _request: Request<v1::CreateServiceRequest>,
+    ) -> Answer<v1::CreateServiceResponse> {
+        Err(Status::unimplemented("CreateService is not served yet"))
+    }
+
+    async fn update_service(
+        &self,
+        _request: Request<v1::UpdateServiceRequest>,
+    ) -> Answer<v1::UpdateServiceResponse> {
+        Err(Status::unimplemented("UpdateService is not served yet"))
+    }
+
+    async fn delete_service(
+        &self,
+        _request: Request<v1::DeleteServiceRequest>,
+    ) -> Answer<v1::DeleteServiceResponse> {
+        Err(Status::unimplemented("DeleteService is not served yet"))
+    }
+
+    async fn describe_services(
+        &self,
+        _request: Request<v1::DescribeServicesRequest>,
+    ) -> Answer<v1::DescribeServicesResponse> {
+        Err(Status::unimplemented("DescribeServices is not served yet"))
+    }
+
+    async fn list_services(
+        &self,
+        _request: Request<v1::ListServicesRequest>,
+    ) -> Answer<v1::ListServicesResponse> {
+        Err(Status::unimplemented("ListServices is not served yet"))
+    }
+
+    async fn control_deployment(
+        &self,
+        _request: Request<v1::ControlDeploymentRequest>,
+    ) -> Answer<v1::ControlDeploymentResponse> {
+        Err(Status::unimplemented("ControlDeployment is not served yet"))
+    }
+
+    async fn update_task_protection(
+        &self,
+        _request: Request<v1::UpdateTaskProtectionRequest>,
+    ) -> Answer<v1::UpdateTaskProtectionResponse> {
+        Err(Status::unimplemented("UpdateTaskProtection is not served yet"))
+    }
+
+    async fn get_task_protection(
+        &self,
+        _request: Request<v1::GetTaskProtectionRequest>,
+    ) -> Answer<v1::GetTaskProtectionResponse> {
+        Err(Status::unimplemented("GetTaskProtection is not served yet"))
+    }
+
+    type WatchEndpointsStream = Streamed<v1::Endpoints>;
+
+    async fn watch_endpoints(
+        &self,
+        _request: Request<v1::WatchEndpointsRequest>,
+    ) -> Answer<Self::WatchEndpointsStream> {
+        Err(Status::unimplemented("WatchEndpoints is not served yet"))
+    }
+
     async fn list_audit(&self, request: Request<v1::ListAuditRequest>) -> Answer<v1::ListAuditResponse> {
         let page = audit::list(&self.0, &convert::audit_filter(request.into_inner()))?;
         Ok(Response::new(convert::audit_page(page)))

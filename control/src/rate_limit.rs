@@ -65,13 +65,14 @@ impl Class {
             | Method::LighterCopy
             | Method::LighterWatchStats
             | Method::LighterOrderImages
+            | Method::LighterWatchEndpoints
             | Method::LighterStreamClusterState => Self::Streams,
             Method::NodeJoin => Self::Joins,
             other => {
                 let (service, name) = other.path().trim_start_matches('/').split_once('/')?;
                 match service {
                     "lighter.v1.Lighter"
-                        if ["Describe", "List"].iter().any(|verb| name.starts_with(verb)) =>
+                        if ["Describe", "List", "Get"].iter().any(|verb| name.starts_with(verb)) =>
                     {
                         Self::Reads
                     }

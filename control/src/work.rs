@@ -26,6 +26,7 @@ pub fn of(method: Method) -> Work {
         | Method::LighterCreateJoinToken
         | Method::LighterTagResource
         | Method::LighterPutAttributes
+        | Method::LighterCreateService
         | Method::NodeJoin => Work::New,
         Method::LighterStopTask
         | Method::LighterDeregisterTaskDefinition
@@ -42,6 +43,11 @@ pub fn of(method: Method) -> Work {
         | Method::LighterPauseTask
         | Method::LighterUnpauseTask
         | Method::LighterUpdateTask
+        // How many run is the service's: its new tasks are new work, not the change itself.
+        | Method::LighterUpdateService
+        | Method::LighterDeleteService
+        | Method::LighterControlDeployment
+        | Method::LighterUpdateTaskProtection
         | Method::LighterExec
         | Method::LighterAttach
         | Method::LighterCopy
@@ -64,6 +70,10 @@ pub fn of(method: Method) -> Work {
         | Method::LighterListTagsForResource
         | Method::LighterListAttributes
         | Method::LighterStreamClusterState
+        | Method::LighterDescribeServices
+        | Method::LighterListServices
+        | Method::LighterWatchEndpoints
+        | Method::LighterGetTaskProtection
         | Method::LighterListAudit
         | Method::LighterListOrphans
         | Method::LighterSaveSnapshot

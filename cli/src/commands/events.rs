@@ -56,6 +56,14 @@ fn text(event: &v1::Event) -> String {
             let cluster = change.cluster.clone().unwrap_or_default();
             format!("cluster {} {}", cluster.name, words::cluster_status(cluster.status))
         }
+        Some(Subject::ServiceStateChange(change)) => {
+            let service = change.service.clone().unwrap_or_default();
+            format!(
+                "service {} {} of {}",
+                service.service_name, service.desired_count, service.task_definition
+            )
+        }
+        Some(Subject::ServiceAction(action)) => action.event.clone().unwrap_or_default().message,
         Some(Subject::RecordDeleted(deleted)) => {
             let kind = words::record_kind(deleted.kind).to_lowercase().replace('_', " ");
             format!("{kind} {} is no longer kept", deleted.id)

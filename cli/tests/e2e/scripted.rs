@@ -324,6 +324,58 @@ impl Lighter for Service {
     async fn update_task(&self, _: Request<v1::UpdateTaskRequest>) -> Answer<v1::UpdateTaskResponse> {
         not_scripted()
     }
+    async fn create_service(
+        &self,
+        _: Request<v1::CreateServiceRequest>,
+    ) -> Answer<v1::CreateServiceResponse> {
+        not_scripted()
+    }
+    async fn update_service(
+        &self,
+        _: Request<v1::UpdateServiceRequest>,
+    ) -> Answer<v1::UpdateServiceResponse> {
+        not_scripted()
+    }
+    async fn delete_service(
+        &self,
+        _: Request<v1::DeleteServiceRequest>,
+    ) -> Answer<v1::DeleteServiceResponse> {
+        not_scripted()
+    }
+    async fn describe_services(
+        &self,
+        _: Request<v1::DescribeServicesRequest>,
+    ) -> Answer<v1::DescribeServicesResponse> {
+        not_scripted()
+    }
+    async fn list_services(&self, _: Request<v1::ListServicesRequest>) -> Answer<v1::ListServicesResponse> {
+        not_scripted()
+    }
+    async fn control_deployment(
+        &self,
+        _: Request<v1::ControlDeploymentRequest>,
+    ) -> Answer<v1::ControlDeploymentResponse> {
+        not_scripted()
+    }
+    async fn update_task_protection(
+        &self,
+        _: Request<v1::UpdateTaskProtectionRequest>,
+    ) -> Answer<v1::UpdateTaskProtectionResponse> {
+        not_scripted()
+    }
+    async fn get_task_protection(
+        &self,
+        _: Request<v1::GetTaskProtectionRequest>,
+    ) -> Answer<v1::GetTaskProtectionResponse> {
+        not_scripted()
+    }
+    type WatchEndpointsStream = tokio_stream::Pending<Result<v1::Endpoints, Status>>;
+    async fn watch_endpoints(
+        &self,
+        _: Request<v1::WatchEndpointsRequest>,
+    ) -> Answer<Self::WatchEndpointsStream> {
+        not_scripted()
+    }
     async fn delete_task_definitions(
         &self,
         _: Request<v1::DeleteTaskDefinitionsRequest>,

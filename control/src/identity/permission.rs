@@ -65,6 +65,15 @@ pub fn access(method: Method) -> Rule {
         | Method::LighterListOrphans
         | Method::LighterAdoptOrphan
         | Method::LighterStopOrphan
+        | Method::LighterCreateService
+        | Method::LighterUpdateService
+        | Method::LighterDeleteService
+        | Method::LighterDescribeServices
+        | Method::LighterListServices
+        | Method::LighterControlDeployment
+        | Method::LighterUpdateTaskProtection
+        | Method::LighterGetTaskProtection
+        | Method::LighterWatchEndpoints
         | Method::LighterListAudit => Rule::User,
         Method::LighterSaveSnapshot => Rule::Administrator,
         Method::NodeJoin => Rule::Anyone,

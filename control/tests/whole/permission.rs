@@ -71,6 +71,17 @@ fn expected(method: Method) -> [Code; 4] {
         Method::LighterAdoptOrphan | Method::LighterStopOrphan => {
             [Unauthenticated, NotFound, PermissionDenied, PermissionDenied]
         }
+        Method::LighterCreateService
+        | Method::LighterUpdateService
+        | Method::LighterDeleteService
+        | Method::LighterDescribeServices
+        | Method::LighterListServices
+        | Method::LighterControlDeployment
+        | Method::LighterUpdateTaskProtection
+        | Method::LighterGetTaskProtection
+        | Method::LighterWatchEndpoints => {
+            [Unauthenticated, Unimplemented, PermissionDenied, PermissionDenied]
+        }
         Method::NodeJoin => [Fine; 4],
         Method::NodeSession => OWN_NODE,
         // Each node for itself: the request names nobody.
@@ -185,6 +196,15 @@ async fn call(world: &World, channel: Channel, method: Method) -> Code {
         | Method::LighterDeleteCluster
         | Method::LighterDeregisterContainerInstance
         | Method::LighterDeleteAttributes => call_on_cluster(world, people, method).await,
+        Method::LighterCreateService
+        | Method::LighterUpdateService
+        | Method::LighterDeleteService
+        | Method::LighterDescribeServices
+        | Method::LighterListServices
+        | Method::LighterControlDeployment
+        | Method::LighterUpdateTaskProtection
+        | Method::LighterGetTaskProtection
+        | Method::LighterWatchEndpoints => call_on_service(world, people, method).await,
         Method::NodeJoin => {
             let token = world.running.handle.create_join_token().await.unwrap();
             let (certificate_request_pem, _) = certificate_request();
@@ -331,6 +351,46 @@ async fn call_on_cluster(world: &World, mut people: LighterClient<Channel>, meth
         }
         Method::LighterStreamClusterState => {
             code(people.stream_cluster_state(v1::StreamClusterStateRequest { cluster }).await)
+        }
+        other => panic!("{other:?} has no call"),
+    }
+}
+
+/// Services and protection.
+async fn call_on_service(world: &World, mut people: LighterClient<Channel>, method: Method) -> Code {
+    let (service, tasks) = ("web".to_owned(), vec![world.task.clone()]);
+    match method {
+        Method::LighterCreateService => {
+            let json = r#"{"serviceName":"web","taskDefinition":"web:1","desiredCount":0}"#.to_owned();
+            code(people.create_service(v1::CreateServiceRequest { json }).await)
+        }
+        Method::LighterUpdateService => {
+            let json = r#"{"service":"web","desiredCount":0}"#.to_owned();
+            code(people.update_service(v1::UpdateServiceRequest { json, expected_version: 0 }).await)
+        }
+        Method::LighterDeleteService => {
+            code(people.delete_service(v1::DeleteServiceRequest { service, ..Default::default() }).await)
+        }
+        Method::LighterDescribeServices => {
+            let request = v1::DescribeServicesRequest { services: vec![service], ..Default::default() };
+            code(people.describe_services(request).await)
+        }
+        Method::LighterListServices => code(people.list_services(v1::ListServicesRequest::default()).await),
+        Method::LighterControlDeployment => {
+            let action = v1::DeploymentAction::Pause.into();
+            let request = v1::ControlDeploymentRequest { service, action, ..Default::default() };
+            code(people.control_deployment(request).await)
+        }
+        Method::LighterWatchEndpoints => {
+            code(people.watch_endpoints(v1::WatchEndpointsRequest { service, ..Default::default() }).await)
+        }
+        Method::LighterUpdateTaskProtection => {
+            let request = v1::UpdateTaskProtectionRequest { tasks, ..Default::default() };
+            code(people.update_task_protection(request).await)
+        }
+        Method::LighterGetTaskProtection => {
+            let request = v1::GetTaskProtectionRequest { tasks, ..Default::default() };
+            code(people.get_task_protection(request).await)
         }
         other => panic!("{other:?} has no call"),
     }

@@ -75,6 +75,7 @@ impl Replica {
                 self.put_definition(change.task_definition.unwrap());
             }
             Subject::ClusterStateChange(change) => self.put_cluster(change.cluster.unwrap()),
+            Subject::ServiceStateChange(_) | Subject::ServiceAction(_) => {}
             Subject::RecordDeleted(deleted) => {
                 let gone = match deleted.kind() {
                     v1::RecordKind::Task => self.tasks.remove(&deleted.id).is_some(),
