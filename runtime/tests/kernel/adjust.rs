@@ -86,6 +86,8 @@ async fn a_running_container_gets_other_limits_and_keeps_its_process() {
     let mut container = shell("c", "exec sleep 1000");
     (container["cpu"], container["memory"]) = (json!(256), json!(20));
     let pid = node.start(&shim, container.clone()).await.unwrap().pid;
+    let sleeps = || fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap().starts_with("sleep");
+    wait_until("the shell has become sleep", sleeps);
     let names = ["c".parse().unwrap()];
     let (max, quota) = if cgroup::is_v2() {
         ("memory.max", "cpu.max")
@@ -101,7 +103,7 @@ async fn a_running_container_gets_other_limits_and_keeps_its_process() {
         let text = cgroup_file(pid, "cpu", quota);
         assert_eq!(text.split(' ').next(), Some((cpu * 100_000 / 1024).to_string().as_str()));
     }
-    assert!(fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap().starts_with("sleep"));
+    assert!(sleeps());
     node.leave_nothing(&shim).await;
 }
 
