@@ -379,6 +379,7 @@ pub fn watch_request(request: v1::WatchEventsRequest) -> WatchRequest {
         cluster: request.cluster,
         after_sequence: request.after_sequence,
         from_oldest: request.from_oldest,
+        incarnation: request.incarnation,
     }
 }
 
@@ -479,7 +480,7 @@ impl Part {
 
 /// The state in chunks of at most `CHUNK_BYTES`, made as they are asked for.
 pub fn state_chunks(state: ClusterState) -> impl Iterator<Item = v1::ClusterStateChunk> {
-    let ClusterState { sequence, cluster: described, definitions, instances, tasks } = state;
+    let ClusterState { sequence, incarnation, cluster: described, definitions, instances, tasks } = state;
     let definitions = definitions.into_iter().map(|record| Part::Definition(definition(&record)));
     let instances = instances.into_iter().map(|snapshot| Part::Instance(instance(&snapshot)));
     let tasks = tasks.into_iter().map(|record| Part::Task(task(&record)));
@@ -490,7 +491,12 @@ pub fn state_chunks(state: ClusterState) -> impl Iterator<Item = v1::ClusterStat
         if done {
             return None;
         }
-        let mut chunk = v1::ClusterStateChunk { sequence, cluster: first.take(), ..Default::default() };
+        let mut chunk = v1::ClusterStateChunk {
+            sequence,
+            incarnation: incarnation.clone(),
+            cluster: first.take(),
+            ..Default::default()
+        };
         let mut bytes = 16 + chunk.encoded_len();
         // One part alone is never larger: a definition has its own bound.
         while let Some(part) = parts.next_if(|part| bytes + part.bytes() <= CHUNK_BYTES) {
@@ -598,7 +604,7 @@ pub fn logs(lines: LogBatch) -> v1::StreamTaskLogsResponse {
     v1::StreamTaskLogsResponse { lines }
 }
 
-pub fn event(event: &EventRecord) -> v1::Event {
+pub fn event(event: &EventRecord, incarnation: &str) -> v1::Event {
     use v1::event::Subject;
     let subject = match &event.subject {
         EventSubject::Task(record) => {
@@ -628,6 +634,7 @@ pub fn event(event: &EventRecord) -> v1::Event {
     };
     v1::Event {
         sequence: event.sequence,
+        incarnation: incarnation.to_owned(),
         time_unix_ms: ms(event.time_unix_ms),
         cluster: event.cluster.clone(),
         subject: Some(subject),

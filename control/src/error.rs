@@ -90,6 +90,10 @@ pub enum ApiError {
     SessionReplaced,
     #[error("nothing was heard for three heartbeats")]
     SessionSilent,
+    #[error(
+        "event numbers of store {asked} mean nothing in store {incarnation}, which took its place: list the state and watch from now on"
+    )]
+    EventsOfAnotherStore { asked: String, incarnation: String },
     #[error("cut off for reading too slowly; connect again")]
     SessionTooSlow,
     #[error("protocol {min} to {max} is spoken there, {our_min} to {our_max} here; upgrade the older side")]
@@ -299,6 +303,7 @@ impl ApiError {
             Self::CallerGone => (Code::Cancelled, "CALLER_GONE", CLIENT),
             Self::StreamBroken => (Code::Unavailable, "STREAM_BROKEN", SERVER),
             Self::EventsTooOld { .. } => (Code::OutOfRange, "EVENTS_TOO_OLD", CLIENT),
+            Self::EventsOfAnotherStore { .. } => (Code::OutOfRange, "EVENTS_OF_ANOTHER_STORE", CLIENT),
             Self::WatcherTooSlow { .. } => (Code::Aborted, "WATCHER_TOO_SLOW", CLIENT),
             Self::StateReloaded => (Code::Aborted, "STATE_RELOADED", SERVER),
             Self::OutcomeUnknown => (Code::Unavailable, "OUTCOME_UNKNOWN", SERVER),

@@ -308,8 +308,9 @@ impl Lighter for LighterService {
         &self,
         request: Request<v1::WatchEventsRequest>,
     ) -> Answer<Self::WatchEventsStream> {
-        let events = events::watch(&self.0, &convert::watch_request(request.into_inner()))?;
-        let events = events.map(|event| event.map(|event| convert::event(&event)).map_err(Status::from));
+        let events::Watched { incarnation, events } =
+            events::watch(&self.0, &convert::watch_request(request.into_inner()))?;
+        let events = events.map(move |event| Ok(convert::event(event?.as_ref(), &incarnation)));
         Ok(Response::new(Box::pin(events)))
     }
 

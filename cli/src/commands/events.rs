@@ -16,6 +16,7 @@ pub async fn run(global: &Global, client: &mut Client, args: EventsArgs) -> Resu
         cluster: super::cluster(args.cluster),
         after_sequence: args.after.unwrap_or(0),
         from_oldest: !args.follow && args.after.is_none(),
+        incarnation: String::new(),
     };
     let what = "watch the events";
     let mut stream = client.watch_events(request).await.map_err(Failure::rpc(what))?.into_inner();

@@ -21,6 +21,14 @@ pub struct WatchRequest {
     /// 0: from now on, or from the oldest.
     pub after_sequence: u64,
     pub from_oldest: bool,
+    /// Of the store that `after_sequence` is of; empty: not said.
+    pub incarnation: String,
+}
+
+/// A watch that has begun: the store it is of, and what happens in it. It ends when another is loaded.
+pub struct Watched<S> {
+    pub incarnation: String,
+    pub events: S,
 }
 
 struct Watch {
@@ -36,11 +44,15 @@ struct Watch {
 pub fn watch(
     context: &Context,
     request: &WatchRequest,
-) -> Result<impl Stream<Item = Result<Arc<EventRecord>, ApiError>> + use<>, ApiError> {
+) -> Result<Watched<impl Stream<Item = Result<Arc<EventRecord>, ApiError>> + use<>>, ApiError> {
     // First subscribe, then look back: what falls in between is seen twice and dropped by number.
     let live = context.view.watch();
-    let (cluster, backlog, last) = context.view.read(|shown| {
+    let (incarnation, cluster, backlog, last) = context.view.read(|shown| {
         let cluster = existing_cluster(shown, &request.cluster)?;
+        let incarnation = shown.incarnation.clone();
+        if !request.incarnation.is_empty() && request.incarnation != incarnation {
+            return Err(ApiError::EventsOfAnotherStore { asked: request.incarnation.clone(), incarnation });
+        }
         let events = &shown.state.events;
         let newest = shown.state.meta.event_sequence;
         let oldest = events.first_key_value().map_or(newest + 1, |(sequence, _)| *sequence);
@@ -56,14 +68,15 @@ pub fn watch(
         };
         let skipped = u64::from(wrong_edit::is(WrongEdit::ResumedOneLater));
         let backlog = events.range(after + 1 + skipped..).map(|(_, event)| event.clone()).collect();
-        Ok((cluster, backlog, after))
+        Ok((incarnation, cluster, backlog, after))
     })?;
     let watch = Watch { cluster, backlog, live, last, stop: context.stop.clone(), ended: false };
-    Ok(futures_util::stream::unfold(watch, |mut watch| async move {
+    let events = futures_util::stream::unfold(watch, |mut watch| async move {
         let next = watch.next().await?;
         watch.ended = next.is_err();
         Some((next, watch))
-    }))
+    });
+    Ok(Watched { incarnation, events })
 }
 
 impl Watch {

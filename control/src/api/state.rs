@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub struct ClusterState {
     /// The last event that it contains.
     pub sequence: u64,
+    /// Of the store.
+    pub incarnation: String,
     pub cluster: DescribedCluster,
     /// Of no cluster: all of them.
     pub definitions: Vec<Arc<DefinitionRecord>>,
@@ -30,6 +32,7 @@ pub fn state(context: &Context, cluster: &str) -> Result<ClusterState, ApiError>
         let instances = state.instances.values().filter(|instance| instance.cluster == name);
         Ok(ClusterState {
             sequence: state.meta.event_sequence,
+            incarnation: shown.incarnation.clone(),
             cluster: DescribedCluster::of(shown, cluster),
             definitions: state.definitions.values().cloned().collect(),
             instances: instances.map(|instance| state.snapshot(instance)).collect(),

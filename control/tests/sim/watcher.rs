@@ -63,7 +63,7 @@ pub(crate) async fn follow(world: Rc<World>, replica: Rc<RefCell<Replica>>) {
             context.view.read(|shown| replica.borrow_mut().list(shown));
         }
         let after = replica.borrow().last;
-        let request = WatchRequest { cluster: String::new(), after_sequence: after, from_oldest: after == 0 };
+        let request = WatchRequest { after_sequence: after, from_oldest: after == 0, ..Default::default() };
         let events = match watch(&context, &request) {
             Ok(events) => events,
             Err(error) => {
@@ -73,7 +73,7 @@ pub(crate) async fn follow(world: Rc<World>, replica: Rc<RefCell<Replica>>) {
             }
         };
         drop(context);
-        let mut events = Box::pin(events);
+        let mut events = Box::pin(events.events);
         // A plane that was killed says nothing more: asked again now and then.
         while let Some(Some(Ok(event))) = timeout(Duration::from_secs(30), events.next()).await {
             while world.watcher_rests.get() {

@@ -118,6 +118,31 @@ async fn a_node_that_was_away_before_a_restart_is_away_after_it_until_watchers_h
 }
 
 #[tokio::test]
+async fn a_watcher_of_the_store_before_is_not_given_the_events_of_this_one() {
+    let running = crate::support::start().await;
+    let mut admin = running.admin().await;
+    register(&mut admin, &definition_json("web", 0, 6, None)).await;
+    let watch = v1::WatchEventsRequest { from_oldest: true, ..Default::default() };
+    let seen = admin.watch_events(watch).await.unwrap().into_inner().message().await.unwrap().unwrap();
+    let go_on = v1::WatchEventsRequest {
+        after_sequence: seen.sequence,
+        incarnation: seen.incarnation.clone(),
+        ..Default::default()
+    };
+    assert!(admin.watch_events(go_on.clone()).await.is_ok());
+    let running = restored(running).await;
+    let mut admin = running.admin().await;
+    let refused = admin.watch_events(go_on).await.err().unwrap();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (tonic::Code::OutOfRange, "EVENTS_OF_ANOTHER_STORE")
+    );
+    let request = v1::StreamClusterStateRequest::default();
+    let state = admin.stream_cluster_state(request).await.unwrap().into_inner().message().await;
+    assert_ne!(state.unwrap().unwrap().incarnation, seen.incarnation);
+}
+
+#[tokio::test]
 async fn a_control_plane_with_another_certificate_authority_does_not_start() {
     let running = crate::support::start().await;
     running.handle.shutdown();
