@@ -15,6 +15,7 @@ use crate::error::ApiError;
 use crate::identity::caller::Caller;
 use crate::listen::Peer;
 use crate::time::{Instant, now};
+use crate::work::{self, Work};
 use bucket::{Bucket, PER_SECOND_MAX};
 use lighter_proto::Method;
 use serde::Deserialize;
@@ -69,16 +70,10 @@ impl Class {
             | Method::LighterStreamClusterState => Self::Streams,
             Method::NodeJoin => Self::Joins,
             other => {
-                let (service, name) = other.path().trim_start_matches('/').split_once('/')?;
-                match service {
-                    "lighter.v1.Lighter"
-                        if ["Describe", "List", "Get"].iter().any(|verb| name.starts_with(verb)) =>
-                    {
-                        Self::Reads
-                    }
-                    "lighter.v1.Lighter" => Self::Changes,
-                    _ => return None,
+                if !other.path().starts_with("/lighter.v1.Lighter/") {
+                    return None;
                 }
+                if work::of(other) == Work::Reads { Self::Reads } else { Self::Changes }
             }
         })
     }
