@@ -43,6 +43,7 @@ use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus};
 use lighter_model::ids::{ClusterName, ContainerName};
 use lighter_model::node::{Notice, NoticeKind};
+use lighter_model::placement::{ConstraintText, Placement, PlacementText, StrategyText};
 use lighter_model::query::Expression;
 use lighter_model::report::{KernelLimits, NetworkBinding};
 use lighter_model::resources::{GrantedDevice, Resources};
@@ -195,6 +196,15 @@ pub fn run_task(request: v1::RunTaskRequest, metadata: &MetadataMap) -> Result<R
     if request.task_definition.is_empty() {
         return Err(ApiError::invalid("taskDefinition", "must be given"));
     }
+    for (field, is_given) in [
+        ("overrides", !request.overrides_json.is_empty()),
+        ("dryRun", request.dry_run),
+        ("queue", request.queue.is_some()),
+    ] {
+        if is_given {
+            return Err(ApiError::invalid(field, "is not supported yet"));
+        }
+    }
     Ok(RunTask {
         cluster: cluster_name(&request.cluster)?,
         task_definition: request.task_definition,
@@ -206,7 +216,28 @@ pub fn run_task(request: v1::RunTaskRequest, metadata: &MetadataMap) -> Result<R
         propagate_tags: propagate_tags(request.propagate_tags)?,
         tags: tags(request.tags)?,
         silence: request.node_silence.map(silence).unwrap_or_default(),
+        placement: placement(request.placement_constraints, request.placement_strategy)?,
     })
+}
+
+/// Constraints and strategies, read.
+pub fn placement(
+    constraints: Vec<v1::PlacementConstraint>,
+    strategies: Vec<v1::PlacementStrategy>,
+) -> Result<Placement, ApiError> {
+    let constraint = |wire: v1::PlacementConstraint| {
+        let v1::PlacementConstraint { r#type, expression } = wire;
+        ConstraintText { kind: r#type, expression }
+    };
+    let strategy = |wire: v1::PlacementStrategy| {
+        let v1::PlacementStrategy { r#type, field, expression } = wire;
+        StrategyText { kind: r#type, field, expression }
+    };
+    let text = PlacementText {
+        constraints: constraints.into_iter().map(constraint).collect(),
+        strategies: strategies.into_iter().map(strategy).collect(),
+    };
+    Placement::read(text).map_err(|error| ApiError::invalid(&error.field, error.problem))
 }
 
 fn silence(wanted: v1::NodeSilencePolicy) -> SilencePolicy {
@@ -522,6 +553,7 @@ pub fn run_task_response(answer: RunTaskAnswer) -> v1::RunTaskResponse {
     v1::RunTaskResponse {
         tasks: answer.tasks.iter().map(|record| task(record)).collect(),
         failures: answer.failures.into_iter().map(failure).collect(),
+        explanation: None,
     }
 }
 

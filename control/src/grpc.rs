@@ -221,6 +221,24 @@ impl Lighter for LighterService {
         Ok(Response::new(convert::run_task_response(answer)))
     }
 
+    async fn start_task(&self, _request: Request<v1::StartTaskRequest>) -> Answer<v1::StartTaskResponse> {
+        Err(ApiError::NotServedHere { method: "StartTask".to_owned() }.into())
+    }
+
+    async fn explain_placement(
+        &self,
+        _request: Request<v1::ExplainPlacementRequest>,
+    ) -> Answer<v1::ExplainPlacementResponse> {
+        Err(ApiError::NotServedHere { method: "ExplainPlacement".to_owned() }.into())
+    }
+
+    async fn test_placement_strategy(
+        &self,
+        _request: Request<v1::TestPlacementStrategyRequest>,
+    ) -> Answer<v1::TestPlacementStrategyResponse> {
+        Err(ApiError::NotServedHere { method: "TestPlacementStrategy".to_owned() }.into())
+    }
+
     async fn stop_task(&self, request: Request<v1::StopTaskRequest>) -> Answer<v1::StopTaskResponse> {
         let asker = convert::asker(request.extensions());
         let stopped = task::stop(&self.0, asker, convert::stop_task(request.into_inner())?).await?;

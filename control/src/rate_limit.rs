@@ -55,6 +55,7 @@ impl Class {
     pub fn of(method: Method) -> Option<Self> {
         Some(match method {
             Method::LighterRunTask
+            | Method::LighterStartTask
             | Method::LighterStopTask
             | Method::LighterPauseTask
             | Method::LighterUnpauseTask

@@ -1,4 +1,7 @@
 //! Decisions of where tasks run: pure functions over what the core knows.
-//! In: candidates and needs. Out: a choice, or ECS's reasons. Never: changes state.
+//! In: rows and needs. Out: a choice, or ECS's reasons. Never: changes state.
 
+pub mod choose;
 pub mod placement;
+pub mod scale_in;
+pub mod strategy;

@@ -21,6 +21,7 @@ pub enum Work {
 pub fn of(method: Method) -> Work {
     match method {
         Method::LighterRunTask
+        | Method::LighterStartTask
         | Method::LighterRegisterTaskDefinition
         | Method::LighterCreateCluster
         | Method::LighterCreateJoinToken
@@ -76,6 +77,8 @@ pub fn of(method: Method) -> Work {
         | Method::LighterGetTaskProtection
         | Method::LighterListAudit
         | Method::LighterListOrphans
+        | Method::LighterExplainPlacement
+        | Method::LighterTestPlacementStrategy
         | Method::LighterSaveSnapshot
         | Method::NodeSendLogs
         | Method::NodeStream => Work::Reads,

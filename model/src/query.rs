@@ -15,7 +15,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-use compare::Comparison;
+pub use compare::Comparison;
 use std::fmt;
 
 /// Characters of an expression (Amazon ECS API reference, PlacementConstraint).
@@ -36,6 +36,15 @@ pub trait Queried {
     /// Seconds since 1970.
     fn registered_at_s(&self) -> i64;
     fn running_tasks_count(&self) -> u64;
+}
+
+/// A set of instances.
+pub trait Sets {
+    fn nothing() -> Self;
+    fn unite(&mut self, other: &Self);
+    fn intersect(&mut self, other: &Self);
+    /// Those that are not in it.
+    fn invert(&mut self);
 }
 
 /// Why a text is no expression.
@@ -82,6 +91,16 @@ impl Expression {
         &self.text
     }
 
+    /// Answers for many instances at once: `leaf` makes the set of those for which a comparison holds.
+    pub fn sets<S: Sets>(&self, leaf: &mut dyn FnMut(&Comparison) -> S) -> S {
+        self.root.sets(leaf)
+    }
+
+    /// How many comparisons it makes.
+    pub fn comparisons(&self) -> usize {
+        self.root.comparisons()
+    }
+
     /// Whether the answer for an instance changes with the tasks on it.
     pub fn depends_on_tasks(&self) -> bool {
         self.root.any_comparison(&|comparison| comparison.depends_on_tasks())
@@ -95,6 +114,34 @@ impl Node {
             Self::All(nodes) => nodes.iter().all(|node| node.matches(instance)),
             Self::Not(node) => !node.matches(instance),
             Self::Comparison(comparison) => comparison.matches(instance),
+        }
+    }
+
+    fn sets<S: Sets>(&self, leaf: &mut dyn FnMut(&Comparison) -> S) -> S {
+        let mut joined = |nodes: &[Node], join: fn(&mut S, &S)| {
+            let mut all = nodes.iter().map(|node| node.sets(leaf));
+            // There are two at least: see `parse::alone`.
+            let mut first = all.next().unwrap_or_else(S::nothing);
+            all.for_each(|next| join(&mut first, &next));
+            first
+        };
+        match self {
+            Self::Any(nodes) => joined(nodes, S::unite),
+            Self::All(nodes) => joined(nodes, S::intersect),
+            Self::Not(node) => {
+                let mut set = node.sets(leaf);
+                set.invert();
+                set
+            }
+            Self::Comparison(comparison) => leaf(comparison),
+        }
+    }
+
+    fn comparisons(&self) -> usize {
+        match self {
+            Self::Any(nodes) | Self::All(nodes) => nodes.iter().map(Self::comparisons).sum(),
+            Self::Not(node) => node.comparisons(),
+            Self::Comparison(_) => 1,
         }
     }
 

@@ -128,7 +128,7 @@ impl Lighter for Service {
             version: 1,
             ..Default::default()
         };
-        Ok(Response::new(v1::RunTaskResponse { tasks: vec![state.task.clone()], failures: Vec::new() }))
+        Ok(Response::new(v1::RunTaskResponse { tasks: vec![state.task.clone()], ..Default::default() }))
     }
 
     async fn stop_task(&self, request: Request<v1::StopTaskRequest>) -> Answer<v1::StopTaskResponse> {
@@ -321,6 +321,24 @@ impl Lighter for Service {
     async fn unpause_task(&self, _: Request<v1::UnpauseTaskRequest>) -> Answer<v1::UnpauseTaskResponse> {
         not_scripted()
     }
+    async fn start_task(&self, _: Request<v1::StartTaskRequest>) -> Answer<v1::StartTaskResponse> {
+        not_scripted()
+    }
+
+    async fn explain_placement(
+        &self,
+        _: Request<v1::ExplainPlacementRequest>,
+    ) -> Answer<v1::ExplainPlacementResponse> {
+        not_scripted()
+    }
+
+    async fn test_placement_strategy(
+        &self,
+        _: Request<v1::TestPlacementStrategyRequest>,
+    ) -> Answer<v1::TestPlacementStrategyResponse> {
+        not_scripted()
+    }
+
     async fn update_task(&self, _: Request<v1::UpdateTaskRequest>) -> Answer<v1::UpdateTaskResponse> {
         not_scripted()
     }

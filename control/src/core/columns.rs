@@ -1,16 +1,29 @@
 //! What placement looks at, as columns of numbers: one row for each instance, by cluster, in the order of ids.
-//! In: instances, and what tasks take of them. Out: rows; thousands are looked at for each task placed.
+//! In: instances, tasks, and what they take. Out: rows; thousands are looked at for each task placed.
 //! Owns nothing: all of it follows from the records and the ledger, and none of it is stored.
-//! Never: decides; static ports and devices are looked up in the ledger by tasks that need some.
+//! Never: decides.
 
-use crate::core::record::InstanceRecord;
+pub mod bits;
+mod cache;
+mod groups;
+
+use crate::core::query::AloneInstance;
+use crate::core::record::{InstanceRecord, TaskRecord};
 use crate::core::state::Reserved;
-use crate::scheduler::placement::Reserve;
 use crate::wrong_edit::{self, WrongEdit};
-use lighter_model::attribute::is_capability;
+use bits::Bits;
+use cache::Cache;
+pub use cache::Values;
+pub use groups::{GroupRow, Groups};
+use lighter_model::attribute::{EC2_INSTANCE_ID, is_capability};
 use lighter_model::ids::{ClusterName, ContainerInstanceId};
-use lighter_model::status::ContainerInstanceStatus;
+use lighter_model::placement::{Constraint, Placement, SpreadField, Strategy};
+use lighter_model::query::{Expression, Queried, Sets};
+use lighter_model::resources::HostPort;
+use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, TaskStatus};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
 
 /// The rows of all clusters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,23 +33,29 @@ pub struct Columns(BTreeMap<ClusterName, Nodes>);
 #[derive(Debug, Clone, Default)]
 pub struct Nodes {
     ids: Vec<ContainerInstanceId>,
-    /// Tasks that are not STOPPED; apart from the rest, because it is all that most rows are asked for.
+    records: Vec<Arc<InstanceRecord>>,
+    /// Tasks that are not STOPPED.
     tasks: Vec<usize>,
-    rows: Vec<Row>,
+    running: Vec<u32>,
+    /// ACTIVE and connected.
+    open: Bits,
+    /// Their agents end exclusive tasks whose lease has run out.
+    leases: Bits,
+    /// In `kinds`.
+    kind: Vec<usize>,
+    /// What is offered less what tasks take; may be negative.
+    spare_cpu_units: Vec<i64>,
+    spare_memory_mib: Vec<i64>,
+    /// The rows where a host port is taken, by tasks or by the node itself.
+    ports: BTreeMap<HostPort, Bits>,
+    /// The ports of each row, in order.
+    ports_of_row: Vec<Vec<HostPort>>,
+    /// Devices of each kind that no task has; rows behind the end have none.
+    devices: BTreeMap<String, Vec<u32>>,
+    groups: Groups,
     /// Sets of attributes that instances have; most have the same.
     kinds: Vec<NodeKind>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Row {
-    /// ACTIVE and connected.
-    open: bool,
-    /// In `kinds`.
-    kind: usize,
-    offered_cpu_units: u32,
-    offered_memory_mib: u64,
-    used_cpu_units: u64,
-    used_memory_mib: u64,
+    cache: Cache,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,17 +68,27 @@ struct NodeKind {
 }
 
 impl Columns {
-    const NONE: &'static Nodes =
-        &Nodes { ids: Vec::new(), tasks: Vec::new(), rows: Vec::new(), kinds: Vec::new() };
-
     /// The rows of a cluster.
     pub fn of(&self, cluster: &ClusterName) -> &Nodes {
-        self.0.get(cluster).unwrap_or(Self::NONE)
+        static NONE: LazyLock<Nodes> = LazyLock::new(Nodes::default);
+        self.0.get(cluster).unwrap_or(&NONE)
     }
 
-    /// Writes the row of an instance.
-    pub(super) fn put(&mut self, instance: &InstanceRecord, reserved: &Reserved) {
-        self.0.entry(instance.cluster.clone()).or_default().put(instance, reserved);
+    /// Prepares the answers that a placement asks for, so that it is decided fast.
+    pub(super) fn warm(&mut self, cluster: &ClusterName, placement: &Placement) {
+        if let Some(nodes) = self.0.get_mut(cluster) {
+            nodes.warm(placement);
+        }
+    }
+
+    /// Writes the row of an instance; `tasks` are those of it that are not STOPPED.
+    pub(super) fn put<'a>(
+        &mut self,
+        instance: &Arc<InstanceRecord>,
+        reserved: &Reserved,
+        tasks: impl Iterator<Item = &'a Arc<TaskRecord>>,
+    ) {
+        self.0.entry(instance.cluster.clone()).or_default().put(instance, reserved, tasks);
     }
 
     /// Removes the row of an instance.
@@ -79,43 +108,144 @@ impl Columns {
             nodes.reserve(at, reserved);
         }
     }
+
+    /// Counts a task that was there before in another state, or not at all, to its group.
+    pub(super) fn count(&mut self, old: Option<&TaskRecord>, new: Option<&TaskRecord>) {
+        fn facts(task: &TaskRecord) -> (&ClusterName, &ContainerInstanceId, &str, bool) {
+            (&task.cluster, &task.instance, &task.group, task.desired == DesiredStatus::Running)
+        }
+        let counted = |task: &&TaskRecord| task.last != TaskStatus::Stopped;
+        let (old, new) = (old.filter(counted).map(facts), new.filter(counted).map(facts));
+        if old == new {
+            return;
+        }
+        for (is_new, facts) in [(false, old), (true, new)] {
+            let Some((cluster, instance, group, wanted)) = facts else { continue };
+            let Some(nodes) = self.0.get_mut(cluster) else { continue };
+            let Ok(row) = nodes.ids.binary_search(instance) else { continue };
+            match is_new {
+                true => nodes.groups.add(group, row, wanted),
+                false => nodes.groups.take(group, row, wanted),
+            }
+        }
+    }
 }
 
 impl Nodes {
-    fn put(&mut self, instance: &InstanceRecord, reserved: &Reserved) {
-        self.remove(&instance.id);
-        let Err(at) = self.ids.binary_search(&instance.id) else { return };
-        let active = instance.status == ContainerInstanceStatus::Active;
-        let row = Row {
-            open: instance.connected && (active || wrong_edit::is(WrongEdit::DrainingIgnored)),
-            kind: self.kind(instance.node_attributes.keys()),
-            offered_cpu_units: instance.offered.cpu_units,
-            offered_memory_mib: instance.offered.memory_mib,
-            used_cpu_units: 0,
-            used_memory_mib: 0,
+    fn put<'a>(
+        &mut self,
+        instance: &Arc<InstanceRecord>,
+        reserved: &Reserved,
+        tasks: impl Iterator<Item = &'a Arc<TaskRecord>>,
+    ) {
+        let at = match self.ids.binary_search(&instance.id) {
+            Ok(at) => at,
+            Err(at) => {
+                self.insert(at, instance);
+                tasks.for_each(|task| {
+                    self.groups.add(&task.group, at, task.desired == DesiredStatus::Running);
+                });
+                at
+            }
         };
-        self.ids.insert(at, instance.id.clone());
-        self.tasks.insert(at, 0);
-        self.rows.insert(at, row);
+        let active = instance.status == ContainerInstanceStatus::Active;
+        let open = instance.connected && (active || wrong_edit::is(WrongEdit::DrainingIgnored));
+        self.open.set(at, open);
+        self.leases.set(at, instance.leases);
+        self.kinds[self.kind[at]].instances -= 1;
+        self.kind[at] = self.kind_of(instance.node_attributes.keys());
+        self.cache.written(at, instance);
+        self.records[at] = instance.clone();
         self.reserve(at, reserved);
+    }
+
+    /// A row with nothing in it but its id.
+    fn insert(&mut self, at: usize, instance: &Arc<InstanceRecord>) {
+        self.ids.insert(at, instance.id.clone());
+        self.records.insert(at, instance.clone());
+        self.tasks.insert(at, 0);
+        self.running.insert(at, 0);
+        self.open.insert(at, false);
+        self.leases.insert(at, false);
+        let kind = self.kind_of(std::iter::empty());
+        self.kind.insert(at, kind);
+        self.spare_cpu_units.insert(at, 0);
+        self.spare_memory_mib.insert(at, 0);
+        self.ports.values_mut().for_each(|rows| rows.insert(at, false));
+        self.ports_of_row.insert(at, Vec::new());
+        self.devices.values_mut().filter(|free| free.len() > at).for_each(|free| free.insert(at, 0));
+        self.groups.row_inserted(at);
+        self.cache.inserted(at);
     }
 
     fn remove(&mut self, id: &ContainerInstanceId) {
         let Ok(at) = self.ids.binary_search(id) else { return };
+        self.write_ports(at, Vec::new());
         self.ids.remove(at);
+        self.records.remove(at);
         self.tasks.remove(at);
-        let row = self.rows.remove(at);
-        self.kinds[row.kind].instances -= 1;
+        self.running.remove(at);
+        self.open.remove(at);
+        self.leases.remove(at);
+        let kind = self.kind.remove(at);
+        self.kinds[kind].instances -= 1;
+        self.spare_cpu_units.remove(at);
+        self.spare_memory_mib.remove(at);
+        self.ports.values_mut().for_each(|rows| rows.remove(at));
+        self.ports_of_row.remove(at);
+        for free in self.devices.values_mut().filter(|free| free.len() > at) {
+            free.remove(at);
+        }
+        self.devices.retain(|_, free| free.iter().any(|count| *count > 0));
+        self.groups.row_removed(at);
+        self.cache.removed(at);
     }
 
     fn reserve(&mut self, at: usize, reserved: &Reserved) {
+        let record = self.records[at].clone();
+        let offered = &record.offered;
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.tasks[at] = reserved.tasks.len();
-        self.rows[at].used_cpu_units = reserved.cpu_units;
-        self.rows[at].used_memory_mib = reserved.memory_mib;
+        self.running[at] = reserved.running;
+        self.spare_cpu_units[at] = i64::from(offered.cpu_units).saturating_sub(signed(reserved.cpu_units));
+        self.spare_memory_mib[at] = signed(offered.memory_mib).saturating_sub(signed(reserved.memory_mib));
+        let taken = || offered.host_ports.union(&reserved.host_ports);
+        if !taken().eq(&self.ports_of_row[at]) {
+            self.write_ports(at, taken().copied().collect());
+        }
+        self.write_devices(at, &offered.devices, &reserved.devices);
+    }
+
+    fn write_ports(&mut self, at: usize, now: Vec<HostPort>) {
+        for port in &self.ports_of_row[at] {
+            if let Some(rows) = self.ports.get_mut(port) {
+                rows.set(at, false);
+                if rows.is_empty() {
+                    self.ports.remove(port);
+                }
+            }
+        }
+        let rows = self.ids.len();
+        for port in &now {
+            self.ports.entry(*port).or_insert_with(|| Bits::upto(rows, false)).set(at, true);
+        }
+        self.ports_of_row[at] = now;
+    }
+
+    fn write_devices(&mut self, at: usize, offered: &BTreeMap<String, u32>, held: &BTreeMap<String, u32>) {
+        for (_, free) in self.devices.iter_mut().filter(|(kind, _)| !offered.contains_key(*kind)) {
+            free.get_mut(at).into_iter().for_each(|count| *count = 0);
+        }
+        for (kind, count) in offered {
+            let left = count.saturating_sub(held.get(kind).copied().unwrap_or(0));
+            let free = self.devices.entry(kind.clone()).or_default();
+            free.resize(free.len().max(at + 1), 0);
+            free[at] = left;
+        }
     }
 
     /// The kind of an instance with these attributes, one more of it.
-    fn kind<'a>(&mut self, attributes: impl Iterator<Item = &'a String> + Clone) -> usize {
+    fn kind_of<'a>(&mut self, attributes: impl Iterator<Item = &'a String> + Clone) -> usize {
         let same = |kind: &NodeKind| kind.attributes.iter().eq(attributes.clone());
         if let Some(at) = self.kinds.iter().position(same) {
             self.kinds[at].instances += 1;
@@ -136,6 +266,33 @@ impl Nodes {
         }
     }
 
+    fn warm(&mut self, placement: &Placement) {
+        for constraint in placement.constraints() {
+            if let Constraint::MemberOf(expression) = constraint {
+                expression.sets(&mut |leaf| {
+                    if !leaf.depends_on_tasks() {
+                        self.cache.warm_leaf(&self.records, leaf);
+                    }
+                    Bits::default()
+                });
+            }
+        }
+        for strategy in placement.strategies() {
+            if let Strategy::Spread(SpreadField::Attribute(name)) = strategy {
+                self.cache.warm_values(&self.records, name);
+            }
+        }
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
     /// Tasks of each instance that are not STOPPED.
     pub fn tasks(&self) -> &[usize] {
         &self.tasks
@@ -146,6 +303,56 @@ impl Nodes {
         &self.ids[row]
     }
 
+    /// Its record.
+    pub fn record(&self, row: usize) -> &InstanceRecord {
+        &self.records[row]
+    }
+
+    /// The row of an instance.
+    pub fn row(&self, id: &ContainerInstanceId) -> Option<usize> {
+        self.ids.binary_search(id).ok()
+    }
+
+    /// RUNNING tasks of a row.
+    pub fn running(&self, row: usize) -> u32 {
+        self.running[row]
+    }
+
+    /// Rows that take tasks.
+    pub fn open(&self) -> &Bits {
+        &self.open
+    }
+
+    /// Rows whose agents end exclusive tasks.
+    pub fn leases(&self) -> &Bits {
+        &self.leases
+    }
+
+    /// Rows where a host port is taken.
+    pub fn port(&self, port: &HostPort) -> Option<&Bits> {
+        self.ports.get(port)
+    }
+
+    /// Devices of a kind that no task has.
+    pub fn free_devices(&self, row: usize, kind: &str) -> u32 {
+        self.devices.get(kind).and_then(|free| free.get(row)).copied().unwrap_or(0)
+    }
+
+    /// CPU units offered less those that tasks take.
+    pub fn spare_cpu_units(&self) -> &[i64] {
+        &self.spare_cpu_units
+    }
+
+    /// MiB offered less those that tasks take.
+    pub fn spare_memory_mib(&self) -> &[i64] {
+        &self.spare_memory_mib
+    }
+
+    /// Tasks by group.
+    pub fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
     /// For each kind of instance whether it can do all of this; see `InstanceRecord::is_capable`.
     pub fn capable(&self, required: &BTreeSet<String>) -> Vec<bool> {
         self.kinds
@@ -154,30 +361,95 @@ impl Nodes {
             .collect()
     }
 
-    /// Whether the instance takes tasks, is of a capable kind, and has so much left.
-    pub fn has_room(
-        &self,
-        row: usize,
-        capable: &[bool],
-        cpu_units: u32,
-        memory_mib: u64,
-        reserve: Reserve,
-    ) -> bool {
-        let row = &self.rows[row];
-        let offered = (row.offered_cpu_units, row.offered_memory_mib);
-        let (cpu_free, memory_free) = reserve.left(offered, (row.used_cpu_units, row.used_memory_mib));
-        row.open && capable[row.kind] && u64::from(cpu_units) <= cpu_free && memory_mib <= memory_free
+    /// The kind of a row, for `capable`.
+    pub fn kind(&self, row: usize) -> usize {
+        self.kind[row]
+    }
+
+    /// The rows that an expression holds for.
+    pub fn matching(&self, expression: &Expression) -> Bits {
+        let rows = self.ids.len();
+        expression.sets(&mut |leaf| {
+            if leaf.asks_groups() {
+                let mut found = self.groups.rows_of(|group| leaf.group(group), rows);
+                if leaf.is_negated() {
+                    found.invert();
+                }
+                return found;
+            }
+            if leaf.depends_on_tasks() {
+                let mut found = Bits::upto(rows, false);
+                (0..rows).for_each(|row| found.set(row, leaf.matches(&RowInstance { nodes: self, row })));
+                return found;
+            }
+            self.cache.leaf(leaf).cloned().unwrap_or_else(|| cache::rows_of(&self.records, leaf))
+        })
+    }
+
+    /// Which value of an attribute each row has.
+    pub fn values(&self, attribute: &str) -> Cow<'_, Values> {
+        match self.cache.values(attribute) {
+            Some(values) => Cow::Borrowed(values),
+            None => Cow::Owned(Values::of(&self.records, attribute)),
+        }
     }
 }
 
-/// Where a kind stands in the list depends on what was before, and means nothing.
+/// A row as the cluster query language asks it.
+#[derive(Debug, Clone, Copy)]
+pub struct RowInstance<'a> {
+    pub nodes: &'a Nodes,
+    pub row: usize,
+}
+
+impl Queried for RowInstance<'_> {
+    fn attribute(&self, name: &str) -> Option<&str> {
+        self.nodes.records[self.row].attribute(name)
+    }
+    fn any_task_group(&self, is: &mut dyn FnMut(&str) -> bool) -> bool {
+        let here = |rows: &[GroupRow]| rows.binary_search_by_key(&self.row, |entry| entry.row).is_ok();
+        self.nodes.groups.iter().any(|(group, rows)| here(rows) && is(group))
+    }
+    fn agent_connected(&self) -> bool {
+        self.nodes.records[self.row].connected
+    }
+    fn agent_version(&self) -> &str {
+        &self.nodes.records[self.row].agent_version
+    }
+    fn ec2_instance_id(&self) -> Option<&str> {
+        self.attribute(EC2_INSTANCE_ID)
+    }
+    fn registered_at_s(&self) -> i64 {
+        AloneInstance(&self.nodes.records[self.row]).registered_at_s()
+    }
+    fn running_tasks_count(&self) -> u64 {
+        self.nodes.running[self.row].into()
+    }
+}
+
+/// Where a kind stands in the list depends on what was before, and means nothing; no more does what is cached.
 impl PartialEq for Nodes {
     fn eq(&self, other: &Self) -> bool {
-        let same = |(mine, theirs): (&Row, &Row)| {
-            self.kinds[mine.kind].attributes == other.kinds[theirs.kind].attributes
-                && Row { kind: 0, ..*mine } == Row { kind: 0, ..*theirs }
+        let attributes = |nodes: &Self, row: usize| nodes.kinds[nodes.kind[row]].attributes.clone();
+        let devices = |nodes: &Self| {
+            let rows = 0..nodes.len();
+            let of =
+                |kind: &String| rows.clone().map(|row| nodes.free_devices(row, kind)).collect::<Vec<_>>();
+            let all = nodes.devices.keys().map(|kind| (kind.clone(), of(kind)));
+            all.filter(|(_, free)| free.iter().any(|count| *count > 0)).collect::<Vec<_>>()
         };
-        self.ids == other.ids && self.tasks == other.tasks && self.rows.iter().zip(&other.rows).all(same)
+        self.ids == other.ids
+            && self.records == other.records
+            && self.tasks == other.tasks
+            && self.running == other.running
+            && (self.open == other.open && self.leases == other.leases)
+            && (self.spare_cpu_units == other.spare_cpu_units)
+            && (self.spare_memory_mib == other.spare_memory_mib)
+            && self.ports_of_row == other.ports_of_row
+            && self.ports == other.ports
+            && self.groups == other.groups
+            && devices(self) == devices(other)
+            && (0..self.len()).all(|row| attributes(self, row) == attributes(other, row))
     }
 }
 
@@ -188,10 +460,11 @@ mod tests {
     use super::*;
     use crate::core::mutation::Mutation;
     use crate::core::state::State;
-    use crate::scheduler::placement::{Candidate, misfit};
+    use crate::scheduler::choose::{Ask, feasible};
+    use crate::scheduler::placement::{Candidate, Reserve, misfit};
     use lighter_model::resources::Resources;
     use proptest::prelude::*;
-    use std::sync::Arc;
+    use proptest::strategy::Strategy;
 
     /// An instance as its record is stored; members that are left out have their default.
     fn instance(number: u64, active: bool, connected: bool, cpu: u32, attribute: u8) -> InstanceRecord {
@@ -237,7 +510,10 @@ mod tests {
             let need = Resources { cpu_units: cpu, memory_mib, ..Resources::default() };
             let cluster: ClusterName = "default".parse().unwrap();
             let nodes = state.columns().of(&cluster);
-            let capable = nodes.capable(&required);
+            let placement = Placement::default();
+            let ask = Ask { resources: &need, required: &required, leases: false, group: "g", placement: &placement,
+                reserve, luck: 0 };
+            let found = feasible(nodes, &ask);
             prop_assert_eq!(nodes.ids.iter().collect::<Vec<_>>(), state.instances.keys().collect::<Vec<_>>());
             for (row, instance) in state.instances.values().enumerate() {
                 let used = state.reserved(&instance.id);
@@ -253,7 +529,7 @@ mod tests {
                 };
                 let fits = instance.status == ContainerInstanceStatus::Active
                     && misfit(&candidate, &need, reserve).is_none();
-                prop_assert_eq!(nodes.has_room(row, &capable, cpu, memory_mib, reserve), fits);
+                prop_assert_eq!(found.contains(&row), fits);
             }
         }
     }

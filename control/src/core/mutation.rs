@@ -10,6 +10,7 @@ use crate::core::state::State;
 use crate::core::{Moment, Settings};
 use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, Family, TaskDefinitionId, TaskId};
+use lighter_model::placement::Placement;
 use std::sync::Arc;
 
 /// One record written or removed.
@@ -121,6 +122,14 @@ impl<'a> Changes<'a> {
     }
     pub fn settings(&self) -> &Settings {
         self.settings
+    }
+    /// Prepares what a placement asks of the instances of a cluster, before it is decided.
+    pub fn warm(&mut self, cluster: &ClusterName, placement: &Placement) {
+        self.state.warm(cluster, placement);
+    }
+    /// Random bits for the next lot that is drawn; another after each change.
+    pub fn luck(&self) -> u128 {
+        self.moment.random ^ (self.log.len() as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
     }
     /// How many records it has written or removed so far.
     pub fn count(&self) -> usize {

@@ -44,3 +44,31 @@ impl Queried for QueriedInstance<'_> {
         self.reserved.running.into()
     }
 }
+
+/// An instance without its tasks, for what does not ask for them.
+#[derive(Debug, Clone, Copy)]
+pub struct AloneInstance<'a>(pub &'a InstanceRecord);
+
+impl Queried for AloneInstance<'_> {
+    fn attribute(&self, name: &str) -> Option<&str> {
+        self.0.attribute(name)
+    }
+    fn any_task_group(&self, _is: &mut dyn FnMut(&str) -> bool) -> bool {
+        false
+    }
+    fn agent_connected(&self) -> bool {
+        self.0.connected
+    }
+    fn agent_version(&self) -> &str {
+        &self.0.agent_version
+    }
+    fn ec2_instance_id(&self) -> Option<&str> {
+        self.0.attribute(EC2_INSTANCE_ID)
+    }
+    fn registered_at_s(&self) -> i64 {
+        i64::try_from(self.0.registered_at_unix_ms / 1_000).unwrap_or(i64::MAX)
+    }
+    fn running_tasks_count(&self) -> u64 {
+        0
+    }
+}

@@ -11,6 +11,7 @@ use lighter_model::health::{ContainerHealth, HealthStatus, task_health};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, ContainerName, Family, Generation};
 use lighter_model::ids::{TaskDefinitionId, TaskId};
 use lighter_model::node::Notice;
+use lighter_model::placement::{Placement, PlacementText};
 use lighter_model::report::{KernelLimits, NetworkBinding};
 use lighter_model::resources::{GrantedDevice, Resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
@@ -341,6 +342,9 @@ pub struct TaskRecord {
     /// The task that runs in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<TaskId>,
+    /// As it was asked for; a replacement is placed by the same.
+    #[serde(default, skip_serializing_if = "PlacementText::is_empty")]
+    pub placement: PlacementText,
 }
 
 /// What to go back to when the node refuses, and what the task takes when it does not.
@@ -385,6 +389,11 @@ pub struct AuditOutcome {
 }
 
 impl TaskRecord {
+    /// Read again. What this program cannot read, because a newer one wrote it, asks for nothing.
+    pub fn placement(&self) -> Placement {
+        Placement::read(self.placement.clone()).unwrap_or_default()
+    }
+
     /// It gets a replacement when its node is silent for long enough.
     pub fn is_replaceable(&self) -> bool {
         let wanted = self.desired == DesiredStatus::Running && self.last < TaskStatus::Deactivating;

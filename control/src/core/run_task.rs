@@ -1,4 +1,4 @@
-//! Places and creates up to ten tasks; what fits nowhere fails at once with ECS's reasons.
+//! Places and creates tasks, ten unless the quota says more; what fits nowhere fails at once with ECS's reasons.
 //! In: a `RunTask`. Out: the tasks and the failures. Owns: what a client token was used for.
 //! Never: queues a task, or creates one twice for the same client token.
 //! Source: Amazon ECS API reference, RunTask.
@@ -14,10 +14,12 @@ use crate::core::silence::policy::SilencePolicy;
 use crate::core::state::State;
 use crate::core::{Command, Settings};
 use crate::error::ApiError;
-use crate::scheduler::placement::{Candidate, Misfit, NO_INSTANCES, Reserve, misfit, place};
+use crate::scheduler::choose::{self, Ask};
+use crate::scheduler::placement::{Candidate, Misfit, NO_INSTANCES, Reserve, misfit};
 use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::attribute::required;
 use lighter_model::ids::{ClusterName, ContainerInstanceId, Generation, TaskId};
+use lighter_model::placement::{Placement, PlacementText};
 use lighter_model::report::KernelLimits;
 use lighter_model::resources::{Resources, required_resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
@@ -48,6 +50,8 @@ pub struct RunTask {
     pub propagate_tags: Option<bool>,
     /// As asked for; all nothing: nothing becomes of it when its node falls silent.
     pub silence: SilencePolicy,
+    /// Without a strategy the instance with the fewest tasks is taken.
+    pub placement: Placement,
 }
 
 /// What came of it.
@@ -72,9 +76,11 @@ impl Command for RunTask {
         let tags = self.task_tags(changes, &definition)?;
         let silence = self.silence.checked(&definition.definition, changes.settings().heartbeat_ms)?;
         let need = Need::of(&definition, silence);
+        let group = self.group.clone().unwrap_or_else(|| family_group(&definition));
+        changes.warm(&self.cluster, &self.placement);
         let (mut tasks, mut failures) = (Vec::new(), Vec::new());
         for _ in 0..self.count {
-            match choose(changes.state(), changes.settings(), &self.cluster, &need) {
+            match self.choose(changes, &need, &group) {
                 Some(instance) => {
                     let task =
                         self.new_task(changes, &definition, instance, need.resources.clone(), tags.clone());
@@ -94,6 +100,28 @@ impl Command for RunTask {
 }
 
 impl RunTask {
+    /// One task of a revision, with nothing else asked for.
+    pub fn new(cluster: ClusterName, task_definition: &str) -> Self {
+        Self {
+            cluster,
+            task_definition: task_definition.to_owned(),
+            count: 1,
+            group: None,
+            started_by: None,
+            client_token: None,
+            trace_parent: None,
+            tags: Tags::new(),
+            propagate_tags: None,
+            silence: SilencePolicy::default(),
+            placement: Placement::default(),
+        }
+    }
+
+    fn choose(&self, changes: &Changes<'_>, need: &Need, group: &str) -> Option<ContainerInstanceId> {
+        let (state, settings) = (changes.state(), changes.settings());
+        choose(state, settings, &self.cluster, need, group, &self.placement, changes.luck())
+    }
+
     /// Its own tags over those it takes over.
     fn task_tags(&self, changes: &Changes<'_>, definition: &DefinitionRecord) -> Result<Tags, ApiError> {
         let cluster = cluster::active(changes.state(), &self.cluster)?;
@@ -136,6 +164,10 @@ impl RunTask {
         let asked = match self.silence == SilencePolicy::default() {
             true => asked,
             false => serde_json::json!([asked, self.silence]),
+        };
+        let asked = match self.placement.text().is_empty() {
+            true => asked,
+            false => serde_json::json!([asked, self.placement.text()]),
         };
         crate::identity::sha256_hex(asked.to_string().as_bytes())
     }
@@ -186,9 +218,15 @@ impl RunTask {
             resources,
             trace_parent: self.trace_parent,
             tags,
+            placement: self.placement.text().clone(),
             ..task
         }
     }
+}
+
+/// The group of tasks whose caller names none.
+pub fn family_group(definition: &DefinitionRecord) -> String {
+    format!("family:{}", definition.id.family)
 }
 
 /// A task that is wanted RUNNING and of which nothing was heard yet; what it takes of its node is the
@@ -210,7 +248,7 @@ pub fn pending(
         stopped_reason: None,
         waiting_reason: None,
         waits: Vec::new(),
-        group: format!("family:{}", definition.id.family),
+        group: family_group(definition),
         started_by: None,
         containers: new_containers(definition),
         version: 0,
@@ -231,6 +269,7 @@ pub fn pending(
         silence: None,
         replaces: None,
         replaced_by: None,
+        placement: PlacementText::default(),
     }
 }
 
@@ -239,18 +278,15 @@ pub fn instead_of(changes: &Changes<'_>, lost: &TaskRecord) -> Option<TaskRecord
     let state = changes.state();
     let definition = state.definitions.get(&lost.definition)?;
     let need = Need::of(definition, lost.silence);
-    let instance = choose(state, changes.settings(), &lost.cluster, &need)?;
+    let placement = lost.placement();
+    let instance =
+        choose(state, changes.settings(), &lost.cluster, &need, &lost.group, &placement, changes.luck())?;
     let again = RunTask {
-        cluster: lost.cluster.clone(),
-        task_definition: lost.definition.to_string(),
-        count: 1,
         group: Some(lost.group.clone()),
         started_by: lost.started_by.clone(),
-        client_token: None,
         trace_parent: lost.trace_parent,
-        tags: Tags::new(),
-        propagate_tags: None,
-        silence: SilencePolicy::default(),
+        placement,
+        ..RunTask::new(lost.cluster.clone(), &lost.definition.to_string())
     };
     let task = again.new_task(changes, definition, instance, need.resources, lost.tags.clone());
     Some(TaskRecord { silence: lost.silence, ..task })
@@ -281,16 +317,38 @@ fn new_containers(definition: &DefinitionRecord) -> Vec<ContainerRecord> {
 }
 
 /// What a task must find on its node.
-struct Need {
-    resources: Resources,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    pub resources: Resources,
     /// By name.
-    attributes: BTreeSet<String>,
+    pub attributes: BTreeSet<String>,
     /// An agent that ends it when its lease has run out.
-    leases: bool,
+    pub leases: bool,
 }
 
 impl Need {
-    fn of(definition: &DefinitionRecord, silence: Option<SilencePolicy>) -> Self {
+    /// What the scheduler is asked.
+    pub fn ask<'a>(
+        &'a self,
+        settings: &Settings,
+        group: &'a str,
+        placement: &'a Placement,
+        luck: u128,
+    ) -> Ask<'a> {
+        let Self { resources, attributes, leases } = self;
+        Ask {
+            resources,
+            required: attributes,
+            leases: *leases,
+            group,
+            placement,
+            reserve: reserve(settings),
+            luck,
+        }
+    }
+
+    /// What tasks of a revision need.
+    pub fn of(definition: &DefinitionRecord, silence: Option<SilencePolicy>) -> Self {
         Self {
             resources: required_resources(&definition.definition),
             attributes: required(&definition.definition),
@@ -344,25 +402,20 @@ fn reserve(settings: &Settings) -> Reserve {
     Reserve { cpu_units: settings.reserve_cpu_units, memory_mib: settings.reserve_memory_mib }
 }
 
-/// Rows of numbers tell for most tasks; ports, devices and leases are looked at only where the rest fits.
-fn choose(
+/// The instance for a task of a group, or `None` when it fits nowhere. Give `Changes::warm` the placement first: it
+/// makes this fast. `luck`: see `Changes::luck`.
+pub fn choose(
     state: &State,
     settings: &Settings,
     cluster: &ClusterName,
     need: &Need,
+    group: &str,
+    placement: &Placement,
+    luck: u128,
 ) -> Option<ContainerInstanceId> {
-    let (nodes, wanted, reserve) = (state.columns().of(cluster), &need.resources, reserve(settings));
-    let capable = nodes.capable(&need.attributes);
-    let told_by_numbers = wanted.host_ports.is_empty() && wanted.devices.is_empty() && !need.leases;
-    let fits_whole = |row| {
-        let instance = state.instances.get(nodes.id(row));
-        instance.is_some_and(|it| misfit(&candidate(state, it, need), wanted, reserve).is_none())
-    };
-    let fits = |row| {
-        nodes.has_room(row, &capable, wanted.cpu_units, wanted.memory_mib, reserve)
-            && (told_by_numbers || fits_whole(row))
-    };
-    place(nodes.tasks(), fits).map(|row| nodes.id(row).clone())
+    let nodes = state.columns().of(cluster);
+    let row = choose::choose(nodes, &need.ask(settings, group, placement, luck))?;
+    Some(nodes.id(row).clone())
 }
 
 /// What a task needs; ports and devices only when there are some.

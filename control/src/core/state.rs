@@ -10,6 +10,7 @@ use crate::core::record::{
 };
 use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, Family, TaskDefinitionId, TaskId};
+use lighter_model::placement::Placement;
 use lighter_model::resources::{HostPort, Resources};
 use lighter_model::status::{ContainerInstanceStatus, TaskStatus};
 use std::collections::{BTreeMap, BTreeSet};
@@ -158,6 +159,7 @@ impl State {
             Mutation::Task(record) => self.put_task(record),
             Mutation::TaskGone(id) => {
                 if let Some(old) = self.tasks.remove(id) {
+                    self.columns.count(Some(&old), None);
                     self.unaccount(&old);
                     self.write_row(&old);
                 }
@@ -191,11 +193,15 @@ impl State {
         if old.is_none_or(|old| old.orphan_facts != record.orphan_facts) {
             self.reserve_orphans(&record.id);
         }
-        self.columns.put(record, self.ledger.get(&record.id).unwrap_or(Reserved::NOTHING));
+        let reserved = self.ledger.get(&record.id).unwrap_or(Reserved::NOTHING);
+        let tasks = reserved.tasks.iter().filter_map(|id| self.tasks.get(id));
+        self.columns.put(record, reserved, tasks);
     }
 
     fn put_task(&mut self, record: &Arc<TaskRecord>) {
-        if let Some(old) = self.tasks.insert(record.id.clone(), record.clone()) {
+        let old = self.tasks.insert(record.id.clone(), record.clone());
+        self.columns.count(old.as_deref(), Some(record));
+        if let Some(old) = old {
             self.unaccount(&old);
             if old.instance != record.instance {
                 self.write_row(&old);
@@ -250,6 +256,11 @@ impl State {
     /// What the tasks and orphans of an instance take.
     pub fn reserved(&self, instance: &ContainerInstanceId) -> &Reserved {
         self.ledger.get(instance).unwrap_or(Reserved::NOTHING)
+    }
+
+    /// Prepares what a placement asks of the instances of a cluster; changes no answer, but makes it faster.
+    pub fn warm(&mut self, cluster: &ClusterName, placement: &Placement) {
+        self.columns.warm(cluster, placement);
     }
 
     /// What placement looks at.

@@ -47,6 +47,9 @@ pub fn access(method: Method) -> Rule {
         | Method::LighterPauseTask
         | Method::LighterUnpauseTask
         | Method::LighterUpdateTask
+        | Method::LighterStartTask
+        | Method::LighterExplainPlacement
+        | Method::LighterTestPlacementStrategy
         | Method::LighterDeleteTaskDefinitions
         | Method::LighterListTaskDefinitionFamilies
         | Method::LighterCreateCluster

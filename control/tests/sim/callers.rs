@@ -104,16 +104,9 @@ pub(crate) async fn run_ten(world: &Rc<World>, token: String) {
 /// One task, with a client token that also says who started it.
 pub(crate) fn request_of(task_definition: &str, token: Option<&str>) -> RunTask {
     RunTask {
-        cluster: cluster(),
-        task_definition: task_definition.to_owned(),
-        count: 1,
-        group: None,
         started_by: token.map(ToOwned::to_owned),
         client_token: token.map(ToOwned::to_owned),
-        trace_parent: None,
-        tags: Default::default(),
-        propagate_tags: Default::default(),
-        silence: Default::default(),
+        ..RunTask::new(cluster(), task_definition)
     }
 }
 

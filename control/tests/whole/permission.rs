@@ -52,6 +52,9 @@ fn expected(method: Method) -> [Code; 4] {
         | Method::LighterListAttributes
         | Method::LighterStreamClusterState
         | Method::LighterUpdateTask => PEOPLE,
+        Method::LighterStartTask | Method::LighterExplainPlacement | Method::LighterTestPlacementStrategy => {
+            [Unauthenticated, Unimplemented, PermissionDenied, PermissionDenied]
+        }
         // Only people get as far as a cluster in use, an instance with tasks, an attribute nobody set.
         Method::LighterDeleteCluster | Method::LighterDeregisterContainerInstance => {
             [Unauthenticated, Code::FailedPrecondition, PermissionDenied, PermissionDenied]
@@ -152,6 +155,13 @@ async fn call(world: &World, channel: Channel, method: Method) -> Code {
             )
         }
         Method::LighterRunTask => code(people.run_task(run_request("web:1", 1)).await),
+        Method::LighterStartTask => code(people.start_task(v1::StartTaskRequest::default()).await),
+        Method::LighterExplainPlacement => {
+            code(people.explain_placement(v1::ExplainPlacementRequest::default()).await)
+        }
+        Method::LighterTestPlacementStrategy => {
+            code(people.test_placement_strategy(v1::TestPlacementStrategyRequest::default()).await)
+        }
         Method::LighterStopTask => {
             code(people.stop_task(v1::StopTaskRequest { task, ..Default::default() }).await)
         }

@@ -251,16 +251,9 @@ fn connect(world: &mut World, node: usize, holds: u8, trusted: bool) {
 
 fn run(world: &mut World, family: u8, count: u32, token: Option<u8>) {
     let request = RunTask {
-        cluster: cluster(),
-        task_definition: format!("f{family}"),
         count,
-        group: None,
-        started_by: None,
         client_token: token.map(|token| token.to_string()),
-        trace_parent: None,
-        tags: BTreeMap::new(),
-        propagate_tags: None,
-        silence: Default::default(),
+        ..RunTask::new(cluster(), &format!("f{family}"))
     };
     let used =
         token.and_then(|token| world.state.client_tokens.get(&(cluster(), token.to_string()))).cloned();

@@ -155,24 +155,49 @@ impl Version {
     }
 }
 
+/// A subject, an operator and what it is compared with.
 #[derive(Debug, Clone)]
-pub(super) struct Comparison {
+pub struct Comparison {
     subject: Subject,
     negated: bool,
     test: Test,
+    key: String,
 }
 
 impl Comparison {
     pub(super) fn new(subject: Subject, operator: Operator, values: Vec<String>) -> Result<Self, String> {
+        let key = format!("{subject:?} {operator:?} {values:?}");
         let test = test(&subject, operator.relation, values)?;
-        Ok(Self { subject, negated: operator.negated, test })
+        Ok(Self { subject, negated: operator.negated, test, key })
     }
 
-    pub(super) fn depends_on_tasks(&self) -> bool {
+    /// The same for comparisons that ask the same.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Whether it asks for the groups of tasks.
+    pub fn asks_groups(&self) -> bool {
+        self.subject == Subject::TaskGroup
+    }
+
+    /// Of one that asks for groups: whether a group is as asked, before that is negated.
+    pub fn group(&self, group: &str) -> bool {
+        self.text(group)
+    }
+
+    /// Whether it holds where what it asks does not.
+    pub fn is_negated(&self) -> bool {
+        self.negated
+    }
+
+    /// Whether the answer changes with the tasks of the instance.
+    pub fn depends_on_tasks(&self) -> bool {
         matches!(self.subject, Subject::TaskGroup | Subject::RunningTasksCount)
     }
 
-    pub(super) fn matches(&self, instance: &impl Queried) -> bool {
+    /// Whether it holds.
+    pub fn matches(&self, instance: &impl Queried) -> bool {
         self.holds(instance) != self.negated
     }
 
