@@ -76,7 +76,7 @@ fn every_subject_and_function() {
         ("attribute:a-b - 1", 6_000_000),
         ("min(remaining:memory, 10) + max(1, 2)", 12_000_000),
         ("if({attribute:disk == 'ssd'}, 5, 1)", 5_000_000),
-        ("{attribute:disk =~ 's{2}d'} + {task:group == other}", 0),
+        ("{attribute:disk =~ 's{2}d'} + {task:group == other}", 1_000_000),
         ("{attribute:disk == '}'} + {task:group == service:web}", 1_000_000),
         ("group:tasks + group:zoneTasks + runningTasksCount", 10_000_000),
         ("registeredAt + agentConnected", 1_001_000_000),
