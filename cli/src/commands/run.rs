@@ -85,6 +85,7 @@ async fn start(
         }
         .into(),
         node_silence: silence(&args.silence),
+        ..Default::default()
     };
     let what = format!("run {name}");
     if !(args.wait || args.rm) {

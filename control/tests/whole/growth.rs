@@ -91,18 +91,7 @@ fn stopped(id: &TaskId) -> TaskReport {
 
 /// Runs ten tasks and has them STOPPED.
 async fn run_and_stop(writer: &WriterHandle, instance: &ContainerInstanceId) {
-    let run = RunTask {
-        silence: Default::default(),
-        cluster: cluster(),
-        task_definition: "f".to_owned(),
-        count: TOGETHER,
-        group: None,
-        started_by: None,
-        client_token: None,
-        trace_parent: None,
-        tags: BTreeMap::new(),
-        propagate_tags: None,
-    };
+    let run = RunTask { count: TOGETHER, ..RunTask::new(cluster(), "f") };
     let ran = writer.submit(run).await.unwrap().tasks;
     assert_eq!(ran.len(), TOGETHER as usize);
     let reports = ran.iter().map(|task| stopped(&task.id)).collect();
