@@ -6,6 +6,7 @@
 //! and nothing with threads may be that caller.
 //! Never: threads, tokio, waiting for the container's end. The only user of libcontainer.
 
+mod compile;
 mod executor;
 mod limits;
 mod seccomp;
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
             println!("lighter-oci {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
-        ["compile-seccomp", profile, filter] => match seccomp::compile(profile.as_ref(), filter.as_ref()) {
+        ["compile-seccomp", profile, filter] => match compile::compile(profile.as_ref(), filter.as_ref()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(message) => {
                 eprintln!("{message}");

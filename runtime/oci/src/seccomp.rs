@@ -1,15 +1,8 @@
-//! Seccomp profiles: from OCI's JSON to a BPF program in a file, and from the file into the kernel.
-//! Compiling takes as long as all the rest of a start, so it is done once and not by libcontainer.
-//! In: `linux.seccomp` (OCI config-linux.md). Out: a program of at most 4096 instructions, sorted
-//! as a tree. Never: accepts a rule that it cannot translate; a name this libseccomp does not know
-//! stays denied.
+//! A compiled seccomp filter: from its file into the kernel. `compile` makes the file.
+//! In: a BPF program. Out: a confined process. Never: changes a program.
 
 use crate::sys::{self, Instruction};
-use libcontainer::oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
-};
-use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -22,19 +15,9 @@ const INSTRUCTION_BYTES: usize = size_of::<Instruction>();
 
 impl Filter {
     pub(crate) fn load(path: &Path) -> io::Result<Self> {
-        let bytes = fs::read(path)?;
-        if bytes.is_empty() || bytes.len() % INSTRUCTION_BYTES != 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a BPF program"));
-        }
-        // struct sock_filter, linux/filter.h: u16 code, u8 jt, u8 jf, u32 k, in the byte order of
-        // the machine.
-        let program = bytes.chunks_exact(INSTRUCTION_BYTES).map(|chunk| Instruction {
-            code: u16::from_ne_bytes([chunk[0], chunk[1]]),
-            jt: chunk[2],
-            jf: chunk[3],
-            k: u32::from_ne_bytes([chunk[4], chunk[5], chunk[6], chunk[7]]),
-        });
-        Ok(Self { program: program.collect() })
+        let program = instructions(&fs::read(path)?);
+        let invalid = || io::Error::new(io::ErrorKind::InvalidData, "it is not a BPF program");
+        Ok(Self { program: program.ok_or_else(invalid)? })
     }
 
     pub(crate) fn install(&self) -> io::Result<()> {
@@ -42,96 +25,16 @@ impl Filter {
     }
 }
 
-/// Compiles the profile in `profile` into the file `filter`, which appears whole.
-pub(crate) fn compile(profile: &Path, filter: &Path) -> Result<(), String> {
-    let text = fs::read(profile).map_err(|error| format!("cannot read {}: {error}", profile.display()))?;
-    let profile: LinuxSeccomp = serde_json::from_slice(&text)
-        .map_err(|error| format!("{} is no seccomp profile: {error}", profile.display()))?;
-    let context = context(&profile).map_err(|error| format!("the profile cannot be compiled: {error}"))?;
-    let temporary = filter.with_extension(format!("{}.tmp", std::process::id()));
-    let write = || -> io::Result<()> {
-        let file = File::create(&temporary)?;
-        context.export_bpf(&file).map_err(io::Error::other)?;
-        fs::rename(&temporary, filter)
-    };
-    write().map_err(|error| format!("cannot write {}: {error}", filter.display()))
-}
-
-fn context(profile: &LinuxSeccomp) -> Result<ScmpFilterContext, Box<dyn std::error::Error>> {
-    let default = action(profile.default_action(), profile.default_errno_ret())?;
-    let mut context = ScmpFilterContext::new(default)?;
-    // A binary tree instead of a list: a handful of comparisons for each system call, not hundreds.
-    // Old versions of the library cannot; the list is as strict.
-    let _ = context.set_ctl_optimize(2);
-    for wanted in profile.architectures().iter().flatten() {
-        context.add_arch(architecture(*wanted)?)?;
+/// struct sock_filter, linux/filter.h: u16 code, u8 jt, u8 jf, u32 k, in the byte order of the machine.
+pub(crate) fn instructions(bytes: &[u8]) -> Option<Vec<Instruction>> {
+    if bytes.is_empty() || bytes.len() % INSTRUCTION_BYTES != 0 {
+        return None;
     }
-    for rule in profile.syscalls().iter().flatten() {
-        add_rule(&mut context, rule, default)?;
-    }
-    Ok(context)
-}
-
-fn add_rule(
-    context: &mut ScmpFilterContext,
-    rule: &LinuxSyscall,
-    default: ScmpAction,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let action = action(rule.action(), rule.errno_ret())?;
-    if action == default {
-        return Ok(());
-    }
-    let comparisons: Vec<ScmpArgCompare> = rule.args().iter().flatten().map(compare).collect();
-    for name in rule.names() {
-        // Not known to this library: the kernel may know it, and it stays denied.
-        let Ok(syscall) = ScmpSyscall::from_name(name) else { continue };
-        if comparisons.is_empty() {
-            context.add_rule(action, syscall)?;
-        } else {
-            context.add_rule_conditional(action, syscall, &comparisons)?;
-        }
-    }
-    Ok(())
-}
-
-fn compare(argument: &LinuxSeccompArg) -> ScmpArgCompare {
-    let value = argument.value();
-    let (operator, datum) = match argument.op() {
-        LinuxSeccompOperator::ScmpCmpNe => (ScmpCompareOp::NotEqual, value),
-        LinuxSeccompOperator::ScmpCmpLt => (ScmpCompareOp::Less, value),
-        LinuxSeccompOperator::ScmpCmpLe => (ScmpCompareOp::LessOrEqual, value),
-        LinuxSeccompOperator::ScmpCmpEq => (ScmpCompareOp::Equal, value),
-        LinuxSeccompOperator::ScmpCmpGe => (ScmpCompareOp::GreaterEqual, value),
-        LinuxSeccompOperator::ScmpCmpGt => (ScmpCompareOp::Greater, value),
-        // `value` is the mask and `valueTwo` what the masked argument must equal, as in runc.
-        LinuxSeccompOperator::ScmpCmpMaskedEq => {
-            (ScmpCompareOp::MaskedEqual(value), argument.value_two().unwrap_or(0))
-        }
-    };
-    ScmpArgCompare::new(u32::try_from(argument.index()).unwrap_or(u32::MAX), operator, datum)
-}
-
-fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<ScmpAction, String> {
-    match action {
-        LinuxSeccompAction::ScmpActAllow => Ok(ScmpAction::Allow),
-        LinuxSeccompAction::ScmpActErrno => {
-            let errno =
-                errno.map_or(Ok(libc::EPERM), i32::try_from).map_err(|_| "errno out of range".to_owned())?;
-            Ok(ScmpAction::Errno(errno))
-        }
-        LinuxSeccompAction::ScmpActKillProcess => Ok(ScmpAction::KillProcess),
-        other => Err(format!("action {other} is not supported")),
-    }
-}
-
-fn architecture(architecture: Arch) -> Result<ScmpArch, String> {
-    match architecture {
-        Arch::ScmpArchNative => Ok(ScmpArch::Native),
-        Arch::ScmpArchX86 => Ok(ScmpArch::X86),
-        Arch::ScmpArchX86_64 => Ok(ScmpArch::X8664),
-        Arch::ScmpArchX32 => Ok(ScmpArch::X32),
-        Arch::ScmpArchArm => Ok(ScmpArch::Arm),
-        Arch::ScmpArchAarch64 => Ok(ScmpArch::Aarch64),
-        other => Err(format!("architecture {other:?} is not supported")),
-    }
+    let program = bytes.chunks_exact(INSTRUCTION_BYTES).map(|chunk| Instruction {
+        code: u16::from_ne_bytes([chunk[0], chunk[1]]),
+        jt: chunk[2],
+        jf: chunk[3],
+        k: u32::from_ne_bytes([chunk[4], chunk[5], chunk[6], chunk[7]]),
+    });
+    Some(program.collect())
 }
