@@ -27,7 +27,7 @@ impl Filter {
 
 /// struct sock_filter, linux/filter.h: u16 code, u8 jt, u8 jf, u32 k, in the byte order of the machine.
 pub(crate) fn instructions(bytes: &[u8]) -> Option<Vec<Instruction>> {
-    if bytes.is_empty() || bytes.len() % INSTRUCTION_BYTES != 0 {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(INSTRUCTION_BYTES) {
         return None;
     }
     let program = bytes.chunks_exact(INSTRUCTION_BYTES).map(|chunk| Instruction {

@@ -66,6 +66,8 @@ pub(crate) struct Monitor {
     strangers: Vec<AgentConnection>,
     sessions: Vec<Session>,
     probes: Vec<Probe>,
+    /// Opened by the first process that joins a container.
+    host: Option<join::Host>,
     containers: Vec<Container>,
     ports: Ports,
     unclaimed: VecDeque<(i32, sys::ChildEnd)>,
@@ -97,6 +99,7 @@ impl Monitor {
             strangers: Vec::new(),
             sessions: Vec::new(),
             probes: Vec::new(),
+            host: None,
             containers: Vec::new(),
             ports: Ports::default(),
             unclaimed: VecDeque::new(),

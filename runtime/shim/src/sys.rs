@@ -185,6 +185,20 @@ pub(crate) fn set_nonblocking(fd: RawFd) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
 }
 
+/// The signals that this process ignores.
+pub(crate) fn ignored_signals() -> Vec<i32> {
+    const LAST: i32 = 64;
+    let is_ignored = |signal: &i32| {
+        // SAFETY: all-zero bytes are a valid sigaction, which lives through the call; nothing is changed.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(*signal, std::ptr::null(), &mut action) == 0
+                && action.sa_sigaction == libc::SIG_IGN
+        }
+    };
+    (1..=LAST).filter(is_ignored).collect()
+}
+
 /// Blocks `signals` and gives a descriptor they can be read from.
 pub(crate) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     // SAFETY: a zeroed sigset_t is a valid object for sigemptyset to write.
@@ -430,11 +444,12 @@ pub(crate) fn pause() {
     unsafe { libc::pause() };
 }
 
-/// Gives free memory of the heap back to the kernel.
+/// Gives free memory of the heap back to the kernel, all but what the next request needs again.
 pub(crate) fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: no pointers; glibc locks its own heap.
     unsafe {
-        libc::malloc_trim(0);
+        const KEPT_BYTES: usize = 16 * 1024;
+        libc::malloc_trim(KEPT_BYTES);
     }
 }

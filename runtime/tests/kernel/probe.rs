@@ -204,6 +204,8 @@ async fn a_thousand_probes_leave_nothing_behind() {
     other_node.start(&other, shell("c", "exec sleep 1000")).await.unwrap();
     probe(&other, &["true"]).await;
     let pid = shim.status().await.unwrap().shim_pid;
+    // The first opens what the next ones use again, until the container ends.
+    probe(&shim, &["true"]).await;
     let seen = || {
         let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();

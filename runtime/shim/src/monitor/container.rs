@@ -6,6 +6,7 @@
 use super::agent::AgentConnection;
 use super::attach::{Attacher, Input};
 use super::helper::Helper;
+use super::join::Ground;
 use crate::log::{LineSplitter, LogWriter, Stream};
 use crate::sys::ChildEnd;
 use crate::{cgroup, procfs, record, sys};
@@ -48,6 +49,8 @@ pub(super) struct Container {
     phase: ContainerPhase,
     pid: i32,
     pidfd: Option<OwnedFd>,
+    /// Of what joined it, for what joins it next.
+    pub(super) ground: Option<Ground>,
     start_time_ticks: u64,
     started_at_unix_ms: u64,
     limits: Limits,
@@ -78,6 +81,7 @@ impl Container {
             phase: ContainerPhase::Starting,
             pid: 0,
             pidfd: None,
+            ground: None,
             start_time_ticks: 0,
             started_at_unix_ms: 0,
             limits: Limits::default(),
@@ -274,7 +278,7 @@ impl Container {
         self.end_attachers(end);
         self.exit = Some(exit);
         self.phase = ContainerPhase::Exited;
-        self.pidfd = None;
+        (self.pidfd, self.ground) = (None, None);
         Exited { name: self.request.name.clone(), exit }
     }
 

@@ -15,7 +15,7 @@ use lighter_shim_wire::Reply;
 use lighter_shim_wire::exec::{ProbeEnd, ProbeRequest, ProbeResult};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// Ten containers have one health check each; the rest is for killed probes that are still in the
 /// kernel, and for whoever probes by hand.
@@ -31,6 +31,8 @@ pub(super) struct Probe {
     pid: i32,
     failure: File,
     output: Option<File>,
+    /// Open here too, so that the end of the output is not told apart from the end of the program.
+    _input: OwnedFd,
     kept: Vec<u8>,
     deadline_ms: u64,
 }
@@ -117,22 +119,23 @@ impl Probe {
 impl Monitor {
     /// `None`: the answer comes when it has ended.
     pub(super) fn probe(&mut self, id: u32, request: &ProbeRequest) -> Option<Reply> {
-        let Some(container) = self.named(&request.name) else { return Some(Reply::NotFound) };
+        let busy = self.probes.len() >= PROBES_MAX;
+        let Some((host, container)) = self.to_join(&request.name) else { return Some(Reply::NotFound) };
         if !container.is_running() {
             return Some(Reply::NotRunning);
         }
-        if self.probes.len() >= PROBES_MAX {
+        if busy {
             return Some(Reply::Busy);
         }
         let cannot = |end| Some(Reply::Probed(ProbeResult { end, output: Vec::new() }));
-        let streams = File::open("/dev/null").and_then(|null| Ok((null, sys::pipe()?)));
-        let (null, (output, write)) = match streams {
-            Ok(streams) => streams,
+        let ready = host.and_then(|host| Ok((host, sys::pipe()?)));
+        let (host, (output, input)) = match ready {
+            Ok(ready) => ready,
             Err(error) => return Some(Reply::Failed(error.raw_os_error().unwrap_or(libc::EIO))),
         };
-        let write_fd = write.as_raw_fd();
-        let streams = Streams::Descriptors([null.as_raw_fd(), write_fd, write_fd]);
-        match join::start(container, &request.process, streams, true) {
+        let written = input.as_raw_fd();
+        let streams = Streams::Descriptors([host.null.as_raw_fd(), written, written]);
+        match join::start(host, container, &request.process, streams, true) {
             Err(failure) => cannot(ProbeEnd::CannotStart(failure)),
             Ok(Joined { pid, failure }) => {
                 self.probes.push(Probe {
@@ -140,6 +143,7 @@ impl Monitor {
                     pid,
                     failure: File::from(failure),
                     output: Some(File::from(output)),
+                    _input: input,
                     kept: Vec::new(),
                     deadline_ms: sys::boot_time_ms().saturating_add(u64::from(request.timeout_ms)),
                 });
@@ -183,6 +187,9 @@ impl Monitor {
     pub(super) fn claim_probe(&mut self, pid: i32, end: ChildEnd) -> bool {
         let Some(at) = self.probes.iter().position(|probe| probe.pid() == pid) else { return false };
         let (id, result) = self.probes.swap_remove(at).finish(end);
+        if let ProbeEnd::CannotStart(failure) = &result.end {
+            self.distrust(failure);
+        }
         self.answer_probe(id, result);
         if self.probes.is_empty() {
             self.probes = Vec::new();

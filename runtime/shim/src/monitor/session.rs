@@ -13,7 +13,7 @@ use super::agent::AgentConnection;
 use super::{Monitor, join};
 use crate::sys::join::{FAILURE_BYTES, Joined, Streams, failure_of};
 use crate::sys::{self, ChildEnd};
-use lighter_shim_wire::exec::{ExecRequest, SessionEnd, SessionOpened};
+use lighter_shim_wire::exec::{ExecFailure, ExecRequest, SessionEnd, SessionOpened};
 use lighter_shim_wire::{Event, Reply, Request, ShimMessage, encode_frame};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -43,12 +43,12 @@ impl Session {
         self.failure.as_ref().map(AsRawFd::as_raw_fd)
     }
 
-    /// Tells the agent once whether the program runs.
-    fn settle(&mut self) {
-        let Some(failure) = &self.failure else { return };
-        let Some(bytes) = read_failure(failure) else { return };
+    /// Tells the agent once whether the program runs; returns why it does not.
+    fn settle(&mut self) -> Option<ExecFailure> {
+        let bytes = read_failure(self.failure.as_ref()?)?;
         self.failure = None;
-        match failure_of(&bytes) {
+        let failure = failure_of(&bytes);
+        match failure {
             Some(failure) => self.reply(Reply::CannotExec(failure)),
             None => {
                 let frame = encode_frame(self.request_id, &ShimMessage::Reply(Reply::Session(self.opened)));
@@ -56,19 +56,21 @@ impl Session {
             }
         }
         self.descriptors = Vec::new();
+        failure
     }
 
     fn reply(&mut self, reply: Reply) {
         self.connection.send(self.request_id, &ShimMessage::Reply(reply));
     }
 
-    fn finish(mut self, end: ChildEnd) {
-        self.settle();
+    fn finish(mut self, end: ChildEnd) -> Option<ExecFailure> {
+        let failure = self.settle();
         let end = match end {
             ChildEnd::Exited(code) => SessionEnd::Exited(code),
             ChildEnd::Signaled(signal) => SessionEnd::Signaled(signal),
         };
         self.connection.send(0, &ShimMessage::Event(Event::SessionEnded(end)));
+        failure
     }
 
     fn hang_up(&self) {
@@ -140,26 +142,30 @@ impl Monitor {
         connection.send(id, &ShimMessage::Reply(refusal));
     }
 
-    fn join(&self, connection: &AgentConnection, request: &ExecRequest) -> Result<Entered, Box<Reply>> {
-        let Some(container) = self.named(&request.name) else { return Err(Box::new(Reply::NotFound)) };
+    fn join(&mut self, connection: &AgentConnection, request: &ExecRequest) -> Result<Entered, Box<Reply>> {
+        let busy = self.sessions.len() >= SESSIONS_MAX;
+        let Some((host, container)) = self.to_join(&request.name) else {
+            return Err(Box::new(Reply::NotFound));
+        };
         if !container.is_running() {
             return Err(Box::new(Reply::NotRunning));
         }
-        if self.sessions.len() >= SESSIONS_MAX {
+        if busy {
             return Err(Box::new(Reply::Busy));
         }
+        let failed = |error: io::Error| Box::new(Reply::Failed(error.raw_os_error().unwrap_or(libc::EIO)));
+        let host = host.map_err(failed)?;
         let opened = SessionOpened { terminal: request.terminal.is_some(), stdin: request.stdin };
         let refused = |failure| Box::new(Reply::CannotExec(failure));
         if let Some(window) = request.terminal {
             let message = encode_frame(0, &ShimMessage::Reply(Reply::Done));
             let streams = Streams::Terminal { session: connection.as_raw_fd(), message, window };
-            let joined = join::start(container, &request.process, streams, false).map_err(refused)?;
+            let joined = join::start(host, container, &request.process, streams, false).map_err(refused)?;
             return Ok(Entered { joined, opened, descriptors: Vec::new() });
         }
-        let Pipes { container: ends, agent: descriptors } = pipes(request.stdin)
-            .map_err(|error| Box::new(Reply::Failed(error.raw_os_error().unwrap_or(libc::EIO))))?;
+        let Pipes { container: ends, agent: descriptors } = pipes(request.stdin).map_err(failed)?;
         let streams = Streams::Descriptors(ends.each_ref().map(AsRawFd::as_raw_fd));
-        let joined = join::start(container, &request.process, streams, false).map_err(refused)?;
+        let joined = join::start(host, container, &request.process, streams, false).map_err(refused)?;
         Ok(Entered { joined, opened, descriptors })
     }
 
@@ -184,14 +190,16 @@ impl Monitor {
 
     pub(super) fn settle_session(&mut self, pid: i32) {
         if let Some(session) = self.sessions.iter_mut().find(|session| session.pid == pid) {
-            session.settle();
+            let failure = session.settle();
+            failure.iter().for_each(|failure| self.distrust(failure));
         }
     }
 
     /// Whether the ended child was a session's program.
     pub(super) fn claim_session(&mut self, pid: i32, end: ChildEnd) -> bool {
         let Some(at) = self.sessions.iter().position(|session| session.pid == pid) else { return false };
-        self.sessions.swap_remove(at).finish(end);
+        let failure = self.sessions.swap_remove(at).finish(end);
+        failure.iter().for_each(|failure| self.distrust(failure));
         if self.sessions.is_empty() {
             self.sessions = Vec::new();
             sys::trim_heap();

@@ -25,25 +25,35 @@ pub(crate) enum Streams {
 pub(crate) struct Cgroup {
     /// The directory of the unified hierarchy; the child is born in it.
     pub(crate) directory: Option<OwnedFd>,
-    /// cgroup.procs of each hierarchy of v1.
+    /// `tasks` of each hierarchy of v1.
     pub(crate) files: Vec<OwnedFd>,
+}
+
+/// A compiled program in a file, as the helper installs it.
+pub(crate) struct FilterFile {
+    pub(crate) file: OwnedFd,
+    pub(crate) bytes: usize,
 }
 
 /// What the child does, in this order.
 pub(crate) struct Plan<'a> {
     pub(crate) container: &'a OwnedFd,
+    /// The way back.
+    pub(crate) own_pid_namespace: &'a OwnedFd,
+    /// Signals that this process ignores; what it handles is the default again in a new program.
+    pub(crate) ignored_signals: &'a [c_int],
     /// Whether the container has a user namespace of its own.
     pub(crate) user_namespace: bool,
     /// The program's user as the host knows it.
     pub(crate) host_uid: u32,
-    pub(crate) cgroup: Cgroup,
+    pub(crate) cgroup: &'a Cgroup,
     /// Resource, soft, hard.
     pub(crate) limits: Vec<(u32, libc::rlimit64)>,
+    /// `None`: as this process has it.
     pub(crate) oom_score_adj: Option<String>,
     /// `exec PROFILE`.
     pub(crate) apparmor: Option<String>,
-    /// A compiled program, as the helper installs it.
-    pub(crate) seccomp_filter: Option<CString>,
+    pub(crate) seccomp_filter: Option<&'a FilterFile>,
     pub(crate) streams: Streams,
     pub(crate) umask: Option<u32>,
     pub(crate) working_directory: CString,
@@ -103,16 +113,14 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<Joined, (ExecStep, io::Error)> {
     let namespaces = |error| (ExecStep::JoinNamespaces, error);
     let forked = |error| (ExecStep::Fork, error);
     let (failure, report) = super::pipe().map_err(forked)?;
-    // Opened before anything changes: without the way back this process would stay half inside.
-    let own = std::fs::File::open("/proc/self/ns/pid").map_err(namespaces)?;
     // SAFETY: no pointers.
     check(unsafe { libc::setns(plan.container.as_raw_fd(), libc::CLONE_NEWPID) }).map_err(namespaces)?;
-    let pid = clone(&plan.cgroup);
+    let pid = clone(plan.cgroup);
     if let Ok(0) = pid {
         run(plan, report.as_raw_fd());
     }
     // SAFETY: no pointers. Cannot fail: the descriptor is of this process's own namespace.
-    unsafe { libc::setns(own.as_raw_fd(), libc::CLONE_NEWPID) };
+    unsafe { libc::setns(plan.own_pid_namespace.as_raw_fd(), libc::CLONE_NEWPID) };
     Ok(Joined { pid: pid.map_err(forked)?, failure })
 }
 
@@ -169,8 +177,8 @@ fn step_tag(step: ExecStep) -> u8 {
 }
 
 fn prepare(plan: &Plan<'_>, report: RawFd) -> Step {
-    fresh_signals();
-    join_cgroups(&plan.cgroup)?;
+    fresh_signals(plan.ignored_signals);
+    join_cgroups(plan.cgroup)?;
     set_limits(plan)?;
     // Read on the host's side; mapped, because nothing may be allocated.
     let filter = map_filter(plan)?;
@@ -207,13 +215,11 @@ fn prepare(plan: &Plan<'_>, report: RawFd) -> Step {
 }
 
 /// As a fresh process has them; the shim reads its signals from a descriptor and Rust ignores SIGPIPE.
-fn fresh_signals() {
-    const LAST: c_int = 64;
-    // SAFETY: a zeroed sigset_t is valid for sigemptyset; SIG_DFL is valid for every signal, and
-    // refused for those that have no other setting.
+fn fresh_signals(ignored: &[c_int]) {
+    // SAFETY: a zeroed sigset_t is valid for sigemptyset; SIG_DFL is valid for every signal.
     unsafe {
-        for signal in 1..=LAST {
-            libc::signal(signal, libc::SIG_DFL);
+        for signal in ignored {
+            libc::signal(*signal, libc::SIG_DFL);
         }
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
@@ -277,20 +283,15 @@ impl Filter {
 
 fn map_filter(plan: &Plan<'_>) -> Result<Filter, (ExecStep, c_int)> {
     let none = Filter { instructions: std::ptr::null_mut(), count: 0 };
-    let Some(path) = &plan.seccomp_filter else { return Ok(none) };
-    // SAFETY: `path` ends with a NUL byte; all-zero bytes are a valid stat; the mapping is as long
-    // as the file, which nobody shortens: it is replaced by renaming.
+    let Some(FilterFile { file, bytes }) = plan.seccomp_filter else { return Ok(none) };
+    let count = bytes / size_of::<libc::sock_filter>();
+    if count == 0 || count > u16::MAX as usize {
+        return Err((ExecStep::Confine, libc::EINVAL));
+    }
+    let (fd, no_address) = (file.as_raw_fd(), std::ptr::null_mut());
+    // SAFETY: the mapping is as long as the file, which nobody shortens: it is replaced by renaming.
     unsafe {
-        let fd = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
-        ok(ExecStep::Confine, fd)?;
-        let mut stat: libc::stat = std::mem::zeroed();
-        ok(ExecStep::Confine, libc::fstat(fd, &mut stat))?;
-        let length = stat.st_size as usize;
-        let count = length / size_of::<libc::sock_filter>();
-        if count == 0 || count > u16::MAX as usize {
-            return Err((ExecStep::Confine, libc::EINVAL));
-        }
-        let map = libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0);
+        let map = libc::mmap(no_address, *bytes, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0);
         if map == libc::MAP_FAILED {
             return Err((ExecStep::Confine, errno()));
         }
@@ -434,16 +435,11 @@ fn set_user(plan: &Plan<'_>) -> Step {
 
 /// Only possible while CAP_SETPCAP is effective.
 fn drop_bounding(bounding: u64) -> Step {
-    for capability in 0..u64::BITS as c_ulong {
-        // SAFETY: no pointers. An error ends the list: the kernel knows no more.
-        match unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) } {
-            ..=-1 => break,
-            1 if bounding & (1 << capability) == 0 => {
-                // SAFETY: no pointers.
-                let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
-                ok(ExecStep::SetCapabilities, result)?;
-            }
-            _ => {}
+    let missing = |capability: &c_ulong| bounding & (1 << capability) == 0;
+    for capability in (0..u64::BITS as c_ulong).filter(missing) {
+        // SAFETY: no pointers. EINVAL ends the list: the kernel knows no more.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } < 0 {
+            return if errno() == libc::EINVAL { Ok(()) } else { Err((ExecStep::SetCapabilities, errno())) };
         }
     }
     Ok(())
