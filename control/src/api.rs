@@ -14,6 +14,7 @@ pub mod logs;
 mod open_audit;
 pub mod orphan;
 pub mod page;
+pub mod service;
 pub mod snapshot;
 pub mod state;
 pub mod stats;

@@ -2,6 +2,7 @@
 //! In: requests. Out: commands and filters; and messages from records. Never: decides anything.
 
 mod cluster;
+pub mod service;
 
 pub use cluster::{cluster, cluster_page, create_cluster, described_clusters, update_cluster};
 
@@ -488,6 +489,7 @@ enum Part {
     Definition(v1::TaskDefinition),
     Instance(v1::ContainerInstance),
     Task(v1::Task),
+    Service(v1::Service),
 }
 
 impl Part {
@@ -497,6 +499,7 @@ impl Part {
             Self::Definition(part) => part.encoded_len(),
             Self::Instance(part) => part.encoded_len(),
             Self::Task(part) => part.encoded_len(),
+            Self::Service(part) => part.encoded_len(),
         }
     }
 
@@ -505,17 +508,19 @@ impl Part {
             Self::Definition(part) => chunk.task_definitions.push(part),
             Self::Instance(part) => chunk.container_instances.push(part),
             Self::Task(part) => chunk.tasks.push(part),
+            Self::Service(part) => chunk.services.push(part),
         }
     }
 }
 
 /// The state in chunks of at most `CHUNK_BYTES`, made as they are asked for.
 pub fn state_chunks(state: ClusterState) -> impl Iterator<Item = v1::ClusterStateChunk> {
-    let ClusterState { sequence, incarnation, cluster: described, definitions, instances, tasks } = state;
+    let ClusterState { sequence, incarnation, cluster: described, definitions, instances, tasks, services } = state;
     let definitions = definitions.into_iter().map(|record| Part::Definition(definition(&record)));
     let instances = instances.into_iter().map(|snapshot| Part::Instance(instance(&snapshot)));
     let tasks = tasks.into_iter().map(|record| Part::Task(task(&record)));
-    let mut parts = definitions.chain(instances).chain(tasks).peekable();
+    let services = services.into_iter().map(|snapshot| Part::Service(service::service(&snapshot)));
+    let mut parts = definitions.chain(instances).chain(tasks).chain(services).peekable();
     let mut first = Some(cluster(&described));
     let mut done = false;
     std::iter::from_fn(move || {
@@ -654,12 +659,21 @@ pub fn event(event: &EventRecord, incarnation: &str) -> v1::Event {
             let cluster = Some(cluster::cluster_record(record));
             Subject::ClusterStateChange(v1::ClusterStateChange { cluster })
         }
+        EventSubject::Service(snapshot) => {
+            let service = Some(service::service(snapshot));
+            Subject::ServiceStateChange(v1::ServiceStateChange { service })
+        }
+        EventSubject::ServiceAction(record) => {
+            let (service_name, event) = (record.service.to_string(), Some(service::service_event(record)));
+            Subject::ServiceAction(v1::ServiceAction { service_name, event })
+        }
         EventSubject::Deleted { kind, id } => {
             let kind = match kind {
                 RecordKind::Task => v1::RecordKind::Task,
                 RecordKind::Instance => v1::RecordKind::ContainerInstance,
                 RecordKind::Definition => v1::RecordKind::TaskDefinition,
                 RecordKind::Cluster => v1::RecordKind::Cluster,
+                RecordKind::Service => v1::RecordKind::Service,
             };
             Subject::RecordDeleted(v1::RecordDeleted { kind: kind.into(), id: id.clone() })
         }

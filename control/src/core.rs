@@ -22,6 +22,7 @@ pub mod recorded;
 pub mod recovery;
 pub mod report;
 pub mod run_task;
+pub mod service;
 pub mod silence;
 pub mod state;
 pub mod stop_task;

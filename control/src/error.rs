@@ -68,6 +68,24 @@ pub enum ApiError {
     AccessDenied { caller: String, method: String },
     #[error("{method} is not served here; ask the agent on its Unix socket")]
     NotServedHere { method: String },
+    #[error("there is no service {service:?} in cluster {cluster}; see `lighter service ls`")]
+    ServiceNotFound { service: String, cluster: String },
+    #[error("service {service:?} is being deleted or was")]
+    ServiceNotActive { service: String },
+    #[error("Creation of service was not idempotent: {service:?} exists; update it instead")]
+    ServiceExists { service: String },
+    #[error("Unable to Start a service that is still Draining: {service:?}; wait until it is INACTIVE")]
+    ServiceDraining { service: String },
+    #[error("service {service:?} was changed: it is at version {version}, not {expected}; look at it again")]
+    ServiceChanged { service: String, expected: u64, version: u64 },
+    #[error(
+        "The service cannot be stopped while it is scaled above 0: {service:?} is at {desired}; use force"
+    )]
+    ServiceScaled { service: String, desired: u32 },
+    #[error("service {service:?} has no such deployment: {wanted}")]
+    NoDeployment { service: String, wanted: &'static str },
+    #[error("cluster {cluster} has {count} services; delete them first")]
+    ClusterContainsServices { cluster: String, count: usize },
     #[error("the join token is not one of this control plane; make another with `lighter token create`")]
     JoinTokenInvalid,
     #[error("the join token expired; make another with `lighter token create`")]
@@ -259,6 +277,16 @@ impl ApiError {
             Self::ClusterContainsTasks { .. } => {
                 (REFUSED, "CLUSTER_CONTAINS_TASKS", "ClusterContainsTasksException")
             }
+            Self::ClusterContainsServices { .. } => {
+                (REFUSED, "CLUSTER_CONTAINS_SERVICES", "ClusterContainsServicesException")
+            }
+            Self::ServiceNotFound { .. } => (MISSING, "SERVICE_NOT_FOUND", "ServiceNotFoundException"),
+            Self::ServiceNotActive { .. } => (REFUSED, "SERVICE_NOT_ACTIVE", "ServiceNotActiveException"),
+            Self::ServiceExists { .. } => (Code::AlreadyExists, "SERVICE_EXISTS", INVALID),
+            Self::ServiceDraining { .. } => (REFUSED, "SERVICE_DRAINING", INVALID),
+            Self::ServiceChanged { .. } => (Code::Aborted, "SERVICE_CHANGED", CONFLICT),
+            Self::ServiceScaled { .. } => (REFUSED, "SERVICE_SCALED", INVALID),
+            Self::NoDeployment { .. } => (REFUSED, "NO_DEPLOYMENT", CONFLICT),
             Self::InstanceHasTasks { .. } => (REFUSED, "CONTAINER_INSTANCE_HAS_TASKS", INVALID),
             Self::TargetNotFound { .. } => (MISSING, "TARGET_NOT_FOUND", "TargetNotFoundException"),
             Self::QuotaExceeded { setting: "attributes_per_container_instance", .. } => {

@@ -5,8 +5,8 @@
 mod streams;
 
 use crate::api::{
-    Context, attribute, audit, cluster, events, images, instance, join, journal, logs, orphan, snapshot,
-    state, stats, tag, task, task_definition,
+    Context, attribute, audit, cluster, events, images, instance, join, journal, logs, orphan, service,
+    snapshot, state, stats, tag, task, task_definition,
 };
 use crate::convert;
 use crate::error::ApiError;
@@ -438,67 +438,94 @@ impl Lighter for LighterService {
 
     async fn create_service(
         &self,
-        _request: Request<v1::CreateServiceRequest>,
+        request: Request<v1::CreateServiceRequest>,
     ) -> Answer<v1::CreateServiceResponse> {
-        Err(Status::unimplemented("CreateService is not served yet"))
+        let asker = convert::asker(request.extensions());
+        let made = service::create(&self.0, asker, &request.into_inner().json).await?;
+        let service = Some(convert::service::described_service(&made));
+        Ok(Response::new(v1::CreateServiceResponse { service }))
     }
 
     async fn update_service(
         &self,
-        _request: Request<v1::UpdateServiceRequest>,
+        request: Request<v1::UpdateServiceRequest>,
     ) -> Answer<v1::UpdateServiceResponse> {
-        Err(Status::unimplemented("UpdateService is not served yet"))
+        let asker = convert::asker(request.extensions());
+        let v1::UpdateServiceRequest { json, expected_version } = request.into_inner();
+        let updated = service::update(&self.0, asker, &json, expected_version).await?;
+        let service = Some(convert::service::described_service(&updated));
+        Ok(Response::new(v1::UpdateServiceResponse { service }))
     }
 
     async fn delete_service(
         &self,
-        _request: Request<v1::DeleteServiceRequest>,
+        request: Request<v1::DeleteServiceRequest>,
     ) -> Answer<v1::DeleteServiceResponse> {
-        Err(Status::unimplemented("DeleteService is not served yet"))
+        let asker = convert::asker(request.extensions());
+        let v1::DeleteServiceRequest { cluster, service, force } = request.into_inner();
+        let deleted = service::delete(&self.0, asker, &cluster, service, force).await?;
+        let service = Some(convert::service::described_service(&deleted));
+        Ok(Response::new(v1::DeleteServiceResponse { service }))
     }
 
     async fn describe_services(
         &self,
-        _request: Request<v1::DescribeServicesRequest>,
+        request: Request<v1::DescribeServicesRequest>,
     ) -> Answer<v1::DescribeServicesResponse> {
-        Err(Status::unimplemented("DescribeServices is not served yet"))
+        let v1::DescribeServicesRequest { cluster, services } = request.into_inner();
+        let described = service::describe(&self.0, &cluster, &services)?;
+        Ok(Response::new(convert::service::described_services(described)))
     }
 
     async fn list_services(
         &self,
-        _request: Request<v1::ListServicesRequest>,
+        request: Request<v1::ListServicesRequest>,
     ) -> Answer<v1::ListServicesResponse> {
-        Err(Status::unimplemented("ListServices is not served yet"))
+        let filter = convert::service::filter(request.into_inner());
+        Ok(Response::new(convert::service::service_page(service::list(&self.0, &filter)?)))
     }
 
     async fn control_deployment(
         &self,
-        _request: Request<v1::ControlDeploymentRequest>,
+        request: Request<v1::ControlDeploymentRequest>,
     ) -> Answer<v1::ControlDeploymentResponse> {
-        Err(Status::unimplemented("ControlDeployment is not served yet"))
+        let asker = convert::asker(request.extensions());
+        let request = request.into_inner();
+        let action = convert::service::action(request.action())?;
+        let done = service::control(&self.0, asker, &request.cluster, request.service, action).await?;
+        let service = Some(convert::service::described_service(&done));
+        Ok(Response::new(v1::ControlDeploymentResponse { service }))
     }
 
     async fn update_task_protection(
         &self,
-        _request: Request<v1::UpdateTaskProtectionRequest>,
+        request: Request<v1::UpdateTaskProtectionRequest>,
     ) -> Answer<v1::UpdateTaskProtectionResponse> {
-        Err(Status::unimplemented("UpdateTaskProtection is not served yet"))
+        let asker = convert::asker(request.extensions());
+        let wanted = convert::service::update_protection(request.into_inner())?;
+        let done = service::protect(&self.0, asker, wanted).await?;
+        Ok(Response::new(convert::service::updated_protection(done)))
     }
 
     async fn get_task_protection(
         &self,
-        _request: Request<v1::GetTaskProtectionRequest>,
+        request: Request<v1::GetTaskProtectionRequest>,
     ) -> Answer<v1::GetTaskProtectionResponse> {
-        Err(Status::unimplemented("GetTaskProtection is not served yet"))
+        let v1::GetTaskProtectionRequest { cluster, tasks } = request.into_inner();
+        let found = service::protection_of(&self.0, &cluster, &tasks)?;
+        Ok(Response::new(convert::service::protection(found)))
     }
 
     type WatchEndpointsStream = Streamed<v1::Endpoints>;
 
     async fn watch_endpoints(
         &self,
-        _request: Request<v1::WatchEndpointsRequest>,
+        request: Request<v1::WatchEndpointsRequest>,
     ) -> Answer<Self::WatchEndpointsStream> {
-        Err(Status::unimplemented("WatchEndpoints is not served yet"))
+        let v1::WatchEndpointsRequest { cluster, service, container, container_port } = request.into_inner();
+        let lists = service::watch_endpoints(&self.0, &cluster, &service, &container, container_port)?;
+        let lists = lists.map(|list| list.map(convert::service::endpoints).map_err(Status::from));
+        Ok(Response::new(Box::pin(lists)))
     }
 
     async fn list_audit(&self, request: Request<v1::ListAuditRequest>) -> Answer<v1::ListAuditResponse> {

@@ -13,3 +13,4 @@ pub mod registry;
 pub mod replace;
 pub mod run;
 pub mod streams;
+pub mod tend;

@@ -23,7 +23,7 @@ use crate::listen::{Acceptors, Connection, Limits, ListenError, tls_config};
 use crate::metrics;
 use crate::rate_limit::Limiter;
 use crate::session::{
-    logs::LogStreams, monitor, questions::Questions, registry::Sessions, replace, streams::Streams,
+    logs::LogStreams, monitor, questions::Questions, registry::Sessions, replace, streams::Streams, tend,
 };
 use crate::snapshot::{Owned, schedule};
 use crate::store::etcd::EtcdStore;
@@ -388,6 +388,7 @@ fn serve(
     let sweeping = tokio::spawn(monitor::sweep(context.clone()));
     let draining = tokio::spawn(monitor::drain(context.clone()));
     let replacing = tokio::spawn(replace::replace_lost(context.clone()));
+    let tending = tokio::spawn(tend::tend_services(context.clone()));
     let writer = context.writer.clone();
     Ok(tokio::spawn(async move {
         health.set_serving::<LighterServer<LighterService>>().await;
@@ -406,7 +407,7 @@ fn serve(
         stop.cancel();
         writer.retire();
         drop(writer);
-        let _ = tokio::join!(heartbeats, sweeping, draining, replacing);
+        let _ = tokio::join!(heartbeats, sweeping, draining, replacing, tending);
         // The writer answers what it has taken.
         let _ = tokio::time::timeout(GRACE, writing).await;
     }))

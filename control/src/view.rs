@@ -11,7 +11,7 @@ use lighter_model::ids::ContainerInstanceId;
 use lighter_model::status::DesiredStatus;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 /// Events a watcher may be behind before it is cut off: some seconds of a busy cluster; each is a
 /// pointer to a record that the state holds anyway.
@@ -62,6 +62,8 @@ pub struct View {
     shown: RwLock<Shown>,
     events: Mutex<broadcast::Sender<Arc<EventRecord>>>,
     sessions: Mutex<BTreeMap<ContainerInstanceId, mpsc::Sender<NodeChange>>>,
+    /// Grows with what services depend on.
+    services: watch::Sender<u64>,
 }
 
 impl Default for View {
@@ -70,6 +72,7 @@ impl Default for View {
             shown: RwLock::default(),
             events: Mutex::new(broadcast::channel(WATCHER_DEPTH).0),
             sessions: Mutex::default(),
+            services: watch::channel(0).0,
         }
     }
 }
@@ -84,6 +87,11 @@ impl View {
     /// before.
     pub fn watch(&self) -> broadcast::Receiver<Arc<EventRecord>> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).subscribe()
+    }
+
+    /// Changes with every service, every task of one, every instance, and when the state is reloaded.
+    pub fn service_changes(&self) -> watch::Receiver<u64> {
+        self.services.subscribe()
     }
 
     /// The instance's own record and every assignment of it that changes from now on; ends when the session is too slow,
@@ -103,16 +111,19 @@ impl View {
         drop(current);
         *self.events.lock().unwrap_or_else(PoisonError::into_inner) = broadcast::channel(WATCHER_DEPTH).0;
         self.sessions().clear();
+        self.services.send_modify(|number| *number += 1);
     }
 
     /// Shows a committed batch, then tells sessions and watchers.
     pub(crate) fn publish(&self, sequence: u64, mutations: &[Mutation]) {
         let mut changed = Vec::new();
         let mut events = Vec::new();
+        let mut of_services = false;
         let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
         for mutation in mutations {
             match mutation {
                 Mutation::Task(task) => {
+                    of_services |= task.service.is_some();
                     let before = shown.state.tasks.get(&task.id).map(|old| old.generation);
                     let lost = wrong_edit::is(WrongEdit::LostIntent)
                         && before.is_some()
@@ -122,7 +133,11 @@ impl View {
                         changed.push(NodeChange::Task(change));
                     }
                 }
-                Mutation::Instance(instance) => changed.push(NodeChange::Instance(instance.clone())),
+                Mutation::Instance(instance) => {
+                    of_services = true;
+                    changed.push(NodeChange::Instance(instance.clone()));
+                }
+                Mutation::Service(_) | Mutation::TaskGone(_) => of_services = true,
                 Mutation::Event(event) => events.push(event.clone()),
                 _ => {}
             }
@@ -131,6 +146,9 @@ impl View {
         shown.sequence = sequence;
         drop(shown);
         self.tell_sessions(changed);
+        if of_services {
+            self.services.send_modify(|number| *number += 1);
+        }
         let watchers = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         for event in events.into_iter().skip(usize::from(wrong_edit::is(WrongEdit::EventNotPublished))) {
             // Nobody watching is no error.

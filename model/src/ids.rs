@@ -128,6 +128,10 @@ name_id!(
     Family, "family"
 );
 name_id!(
+    /// A service's name, unique within its cluster.
+    ServiceName, "service name"
+);
+name_id!(
     /// The `name` of a volume within its task definition, or of a shared named volume on a node.
     VolumeName, "volume name"
 );

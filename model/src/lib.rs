@@ -16,6 +16,7 @@ pub mod query;
 pub mod report;
 pub mod resources;
 pub mod score;
+pub mod service;
 pub mod status;
 pub mod tags;
 pub mod task_definition;

@@ -9,7 +9,7 @@ mod lifecycle;
 pub mod log;
 mod members;
 pub mod options;
-mod strict_json;
+pub(crate) mod strict_json;
 pub mod support;
 mod validate;
 mod walk;

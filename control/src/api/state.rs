@@ -5,6 +5,7 @@
 use super::cluster::DescribedCluster;
 use super::{Context, existing_cluster};
 use crate::core::record::{DefinitionRecord, InstanceSnapshot, TaskRecord};
+use crate::core::service::look::{ServiceSnapshot, snapshot};
 use crate::error::ApiError;
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ pub struct ClusterState {
     pub definitions: Vec<Arc<DefinitionRecord>>,
     pub instances: Vec<InstanceSnapshot>,
     pub tasks: Vec<Arc<TaskRecord>>,
+    pub services: Vec<ServiceSnapshot>,
 }
 
 /// Looks at everything once.
@@ -29,6 +31,8 @@ pub fn state(context: &Context, cluster: &str) -> Result<ClusterState, ApiError>
         let state = &shown.state;
         let missing = || ApiError::ClusterNotFound { cluster: name.to_string() };
         let cluster = state.clusters.get(&name).ok_or_else(missing)?;
+        let now = state.meta.cluster_time_ms;
+        let services = state.services.values().filter(|service| service.cluster == name);
         let instances = state.instances.values().filter(|instance| instance.cluster == name);
         Ok(ClusterState {
             sequence: state.meta.event_sequence,
@@ -37,6 +41,7 @@ pub fn state(context: &Context, cluster: &str) -> Result<ClusterState, ApiError>
             definitions: state.definitions.values().cloned().collect(),
             instances: instances.map(|instance| state.snapshot(instance)).collect(),
             tasks: state.tasks.values().filter(|task| task.cluster == name).cloned().collect(),
+            services: services.map(|service| snapshot(state, service, now)).collect(),
         })
     })
 }

@@ -124,6 +124,11 @@ impl Command for DeleteCluster {
             let (cluster, count) = (name.to_string(), counts.instances);
             return Err(ApiError::ClusterContainsInstances { cluster, count });
         }
+        let of_cluster = changes.state().services.values().filter(|service| service.cluster == *name);
+        let services = of_cluster.filter(|service| service.is_active()).count();
+        if services > 0 {
+            return Err(ApiError::ClusterContainsServices { cluster: name.to_string(), count: services });
+        }
         if counts.tasks > 0 {
             return Err(ApiError::ClusterContainsTasks { cluster: name.to_string(), count: counts.tasks });
         }

@@ -144,6 +144,9 @@ pub fn unused_deleted(state: &State) -> Vec<TaskDefinitionId> {
         for task in state.tasks.values().filter(|task| task.last != TaskStatus::Stopped) {
             unused.remove(&task.definition);
         }
+        for service in state.services.values().filter(|service| service.is_active()) {
+            service.deployments.iter().for_each(|deployment| drop(unused.remove(&deployment.definition)));
+        }
     }
     unused.into_iter().cloned().collect()
 }

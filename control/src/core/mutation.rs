@@ -6,6 +6,8 @@ use crate::core::record::{
     AuditRecord, ClientTokenRecord, ClusterRecord, DefinitionRecord, EventRecord, EventSubject, FamilyRecord,
     InstanceRecord, JoinTokenRecord, MetaRecord, RecordKind, TaskRecord, encode,
 };
+use crate::core::service::look;
+use crate::core::service::record::{ServiceEventRecord, ServiceKey, ServiceRecord};
 use crate::core::state::State;
 use crate::core::{Moment, Settings};
 use crate::wrong_edit::{self, WrongEdit};
@@ -34,11 +36,15 @@ pub enum Mutation {
     EventGone(u64),
     Audit(Arc<AuditRecord>),
     AuditGone(u64),
+    Service(Arc<ServiceRecord>),
+    ServiceGone(ServiceKey),
+    ServiceEvent(Arc<ServiceEventRecord>),
+    ServiceEventGone(ServiceKey, u64),
 }
 
 /// Keys of the store, by kind; within a kind they sort by creation where creation has an order.
 pub mod key {
-    use super::{ClientTokenRecord, ContainerInstanceId, Family, TaskDefinitionId, TaskId};
+    use super::{ClientTokenRecord, ContainerInstanceId, Family, ServiceKey, TaskDefinitionId, TaskId};
 
     pub const META: &str = "meta";
     pub fn cluster(name: &str) -> String {
@@ -68,6 +74,12 @@ pub mod key {
     pub fn audit(sequence: u64) -> String {
         format!("audit/{sequence:016x}")
     }
+    pub fn service((cluster, name): &ServiceKey) -> String {
+        format!("service/{cluster}/{name}")
+    }
+    pub fn service_event((cluster, name): &ServiceKey, number: u64) -> String {
+        format!("service-event/{cluster}/{name}/{number:016x}")
+    }
 }
 
 impl Mutation {
@@ -92,6 +104,13 @@ impl Mutation {
             Self::EventGone(sequence) => (key::event(*sequence), None),
             Self::Audit(record) => (key::audit(record.sequence), Some(encode(record)?)),
             Self::AuditGone(sequence) => (key::audit(*sequence), None),
+            Self::Service(record) => (key::service(&record.key()), Some(encode(record)?)),
+            Self::ServiceGone(key) => (key::service(key), None),
+            Self::ServiceEvent(record) => {
+                let service = (record.cluster.clone(), record.service.clone());
+                (key::service_event(&service, record.number), Some(encode(record)?))
+            }
+            Self::ServiceEventGone(key, number) => (key::service_event(key, *number), None),
         })
     }
 }
@@ -201,7 +220,23 @@ impl<'a> Changes<'a> {
         cluster
     }
 
-    /// Removes a task, an instance, a definition or a cluster and tells watchers of it.
+    /// Writes a service and tells watchers of it.
+    pub fn put_service(&mut self, service: ServiceRecord) -> Arc<ServiceRecord> {
+        let service = Arc::new(service);
+        self.record(Mutation::Service(service.clone()));
+        let snapshot = look::snapshot(self.state, &service, self.now_ms());
+        self.event(service.cluster.to_string(), EventSubject::Service(Arc::new(snapshot)));
+        service
+    }
+
+    /// Adds a line to a service's event list and tells watchers of it.
+    pub fn put_service_event(&mut self, record: ServiceEventRecord) {
+        let record = Arc::new(record);
+        self.record(Mutation::ServiceEvent(record.clone()));
+        self.event(record.cluster.to_string(), EventSubject::ServiceAction(record));
+    }
+
+    /// Removes a task, an instance, a definition, a cluster or a service and tells watchers of it.
     pub fn remove(&mut self, mutation: Mutation) {
         let state = &self.state;
         let (kind, id, cluster) = match &mutation {
@@ -215,6 +250,9 @@ impl<'a> Changes<'a> {
             }
             Mutation::ClusterGone(name) => (RecordKind::Cluster, name.to_string(), Some(name.to_string())),
             Mutation::DefinitionGone(id) => (RecordKind::Definition, id.to_string(), None),
+            Mutation::ServiceGone((cluster, name)) => {
+                (RecordKind::Service, name.to_string(), Some(cluster.to_string()))
+            }
             _ => return self.record(mutation),
         };
         self.record(mutation);

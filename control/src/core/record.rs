@@ -2,6 +2,8 @@
 //! In: records. Out: keys that sort by creation, and bytes; and back.
 //! Never: a type of the wire contract; a newer format than ours is refused, not guessed.
 
+use crate::core::service::look::ServiceSnapshot;
+use crate::core::service::record::{ServiceEventRecord, ServiceTask};
 use crate::core::silence::brake::BrakeRecord;
 use crate::core::silence::policy::SilencePolicy;
 use lighter_model::adjust::ContainerResources;
@@ -345,6 +347,9 @@ pub struct TaskRecord {
     /// As it was asked for; a replacement is placed by the same.
     #[serde(default, skip_serializing_if = "PlacementText::is_empty")]
     pub placement: PlacementText,
+    /// Made by a service, which keeps it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceTask>,
 }
 
 /// What to go back to when the node refuses, and what the task takes when it does not.
@@ -464,6 +469,9 @@ pub enum EventSubject {
     Instance(Arc<InstanceSnapshot>),
     Definition(Arc<DefinitionRecord>),
     Cluster(Arc<ClusterRecord>),
+    Service(Arc<ServiceSnapshot>),
+    /// A line of a service's event list.
+    ServiceAction(Arc<ServiceEventRecord>),
     /// A record that is no longer kept.
     Deleted {
         kind: RecordKind,
@@ -479,6 +487,7 @@ pub enum RecordKind {
     Instance,
     Definition,
     Cluster,
+    Service,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

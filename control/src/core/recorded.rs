@@ -15,6 +15,9 @@ use crate::core::mutation::Changes;
 use crate::core::orphan::DecideOrphan;
 use crate::core::record::AuditOutcome;
 use crate::core::run_task::RunTask;
+use crate::core::service::change::{CreateService, DeleteService, UpdateService};
+use crate::core::service::control::ControlDeployment;
+use crate::core::service::protection::UpdateProtection;
 use crate::core::state::State;
 use crate::core::stop_task::StopTask;
 use crate::core::tag::{TagResource, UntagResource};
@@ -142,6 +145,56 @@ impl Recorded for RunTask {
             }
             tasks => entry.words.extend(tasks.iter().map(|task| task.id.to_string())),
         }
+    }
+}
+
+impl Recorded for CreateService {
+    const METHOD: Method = Method::LighterCreateService;
+    fn entry(&self) -> Entry {
+        let mut words = vec![self.input.service.clone()];
+        words.extend(self.input.task_definition.clone());
+        words.extend(self.input.desired_count.map(|count| format!("desiredCount={count}")));
+        entry("CreateService", &self.cluster, words)
+    }
+    fn is_repeat(&self, ahead: &State) -> bool {
+        self.repeated(ahead).is_ok_and(|found| found.is_some())
+    }
+}
+
+impl Recorded for UpdateService {
+    const METHOD: Method = Method::LighterUpdateService;
+    fn entry(&self) -> Entry {
+        let mut words = vec![self.input.service.clone()];
+        words.extend(self.input.task_definition.clone());
+        words.extend(self.input.desired_count.map(|count| format!("desiredCount={count}")));
+        words.extend(self.input.force_new_deployment.then(|| "forceNewDeployment".to_owned()));
+        entry("UpdateService", &self.cluster, words)
+    }
+}
+
+impl Recorded for DeleteService {
+    const METHOD: Method = Method::LighterDeleteService;
+    fn entry(&self) -> Entry {
+        let force = self.force.then(|| "force".to_owned());
+        let words = std::iter::once(self.service.clone()).chain(force);
+        entry("DeleteService", &self.cluster, words.collect())
+    }
+}
+
+impl Recorded for ControlDeployment {
+    const METHOD: Method = Method::LighterControlDeployment;
+    fn entry(&self) -> Entry {
+        let words = vec![self.service.clone(), self.action.as_str().to_owned()];
+        entry("ControlDeployment", &self.cluster, words)
+    }
+}
+
+impl Recorded for UpdateProtection {
+    const METHOD: Method = Method::LighterUpdateTaskProtection;
+    fn entry(&self) -> Entry {
+        let mut words = vec![format!("protectionEnabled={}", self.enabled)];
+        words.extend(self.tasks.iter().cloned());
+        entry("UpdateTaskProtection", &self.cluster, words)
     }
 }
 

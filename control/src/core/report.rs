@@ -6,13 +6,15 @@
 use crate::core::Command;
 use crate::core::mutation::Changes;
 use crate::core::record::{ContainerRecord, DefinitionRecord, TaskRecord};
+use crate::core::service::deployment;
 use crate::core::state::State;
 use crate::core::update_task::settle;
 use crate::error::ApiError;
 use crate::wrong_edit::{self, WrongEdit};
-use lighter_model::ids::{ContainerInstanceId, TaskId};
+use lighter_model::ids::{ContainerInstanceId, ContainerName, TaskId};
 use lighter_model::report::{ContainerReport, TaskReport};
 use lighter_model::status::{DesiredStatus, StopCode, TaskStatus};
+use std::collections::BTreeMap;
 
 /// Reports of one command; with task, event and trimmed event each it stays within one group.
 pub const MAX_REPORTS: usize = 10;
@@ -45,7 +47,10 @@ impl Command for ApplyReports {
             let Some(task) = changes.state().tasks.get(&report.task).cloned() else { continue };
             if report.sequence > task.report_sequence || wrong_edit::is(WrongEdit::SequenceNotCompared) {
                 let now = changes.now_ms();
-                let pinned = pinned_definition(changes.state(), &task, &report);
+                let pinned = match &task.service {
+                    Some(_) => deployment::pin(changes, &task, &report),
+                    None => pinned_definition(changes.state(), &task, &report),
+                };
                 changes.put_task(merge(&task, report, now));
                 if let Some(definition) = pinned {
                     changes.put_definition(definition);
@@ -61,15 +66,24 @@ impl Command for ApplyReports {
 /// ContainerDefinition, versionConsistency (there for the tasks of a service's deployment).
 fn pinned_definition(state: &State, task: &TaskRecord, report: &TaskReport) -> Option<DefinitionRecord> {
     let record = state.definitions.get(&task.definition)?;
-    let mut digests = record.image_digests.clone();
+    let digests = pinned(record, &record.image_digests, report)?;
+    Some(DefinitionRecord { image_digests: digests, ..(**record).clone() })
+}
+
+/// What is known of a revision's tags, with what this report adds; `None`: it adds nothing.
+pub fn pinned(
+    record: &DefinitionRecord,
+    known: &BTreeMap<ContainerName, String>,
+    report: &TaskReport,
+) -> Option<BTreeMap<ContainerName, String>> {
+    let mut digests = known.clone();
     for container in record.definition.container_definitions.iter().filter(|c| c.pins_its_tag()) {
         let said = report.containers.iter().find(|said| said.name == container.name);
         if let Some(digest) = said.and_then(|said| said.image_digest.as_ref()).filter(|d| is_digest(d)) {
             digests.entry(container.name.clone()).or_insert_with(|| digest.clone());
         }
     }
-    let settled = digests.len() > record.image_digests.len();
-    settled.then(|| DefinitionRecord { image_digests: digests, ..(**record).clone() })
+    (digests.len() > known.len()).then_some(digests)
 }
 
 /// `sha256:` and 64 lower-case hex digits; what else a node may say pins nothing.
@@ -86,6 +100,9 @@ pub fn merge(old: &TaskRecord, report: TaskReport, now_ms: u64) -> TaskRecord {
         return task;
     }
     task.last = old.last.max(report.status);
+    if let Some(service) = task.service.as_mut().filter(|_| task.last == TaskStatus::Running) {
+        service.running_since_unix_ms.get_or_insert(now_ms);
+    }
     settle(&mut task, &report);
     task.waits = if task.last == TaskStatus::Stopped { Vec::new() } else { report.waits };
     task.waiting_reason = report.waiting_reason.filter(|_| task.last < TaskStatus::Running);

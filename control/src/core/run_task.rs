@@ -270,6 +270,7 @@ pub fn pending(
         replaces: None,
         replaced_by: None,
         placement: PlacementText::default(),
+        service: None,
     }
 }
 
@@ -431,7 +432,7 @@ fn in_words(need: &Resources) -> String {
 }
 
 /// One failure for each node that was looked at, as ECS answers.
-fn explain(
+pub fn explain(
     state: &State,
     settings: &Settings,
     cluster: &ClusterName,

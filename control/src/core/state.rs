@@ -8,6 +8,7 @@ use crate::core::record::{
     AuditRecord, ClientTokenRecord, ClusterRecord, DefinitionRecord, EventRecord, FamilyRecord,
     InstanceRecord, InstanceSnapshot, JoinTokenRecord, MetaRecord, RecordError, TaskRecord, decode,
 };
+use crate::core::service::record::{ServiceEventRecord, ServiceKey, ServiceRecord};
 use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, Family, TaskDefinitionId, TaskId};
 use lighter_model::placement::Placement;
@@ -29,6 +30,9 @@ pub struct State {
     pub join_tokens: BTreeMap<String, Arc<JoinTokenRecord>>,
     pub events: BTreeMap<u64, Arc<EventRecord>>,
     pub audit: BTreeMap<u64, Arc<AuditRecord>>,
+    pub services: BTreeMap<ServiceKey, Arc<ServiceRecord>>,
+    pub service_events: BTreeMap<(ServiceKey, u64), Arc<ServiceEventRecord>>,
+    of_service: BTreeMap<ServiceKey, BTreeSet<TaskId>>,
     ledger: BTreeMap<ContainerInstanceId, Reserved>,
     columns: Columns,
     stopped: BTreeMap<ClusterName, BTreeSet<(u64, TaskId)>>,
@@ -160,6 +164,7 @@ impl State {
             Mutation::TaskGone(id) => {
                 if let Some(old) = self.tasks.remove(id) {
                     self.columns.count(Some(&old), None);
+                    self.list_of_service(&old, true);
                     self.unaccount(&old);
                     self.write_row(&old);
                 }
@@ -181,6 +186,17 @@ impl State {
             Mutation::Audit(record) => put(&mut self.audit, record.sequence, record),
             Mutation::AuditGone(sequence) => {
                 self.audit.remove(sequence);
+            }
+            Mutation::Service(record) => put(&mut self.services, record.key(), record),
+            Mutation::ServiceGone(key) => {
+                self.services.remove(key);
+            }
+            Mutation::ServiceEvent(record) => {
+                let key = (record.cluster.clone(), record.service.clone());
+                put(&mut self.service_events, (key, record.number), record);
+            }
+            Mutation::ServiceEventGone(key, number) => {
+                self.service_events.remove(&(key.clone(), *number));
             }
         }
     }
@@ -207,6 +223,7 @@ impl State {
                 self.write_row(&old);
             }
         }
+        self.list_of_service(record, false);
         if record.last == TaskStatus::Stopped {
             let of_cluster = self.stopped.entry(record.cluster.clone()).or_default();
             of_cluster.insert((stopped_at(record), record.id.clone()));
@@ -214,6 +231,29 @@ impl State {
             self.ledger.entry(record.instance.clone()).or_default().add(record);
         }
         self.write_row(record);
+    }
+
+    /// Keeps the list of a service's tasks: those that are not STOPPED, or that it has not taken note of.
+    fn list_of_service(&mut self, task: &TaskRecord, gone: bool) {
+        let Some(service) = &task.service else { return };
+        let key = (task.cluster.clone(), service.name.clone());
+        if !gone && (task.last != TaskStatus::Stopped || !service.accounted) {
+            self.of_service.entry(key).or_default().insert(task.id.clone());
+        } else if let Some(tasks) = self.of_service.get_mut(&key) {
+            tasks.remove(&task.id);
+            if tasks.is_empty() {
+                self.of_service.remove(&key);
+            }
+        }
+    }
+
+    /// Tasks of a service that are not STOPPED, and those it has not taken note of, oldest first.
+    pub fn tasks_of_service<'a>(
+        &'a self,
+        key: &ServiceKey,
+    ) -> impl Iterator<Item = &'a Arc<TaskRecord>> + use<'a> {
+        let ids = self.of_service.get(key).into_iter().flatten();
+        ids.filter_map(|id| self.tasks.get(id))
     }
 
     /// Brings the row of a task's instance up to the ledger.
@@ -359,6 +399,8 @@ fn read(key: &str, value: &[u8]) -> Result<Mutation, RecordError> {
         "join-token" => Mutation::JoinToken(Arc::new(decode(key, value)?)),
         "event" => Mutation::Event(Arc::new(decode(key, value)?)),
         "audit" => Mutation::Audit(Arc::new(decode(key, value)?)),
+        "service" => Mutation::Service(Arc::new(decode(key, value)?)),
+        "service-event" => Mutation::ServiceEvent(Arc::new(decode(key, value)?)),
         _ => return Err(RecordError::UnknownKind { key: key.to_owned() }),
     })
 }

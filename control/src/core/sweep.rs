@@ -38,12 +38,13 @@ impl Command for Sweep {
     type Answer = bool;
 
     fn decide(self, changes: &mut Changes<'_>) -> Result<bool, ApiError> {
-        const KINDS: [fn(&mut Changes<'_>) -> usize; 8] = [
+        const KINDS: [fn(&mut Changes<'_>) -> usize; 9] = [
             give_up_tasks_of_replaced,
             finish_deregistering,
             remove_stopped,
             remove_definitions,
             remove_instances,
+            remove_services,
             remove_clusters,
             remove_client_tokens,
             remove_join_tokens,
@@ -121,6 +122,25 @@ fn remove_instances(changes: &mut Changes<'_>) -> usize {
         changes.remove(Mutation::InstanceGone(id));
     }
     count
+}
+
+/// Services that have been INACTIVE for long, each after its events.
+fn remove_services(changes: &mut Changes<'_>) -> usize {
+    let before = changes.now_ms().saturating_sub(INACTIVE_KEPT_MS);
+    let state = changes.state();
+    let mut services = state.services.values();
+    let old = services.find(|service| service.inactive_at_unix_ms.is_some_and(|at| at < before));
+    let Some(key) = old.map(|service| service.key()) else { return 0 };
+    let range = (key.clone(), 0)..=(key.clone(), u64::MAX);
+    let events: Vec<u64> = state.service_events.range(range).map(|((_, number), _)| *number).collect();
+    for number in events.iter().take(CHUNK) {
+        changes.record(Mutation::ServiceEventGone(key.clone(), *number));
+    }
+    if events.len() <= CHUNK {
+        changes.remove(Mutation::ServiceGone(key));
+    }
+    // Another look is needed, for this one or the next.
+    CHUNK
 }
 
 /// A cluster goes after its instances and tasks have.

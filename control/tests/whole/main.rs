@@ -24,6 +24,7 @@ mod metrics;
 mod permission;
 mod recovery;
 mod restart;
+mod services;
 mod session;
 mod silence;
 mod simulation;

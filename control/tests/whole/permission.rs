@@ -74,17 +74,21 @@ fn expected(method: Method) -> [Code; 4] {
         Method::LighterAdoptOrphan | Method::LighterStopOrphan => {
             [Unauthenticated, NotFound, PermissionDenied, PermissionDenied]
         }
+        // Only people get as far as a service that has no ports, whose deployment has ended, with tasks
+        // that are of none.
+        Method::LighterWatchEndpoints => {
+            [Unauthenticated, Code::InvalidArgument, PermissionDenied, PermissionDenied]
+        }
+        Method::LighterControlDeployment => {
+            [Unauthenticated, Code::FailedPrecondition, PermissionDenied, PermissionDenied]
+        }
         Method::LighterCreateService
         | Method::LighterUpdateService
         | Method::LighterDeleteService
         | Method::LighterDescribeServices
         | Method::LighterListServices
-        | Method::LighterControlDeployment
         | Method::LighterUpdateTaskProtection
-        | Method::LighterGetTaskProtection
-        | Method::LighterWatchEndpoints => {
-            [Unauthenticated, Unimplemented, PermissionDenied, PermissionDenied]
-        }
+        | Method::LighterGetTaskProtection => PEOPLE,
         Method::NodeJoin => [Fine; 4],
         Method::NodeSession => OWN_NODE,
         // Each node for itself: the request names nobody.
@@ -369,18 +373,19 @@ async fn call_on_cluster(world: &World, mut people: LighterClient<Channel>, meth
 /// Services and protection.
 async fn call_on_service(world: &World, mut people: LighterClient<Channel>, method: Method) -> Code {
     let (service, tasks) = ("web".to_owned(), vec![world.task.clone()]);
+    let gone = "gone".to_owned();
     match method {
         Method::LighterCreateService => {
-            let json = r#"{"serviceName":"web","taskDefinition":"web:1","desiredCount":0}"#.to_owned();
+            let json = r#"{"serviceName":"new","taskDefinition":"web:1","desiredCount":0}"#.to_owned();
             code(people.create_service(v1::CreateServiceRequest { json }).await)
         }
         Method::LighterUpdateService => {
             let json = r#"{"service":"web","desiredCount":0}"#.to_owned();
             code(people.update_service(v1::UpdateServiceRequest { json, expected_version: 0 }).await)
         }
-        Method::LighterDeleteService => {
-            code(people.delete_service(v1::DeleteServiceRequest { service, ..Default::default() }).await)
-        }
+        Method::LighterDeleteService => code(
+            people.delete_service(v1::DeleteServiceRequest { service: gone, ..Default::default() }).await,
+        ),
         Method::LighterDescribeServices => {
             let request = v1::DescribeServicesRequest { services: vec![service], ..Default::default() };
             code(people.describe_services(request).await)
@@ -483,6 +488,16 @@ async fn world() -> (World, FakeNode) {
     assert_eq!(ran.tasks[0].container_instance_id, own.id);
     let task = ran.tasks[0].task_id.clone();
     let spare_task = ran.tasks[1].task_id.clone();
+    for name in ["web", "gone"] {
+        let json = format!(r#"{{"serviceName":"{name}","taskDefinition":"web:1","desiredCount":0}}"#);
+        admin.create_service(v1::CreateServiceRequest { json }).await.unwrap();
+    }
+    crate::support::until("the deployment has ended", async || {
+        let request = v1::DescribeServicesRequest { services: vec!["web".into()], ..Default::default() };
+        let services = admin.clone().describe_services(request).await.unwrap().into_inner().services;
+        services[0].deployments[0].rollout_state() == v1::RolloutState::Completed
+    })
+    .await;
     // The first sessions are to be gone, so that the log row finds no session.
     let logs = v1::StreamTaskLogsRequest { task: task.clone(), ..Default::default() };
     crate::support::until("the session has ended", async || {

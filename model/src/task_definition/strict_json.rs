@@ -11,7 +11,7 @@ use std::fmt;
 ///
 /// # Errors
 /// The text is not JSON (RFC 8259); serde_json's error says the line and the column.
-pub(super) fn read(text: &str) -> Result<(Value, Vec<String>), serde_json::Error> {
+pub(crate) fn read(text: &str) -> Result<(Value, Vec<String>), serde_json::Error> {
     let repeated = RefCell::new(Vec::new());
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let tree = Seed { path: String::new(), repeated: &repeated }.deserialize(&mut deserializer)?;

@@ -85,6 +85,12 @@ impl Command for ReplaceLost {
                 .find(|task| !replaced.unplaced.contains(&task.definition))
                 .cloned();
             let Some(lost) = next else { return Ok(replaced) };
+            if lost.service.is_some() {
+                // Its service starts another, within its minimum and maximum.
+                give_up(changes, &lost, look);
+                replaced.count += 1;
+                continue;
+            }
             match run_task::instead_of(changes, &lost) {
                 Some(task) => {
                     link(changes, &lost, task, look);
@@ -106,6 +112,12 @@ fn link(changes: &mut Changes<'_>, lost: &TaskRecord, mut task: TaskRecord, look
     let mut lost = wanted_stopped(lost, StopCode::InfrastructureHealth, reason, changes.now_ms());
     lost.replaced_by = Some(task.id.clone());
     changes.put_task(lost);
+}
+
+fn give_up(changes: &mut Changes<'_>, lost: &TaskRecord, look: &Look) {
+    let silent_s = look.silent.get(&lost.instance).map_or(0, |silence| silence.silent_ms / 1_000);
+    let reason = format!("Its container instance was silent for {silent_s} s; its service replaces it");
+    changes.put_task(wanted_stopped(lost, StopCode::InfrastructureHealth, reason, changes.now_ms()));
 }
 
 /// Whether giving the command would change anything, but for what fits nowhere.

@@ -1,0 +1,216 @@
+//! A service as decisions and people see it, made of the records.
+//! In: the state, a service, the time. Out: `View`s for decisions, counts for people.
+//! Pure. Never: decides.
+
+use super::daemon::{self, InstanceView};
+use super::decide::{Health, Phase, TaskView, View};
+use super::place;
+use super::record::{ServiceRecord, ServiceTask};
+use crate::core::record::{InstanceRecord, TaskRecord};
+use crate::core::state::State;
+use lighter_model::attribute::AVAILABILITY_ZONE;
+use lighter_model::health::HealthStatus;
+use lighter_model::ids::ContainerInstanceId;
+use lighter_model::node::is_daemon;
+use lighter_model::service::SchedulingStrategy;
+use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, TaskStatus};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How long a task without a health check is RUNNING before it counts as healthy (ECS).
+pub const WARM_MS: u64 = 40_000;
+
+/// What a decision is made on.
+#[derive(Debug, Clone)]
+pub struct Look {
+    pub view: View,
+    /// By number.
+    pub instance_ids: Vec<ContainerInstanceId>,
+    /// Of a DAEMON service: every instance of the cluster.
+    pub instances: Vec<InstanceView>,
+    /// When time alone changes something, at the earliest.
+    pub wake_at_unix_ms: Option<u64>,
+}
+
+#[derive(Default)]
+struct Numbers<'a> {
+    instances: BTreeMap<&'a ContainerInstanceId, u32>,
+    ids: Vec<ContainerInstanceId>,
+    zones: BTreeMap<&'a str, u32>,
+}
+
+impl<'a> Numbers<'a> {
+    fn of(&mut self, id: &'a ContainerInstanceId) -> u32 {
+        let next = self.ids.len() as u32;
+        *self.instances.entry(id).or_insert_with(|| {
+            self.ids.push(id.clone());
+            next
+        })
+    }
+    fn zone(&mut self, instance: Option<&'a InstanceRecord>) -> u32 {
+        let zone = instance.and_then(|instance| instance.attribute(AVAILABILITY_ZONE)).unwrap_or("");
+        let next = self.zones.len() as u32;
+        *self.zones.entry(zone).or_insert(next)
+    }
+}
+
+/// Looks at a service.
+pub fn look(state: &State, service: &ServiceRecord, now_ms: u64) -> Look {
+    let mut numbers = Numbers::default();
+    let mut wake_at = None;
+    let mut wake = |at: u64| {
+        if at > now_ms {
+            wake_at = Some(wake_at.map_or(at, |old: u64| old.min(at)));
+        }
+    };
+    let primary = service.primary().map(|deployment| deployment.id.as_str()).unwrap_or_default();
+    let mut tasks = Vec::new();
+    for task in state.tasks_of_service(&service.key()).filter(|task| task.last != TaskStatus::Stopped) {
+        let Some(of) = &task.service else { continue };
+        let instance = state.instances.get(&task.instance).map(Arc::as_ref);
+        let left_at =
+            of.leaving_since_unix_ms.map(|at| at + u64::from(service.deregistration_delay_s) * 1_000);
+        let protected = of.protected_until_unix_ms.filter(|until| *until > now_ms);
+        let (health, changes_at) = health(state, service, task, of, now_ms);
+        left_at.into_iter().chain(protected).chain(changes_at).for_each(&mut wake);
+        tasks.push(TaskView {
+            id: task.id.clone(),
+            current: of.deployment == primary,
+            wanted: task.desired == DesiredStatus::Running,
+            phase: phase(task.last),
+            health,
+            protected: protected.is_some(),
+            draining: instance.is_none_or(|i| i.status != ContainerInstanceStatus::Active),
+            away: instance.is_none_or(|i| !i.connected),
+            leaving: left_at.is_some(),
+            left: left_at.is_some_and(|at| at <= now_ms || task.last < TaskStatus::Running),
+            moving: of.moving,
+            zone: numbers.zone(instance),
+            instance: numbers.of(&task.instance),
+        });
+    }
+    let daemon = service.strategy == SchedulingStrategy::Daemon;
+    let instances = if daemon { instances(state, service, &mut numbers) } else { Vec::new() };
+    wake(service.throttle.until_unix_ms);
+    let view = View {
+        desired: if daemon { daemon::desired(&instances) } else { service.desired },
+        minimum_percent: service.minimum_percent,
+        maximum_percent: service.maximum_percent,
+        deleted: !service.is_active(),
+        stalled: service.is_stalled(),
+        may_start: service.throttle.until_unix_ms <= now_ms && service.starting().is_some(),
+        cannot_place: false,
+        tasks,
+    };
+    Look { view, instance_ids: numbers.ids, instances, wake_at_unix_ms: wake_at }
+}
+
+fn phase(last: TaskStatus) -> Phase {
+    match last {
+        TaskStatus::Running => Phase::Running,
+        before if before < TaskStatus::Running => Phase::Pending,
+        _ => Phase::Ending,
+    }
+}
+
+/// Whether somebody asks how the task does.
+pub fn is_checked(state: &State, task: &TaskRecord) -> bool {
+    let definition = state.definitions.get(&task.definition);
+    let containers = definition.into_iter().flat_map(|record| &record.definition.container_definitions);
+    let mut asked = containers.filter(|container| container.essential && container.health_check.is_some());
+    asked.next().is_some() || task.containers.iter().any(|c| c.essential && c.health.is_some())
+}
+
+/// How a task does, and when time alone changes that.
+fn health(
+    state: &State,
+    service: &ServiceRecord,
+    task: &TaskRecord,
+    of: &ServiceTask,
+    now_ms: u64,
+) -> (Health, Option<u64>) {
+    let since = of.running_since_unix_ms.unwrap_or(now_ms);
+    if !is_checked(state, task) {
+        let warm_at = since + WARM_MS;
+        return if warm_at <= now_ms { (Health::Healthy, None) } else { (Health::Warming, Some(warm_at)) };
+    }
+    let grace_over = since + u64::from(service.grace_s) * 1_000;
+    match task.health() {
+        HealthStatus::Healthy => (Health::Healthy, None),
+        HealthStatus::Unhealthy if grace_over <= now_ms => (Health::Unhealthy, None),
+        HealthStatus::Unhealthy => (Health::Warming, Some(grace_over)),
+        HealthStatus::Unknown => (Health::Warming, None),
+    }
+}
+
+fn instances<'a>(state: &'a State, service: &ServiceRecord, numbers: &mut Numbers<'a>) -> Vec<InstanceView> {
+    let matching = place::matching(state, service);
+    let own = state.instances.values().filter(|instance| instance.cluster == service.cluster);
+    own.filter(|i| matches!(i.status, ContainerInstanceStatus::Active | ContainerInstanceStatus::Draining))
+        .map(|instance| {
+            let active = instance.status == ContainerInstanceStatus::Active;
+            let tasks = state.reserved(&instance.id).tasks.iter().filter_map(|id| state.tasks.get(id));
+            InstanceView {
+                instance: numbers.of(&instance.id),
+                matches: active && matching.contains(&instance.id),
+                waits: !active && tasks.into_iter().any(|task| !is_daemon(&task.group)),
+                connected: instance.connected,
+            }
+        })
+        .collect()
+}
+
+/// How many tasks of a deployment there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    pub desired: u32,
+    pub pending: u32,
+    pub running: u32,
+    pub healthy: u32,
+    /// Not STOPPED.
+    pub tasks: u32,
+}
+
+/// A service with its counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSnapshot {
+    pub service: Arc<ServiceRecord>,
+    pub desired: u32,
+    pub pending: u32,
+    pub running: u32,
+    /// In the order of the deployments.
+    pub deployments: Vec<Counts>,
+}
+
+/// Counts the tasks of a service.
+pub fn snapshot(state: &State, service: &Arc<ServiceRecord>, now_ms: u64) -> ServiceSnapshot {
+    let view = look(state, service, now_ms).view;
+    let mut of: BTreeMap<&str, Counts> = BTreeMap::new();
+    let mut all = Counts::default();
+    for task in &view.tasks {
+        let record = state.tasks.get(&task.id).and_then(|task| task.service.as_ref());
+        let Some(record) = record else { continue };
+        for counts in [&mut all, of.entry(record.deployment.as_str()).or_default()] {
+            counts.tasks += 1;
+            counts.pending += u32::from(task.occupies() && task.phase == Phase::Pending);
+            counts.running += u32::from(task.occupies() && task.phase == Phase::Running);
+            counts.healthy += u32::from(task.is_healthy());
+        }
+    }
+    let primary = service.primary().map(|deployment| deployment.id.clone());
+    let counts = |id: &String| {
+        let counts = of.get(id.as_str()).copied().unwrap_or_default();
+        // What is wanted of the others is what they still have.
+        let desired =
+            if Some(id) == primary.as_ref() { view.desired } else { counts.pending + counts.running };
+        Counts { desired, ..counts }
+    };
+    ServiceSnapshot {
+        deployments: service.deployments.iter().map(|deployment| counts(&deployment.id)).collect(),
+        service: service.clone(),
+        desired: view.desired,
+        pending: all.pending,
+        running: all.running,
+    }
+}
