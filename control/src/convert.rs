@@ -515,7 +515,8 @@ impl Part {
 
 /// The state in chunks of at most `CHUNK_BYTES`, made as they are asked for.
 pub fn state_chunks(state: ClusterState) -> impl Iterator<Item = v1::ClusterStateChunk> {
-    let ClusterState { sequence, incarnation, cluster: described, definitions, instances, tasks, services } = state;
+    let ClusterState { sequence, incarnation, cluster: described, definitions, instances, tasks, services } =
+        state;
     let definitions = definitions.into_iter().map(|record| Part::Definition(definition(&record)));
     let instances = instances.into_iter().map(|snapshot| Part::Instance(instance(&snapshot)));
     let tasks = tasks.into_iter().map(|record| Part::Task(task(&record)));

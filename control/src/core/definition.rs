@@ -145,7 +145,9 @@ pub fn unused_deleted(state: &State) -> Vec<TaskDefinitionId> {
             unused.remove(&task.definition);
         }
         for service in state.services.values().filter(|service| service.is_active()) {
-            service.deployments.iter().for_each(|deployment| drop(unused.remove(&deployment.definition)));
+            for deployment in &service.deployments {
+                unused.remove(&deployment.definition);
+            }
         }
     }
     unused.into_iter().cloned().collect()

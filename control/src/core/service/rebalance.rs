@@ -81,7 +81,8 @@ fn victim<'a>(seen: &'a Look, loads: &(BTreeMap<u32, u32>, BTreeMap<u32, u32>)) 
 /// What a new task on this instance would stand beside.
 fn load_at(state: &State, seen: &Look, instance: &ContainerInstanceId) -> Load {
     let loads = loads(seen);
-    let zone_of = |id: &ContainerInstanceId| state.instances.get(id).and_then(|i| i.attribute(AVAILABILITY_ZONE));
+    let zone_of =
+        |id: &ContainerInstanceId| state.instances.get(id).and_then(|i| i.attribute(AVAILABILITY_ZONE));
     let number = seen.instance_ids.iter().position(|id| id == instance);
     let on_instance = number.and_then(|number| loads.1.get(&(number as u32))).copied().unwrap_or(0);
     // A zone without a task of the service has no number in this view.
