@@ -8,6 +8,7 @@
 use crate::store::records::{AssignmentRecord, FORMAT_VERSION, SessionRecord};
 use lighter_model::adjust::ContainerResources;
 use lighter_model::ids::{ContainerName, Generation, TaskDefinitionId, TaskId};
+use lighter_model::overrides::TaskOverride;
 use lighter_model::status::{DesiredStatus, StopCode};
 use lighter_model::trace_context::TraceParent;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,8 @@ pub(crate) struct Assignment {
     pub trace_parent: Option<TraceParent>,
     /// Seconds; 0: no lease.
     pub lease_s: u32,
+    /// What differs from the definition.
+    pub overrides: TaskOverride,
     /// What of it this agent does not understand: a control plane may be newer than its nodes. The
     /// rest is as far as it could be read.
     pub unreadable: Option<String>,
@@ -148,6 +151,7 @@ fn record(assignment: Assignment, incarnation: &str) -> AssignmentRecord {
         resources: assignment.resources,
         trace_parent: assignment.trace_parent,
         lease_s: assignment.lease_s,
+        overrides: assignment.overrides,
         unreadable: assignment.unreadable,
     }
 }
@@ -173,6 +177,7 @@ mod tests {
             image_digests: BTreeMap::new(),
             trace_parent: None,
             lease_s: 0,
+            overrides: TaskOverride::default(),
             unreadable: None,
         }
     }

@@ -97,7 +97,7 @@ fn candidates(
         let mut record = records.remove(&task);
         let named = assignment.as_ref().and_then(|assignment| {
             let definition = definitions.get(&assignment.definition)?.as_ref().ok()?;
-            Some(adjusted(definition, &assignment.resources))
+            Some(adjusted(definition, &assignment.overrides, &assignment.resources))
         });
         let mut definition = named;
         if record.is_none() && assignment.is_none() {
@@ -165,6 +165,7 @@ fn orphan(task: &TaskId) -> Option<AssignmentRecord> {
         resources: Vec::new(),
         trace_parent: None,
         lease_s: 0,
+        overrides: Default::default(),
         unreadable: None,
     })
 }

@@ -15,6 +15,7 @@ mod open_audit;
 pub mod orphan;
 pub mod page;
 pub mod service;
+pub mod placement;
 pub mod snapshot;
 pub mod state;
 pub mod stats;
@@ -23,6 +24,7 @@ pub mod tag;
 pub mod task;
 pub mod task_definition;
 
+use crate::core::Settings;
 use crate::core::audit::Asker;
 use crate::core::quota::Quotas;
 use crate::core::recorded::{AskedBy, Recorded};
@@ -57,6 +59,8 @@ pub struct Context {
     pub questions: Questions,
     pub snapshots: Source,
     pub heartbeat_interval: Duration,
+    /// What decisions depend on; the writer has the same.
+    pub settings: Settings,
     /// What one call may ask for.
     pub quotas: Quotas,
     /// Ends sessions and watchers at shutdown.

@@ -30,7 +30,7 @@ use crate::core::record::{
     AttributeSource, AuditRecord, ContainerRecord, DefinitionRecord, EventRecord, EventSubject,
     InstanceSnapshot, PlacementFailure, RecordKind, TaskRecord,
 };
-use crate::core::run_task::{RunTask, RunTaskAnswer};
+use crate::core::run_task::{self, RunTask, RunTaskAnswer};
 use crate::core::silence::policy::SilencePolicy;
 use crate::core::stop_task::StopTask;
 use crate::core::tag::{TagResource, UntagResource};
@@ -197,15 +197,6 @@ pub fn run_task(request: v1::RunTaskRequest, metadata: &MetadataMap) -> Result<R
     if request.task_definition.is_empty() {
         return Err(ApiError::invalid("taskDefinition", "must be given"));
     }
-    for (field, is_given) in [
-        ("overrides", !request.overrides_json.is_empty()),
-        ("dryRun", request.dry_run),
-        ("queue", request.queue.is_some()),
-    ] {
-        if is_given {
-            return Err(ApiError::invalid(field, "is not supported yet"));
-        }
-    }
     Ok(RunTask {
         cluster: cluster_name(&request.cluster)?,
         task_definition: request.task_definition,
@@ -218,7 +209,15 @@ pub fn run_task(request: v1::RunTaskRequest, metadata: &MetadataMap) -> Result<R
         tags: tags(request.tags)?,
         silence: request.node_silence.map(silence).unwrap_or_default(),
         placement: placement(request.placement_constraints, request.placement_strategy)?,
+        overrides: run_task::overrides(&request.overrides_json)?,
     })
+}
+
+/// ECS's JSON; empty without any.
+pub fn overrides_json(task: &TaskRecord) -> String {
+    let json = (!task.overrides.is_empty()).then(|| serde_json::to_string(&task.overrides));
+    // Cannot fail: no value of it refuses to be written.
+    json.and_then(Result::ok).unwrap_or_default()
 }
 
 /// Constraints and strategies, read.
@@ -559,7 +558,7 @@ pub fn run_task_response(answer: RunTaskAnswer) -> v1::RunTaskResponse {
     v1::RunTaskResponse {
         tasks: answer.tasks.iter().map(|record| task(record)).collect(),
         failures: answer.failures.into_iter().map(failure).collect(),
-        explanation: None,
+        ..Default::default()
     }
 }
 

@@ -24,6 +24,7 @@ pub mod report;
 pub mod run_task;
 pub mod service;
 pub mod silence;
+pub mod start_task;
 pub mod state;
 pub mod stop_task;
 pub mod sweep;

@@ -2,6 +2,7 @@
 //! In: requests that have passed the permission table. Out: messages, streams, statuses.
 //! Never: decides anything; never sees a type of the model.
 
+mod placement;
 mod streams;
 
 use crate::api::{
@@ -217,26 +218,28 @@ impl Lighter for LighterService {
     async fn run_task(&self, request: Request<v1::RunTaskRequest>) -> Answer<v1::RunTaskResponse> {
         let asker = convert::asker(request.extensions());
         let (metadata, _, request) = request.into_parts();
-        let answer = task::run(&self.0, asker, convert::run_task(request, &metadata)?).await?;
-        Ok(Response::new(convert::run_task_response(answer)))
+        Ok(Response::new(placement::run_task(&self.0, asker, request, &metadata).await?))
     }
 
-    async fn start_task(&self, _request: Request<v1::StartTaskRequest>) -> Answer<v1::StartTaskResponse> {
-        Err(ApiError::NotServedHere { method: "StartTask".to_owned() }.into())
+    async fn start_task(&self, request: Request<v1::StartTaskRequest>) -> Answer<v1::StartTaskResponse> {
+        let asker = convert::asker(request.extensions());
+        let (metadata, _, request) = request.into_parts();
+        Ok(Response::new(placement::start_task(&self.0, asker, request, &metadata).await?))
     }
 
     async fn explain_placement(
         &self,
-        _request: Request<v1::ExplainPlacementRequest>,
+        request: Request<v1::ExplainPlacementRequest>,
     ) -> Answer<v1::ExplainPlacementResponse> {
-        Err(ApiError::NotServedHere { method: "ExplainPlacement".to_owned() }.into())
+        let (metadata, _, request) = request.into_parts();
+        Ok(Response::new(placement::explain_placement(&self.0, request, &metadata)?))
     }
 
     async fn test_placement_strategy(
         &self,
-        _request: Request<v1::TestPlacementStrategyRequest>,
+        request: Request<v1::TestPlacementStrategyRequest>,
     ) -> Answer<v1::TestPlacementStrategyResponse> {
-        Err(ApiError::NotServedHere { method: "TestPlacementStrategy".to_owned() }.into())
+        Ok(Response::new(placement::test_placement_strategy(&self.0, request.get_ref())?))
     }
 
     async fn stop_task(&self, request: Request<v1::StopTaskRequest>) -> Answer<v1::StopTaskResponse> {

@@ -2,6 +2,10 @@
 //! In: rows and needs. Out: a choice, or ECS's reasons. Never: changes state.
 
 pub mod choose;
+pub mod explain;
 pub mod placement;
 pub mod scale_in;
 pub mod strategy;
+
+#[cfg(test)]
+mod tests;

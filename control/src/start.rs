@@ -182,6 +182,7 @@ impl Control {
             questions: Questions::default(),
             snapshots: reader.source(),
             heartbeat_interval: config.heartbeat_interval(),
+            settings: settings(&config),
             quotas: config.quotas,
             stop,
         };

@@ -37,9 +37,11 @@ const RESTART_POLICY: &str = "ecs.capability.container-restart-policy";
 const NAMESPACE_SHARING: &str = "ecs.capability.pid-ipc-namespace-sharing";
 const TASK_LIMITS: &str = "ecs.capability.task-cpu-mem-limit";
 const PORT_RANGE: &str = "ecs.capability.container-port-range";
+/// Tasks may differ from their definition by overrides; a name of our own, for agents that do not know them.
+pub const OVERRIDES: &str = "ecs.capability.lighter-overrides";
 /// What every agent can do: the drivers and features that need no setting of the node.
-const EVERY_AGENT: [&str; 6] =
-    [HEALTH_CHECK, ORDERING, RESTART_POLICY, NAMESPACE_SHARING, TASK_LIMITS, PORT_RANGE];
+const EVERY_AGENT: [&str; 7] =
+    [HEALTH_CHECK, ORDERING, RESTART_POLICY, NAMESPACE_SHARING, TASK_LIMITS, PORT_RANGE, OVERRIDES];
 
 /// Whether a name is one that nodes report of themselves and nobody else sets.
 pub fn is_built_in(name: &str) -> bool {

@@ -11,6 +11,7 @@ pub mod held;
 pub mod ids;
 pub mod image_config;
 pub mod node;
+pub mod overrides;
 pub mod placement;
 pub mod query;
 pub mod report;

@@ -58,7 +58,8 @@ impl Reconciler {
             generation: record.generation,
             paused: record.paused,
             resources: record.resources.clone(),
-            definition: definition.map(|definition| adjusted(definition, &record.resources)),
+            definition: definition
+                .map(|definition| adjusted(definition, &record.overrides, &record.resources)),
             refused,
         };
         if let Some(entry) = self.tasks.get_mut(&record.task) {
@@ -118,7 +119,9 @@ impl Reconciler {
             return Some(Resources::default());
         }
         match self.definitions.get(&record.definition)? {
-            Ok(definition) => Some(required_resources(&adjusted(definition, &record.resources))),
+            Ok(definition) => {
+                Some(required_resources(&adjusted(definition, &record.overrides, &record.resources)))
+            }
             // It needs nothing, and is refused as soon as it is admitted.
             Err(_) => Some(Resources::default()),
         }
@@ -156,7 +159,7 @@ impl Reconciler {
             return self.refuse(&task, reason);
         }
         let definition = match self.definitions.get(&record.definition) {
-            Some(Ok(definition)) => adjusted(definition, &record.resources),
+            Some(Ok(definition)) => adjusted(definition, &record.overrides, &record.resources),
             Some(Err(reason)) => return self.refuse(&task, reason.clone()),
             None => return,
         };

@@ -13,6 +13,7 @@ use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus, task_health};
 use lighter_model::ids::{ContainerName, Generation, TaskId};
 use lighter_model::node::{Notice, NoticeKind};
+use lighter_model::overrides::TaskOverride;
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
 use lighter_model::resources::{GrantedDevice, Resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
@@ -261,6 +262,7 @@ fn understood(message: &v1::Assignment) -> Result<Assignment, ConvertError> {
         // A bad one is no reason not to run the task.
         trace_parent: message.trace_parent.parse().ok(),
         lease_s: message.lease_s,
+        overrides: TaskOverride::default(),
         unreadable: None,
     })
 }
@@ -277,6 +279,8 @@ fn assignment(message: &v1::Assignment) -> Result<Assignment, ConvertError> {
         paused: message.paused,
         resources: message.container_resources.iter().map(container_resources).collect::<Result<_, _>>()?,
         image_digests: image_digests(&message.image_digests)?,
+        overrides: TaskOverride::parse(&message.overrides_json)
+            .map_err(|_| wrong("overrides_json", &message.overrides_json))?,
         ..understood(message)?
     })
 }

@@ -11,6 +11,7 @@ pub(crate) use life::{HealthSettings, Life};
 use lighter_model::adjust::ContainerResources;
 use lighter_model::exit::ContainerExit;
 use lighter_model::ids::{ContainerName, Generation, TaskDefinitionId, TaskId};
+use lighter_model::overrides::TaskOverride;
 use lighter_model::report::{ContainerReport, KernelLimits, NetworkBinding, TaskReport};
 use lighter_model::resources::GrantedDevice;
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, StopCode, TaskStatus};
@@ -59,6 +60,9 @@ pub(crate) struct AssignmentRecord {
     /// Seconds; the task must not run longer without an answered heartbeat. 0: none.
     #[serde(default, skip_serializing_if = "is_zero_s")]
     pub lease_s: u32,
+    /// What differs from the definition.
+    #[serde(default, skip_serializing_if = "TaskOverride::is_empty")]
+    pub overrides: TaskOverride,
     /// What of it this agent did not understand, so that it never began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<String>,

@@ -9,6 +9,7 @@ use crate::errors::chain;
 use crate::store::records::TaskRecord;
 use lighter_model::adjust::{ContainerResources, with_resources};
 use lighter_model::ids::Generation;
+use lighter_model::overrides::TaskOverride;
 use lighter_model::status::TaskStatus;
 use lighter_model::task_definition::TaskDefinition;
 use std::sync::Arc;
@@ -27,12 +28,18 @@ pub(crate) struct Adjust {
     pub refused: Option<String>,
 }
 
-/// The definition with other limits; the same one when there are none.
+/// The definition with a task's overrides and then other limits; the same one when there are none. Overrides that
+/// the control plane has taken can be applied here; ones that cannot change nothing.
 pub(crate) fn adjusted(
     definition: &Arc<TaskDefinition>,
+    overrides: &TaskOverride,
     resources: &[ContainerResources],
 ) -> Arc<TaskDefinition> {
-    if resources.is_empty() { definition.clone() } else { Arc::new(with_resources(definition, resources)) }
+    let overridden = match overrides.is_empty() {
+        true => definition.clone(),
+        false => overrides.apply(definition).map_or_else(|_| definition.clone(), Arc::new),
+    };
+    if resources.is_empty() { overridden } else { Arc::new(with_resources(&overridden, resources)) }
 }
 
 /// Whether something is left to be done. Nothing is before all containers were begun: one that starts

@@ -19,7 +19,7 @@ use lighter_model::attribute::{EC2_INSTANCE_ID, is_capability};
 use lighter_model::ids::{ClusterName, ContainerInstanceId};
 use lighter_model::placement::{Constraint, Placement, SpreadField, Strategy};
 use lighter_model::query::{Expression, Queried, Sets};
-use lighter_model::resources::HostPort;
+use lighter_model::resources::{HostPort, Resources};
 use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, TaskStatus};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -284,6 +284,20 @@ impl Nodes {
         }
     }
 
+    /// Writes as if a task of a group had been placed: for explanations, on a copy.
+    pub fn pretend(&mut self, at: usize, group: &str, takes: &Resources) {
+        self.tasks[at] += 1;
+        self.spare_cpu_units[at] -= i64::from(takes.cpu_units);
+        self.spare_memory_mib[at] -= i64::try_from(takes.memory_mib).unwrap_or(i64::MAX);
+        let ports = self.ports_of_row[at].iter().chain(&takes.host_ports).copied().collect::<BTreeSet<_>>();
+        self.write_ports(at, ports.into_iter().collect());
+        for (kind, count) in &takes.devices {
+            let free = self.devices.get_mut(kind).and_then(|free| free.get_mut(at));
+            free.into_iter().for_each(|free| *free = free.saturating_sub(*count));
+        }
+        self.groups.add(group, at, true);
+    }
+
     /// How many rows there are.
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -462,7 +476,6 @@ mod tests {
     use crate::core::state::State;
     use crate::scheduler::choose::{Ask, feasible};
     use crate::scheduler::placement::{Candidate, Reserve, misfit};
-    use lighter_model::resources::Resources;
     use proptest::prelude::*;
     use proptest::strategy::Strategy;
 

@@ -13,6 +13,7 @@ use lighter_model::health::{ContainerHealth, HealthStatus, task_health};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, ContainerName, Family, Generation};
 use lighter_model::ids::{TaskDefinitionId, TaskId};
 use lighter_model::node::Notice;
+use lighter_model::overrides::TaskOverride;
 use lighter_model::placement::{Placement, PlacementText};
 use lighter_model::report::{KernelLimits, NetworkBinding};
 use lighter_model::resources::{GrantedDevice, Resources};
@@ -350,6 +351,9 @@ pub struct TaskRecord {
     /// Made by a service, which keeps it up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceTask>,
+    /// What differs from its definition.
+    #[serde(default, skip_serializing_if = "TaskOverride::is_empty")]
+    pub overrides: TaskOverride,
 }
 
 /// What to go back to when the node refuses, and what the task takes when it does not.

@@ -18,6 +18,7 @@ use crate::core::run_task::RunTask;
 use crate::core::service::change::{CreateService, DeleteService, UpdateService};
 use crate::core::service::control::ControlDeployment;
 use crate::core::service::protection::UpdateProtection;
+use crate::core::start_task::StartTask;
 use crate::core::state::State;
 use crate::core::stop_task::StopTask;
 use crate::core::tag::{TagResource, UntagResource};
@@ -195,6 +196,17 @@ impl Recorded for UpdateProtection {
         let mut words = vec![format!("protectionEnabled={}", self.enabled)];
         words.extend(self.tasks.iter().cloned());
         entry("UpdateTaskProtection", &self.cluster, words)
+    }
+}
+
+impl Recorded for StartTask {
+    const METHOD: Method = Method::LighterStartTask;
+    fn entry(&self) -> Entry {
+        let words = std::iter::once(&self.run.task_definition).chain(&self.instances).cloned();
+        entry("StartTask", &self.run.cluster, words.collect())
+    }
+    fn complete(answer: &Self::Answer, entry: &mut Entry) {
+        RunTask::complete(answer, entry);
     }
 }
 

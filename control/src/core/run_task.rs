@@ -7,18 +7,19 @@ use crate::core::cluster;
 use crate::core::definition::find_definition;
 use crate::core::mutation::{Changes, Mutation};
 use crate::core::record::{
-    ClientTokenRecord, ContainerRecord, DefinitionRecord, InstanceRecord, PlacementFailure, TaskRecord,
-    TaskTimes,
+    ClientTokenRecord, ContainerRecord, DefinitionRecord, PlacementFailure, TaskRecord, TaskTimes,
 };
 use crate::core::silence::policy::SilencePolicy;
 use crate::core::state::State;
 use crate::core::{Command, Settings};
 use crate::error::ApiError;
 use crate::scheduler::choose::{self, Ask};
-use crate::scheduler::placement::{Candidate, Misfit, NO_INSTANCES, Reserve, misfit};
+use crate::scheduler::explain::{Lack, lack};
+use crate::scheduler::placement::{NO_INSTANCES, Reserve};
 use crate::wrong_edit::{self, WrongEdit};
-use lighter_model::attribute::required;
+use lighter_model::attribute::{OVERRIDES, required};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, Generation, TaskId};
+use lighter_model::overrides::TaskOverride;
 use lighter_model::placement::{Placement, PlacementText};
 use lighter_model::report::KernelLimits;
 use lighter_model::resources::{Resources, required_resources};
@@ -52,6 +53,12 @@ pub struct RunTask {
     pub silence: SilencePolicy,
     /// Without a strategy the instance with the fewest tasks is taken.
     pub placement: Placement,
+    pub overrides: TaskOverride,
+}
+
+/// Reads the overrides of a call.
+pub fn overrides(json: &str) -> Result<TaskOverride, ApiError> {
+    TaskOverride::parse(json).map_err(|error| ApiError::invalid(&error.field, error.problem))
 }
 
 /// What came of it.
@@ -65,38 +72,41 @@ impl Command for RunTask {
     type Answer = RunTaskAnswer;
 
     fn decide(self, changes: &mut Changes<'_>) -> Result<RunTaskAnswer, ApiError> {
-        self.check(changes)?;
-        if let Some(answer) = self.repeated(changes.state())? {
+        let (state, settings) = (changes.state(), changes.settings());
+        settings.quotas.count(self.count)?;
+        self.check(state)?;
+        if let Some(answer) = self.repeated(state)? {
             return Ok(answer);
         }
-        let definition = find_definition(changes.state(), &self.task_definition)?;
-        if !definition.is_active() {
-            return Err(ApiError::TaskDefinitionInactive { name: definition.id.to_string() });
-        }
-        let tags = self.task_tags(changes, &definition)?;
-        let silence = self.silence.checked(&definition.definition, changes.settings().heartbeat_ms)?;
-        let need = Need::of(&definition, silence);
-        let group = self.group.clone().unwrap_or_else(|| family_group(&definition));
+        let prepared = self.prepare(state, settings)?;
         changes.warm(&self.cluster, &self.placement);
         let (mut tasks, mut failures) = (Vec::new(), Vec::new());
         for _ in 0..self.count {
-            match self.choose(changes, &need, &group) {
-                Some(instance) => {
-                    let task =
-                        self.new_task(changes, &definition, instance, need.resources.clone(), tags.clone());
-                    tasks.push(changes.put_task(TaskRecord { silence, ..task }));
-                }
-                None => {
-                    failures = explain(changes.state(), changes.settings(), &self.cluster, &need);
-                    break;
-                }
-            }
+            let (state, settings) = (changes.state(), changes.settings());
+            let Prepared { need, group, .. } = &prepared;
+            let found = choose(state, settings, &self.cluster, need, group, &self.placement, changes.luck());
+            let Some(instance) = found else {
+                failures = explain(state, settings, &self.cluster, need, group, &self.placement);
+                break;
+            };
+            let task = self.new_task(changes, &prepared, instance);
+            tasks.push(changes.put_task(task));
         }
         if !wrong_edit::is(WrongEdit::ClientTokenForgotten) {
             self.remember(changes, &tasks, &failures);
         }
         Ok(RunTaskAnswer { tasks, failures })
     }
+}
+
+/// What all tasks of one call have in common.
+#[derive(Debug)]
+pub struct Prepared {
+    pub definition: Arc<DefinitionRecord>,
+    pub need: Need,
+    pub group: String,
+    tags: Tags,
+    silence: Option<SilencePolicy>,
 }
 
 impl RunTask {
@@ -114,27 +124,40 @@ impl RunTask {
             propagate_tags: None,
             silence: SilencePolicy::default(),
             placement: Placement::default(),
+            overrides: TaskOverride::default(),
         }
     }
 
-    fn choose(&self, changes: &Changes<'_>, need: &Need, group: &str) -> Option<ContainerInstanceId> {
-        let (state, settings) = (changes.state(), changes.settings());
-        choose(state, settings, &self.cluster, need, group, &self.placement, changes.luck())
+    /// Looks up and checks what does not depend on the place.
+    pub fn prepare(&self, state: &State, settings: &Settings) -> Result<Prepared, ApiError> {
+        self.check(state)?;
+        let definition = find_definition(state, &self.task_definition)?;
+        if !definition.is_active() {
+            return Err(ApiError::TaskDefinitionInactive { name: definition.id.to_string() });
+        }
+        let tags = self.task_tags(state, settings, &definition)?;
+        let silence = self.silence.checked(&definition.definition, settings.heartbeat_ms)?;
+        let need = Need::overridden(&definition, &self.overrides, silence)?;
+        let group = self.group.clone().unwrap_or_else(|| family_group(&definition));
+        Ok(Prepared { definition, need, group, tags, silence })
     }
 
     /// Its own tags over those it takes over.
-    fn task_tags(&self, changes: &Changes<'_>, definition: &DefinitionRecord) -> Result<Tags, ApiError> {
-        let cluster = cluster::active(changes.state(), &self.cluster)?;
+    fn task_tags(
+        &self,
+        state: &State,
+        settings: &Settings,
+        definition: &DefinitionRecord,
+    ) -> Result<Tags, ApiError> {
+        let cluster = cluster::active(state, &self.cluster)?;
         let propagate = self.propagate_tags.unwrap_or(cluster.propagate_tags);
         let mut tags = if propagate { definition.tags.clone() } else { Tags::new() };
         tags.extend(self.tags.clone());
-        changes.settings().quotas.tags(tags.len())?;
+        settings.quotas.tags(tags.len())?;
         Ok(tags)
     }
 
-    fn check(&self, changes: &Changes<'_>) -> Result<(), ApiError> {
-        changes.settings().quotas.count(self.count)?;
-        let state = changes.state();
+    fn check(&self, state: &State) -> Result<(), ApiError> {
         let longest = |field: &str, text: &Option<String>, limit: usize| match text {
             Some(text) if text.chars().count() > limit => {
                 Err(ApiError::invalid(field, format!("must be at most {limit} characters")))
@@ -169,6 +192,10 @@ impl RunTask {
             true => asked,
             false => serde_json::json!([asked, self.placement.text()]),
         };
+        let asked = match self.overrides.is_empty() {
+            true => asked,
+            false => serde_json::json!([asked, self.overrides]),
+        };
         crate::identity::sha256_hex(asked.to_string().as_bytes())
     }
 
@@ -200,26 +227,27 @@ impl RunTask {
         }
     }
 
-    fn new_task(
+    /// A task on an instance, not yet recorded.
+    pub fn new_task(
         &self,
         changes: &Changes<'_>,
-        definition: &DefinitionRecord,
+        prepared: &Prepared,
         instance: ContainerInstanceId,
-        resources: Resources,
-        tags: Tags,
     ) -> TaskRecord {
         let last = changes.state().tasks.last_key_value().map(|(id, _)| id.as_str());
         let (id_ms, digits) = changes.next_id(last);
         let place = (self.cluster.clone(), instance);
-        let task = pending(TaskId::from_parts(id_ms, digits), definition, place, changes.now_ms());
+        let id = TaskId::from_parts(id_ms, digits);
         TaskRecord {
-            group: self.group.clone().unwrap_or(task.group),
+            group: prepared.group.clone(),
             started_by: self.started_by.clone(),
-            resources,
+            resources: prepared.need.resources.clone(),
             trace_parent: self.trace_parent,
-            tags,
+            tags: prepared.tags.clone(),
+            silence: prepared.silence,
             placement: self.placement.text().clone(),
-            ..task
+            overrides: self.overrides.clone(),
+            ..pending(id, &prepared.definition, place, changes.now_ms())
         }
     }
 }
@@ -271,26 +299,26 @@ pub fn pending(
         replaced_by: None,
         placement: PlacementText::default(),
         service: None,
+        overrides: TaskOverride::default(),
     }
 }
 
 /// A task like this one on another node, not yet recorded; `None` when it fits nowhere.
 pub fn instead_of(changes: &Changes<'_>, lost: &TaskRecord) -> Option<TaskRecord> {
-    let state = changes.state();
-    let definition = state.definitions.get(&lost.definition)?;
-    let need = Need::of(definition, lost.silence);
+    let (state, settings) = (changes.state(), changes.settings());
+    let definition = state.definitions.get(&lost.definition)?.clone();
+    let need = Need::overridden(&definition, &lost.overrides, lost.silence).ok()?;
     let placement = lost.placement();
-    let instance =
-        choose(state, changes.settings(), &lost.cluster, &need, &lost.group, &placement, changes.luck())?;
+    let instance = choose(state, settings, &lost.cluster, &need, &lost.group, &placement, changes.luck())?;
     let again = RunTask {
-        group: Some(lost.group.clone()),
         started_by: lost.started_by.clone(),
         trace_parent: lost.trace_parent,
         placement,
+        overrides: lost.overrides.clone(),
         ..RunTask::new(lost.cluster.clone(), &lost.definition.to_string())
     };
-    let task = again.new_task(changes, definition, instance, need.resources, lost.tags.clone());
-    Some(TaskRecord { silence: lost.silence, ..task })
+    let (group, tags, silence) = (lost.group.clone(), lost.tags.clone(), lost.silence);
+    Some(again.new_task(changes, &Prepared { definition, need, group, tags, silence }, instance))
 }
 
 /// The containers of a task of which nothing was heard yet.
@@ -348,6 +376,23 @@ impl Need {
         }
     }
 
+    /// What tasks of a revision with overrides need.
+    pub fn overridden(
+        definition: &DefinitionRecord,
+        overrides: &TaskOverride,
+        silence: Option<SilencePolicy>,
+    ) -> Result<Self, ApiError> {
+        let own = Self::of(definition, silence);
+        if overrides.is_empty() {
+            return Ok(own);
+        }
+        let changed = overrides.apply(&definition.definition);
+        let changed = changed.map_err(|error| ApiError::invalid(&error.field, error.problem))?;
+        let mut attributes = required(&changed);
+        attributes.insert(OVERRIDES.to_owned());
+        Ok(Self { resources: required_resources(&changed), attributes, ..own })
+    }
+
     /// What tasks of a revision need.
     pub fn of(definition: &DefinitionRecord, silence: Option<SilencePolicy>) -> Self {
         Self {
@@ -365,38 +410,6 @@ pub fn require_cluster(state: &State, cluster: &ClusterName) -> Result<(), ApiEr
         Some(_) => Err(ApiError::ClusterInactive { cluster: cluster.to_string() }),
         None => Err(ApiError::ClusterNotFound { cluster: cluster.to_string() }),
     }
-}
-
-/// An instance as the full check of a place sees it.
-fn candidate<'a>(
-    state: &'a State,
-    instance: &'a InstanceRecord,
-    need: &Need,
-) -> Candidate<'a, ContainerInstanceId> {
-    let reserved = state.reserved(&instance.id);
-    Candidate {
-        id: &instance.id,
-        connected: instance.connected,
-        capable: instance.is_capable(&need.attributes) && (instance.leases || !need.leases),
-        offered: &instance.offered,
-        used_cpu_units: reserved.cpu_units,
-        used_memory_mib: reserved.memory_mib,
-        used_ports: &reserved.host_ports,
-        used_devices: &reserved.devices,
-    }
-}
-
-/// The cluster's nodes that may get tasks at all, in the order of their ids.
-fn candidates<'a>(
-    state: &'a State,
-    cluster: &'a ClusterName,
-    need: &'a Need,
-) -> impl Iterator<Item = Candidate<'a, ContainerInstanceId>> {
-    let instances = state.instances.values().filter(move |instance| {
-        let active = instance.status == ContainerInstanceStatus::Active;
-        instance.cluster == *cluster && (active || wrong_edit::is(WrongEdit::DrainingIgnored))
-    });
-    instances.map(move |instance| candidate(state, instance, need))
 }
 
 fn reserve(settings: &Settings) -> Reserve {
@@ -419,37 +432,21 @@ pub fn choose(
     Some(nodes.id(row).clone())
 }
 
-/// What a task needs; ports and devices only when there are some.
-fn in_words(need: &Resources) -> String {
-    let mut parts = vec![format!("{} CPU units", need.cpu_units), format!("{} MiB", need.memory_mib)];
-    let more = [
-        (need.host_ports.len() as u64, "static host ports"),
-        (need.devices.values().map(|count| u64::from(*count)).sum(), "devices"),
-    ];
-    parts.extend(more.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
-    let last = parts.pop().unwrap_or_default();
-    format!("{} and {last}", parts.join(", "))
-}
-
-/// One failure for each node that was looked at, as ECS answers.
+/// One failure for each node that was looked at, as ECS answers; DRAINING nodes are not.
 pub fn explain(
     state: &State,
     settings: &Settings,
     cluster: &ClusterName,
-    wanted: &Need,
+    need: &Need,
+    group: &str,
+    placement: &Placement,
 ) -> Vec<PlacementFailure> {
-    let need = &wanted.resources;
-    let detail = format!("needs {}", in_words(need));
-    let missing = || {
-        let leases = wanted.leases.then(|| "an agent that ends exclusive tasks".to_owned());
-        let all: Vec<String> = wanted.attributes.iter().cloned().chain(leases).collect();
-        format!("needs {}", all.join(", "))
-    };
-    let failed = candidates(state, cluster, wanted).filter_map(|candidate| {
-        let misfit = misfit(&candidate, need, reserve(settings))?;
-        let (id, reason) = (candidate.id.to_string(), misfit.reason().to_owned());
-        let detail = if misfit == Misfit::Attribute { missing() } else { detail.clone() };
-        Some(PlacementFailure { id, reason, detail })
+    let nodes = state.columns().of(cluster);
+    let ask = need.ask(settings, group, placement, 0);
+    let failed = (0..nodes.len()).filter_map(|row| {
+        let lack = lack(nodes, &ask, row)?;
+        let is_candidate = nodes.record(row).status == ContainerInstanceStatus::Active;
+        is_candidate.then(|| failure(nodes.id(row), &lack))
     });
     let failures: Vec<_> = failed.take(MAX_FAILURES).collect();
     if failures.is_empty() {
@@ -457,4 +454,9 @@ pub fn explain(
         return vec![PlacementFailure { id, reason, detail: String::new() }];
     }
     failures
+}
+
+/// A lack as ECS tells of it.
+pub fn failure(instance: &ContainerInstanceId, lack: &Lack) -> PlacementFailure {
+    PlacementFailure { id: instance.to_string(), reason: lack.reason().to_owned(), detail: lack.words() }
 }

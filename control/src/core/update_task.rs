@@ -75,7 +75,10 @@ impl Command for UpdateTask {
         let Some(definition) = changes.state().definitions.get(&task.definition) else {
             return Err(ApiError::TaskDefinitionNotFound { name: task.definition.to_string() });
         };
-        let definition = with_resources(&definition.definition, &wanted.container_resources);
+        // Taken when the task was made.
+        let own = task.overrides.apply(&definition.definition);
+        let own = own.unwrap_or_else(|_| definition.definition.clone());
+        let definition = with_resources(&own, &wanted.container_resources);
         // What the definition's own rules refuse is refused here too.
         if let Err(error) = input::parse(&input::to_json(&definition)) {
             return Err(ApiError::invalid(error.field(), error.message()));

@@ -426,6 +426,7 @@ fn assignment(task: &TaskRecord) -> v1::Assignment {
         image_digests: crate::convert::image_digests(&task.image_digests),
         trace_parent: task.trace_parent.map(String::from).unwrap_or_default(),
         lease_s: task.silence.map_or(0, |policy| policy.lease_s),
+        overrides_json: crate::convert::overrides_json(task),
     }
 }
 

@@ -224,6 +224,7 @@ fn context(world: &World, environment: Environment, writer: WriterHandle, view: 
         questions: Default::default(),
         snapshots: Default::default(),
         heartbeat_interval,
+        settings: Default::default(),
         quotas: Default::default(),
         stop: CancellationToken::new(),
     }

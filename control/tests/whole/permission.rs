@@ -52,8 +52,9 @@ fn expected(method: Method) -> [Code; 4] {
         | Method::LighterListAttributes
         | Method::LighterStreamClusterState
         | Method::LighterUpdateTask => PEOPLE,
+        // Only people get as far as a request that lacks what it needs.
         Method::LighterStartTask | Method::LighterExplainPlacement | Method::LighterTestPlacementStrategy => {
-            [Unauthenticated, Unimplemented, PermissionDenied, PermissionDenied]
+            [Unauthenticated, Code::InvalidArgument, PermissionDenied, PermissionDenied]
         }
         // Only people get as far as a cluster in use, an instance with tasks, an attribute nobody set.
         Method::LighterDeleteCluster | Method::LighterDeregisterContainerInstance => {

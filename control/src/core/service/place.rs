@@ -70,7 +70,7 @@ pub fn place(
     match instance {
         Some(instance) => Ok(task(changes, service, deployment, &definition, instance)),
         None => {
-            let failures = run_task::explain(state, settings, &service.cluster, &need);
+            let failures = run_task::explain(state, settings, &service.cluster, &need, &group, &placement);
             let of = |failure: &PlacementFailure| only.is_none_or(|only| failure.id == only.as_str());
             Err(failures.into_iter().filter(of).collect())
         }
