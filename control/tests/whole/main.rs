@@ -22,6 +22,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod permission;
+mod placement;
 mod recovery;
 mod restart;
 mod services;
