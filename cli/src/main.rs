@@ -28,6 +28,9 @@ use args::Cli;
 use clap::Parser;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Before any TLS: one provider of cryptography in the process. An error means it is set already.
     let _ = rustls::crypto::ring::default_provider().install_default();

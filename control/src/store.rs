@@ -32,7 +32,7 @@ pub struct Loaded {
     pub records: Vec<(String, Vec<u8>)>,
 }
 
-/// Records of a batch that every store takes: etcd's operations of one transaction.
+/// Records of a batch that every store takes: etcd's operations of one plain transaction.
 pub const BATCH_RECORDS: usize = 128;
 
 /// One batch: a value is put, `None` is deleted.

@@ -1,9 +1,11 @@
 //! Typed names, one type for each kind of thing, so that a task id is never passed for a node's.
 //! In: text from outside. Out: validated ids. Never: makes an id up; randomness and time are passed in.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Why a text is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,28 +28,31 @@ fn is_ecs_name(text: &str) -> bool {
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        ///
+        /// Its 32 digits lie in the value itself: maps of hundreds of thousands hold nothing else.
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name([u8; 32]);
 
         impl $name {
             /// Makes an id that sorts by creation: 12 hex digits of milliseconds since the Unix
             /// epoch, then 20 of the given randomness.
             pub fn from_parts(unix_ms: u64, random: u128) -> Self {
-                Self(format!("{:012x}{:020x}", unix_ms & 0xffff_ffff_ffff, random & ((1u128 << 80) - 1)))
+                const DIGITS: &[u8; 16] = b"0123456789abcdef";
+                let number = u128::from(unix_ms & 0xffff_ffff_ffff) << 80 | random & ((1u128 << 80) - 1);
+                Self(std::array::from_fn(|at| DIGITS[(number >> (4 * (31 - at)) & 15) as usize]))
             }
             pub fn as_str(&self) -> &str {
-                &self.0
+                // It is made of ASCII digits only.
+                std::str::from_utf8(&self.0).unwrap_or_default()
             }
         }
         impl FromStr for $name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {
-                let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-                if text.len() == 32 && text.bytes().all(hex) {
-                    Ok(Self(text.to_owned()))
-                } else {
-                    Err(IdError::NotHex { kind: $kind, text: text.to_owned() })
+                let hex = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
+                match <[u8; 32]>::try_from(text.as_bytes()) {
+                    Ok(digits) if digits.iter().all(hex) => Ok(Self(digits)),
+                    _ => Err(IdError::NotHex { kind: $kind, text: text.to_owned() }),
                 }
             }
         }
@@ -58,9 +63,10 @@ macro_rules! hex_id {
 macro_rules! name_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        ///
+        /// Clones share one text.
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
 
         impl $name {
             pub fn as_str(&self) -> &str {
@@ -71,7 +77,7 @@ macro_rules! name_id {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {
                 if is_ecs_name(text) {
-                    Ok(Self(text.to_owned()))
+                    Ok(Self(text.into()))
                 } else {
                     Err(IdError::NotAName { kind: $kind, text: text.to_owned() })
                 }
@@ -91,17 +97,32 @@ macro_rules! text_id {
         }
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0
+                id.as_str().to_owned()
             }
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($name)).field(&self.as_str()).finish()
             }
         }
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
-                &self.0
+                self.as_str()
+            }
+        }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(Error::custom)
             }
         }
     };
@@ -137,8 +158,8 @@ name_id!(
 );
 
 /// `family:revision`; revisions start at 1 and are never used again.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct TaskDefinitionId {
     pub family: Family,
     pub revision: u32,
@@ -167,6 +188,12 @@ impl TryFrom<String> for TaskDefinitionId {
     type Error = IdError;
     fn try_from(text: String) -> Result<Self, IdError> {
         text.parse()
+    }
+}
+
+impl Serialize for TaskDefinitionId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -24,11 +24,16 @@ pub struct NetworkBinding {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelLimits {
     /// cpu.max quota in microseconds for each period; `None` is `max`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_quota_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_period_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_weight: Option<u64>,
     /// memory.max in bytes; `None` is `max`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_max_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids_max: Option<u64>,
 }
 

@@ -48,10 +48,36 @@ pub enum RecordError {
     UnknownKind { key: String },
 }
 
+/// What has its default is not written: it is read back as that, by every program of this format.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// Turns a record into the bytes of a value.
 pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, serde_json::Error> {
-    let mut bytes = vec![FORMAT_VERSION];
+    // Most records are tasks.
+    let mut bytes = Vec::with_capacity(1_024);
+    bytes.push(FORMAT_VERSION);
     serde_json::to_writer(&mut bytes, record)?;
+    Ok(bytes)
+}
+
+/// `encode` of a task's event, from the value of the same task: its text is in both.
+pub fn encode_task_event(event: &EventRecord, task: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+    #[derive(Serialize)]
+    struct Head<'a> {
+        sequence: u64,
+        time_unix_ms: u64,
+        cluster: &'a str,
+    }
+    let head = Head { sequence: event.sequence, time_unix_ms: event.time_unix_ms, cluster: &event.cluster };
+    let mut bytes = Vec::with_capacity(task.len() + 128);
+    bytes.push(FORMAT_VERSION);
+    serde_json::to_writer(&mut bytes, &head)?;
+    bytes.pop();
+    bytes.extend_from_slice(b",\"subject\":{\"task\":");
+    bytes.extend_from_slice(task.get(1..).unwrap_or_default());
+    bytes.extend_from_slice(b"}}");
     Ok(bytes)
 }
 
@@ -250,20 +276,25 @@ pub struct ContainerRecord {
     pub image: String,
     pub essential: bool,
     pub status: ContainerStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<ContainerExit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub image_digest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     pub network_bindings: Vec<NetworkBinding>,
     pub limits: KernelLimits,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<ContainerHealth>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub restart_count: u32,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_exit: Option<ContainerExit>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub devices: Vec<GrantedDevice>,
 }
 
@@ -271,13 +302,20 @@ pub struct ContainerRecord {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskTimes {
     pub created_at: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_started_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pull_stopped_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stopping_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub execution_stopped_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped_at: Option<u64>,
     /// Cluster time at which STOPPED was applied; what the task is kept for counts from here.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub settled_at: Option<u64>,
 }
 
@@ -289,13 +327,17 @@ pub struct TaskRecord {
     pub instance: ContainerInstanceId,
     pub desired: DesiredStatus,
     pub last: TaskStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_code: Option<StopCode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped_reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_reason: Option<String>,
     /// What its node last said it waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<Wait>,
     pub group: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub started_by: Option<String>,
     pub containers: Vec<ContainerRecord>,
     /// Grows with every event of the task.
@@ -308,28 +350,28 @@ pub struct TaskRecord {
     pub resources: Resources,
     pub times: TaskTimes,
     /// Its containers have no time to end by themselves.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub stop_force: bool,
     /// No process of it is to run.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub paused: bool,
     /// Of the last change of pause or limits that is in force on the node, or was refused there.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub settled: Generation,
     /// Why that one was refused.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
     /// Limits in place of the definition's.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub container_resources: Vec<ContainerResources>,
     /// No process of it runs: its node says so.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub paused_on_node: bool,
     /// A change of limits that its node has not settled.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<ResizeRecord>,
     /// The revision's `image_digests` when the task was made; they do not change afterwards.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub image_digests: BTreeMap<ContainerName, String>,
     /// The span of the call that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

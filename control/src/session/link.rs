@@ -7,6 +7,7 @@ use crate::core::record::{DefinitionRecord, TaskRecord};
 use crate::error::ApiError;
 use crate::time::timeout;
 use crate::view::View;
+use lighter_model::ids::TaskDefinitionId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +24,8 @@ pub const OUTGOING_DEPTH: usize = 16;
 pub struct Link {
     out: mpsc::Sender<Result<Outgoing, Status>>,
     sequence: u64,
-    /// `family:revision` of the definitions that the node has got in this session.
-    sent: BTreeSet<String>,
+    /// The definitions that the node has got in this session.
+    sent: BTreeSet<TaskDefinitionId>,
 }
 
 impl Link {
@@ -87,8 +88,12 @@ impl Link {
     }
 
     async fn definitions(&mut self, view: &View, tasks: &[Arc<TaskRecord>]) -> Result<(), ApiError> {
+        // Most often there is none: nothing is looked at then.
+        if tasks.iter().all(|task| self.sent.contains(&task.definition)) {
+            return Ok(());
+        }
         let missing: Vec<Arc<DefinitionRecord>> = view.read(|shown| {
-            let definitions = tasks.iter().filter(|task| self.sent.insert(task.definition.to_string()));
+            let definitions = tasks.iter().filter(|task| self.sent.insert(task.definition.clone()));
             definitions.filter_map(|task| shown.state.definitions.get(&task.definition)).cloned().collect()
         });
         self.send_all(convert::definitions(missing.iter().map(AsRef::as_ref))).await

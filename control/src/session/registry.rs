@@ -157,7 +157,11 @@ impl Sessions {
 
     /// The node said something.
     pub fn heard(&self, instance: &ContainerInstanceId) {
-        self.inner().heard.insert(instance.clone(), now());
+        let mut inner = self.inner();
+        match inner.heard.get_mut(instance) {
+            Some(heard) => *heard = now(),
+            None => drop(inner.heard.insert(instance.clone(), now())),
+        }
     }
 
     /// Ends a session, unless another has taken its place.

@@ -14,12 +14,12 @@ use crate::core::recovery::{Learned, Readmit, may_return};
 use crate::core::report::{ApplyReports, MAX_REPORTS};
 use crate::core::state::State;
 use crate::error::{ApiError, SocketAddrText};
-use crate::time::{self, now};
+use crate::time::{self, Instant, now};
 use crate::view::{AssignmentChange, NodeChange, Shown};
 use crate::wrong_edit::{self, WrongEdit};
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesOrdered;
-use futures_util::{Stream, StreamExt};
+use futures_util::stream::{FuturesOrdered, FuturesUnordered};
+use futures_util::{FutureExt, Stream, StreamExt};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};
 use lighter_model::report::TaskReport;
 use lighter_model::status::TaskStatus;
@@ -70,6 +70,24 @@ struct Session {
     /// What it was told last.
     told: Option<Outgoing>,
     committing: FuturesOrdered<BoxFuture<'static, Applied>>,
+}
+
+/// What may end a session at any time.
+enum End {
+    /// The control plane stops.
+    Stopped,
+    /// Another session has its place.
+    Replaced,
+    /// It may have said nothing for too long.
+    Silent,
+}
+
+fn silent(at: Instant) -> BoxFuture<'static, End> {
+    async move {
+        time::sleep_until(at).await;
+        End::Silent
+    }
+    .boxed()
 }
 
 /// Serves a session and tells the node why it ended.
@@ -220,14 +238,19 @@ impl Session {
     ) -> Result<(), ApiError> {
         let limit = self.context.sessions.silence_limit();
         let mut heard = now();
+        let mut ends = self.ends(place, heard + limit);
         loop {
             let room = self.committing.len() < COMMITTING;
             // Biased, so that a simulation's seed decides everything. None is starved: what comes
             // first is bounded by what the writer commits, and by the node's own reports.
             tokio::select! {
                 biased;
-                () = self.context.stop.cancelled() => return Err(ApiError::ShuttingDown),
-                () = place.cancel.cancelled() => return Err(ApiError::SessionReplaced),
+                Some(end) = ends.next() => match end {
+                    End::Stopped => return Err(ApiError::ShuttingDown),
+                    End::Replaced => return Err(ApiError::SessionReplaced),
+                    End::Silent if now() >= heard + limit => return Err(ApiError::SessionSilent),
+                    End::Silent => ends.push(silent(heard + limit)),
+                },
                 change = changes.recv() => match change {
                     Some(first) => self.delta(first, &mut changes).await?,
                     None => return Err(self.why_no_changes(place)),
@@ -252,9 +275,15 @@ impl Session {
                     self.context.sessions.heard(&self.me.id);
                     self.hear(said?).await?;
                 }
-                () = time::sleep_until(heard + limit) => return Err(ApiError::SessionSilent),
             }
         }
+    }
+
+    /// Each is looked at only when it wakes the session, not with every message.
+    fn ends(&self, place: &Place, silent_at: Instant) -> FuturesUnordered<BoxFuture<'static, End>> {
+        let stopped = self.context.stop.clone().cancelled_owned().map(|()| End::Stopped);
+        let replaced = place.cancel.clone().cancelled_owned().map(|()| End::Replaced);
+        [stopped.boxed(), replaced.boxed(), silent(silent_at)].into_iter().collect()
     }
 
     /// The view has dropped this session: another follows in its place, everything was loaded anew,

@@ -22,6 +22,8 @@ use tokio::runtime::Runtime;
 
 /// One call to etcd; it answers in milliseconds or is in trouble.
 const CALL: Duration = Duration::from_secs(2);
+/// Well below etcd's limit of 1.5 MiB a request with records of 1 KiB; more than 128 go in nested transactions.
+const BATCH_RECORDS: usize = 512;
 /// HTTP/2 pings find a member that went away without a word.
 const PING: Duration = Duration::from_secs(2);
 
@@ -235,6 +237,10 @@ impl Store for EtcdStore {
 
     fn advertise(&mut self, endpoint: &str) {
         endpoint.clone_into(&mut self.endpoint);
+    }
+
+    fn batch_records(&self) -> usize {
+        BATCH_RECORDS
     }
 
     fn resign(&mut self) {

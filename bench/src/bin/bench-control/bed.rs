@@ -44,7 +44,6 @@ pub(crate) struct Running {
 
 impl Bed {
     pub(crate) async fn prepare(scratch: &Path, plan: &Plan, kind: Kind, agents: usize) -> Result<Self> {
-        println!("{agents} nodes join a cluster on {kind:?}");
         let template = tempfile::tempdir_in(scratch)?;
         let bin_dir = std::path::absolute(&plan.bin_dir)?;
         let bed = Self { agents, kind, scratch: scratch.to_owned(), template, bin_dir };

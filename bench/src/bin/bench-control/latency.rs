@@ -2,12 +2,11 @@
 //! The call is accepted later than it is sent, so this is no less than accepted → assigned.
 //! In: a bed. Out: the 99th percentile of each run, all on one cluster that fills from 0 to 80 %.
 
-use super::account::calibrate;
 use super::bed::Bed;
 use super::callers::{Callers, verify};
 use super::placements::settled;
 use super::plan::{Figure, Plan};
-use super::report::{Report, Run};
+use super::report::{Machine, Report, Run};
 use anyhow::{Context, Result};
 use std::collections::HashMap;
 
@@ -16,7 +15,7 @@ pub(crate) async fn measure(bed: &Bed, plan: &Plan, report: &mut Report) -> Resu
     let callers = Callers::connect(&running.plane, plan.connections).await?;
     let mut before = 0;
     for _ in 0..plan.runs {
-        let calibration = calibrate(running.dir.path())?;
+        let machine = Machine::now(running.dir.path())?;
         let placed = callers.place_steadily("bench", plan.tasks / plan.runs, plan.rate).await?;
         before += placed.len();
         settled(&mut running, before).await?;
@@ -29,13 +28,18 @@ pub(crate) async fn measure(bed: &Bed, plan: &Plan, report: &mut Report) -> Resu
         took_ms.sort_by(f64::total_cmp);
         let percentile = |percent: usize| took_ms[(took_ms.len() * percent / 100).min(took_ms.len() - 1)];
         let words = format!(
-            "p50 {:.1}, longest {:.1} ms of {} tasks; {}",
+            "p50 {:.1}, longest {:.1} ms of {} tasks",
             percentile(50),
             percentile(100),
-            took_ms.len(),
-            report.machine(&calibration)
+            took_ms.len()
         );
-        report.run(Run { figure: Figure::Latency, agents: bed.agents, value: percentile(99), words });
+        report.run(Run {
+            figure: Figure::Latency,
+            agents: bed.agents,
+            value: percentile(99),
+            words,
+            machine,
+        });
         verify(&mut running.client, &placed).await?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! `make bench-control`: how much one control plane takes, with thousands of nodes on it.
 //! In: release binaries (LIGHTER_BIN_DIR), etcd of Debian's etcd-server; flags, see `plan.rs`.
-//! Out: a table on stdout and target/bench/control.json, [{name, unit, value, aim, runs}].
+//! Out: a table on stdout and target/bench/control.json, see `report.rs`.
 //! Owns: everything under one temporary directory; `lighter control`, etcd and the nodes' process, each
 //! a process of its own, so that the kernel counts their CPU time apart. The callers are this process.
 //! Never: judges a time; what it does judge is that every task counted was placed, recorded and runs.
@@ -24,11 +24,12 @@ mod report;
 mod takeover;
 mod tls;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bed::{Bed, Kind};
 use clap::Parser;
 use plan::{Figure, Mode, Plan};
 use report::Report;
+use std::path::Path;
 
 fn main() -> Result<()> {
     account::raise_file_limit()?;
@@ -46,31 +47,57 @@ async fn measure(plan: Plan) -> Result<()> {
     let scratch = tempfile::Builder::new().prefix("lighter-bench-control").tempdir_in(plan.scratch())?;
     let mut report = Report::new(&plan);
     let most = plan.most_agents();
-    for agents in plan.agents.iter().copied() {
-        let bed = Bed::prepare(scratch.path(), &plan, Kind::Redb, agents).await.context("prepare on redb")?;
-        for (figure, count) in [(Figure::Count10, 10), (Figure::Count1, 1)] {
-            if plan.wants(figure) {
-                placements::measure(&bed, &plan, figure, count, &mut report).await?;
-            }
-        }
-        if agents == most && plan.wants(Figure::Latency) {
-            latency::measure(&bed, &plan, &mut report).await?;
-        }
-        if agents == most && plan.wants(Figure::Memory) {
-            memory::measure(&bed, &plan, &mut report).await?;
-        }
-        if agents == most && plan.wants(Figure::Reconnect) {
-            reconnect::measure(&bed, &plan, &mut report).await?;
-        }
-    }
-    if plan.wants(Figure::Etcd) || plan.wants(Figure::Takeover) {
-        let bed = Bed::prepare(scratch.path(), &plan, Kind::Etcd, most).await.context("prepare on etcd")?;
-        if plan.wants(Figure::Etcd) {
-            placements::measure(&bed, &plan, Figure::Etcd, 10, &mut report).await?;
-        }
-        if plan.wants(Figure::Takeover) {
-            takeover::measure(&bed, &plan, &mut report).await?;
-        }
+    let with_most = [Figure::Count10, Figure::Count1, Figure::Latency, Figure::Memory, Figure::Reconnect];
+    part(scratch.path(), &plan, Kind::Redb, most, &with_most, &mut report).await;
+    part(scratch.path(), &plan, Kind::Etcd, most, &[Figure::Etcd, Figure::Takeover], &mut report).await;
+    for agents in plan.agents.iter().copied().filter(|agents| *agents != most) {
+        let figures = [Figure::Count10, Figure::Count1];
+        part(scratch.path(), &plan, Kind::Redb, agents, &figures, &mut report).await;
     }
     report.finish(&plan)
+}
+
+/// The figures of one kind of cluster; one that fails is told of and keeps no other from being measured.
+async fn part(
+    scratch: &Path,
+    plan: &Plan,
+    kind: Kind,
+    agents: usize,
+    figures: &[Figure],
+    report: &mut Report,
+) {
+    let figures: Vec<Figure> = figures.iter().copied().filter(|figure| plan.wants(*figure)).collect();
+    if figures.is_empty() {
+        return;
+    }
+    if let Some(why) = report.no_time() {
+        figures.iter().for_each(|figure| report.left_out(*figure, agents, why.clone()));
+        return;
+    }
+    report.says(&format!("{agents} nodes join a cluster on {kind:?}"));
+    let bed = match Bed::prepare(scratch, plan, kind, agents).await {
+        Ok(bed) => bed,
+        Err(error) => {
+            let why = format!("no cluster of {agents} nodes on {kind:?}: {error:#}");
+            figures.iter().for_each(|figure| report.failed(*figure, agents, why.clone()));
+            return;
+        }
+    };
+    for figure in figures {
+        if let Some(why) = report.no_time() {
+            report.left_out(figure, agents, why);
+            continue;
+        }
+        let measured = match figure {
+            Figure::Count10 | Figure::Etcd => placements::measure(&bed, plan, figure, 10, report).await,
+            Figure::Count1 => placements::measure(&bed, plan, figure, 1, report).await,
+            Figure::Latency => latency::measure(&bed, plan, report).await,
+            Figure::Memory => memory::measure(&bed, plan, report).await,
+            Figure::Reconnect => reconnect::measure(&bed, plan, report).await,
+            Figure::Takeover => takeover::measure(&bed, plan, report).await,
+        };
+        if let Err(error) = measured {
+            report.failed(figure, agents, format!("{error:#}"));
+        }
+    }
 }

@@ -6,12 +6,16 @@ use super::bed::{Bed, PATIENCE, Running};
 use super::callers::Callers;
 use super::placements::settled;
 use super::plan::{Figure, Plan};
-use super::report::{Report, Run};
+use super::report::{Machine, Report, Run};
 use anyhow::Result;
 
 pub(crate) async fn measure(bed: &Bed, plan: &Plan, report: &mut Report) -> Result<()> {
-    for _ in 0..plan.runs.min(3) {
+    for done in 0..plan.runs.min(3) {
+        if !report.goes_on(Figure::Memory, bed.agents, done) {
+            break;
+        }
         let dir = bed.copy()?;
+        let machine = Machine::now(dir.path())?;
         let plane = bed.plane(&dir.path().join("control"), None)?;
         let client = plane.serving(PATIENCE).await?;
         let started = memory(plane.pid())?;
@@ -34,7 +38,7 @@ pub(crate) async fn measure(bed: &Bed, plan: &Plan, report: &mut Report) -> Resu
             full.anonymous,
             full.file,
         );
-        report.run(Run { figure: Figure::Memory, agents: bed.agents, value: full.all, words });
+        report.run(Run { figure: Figure::Memory, agents: bed.agents, value: full.all, words, machine });
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! Placements a second: answered, recorded and synced, taken over by the node, reported RUNNING, and
 //! that committed. In: a bed. Out: a rate, and the CPU time of each process for one placement.
 
-use super::account::{calibrate, cpu_seconds};
+use super::account::cpu_seconds;
 use super::bed::{Bed, PATIENCE, Running};
 use super::callers::{Callers, running, verify};
 use super::plan::{Figure, Plan};
-use super::report::{Report, Run};
+use super::report::{Machine, Report, Run};
 use anyhow::Result;
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,13 @@ pub(crate) async fn measure(
     count: usize,
     report: &mut Report,
 ) -> Result<()> {
-    for _ in 0..plan.runs {
+    for done in 0..plan.runs {
+        if !report.goes_on(figure, bed.agents, done) {
+            break;
+        }
         let mut running = bed.start().await?;
         let callers = Callers::connect(&running.plane, plan.connections).await?;
-        let calibration = calibrate(running.dir.path())?;
+        let machine = Machine::now(running.dir.path())?;
         let before = cpu(&running)?;
         let begun = Instant::now();
         let placed = callers.place("bench", plan.tasks, count, plan.callers).await?;
@@ -30,18 +33,18 @@ pub(crate) async fn measure(
         verify(&mut running.client, &placed).await?;
         let us = |which: usize| (after[which] - before[which]) * 1e6 / placed.len() as f64;
         let words = format!(
-            "CPU us/placement: server {:.0}, nodes {:.0}, callers {:.0}, etcd {:.0}; {}",
+            "CPU us/placement: server {:.0}, nodes {:.0}, callers {:.0}, etcd {:.0}",
             us(0),
             us(1),
             us(2),
             us(3),
-            report.machine(&calibration),
         );
         report.run(Run {
             figure,
             agents: bed.agents,
             value: placed.len() as f64 / took.as_secs_f64(),
             words,
+            machine,
         });
     }
     Ok(())

@@ -33,8 +33,8 @@ pub(crate) enum Figure {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Plan {
-    /// Nodes of the cluster; the largest number is what the aims are about
-    #[arg(long, value_delimiter = ',', default_value = "1000,5000")]
+    /// Nodes of the cluster, in this order; the largest number is what the aims are about
+    #[arg(long, value_delimiter = ',', default_value = "5000,1000")]
     pub agents: Vec<usize>,
     /// Tasks of one run
     #[arg(long, default_value_t = 100_000)]
@@ -53,6 +53,9 @@ pub(crate) struct Plan {
     /// Seconds without a control plane, of each kind of outage; the first as often as `runs`, others once
     #[arg(long, value_delimiter = ',', default_value = "10,300")]
     pub outages: Vec<u64>,
+    /// After so long no further run begins; what is then left out is named, with null in control.json
+    #[arg(long, default_value_t = 22)]
+    pub minutes: u64,
     /// Figures to measure; all if none is named
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<Figure>,

@@ -6,7 +6,7 @@ use super::bed::{Bed, PATIENCE, Running};
 use super::callers::{Callers, running};
 use super::placements::settled;
 use super::plan::{Figure, Plan};
-use super::report::{Report, Run};
+use super::report::{Machine, Report, Run};
 use anyhow::Result;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,10 @@ pub(crate) async fn measure(bed: &Bed, plan: &Plan, report: &mut Report) -> Resu
     settled(&mut run, plan.tasks).await?;
     drop(callers);
     for (kind, outage) in plan.outages.iter().enumerate() {
-        for _ in 0..if kind == 0 { plan.runs } else { 1 } {
+        for done in 0..if kind == 0 { plan.runs } else { 1 } {
+            if !report.goes_on(Figure::Reconnect, bed.agents, kind + done) {
+                break;
+            }
             run = once(bed, plan, run, *outage, report).await?;
         }
     }
@@ -30,6 +33,7 @@ async fn once(bed: &Bed, plan: &Plan, run: Running, outage: u64, report: &mut Re
     plane.kill();
     let ended = fleet.wait("the end of the sessions", PATIENCE, |status| status.in_sync == 0).await?.ended;
     tokio::time::sleep(Duration::from_secs(outage)).await;
+    let machine = Machine::now(dir.path())?;
     let begun = Instant::now();
     let plane = bed.plane_at(&dir.path().join("control"), address, None)?;
     let mut client = plane.serving(PATIENCE).await?;
@@ -43,7 +47,13 @@ async fn once(bed: &Bed, plan: &Plan, run: Running, outage: u64, report: &mut Re
         status.ended - ended,
         memory(plane.pid())?.all
     );
-    report.run(Run { figure: Figure::Reconnect, agents: bed.agents, value: took.as_secs_f64(), words });
+    report.run(Run {
+        figure: Figure::Reconnect,
+        agents: bed.agents,
+        value: took.as_secs_f64(),
+        words,
+        machine,
+    });
     anyhow::ensure!(running(&mut client).await? == plan.tasks, "a task no longer runs");
     Ok(Running { fleet, plane, client, etcd, dir })
 }

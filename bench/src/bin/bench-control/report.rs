@@ -1,10 +1,12 @@
 //! The table and control.json: median and range of each figure, beside what the machine did meanwhile.
 //! In: runs. Out: lines while it goes on, then both. Never: drops a run.
 
-use super::account::Calibration;
+use super::account::{Calibration, calibrate};
 use super::plan::{Figure, Plan};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// One run of one figure.
 pub(crate) struct Run {
@@ -12,10 +14,32 @@ pub(crate) struct Run {
     pub agents: usize,
     pub value: f64,
     pub words: String,
+    pub machine: Machine,
+}
+
+/// What the machine did beside a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Machine {
+    calibration: Calibration,
+    load: String,
+}
+
+impl Machine {
+    /// Looks at it now, on the disk of this directory.
+    pub(crate) fn now(dir: &Path) -> Result<Self> {
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load = load.split(' ').next().unwrap_or_default().to_owned();
+        Ok(Self { calibration: calibrate(dir)?, load })
+    }
 }
 
 pub(crate) struct Report {
+    begun: Instant,
+    limit: Duration,
     runs: Vec<Run>,
+    /// What has no run, or not all, and why.
+    missing: Vec<(Figure, usize, String)>,
+    failed: bool,
     most: usize,
 }
 
@@ -44,23 +68,58 @@ const FIGURES: [Figure; 7] = [
 
 impl Report {
     pub(crate) fn new(plan: &Plan) -> Self {
-        println!("{} tasks a run, {} runs, nodes of three sizes in three zones", plan.tasks, plan.runs);
-        Self { runs: Vec::new(), most: plan.most_agents() }
+        println!(
+            "{} tasks a run, {} runs, nodes of three sizes in three zones; no run begins after {} minutes",
+            plan.tasks, plan.runs, plan.minutes
+        );
+        Self {
+            begun: Instant::now(),
+            limit: Duration::from_secs(60 * plan.minutes),
+            runs: Vec::new(),
+            missing: Vec::new(),
+            failed: false,
+            most: plan.most_agents(),
+        }
     }
 
-    pub(crate) fn machine(&self, calibration: &Calibration) -> String {
-        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        format!(
-            "fdatasync {:.0} us, loop {:.0} ms, load {}",
-            calibration.fdatasync_us,
-            calibration.cpu_loop_ms,
-            load.split(' ').next().unwrap_or_default()
-        )
+    /// A line of progress.
+    pub(crate) fn says(&self, words: &str) {
+        let seconds = self.begun.elapsed().as_secs();
+        println!("{:3}:{:02}  {words}", seconds / 60, seconds % 60);
+    }
+
+    /// Why no further run begins.
+    pub(crate) fn no_time(&self) -> Option<String> {
+        let late = self.begun.elapsed() >= self.limit;
+        late.then(|| format!("the {} minutes were over, see --minutes", self.limit.as_secs() / 60))
+    }
+
+    /// Whether another run of a figure may begin; the first does, and says so where none does.
+    pub(crate) fn goes_on(&mut self, figure: Figure, agents: usize, done: usize) -> bool {
+        let Some(why) = self.no_time().filter(|_| done > 0) else { return true };
+        self.left_out(figure, agents, format!("{done} runs: {why}"));
+        false
+    }
+
+    /// Not measured, for want of time.
+    pub(crate) fn left_out(&mut self, figure: Figure, agents: usize, why: String) {
+        self.says(&format!("{} with {agents} nodes: {why}", described(figure).0));
+        self.missing.push((figure, agents, why));
+    }
+
+    /// Not measured, because something broke.
+    pub(crate) fn failed(&mut self, figure: Figure, agents: usize, why: String) {
+        self.failed = true;
+        self.left_out(figure, agents, format!("FAILED: {why}"));
     }
 
     pub(crate) fn run(&mut self, run: Run) {
         let (name, unit, _) = described(run.figure);
-        println!("  {name} with {} nodes: {:.1} {unit}  ({})", run.agents, run.value, run.words);
+        let Machine { calibration: Calibration { fdatasync_us, cpu_loop_ms }, load } = &run.machine;
+        self.says(&format!(
+            "{name} with {} nodes: {:.1} {unit}  ({}; fdatasync {fdatasync_us:.0} us, loop {cpu_loop_ms:.0} ms, load {load})",
+            run.agents, run.value, run.words
+        ));
         self.runs.push(run);
     }
 
@@ -72,34 +131,75 @@ impl Report {
         values
     }
 
-    /// Prints the table and writes control.json.
+    /// Prints the table and writes control.json; an error when a figure failed.
     pub(crate) fn finish(self, plan: &Plan) -> Result<()> {
         let mut figures = Vec::new();
         println!("\n{:24} {:>6} {:>10} {:>22} {:>9}  unit", "figure", "nodes", "median", "range", "aim");
         for figure in FIGURES {
             for agents in plan.agents.iter().copied() {
+                let of_both = matches!(figure, Figure::Count10 | Figure::Count1);
+                if !of_both && agents != self.most {
+                    continue;
+                }
                 let values = self.values(figure, agents);
-                let (Some(lowest), Some(highest)) = (values.first(), values.last()) else { continue };
                 let (name, unit, aim) = described(figure);
-                // Of outages the worst counts: each of them has to end in time.
-                let value = if figure == Figure::Reconnect { *highest } else { values[values.len() / 2] };
-                let range = format!("{lowest:.1} to {highest:.1}");
-                println!("{name:24} {agents:>6} {value:>10.1} {range:>22} {aim:>9}  {unit}");
-                figures.push(self.json(figure, agents, value));
+                match (values.first(), values.last()) {
+                    (Some(lowest), Some(highest)) => {
+                        let (median, range) = (median(&values), format!("{lowest:.1} to {highest:.1}"));
+                        println!("{name:24} {agents:>6} {median:>10.1} {range:>22} {aim:>9}  {unit}");
+                    }
+                    _ => println!("{name:24} {agents:>6} {:>10} {:>22} {aim:>9}  {unit}", "-", "-"),
+                }
+                figures.push(self.json(figure, agents, &values));
             }
         }
         std::fs::create_dir_all(&plan.out)?;
         let file = plan.out.join("control.json");
         std::fs::write(&file, serde_json::to_string_pretty(&figures)?).context("write control.json")?;
         println!("{}", file.display());
+        anyhow::ensure!(!self.failed, "not all figures could be measured");
         Ok(())
     }
 
-    fn json(&self, figure: Figure, agents: usize, value: f64) -> Value {
+    fn json(&self, figure: Figure, agents: usize, values: &[f64]) -> Value {
         let (name, unit, aim) = described(figure);
         let of = self.runs.iter().filter(|run| run.figure == figure && run.agents == agents);
-        let runs: Vec<Value> = of.map(|run| json!({"value": run.value, "words": run.words})).collect();
+        let run = |run: &Run| {
+            json!({
+                "value": run.value,
+                "words": run.words,
+                "calibration": {
+                    "fdatasync_us": run.machine.calibration.fdatasync_us,
+                    "cpu_loop_ms": run.machine.calibration.cpu_loop_ms,
+                    "load": run.machine.load,
+                },
+            })
+        };
+        let runs: Vec<Value> = of.map(run).collect();
         let name = if agents == self.most { name.to_owned() } else { format!("{name}_{agents}_nodes") };
-        json!({"name": name, "unit": unit, "value": value, "aim": aim, "nodes": agents, "runs": runs})
+        // Of outages the worst counts: each of them has to end in time.
+        let value = match figure {
+            Figure::Reconnect => values.last().copied(),
+            _ => (!values.is_empty()).then(|| median(values)),
+        };
+        let missing = self.missing.iter().find(|(of, with, _)| *of == figure && *with == agents);
+        let why = missing.map(|(_, _, why)| why.clone());
+        let why = why.or_else(|| values.is_empty().then(|| "not asked for, see --only".to_owned()));
+        json!({
+            "name": name,
+            "unit": unit,
+            "value": value,
+            "median": (!values.is_empty()).then(|| median(values)),
+            "range": values.first().zip(values.last()).map(|(lowest, highest)| [*lowest, *highest]),
+            "aim": aim,
+            "nodes": agents,
+            "runs": runs,
+            "missing": why,
+        })
     }
+}
+
+/// Of sorted values, at least one.
+fn median(values: &[f64]) -> f64 {
+    values[values.len() / 2]
 }

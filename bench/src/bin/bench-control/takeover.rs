@@ -5,7 +5,7 @@ use super::bed::{Bed, PATIENCE, Running};
 use super::callers::{Callers, running};
 use super::placements::settled;
 use super::plan::{Figure, Plan};
-use super::report::{Report, Run};
+use super::report::{Machine, Report, Run};
 use anyhow::{Context, Result};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -28,6 +28,7 @@ pub(crate) async fn measure(bed: &Bed, plan: &Plan, report: &mut Report) -> Resu
     settled(&mut run, plan.tasks).await?;
     // The standby follows; what it has not read yet it reads when it takes over.
     tokio::time::sleep(Duration::from_secs(1)).await;
+    let machine = Machine::now(run.dir.path())?;
     let begun = Instant::now();
     run.plane.kill();
     let mut client = standby.serving(PATIENCE).await.context("the standby")?;
@@ -35,6 +36,12 @@ pub(crate) async fn measure(bed: &Bed, plan: &Plan, report: &mut Report) -> Resu
     anyhow::ensure!(running(&mut client).await? == plan.tasks, "a task is missing");
     run.fleet.wait("the manifests", PATIENCE, |status| status.in_sync == bed.agents).await?;
     let words = format!("and {:.1} s until all nodes were in sync", begun.elapsed().as_secs_f64());
-    report.run(Run { figure: Figure::Takeover, agents: bed.agents, value: served.as_secs_f64(), words });
+    report.run(Run {
+        figure: Figure::Takeover,
+        agents: bed.agents,
+        value: served.as_secs_f64(),
+        words,
+        machine,
+    });
     Ok(())
 }

@@ -110,18 +110,23 @@ impl EtcdStore {
     /// etcd's revision of the batch, or `None` when a compare failed.
     async fn send(&self, leading: Leading, sequence: u64, batch: &Batch) -> Result<Option<i64>, CallError> {
         let mut operations = vec![TxnOp::put(self.key("sequence"), sequence.to_string(), None)];
-        operations.extend(grouped(batch.iter().map(|(key, value)| self.operation(key, value.as_deref()))));
+        operations.extend(grouped(folded(batch).into_iter().map(|change| self.operation(&change))));
         let txn = Txn::new().when(self.compares(leading)).and_then(operations);
         let answer = call(self.client()?.txn(txn)).await?;
         let revision = answer.header().map_or(0, |header| header.revision());
         Ok(answer.succeeded().then_some(revision))
     }
 
-    fn operation(&self, key: &str, value: Option<&[u8]>) -> TxnOp {
-        let key = self.key(&format!("r/{key}"));
-        match value {
-            Some(value) => TxnOp::put(key, value, None),
-            None => TxnOp::delete(key, None),
+    fn operation(&self, change: &Change<'_>) -> TxnOp {
+        let key = |key: &str| self.key(&format!("r/{key}"));
+        match change {
+            Change::Put(name, value) => TxnOp::put(key(name), *value, None),
+            Change::Delete { first, last } if first == last => TxnOp::delete(key(first), None),
+            Change::Delete { first, last } => {
+                // The end of a range is not part of it.
+                let end = format!("{}\0", key(last));
+                TxnOp::delete(key(first), Some(DeleteOptions::new().with_range(end)))
+            }
         }
     }
 
@@ -182,7 +187,7 @@ impl EtcdStore {
         let (mut step, mut bytes) = (Vec::new(), 0);
         for (key, value) in &content.records {
             bytes += key.len() + value.len();
-            step.push(self.operation(key, Some(value)));
+            step.push(self.operation(&Change::Put(key, value)));
             if step.len() == NESTED || bytes > 1 << 20 {
                 steps.push(std::mem::take(&mut step));
                 bytes = 0;
@@ -243,6 +248,42 @@ fn number_and_revision(answer: &TxnOpResponse) -> Option<(u64, i64)> {
     Some((number(kv.value()).unwrap_or_default(), kv.mod_revision()))
 }
 
+/// What one operation does.
+#[derive(Debug, PartialEq, Eq)]
+enum Change<'a> {
+    Put(&'a str, &'a [u8]),
+    /// Both ends are part of it.
+    Delete {
+        first: &'a str,
+        last: &'a str,
+    },
+}
+
+/// The changes of a batch, with deletes of neighbours as one: between keys that end in consecutive
+/// numbers of sixteen hex digits, like those of events, there is no other.
+fn folded(batch: &Batch) -> Vec<Change<'_>> {
+    let mut changes: Vec<Change<'_>> = Vec::with_capacity(batch.len());
+    for (key, value) in batch {
+        match (value, changes.last_mut()) {
+            (Some(value), _) => changes.push(Change::Put(key, value)),
+            (None, Some(Change::Delete { last, .. })) if follows(last, key) => *last = key,
+            (None, _) => changes.push(Change::Delete { first: key, last: key }),
+        }
+    }
+    changes
+}
+
+fn follows(before: &str, key: &str) -> bool {
+    let parts = |key: &str| -> Option<(String, u64)> {
+        let (kind, digits) = key.rsplit_once('/').filter(|(_, digits)| digits.len() == 16)?;
+        Some((kind.to_owned(), u64::from_str_radix(digits, 16).ok()?))
+    };
+    match (parts(before), parts(key)) {
+        (Some((kind, number)), Some((other, next))) => kind == other && number.checked_add(1) == Some(next),
+        _ => false,
+    }
+}
+
 /// As they are, or in nested transactions when they are too many for one.
 fn grouped(operations: impl ExactSizeIterator<Item = TxnOp>) -> Vec<TxnOp> {
     if operations.len() < MAX_OPERATIONS {
@@ -255,4 +296,34 @@ fn grouped(operations: impl ExactSizeIterator<Item = TxnOp>) -> Vec<TxnOp> {
         groups.push(TxnOp::txn(Txn::new().and_then(group)));
     }
     groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deletes_of_neighbours_are_one_operation_and_nothing_else_is() {
+        let keys = [
+            "event/000000000000000a",
+            "event/000000000000000b",
+            "event/000000000000000d",
+            "task/1",
+            "task/2",
+        ];
+        let mut batch: Batch = keys.iter().map(|key| ((*key).to_owned(), None)).collect();
+        batch.insert("event/000000000000000e".to_owned(), Some(vec![1]));
+        let delete = |first, last| Change::Delete { first, last };
+        let folded = folded(&batch);
+        assert_eq!(
+            folded,
+            [
+                delete(keys[0], keys[1]),
+                delete(keys[2], keys[2]),
+                Change::Put("event/000000000000000e", &[1]),
+                delete(keys[3], keys[3]),
+                delete(keys[4], keys[4]),
+            ]
+        );
+    }
 }
