@@ -6,6 +6,7 @@
 use ::time::OffsetDateTime;
 use ::time::macros::format_description;
 use rustix::time::{ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::unix::AsyncFd;
 
@@ -71,21 +72,67 @@ pub(crate) async fn sleep(time: Duration) {
     sleep_until(BootInstant::now().after(time)).await;
 }
 
+/// One timer for a loop that waits for ever later moments: it is set anew each time, not made anew.
+#[derive(Default)]
+pub(crate) struct Alarm {
+    timer: Option<AsyncFd<OwnedFd>>,
+    /// What it is set to and has not told yet.
+    set_to: Option<BootInstant>,
+}
+
+impl Alarm {
+    /// Sleeps until a moment of the boot-time clock. Dropped before, it has only been set.
+    pub(crate) async fn sleep_until(&mut self, deadline: BootInstant) {
+        if self.ring_at(deadline).await.is_err() {
+            // As without an alarm.
+            (self.timer, self.set_to) = (None, None);
+            sleep_until(deadline).await;
+        }
+    }
+
+    async fn ring_at(&mut self, deadline: BootInstant) -> std::io::Result<()> {
+        let timer = match &mut self.timer {
+            Some(timer) => {
+                if self.set_to != Some(deadline) {
+                    set(timer.get_ref(), deadline)?;
+                }
+                timer
+            }
+            none => none.insert(timer_at(deadline)?),
+        };
+        self.set_to = Some(deadline);
+        loop {
+            let mut ready = timer.readable().await?;
+            // Readable may mean an earlier moment, which was set anew since.
+            let mut expirations = [0; 8];
+            let read = |timer: &AsyncFd<OwnedFd>| Ok(rustix::io::read(timer.get_ref(), &mut expirations)?);
+            if let Ok(read) = ready.try_io(read) {
+                self.set_to = None;
+                return read.map(drop);
+            }
+        }
+    }
+}
+
 #[allow(
     deprecated,
     reason = "the replacement is unsafe for the sake of descriptors that are not owned; this one is"
 )]
-fn timer_at(deadline: BootInstant) -> std::io::Result<AsyncFd<std::os::fd::OwnedFd>> {
+fn timer_at(deadline: BootInstant) -> std::io::Result<AsyncFd<OwnedFd>> {
     let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
     let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
+    set(&timer, deadline)?;
+    AsyncFd::with_interest(timer, tokio::io::Interest::READABLE)
+}
+
+fn set(timer: &OwnedFd, deadline: BootInstant) -> rustix::io::Result<()> {
     // A zero value would disarm the timer.
     let at = deadline.0.max(Duration::from_nanos(1));
     let value = Itimerspec {
         it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
         it_value: Timespec { tv_sec: at.as_secs() as i64, tv_nsec: i64::from(at.subsec_nanos()) },
     };
-    rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME, &value)?;
-    AsyncFd::with_interest(timer, tokio::io::Interest::READABLE)
+    rustix::time::timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &value).map(drop)
 }
 
 /// The last millisecond of the year 9999, after which RFC 3339 has no more digits.
@@ -108,6 +155,38 @@ pub(crate) fn boot_id() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_alarm_rings_at_each_moment_it_is_set_to_and_at_no_other() {
+        let in_ms = |ms| BootInstant::now().after(Duration::from_millis(ms));
+        let mut alarm = Alarm::default();
+        for _ in 0..3 {
+            let deadline = in_ms(5);
+            alarm.sleep_until(deadline).await;
+            assert!(BootInstant::now() >= deadline);
+        }
+        // Given up, then set later, also when the first moment has passed meanwhile.
+        let first = in_ms(5);
+        tokio::select! {
+            biased;
+            () = alarm.sleep_until(first) => panic!("it cannot be over"),
+            () = std::future::ready(()) => {}
+        }
+        sleep_until(first).await;
+        let second = in_ms(20);
+        alarm.sleep_until(second).await;
+        assert!(BootInstant::now() >= second);
+        // Given up and waited for again, and a moment that is over.
+        let third = in_ms(10);
+        tokio::select! {
+            biased;
+            () = alarm.sleep_until(third) => panic!("it cannot be over"),
+            () = std::future::ready(()) => {}
+        }
+        alarm.sleep_until(third).await;
+        assert!(BootInstant::now() >= third);
+        alarm.sleep_until(third).await;
+    }
 
     #[test]
     fn dates_are_those_of_the_calendar() {

@@ -16,7 +16,7 @@ use super::{Bundles, Held, StopOrder, TaskActor, TaskPhase, adjust, told_to_stop
 use crate::errors::chain;
 use crate::facilities::{Found, ShimEvent, ShimLink};
 use crate::store::records::{Step, TaskRecord};
-use crate::time::{sleep, sleep_until, unix_ms};
+use crate::time::{sleep, unix_ms};
 use crew::{Crew, Done};
 use futures_util::StreamExt;
 use lighter_model::exit::ContainerExit;
@@ -98,16 +98,17 @@ impl TaskActor {
         let timer = crew.next_timer(&self.journal.record);
         let Some(link) = &mut held.link else { return Happened::Time };
         let mut orders = self.orders.clone();
+        let Crew { jobs, alarm, .. } = crew;
         tokio::select! {
             // All may be dropped: a channel keeps its event, a job stays in its set, an order stays an
             // order, a deadline where it is.
             event = link.events.recv() => Happened::Event(event.unwrap_or(ShimEvent::Disconnected)),
-            Some(done) = crew.jobs.next(), if !crew.jobs.is_empty() => Happened::Done(done),
+            Some(done) = jobs.next(), if !jobs.is_empty() => Happened::Done(done),
             order = told_to_stop(&mut self.orders) => Happened::Order(order),
             () = adjust::wanted(&mut orders, &self.journal.record) => Happened::Adjust,
             () = async {
                 match timer {
-                    Some(at) => sleep_until(at).await,
+                    Some(at) => alarm.sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             } => Happened::Time,

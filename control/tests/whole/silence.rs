@@ -5,8 +5,8 @@ use crate::support::{
     Running, definition_json, describe_task, reason, register, run_request, start, start_with, until,
 };
 use lighter_proto::v1;
-use lighter_proto::v1::lighter_client::LighterClient;
 use lighter_proto::v1::control_message::Message as FromControl;
+use lighter_proto::v1::lighter_client::LighterClient;
 use lighter_proto::v1::node_message::Message as FromNode;
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;

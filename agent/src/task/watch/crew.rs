@@ -9,7 +9,7 @@ use crate::store::records::{ContainerRecord, TaskRecord};
 use crate::task::order::{self, Phase, Place, View};
 use crate::task::stop::Ending;
 use crate::task::{Bundles, TaskContext};
-use crate::time::BootInstant;
+use crate::time::{Alarm, BootInstant};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use lighter_model::exit::ContainerExit;
@@ -62,6 +62,8 @@ pub(super) struct Crew {
     pub endings: Vec<Ending>,
     /// What containers wait for before their first start.
     pub waits: Vec<order::Wait>,
+    /// Of `next_timer`.
+    pub alarm: Alarm,
     /// Something is to be reported; to be written down.
     pub news: bool,
     pub keep: bool,
@@ -79,6 +81,7 @@ impl Crew {
             checks: BTreeMap::new(),
             endings: Vec::new(),
             waits: Vec::new(),
+            alarm: Alarm::default(),
             news: false,
             keep: false,
         }
