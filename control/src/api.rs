@@ -74,6 +74,11 @@ impl Context {
     }
 }
 
+/// Cluster time as of now: what is shown was committed a while ago.
+fn now_ms(context: &Context, shown: &Shown) -> u64 {
+    shown.state.meta.cluster_time_ms.max(context.environment.wall_unix_ms())
+}
+
 /// The cluster of a request, `default` when empty; names and ARNs.
 pub fn cluster_name(text: &str) -> Result<ClusterName, ApiError> {
     let name = text.rsplit('/').next().unwrap_or(text);

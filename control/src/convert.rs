@@ -3,8 +3,10 @@
 
 mod cluster;
 pub mod service;
+mod state;
 
 pub use cluster::{cluster, cluster_page, create_cluster, described_clusters, update_cluster};
+pub use state::state_chunks;
 
 use crate::api::attribute::{AttributePage, Filter as AttributeFilter};
 use crate::api::audit::{AuditFilter, AuditPage};
@@ -17,7 +19,6 @@ use crate::api::journal::TaskJournal;
 use crate::api::logs::LogsRequest;
 use crate::api::orphan::Orphan;
 use crate::api::page::{Page, PageRequest};
-use crate::api::state::ClusterState;
 use crate::api::stats::StatsRequest;
 use crate::api::task::{Described, DescribedTask, Filter as TaskFilter};
 use crate::api::task_definition::{FamilyFilter, Filter as DefinitionFilter, Status as DefinitionStatus};
@@ -37,7 +38,7 @@ use crate::core::tag::{TagResource, UntagResource};
 use crate::core::update_task::{PauseTask, UpdateTask};
 use crate::error::ApiError;
 use crate::identity::layer::{address, asker as caller_name, node};
-use crate::session::convert::{CHUNK_BYTES, LogBatch, container_resources, desired_status, stop_code};
+use crate::session::convert::{LogBatch, container_resources, desired_status, stop_code};
 use crate::session::run::Identity;
 use lighter_model::attribute::{CAPACITY_TYPE, required};
 use lighter_model::exit::{ContainerExit, ExitStatus};
@@ -54,7 +55,6 @@ use lighter_model::task_definition::{TransportProtocol, input};
 use lighter_model::trace_context::TRACEPARENT;
 use lighter_model::wait::Wait;
 use lighter_proto::v1;
-use prost::Message;
 use std::collections::{BTreeMap, HashMap};
 use tonic::Extensions;
 use tonic::metadata::MetadataMap;
@@ -481,68 +481,6 @@ fn capacity_type(word: Option<&str>) -> i32 {
         Some("reserved") => v1::CapacityType::Reserved.into(),
         _ => v1::CapacityType::OnDemand.into(),
     }
-}
-
-/// A part of a cluster's state before it is a message.
-enum Part {
-    Definition(v1::TaskDefinition),
-    Instance(v1::ContainerInstance),
-    Task(v1::Task),
-    Service(v1::Service),
-}
-
-impl Part {
-    fn bytes(&self) -> usize {
-        // With its tag and length.
-        8 + match self {
-            Self::Definition(part) => part.encoded_len(),
-            Self::Instance(part) => part.encoded_len(),
-            Self::Task(part) => part.encoded_len(),
-            Self::Service(part) => part.encoded_len(),
-        }
-    }
-
-    fn put(self, chunk: &mut v1::ClusterStateChunk) {
-        match self {
-            Self::Definition(part) => chunk.task_definitions.push(part),
-            Self::Instance(part) => chunk.container_instances.push(part),
-            Self::Task(part) => chunk.tasks.push(part),
-            Self::Service(part) => chunk.services.push(part),
-        }
-    }
-}
-
-/// The state in chunks of at most `CHUNK_BYTES`, made as they are asked for.
-pub fn state_chunks(state: ClusterState) -> impl Iterator<Item = v1::ClusterStateChunk> {
-    let ClusterState { sequence, incarnation, cluster: described, definitions, instances, tasks, services } =
-        state;
-    let definitions = definitions.into_iter().map(|record| Part::Definition(definition(&record)));
-    let instances = instances.into_iter().map(|snapshot| Part::Instance(instance(&snapshot)));
-    let tasks = tasks.into_iter().map(|record| Part::Task(task(&record)));
-    let services = services.into_iter().map(|snapshot| Part::Service(service::service(&snapshot)));
-    let mut parts = definitions.chain(instances).chain(tasks).chain(services).peekable();
-    let mut first = Some(cluster(&described));
-    let mut done = false;
-    std::iter::from_fn(move || {
-        if done {
-            return None;
-        }
-        let mut chunk = v1::ClusterStateChunk {
-            sequence,
-            incarnation: incarnation.clone(),
-            cluster: first.take(),
-            ..Default::default()
-        };
-        let mut bytes = 16 + chunk.encoded_len();
-        // One part alone is never larger: a definition has its own bound.
-        while let Some(part) = parts.next_if(|part| bytes + part.bytes() <= CHUNK_BYTES) {
-            bytes += part.bytes();
-            part.put(&mut chunk);
-        }
-        done = parts.peek().is_none();
-        chunk.last_chunk = done;
-        Some(chunk)
-    })
 }
 
 /// Digests by container, on the wire.

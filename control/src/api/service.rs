@@ -4,7 +4,7 @@
 
 use super::page::{Page, PageRequest, fill};
 use super::task::{Described, describe_all};
-use super::{Context, cluster_name, existing_cluster};
+use super::{Context, cluster_name, existing_cluster, now_ms};
 use crate::core::audit::Asker;
 use crate::core::service::change::{CreateService, DeleteService, UpdateService, find_service};
 use crate::core::service::control::{Action, ControlDeployment};
@@ -36,16 +36,16 @@ impl From<ServiceError> for ApiError {
     }
 }
 
-fn describe_one(shown: &Shown, service: &Arc<ServiceRecord>) -> DescribedService {
+fn describe_one(context: &Context, shown: &Shown, service: &Arc<ServiceRecord>) -> DescribedService {
     let state = &shown.state;
     let range = (service.key(), 0)..=(service.key(), u64::MAX);
     let events = state.service_events.range(range).rev().map(|(_, event)| event.clone());
-    let snapshot = snapshot(state, service, state.meta.cluster_time_ms);
+    let snapshot = snapshot(state, service, now_ms(context, shown));
     DescribedService { snapshot, events: events.collect() }
 }
 
 fn answered(context: &Context, service: &Arc<ServiceRecord>) -> DescribedService {
-    context.view.read(|shown| describe_one(shown, service))
+    context.view.read(|shown| describe_one(context, shown, service))
 }
 
 /// Makes a service; `json` is the input of `aws ecs create-service`.
@@ -103,7 +103,7 @@ pub fn describe(
     context.view.read(|shown| {
         let cluster = existing_cluster(shown, cluster)?;
         describe_all(&context.quotas, "services", names, |name| {
-            find_service(&shown.state, &cluster, name).map(|service| describe_one(shown, &service))
+            find_service(&shown.state, &cluster, name).map(|service| describe_one(context, shown, &service))
         })
     })
 }
@@ -150,7 +150,7 @@ pub fn protection_of(context: &Context, cluster: &str, tasks: &[String]) -> Resu
         let mut answer = Protection::default();
         for name in tasks {
             match find_task(&shown.state, &cluster, name) {
-                Ok(task) => match protection::of(&task, shown.state.meta.cluster_time_ms) {
+                Ok(task) => match protection::of(&task, now_ms(context, shown)) {
                     Some(protected) => answer.tasks.push(protected),
                     None => answer.fail(name, "TASK_NOT_VALID", "it is not of a service".to_owned()),
                 },

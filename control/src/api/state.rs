@@ -3,7 +3,7 @@
 //! Never: mixes two moments; holds the writer up for longer than it takes to count references.
 
 use super::cluster::DescribedCluster;
-use super::{Context, existing_cluster};
+use super::{Context, existing_cluster, now_ms};
 use crate::core::record::{DefinitionRecord, InstanceSnapshot, TaskRecord};
 use crate::core::service::look::{ServiceSnapshot, snapshot};
 use crate::error::ApiError;
@@ -31,7 +31,7 @@ pub fn state(context: &Context, cluster: &str) -> Result<ClusterState, ApiError>
         let state = &shown.state;
         let missing = || ApiError::ClusterNotFound { cluster: name.to_string() };
         let cluster = state.clusters.get(&name).ok_or_else(missing)?;
-        let now = state.meta.cluster_time_ms;
+        let now = now_ms(context, shown);
         let services = state.services.values().filter(|service| service.cluster == name);
         let instances = state.instances.values().filter(|instance| instance.cluster == name);
         Ok(ClusterState {

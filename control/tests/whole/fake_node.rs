@@ -152,6 +152,20 @@ impl FakeSession {
         self.out.send(v1::NodeMessage { message: Some(message) }).await.unwrap();
     }
 
+    /// Says heartbeats until it is aborted.
+    pub(crate) fn beats(&self, every: std::time::Duration) -> tokio::task::JoinHandle<()> {
+        let out = self.out.clone();
+        tokio::spawn(async move {
+            for number in 1.. {
+                let beat = FromNode::Heartbeat(v1::Heartbeat { number });
+                if out.send(v1::NodeMessage { message: Some(beat) }).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(every).await;
+            }
+        })
+    }
+
     /// The next message; sequences are checked, definitions remembered.
     pub(crate) async fn receive(&mut self) -> Result<FromControl, Status> {
         let next = tokio::time::timeout(PATIENCE, self.incoming.message()).await.expect("nothing came");
