@@ -5,10 +5,16 @@ mod cluster;
 mod node;
 #[cfg(test)]
 mod page;
+mod service;
 
 use crate::detach::DetachKeys;
 pub use cluster::{AttributeArgs, ClusterCommand, OrphanCommand, RemoveNodeArgs, TagCommand};
 pub use node::{DrainArgs, NoticeArgs, NoticeKind, StopAgentArgs};
+pub use service::{
+    ControlDeploymentArgs, CreateServiceArgs, DeployArgs, EndpointsArgs, OneService, PlacementArgs,
+    ProtectArgs, RemoveServiceArgs, RolloutArgs, ScaleArgs, ServiceCommand, ServiceEventsArgs, StartArgs,
+    StrategyCommand, UpdateServiceArgs, WaitArgs, WhyArgs,
+};
 
 use crate::duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -47,7 +53,7 @@ pub struct Global {
     /// Your certificate, key and CA in one PEM file (mode 0600), as the control plane made it
     #[arg(long, env = "LIGHTER_KEY", global = true, value_name = "FILE", hide_env_values = true)]
     pub key: Option<PathBuf>,
-    /// How to print: a table of at most 100 columns, JSON, or a table as wide as it gets
+    /// How to print: a table of at most 100 columns, JSON, YAML, or a table as wide as it gets
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
     /// Print ids only, and no progress
@@ -59,6 +65,7 @@ pub struct Global {
 pub enum Format {
     Table,
     Json,
+    Yaml,
     Wide,
 }
 
@@ -84,6 +91,23 @@ pub enum Command {
     TaskDefinition(TaskDefinitionCommand),
     /// Run a task of a task definition, or of a file with one
     Run(RunArgs),
+    /// Start a task on nodes that you name
+    Start(StartArgs),
+    /// Services: keep tasks running, and roll out new ones
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Bring a task definition and a service to what a file says; shows what changes, then asks
+    Deploy(DeployArgs),
+    /// The cluster on one screen: what is wrong first, then nodes, services and tasks
+    Status {
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+    /// What a task or a service waits for, and why its tasks fit nowhere
+    Why(WhyArgs),
+    /// Custom placement strategies
+    #[command(subcommand)]
+    Strategy(StrategyCommand),
     /// List tasks
     Ps(PsArgs),
     /// One task: address, ports, limits as the kernel has them
@@ -314,9 +338,24 @@ pub struct RunArgs {
     /// Implies --wait; Ctrl-C stops the tasks, and what the file registered is deregistered
     #[arg(long)]
     pub rm: bool,
-    /// How many tasks, 1 to 10
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
+    /// How many tasks
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub count: u32,
+    #[command(flatten)]
+    pub placement: PlacementArgs,
+    /// The `overrides` of `aws ecs run-task`, as JSON
+    #[arg(long, value_name = "JSON", default_value = "")]
+    pub overrides: String,
+    /// Change nothing; say where the tasks would go, or why nowhere
+    #[arg(long, conflicts_with_all = ["wait", "rm"])]
+    pub dry_run: bool,
+    /// Let a task that fits nowhere wait for room, so long at most [default: 24h]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "24h",
+          value_parser = duration::seconds)]
+    pub queue: Option<u32>,
+    /// With --queue: higher goes first
+    #[arg(long, default_value_t = 0, requires = "queue", allow_negative_numbers = true)]
+    pub priority: i32,
     #[arg(long)]
     pub cluster: Option<String>,
     /// Task group [default: family:<family>]
@@ -383,6 +422,8 @@ pub enum TaskCommand {
     Events(OneTask),
     /// What a task waits for, since when, until when, and what would end it
     Why(OneTask),
+    /// Keep tasks of services from scale-in, deployments and rebalancing
+    Protect(ProtectArgs),
 }
 
 /// A task: its id, the beginning of it, or the family when one task of it runs.

@@ -9,6 +9,7 @@ mod cluster;
 mod completion;
 mod control;
 mod cp;
+mod deploy;
 mod dev;
 mod drain;
 mod events;
@@ -18,8 +19,12 @@ mod logs;
 mod node;
 mod orphan;
 mod pause;
+mod placement;
+mod protect;
 mod ps;
 mod run;
+mod service;
+mod status;
 mod stop;
 mod system;
 mod task;
@@ -84,6 +89,13 @@ async fn with_control_plane(global: &Global, command: Command) -> Result<(), Fai
         Command::Audit(args) => audit::run(global, client, args).await,
         Command::Task(TaskCommand::Events(args)) => task::events::run(global, client, args).await,
         Command::Task(TaskCommand::Why(args)) => task::why::run(global, client, args).await,
+        Command::Task(TaskCommand::Protect(args)) => protect::protect(global, client, args).await,
+        Command::Start(args) => protect::start(global, client, args).await,
+        Command::Why(args) => protect::why(global, client, args).await,
+        Command::Service(command) => service::run(global, client, command).await,
+        Command::Deploy(args) => deploy::run(global, client, args).await,
+        Command::Status { cluster } => status::run(global, client, cluster).await,
+        Command::Strategy(command) => placement::strategy(global, client, command).await,
         Command::Logs(args) => logs::run(global, client, args).await,
         Command::Stop(args) => stop::run(global, client, args).await,
         Command::Node(NodeCommand::Ls { cluster, filter }) => node::ls(global, client, cluster, filter).await,

@@ -2,6 +2,8 @@
 //! In: proto messages. Out: JSON values; what is not set is left out. Stable: members are only added.
 //! Never: prints.
 
+pub mod service;
+
 use crate::{time, words};
 use lighter_proto::v1;
 use serde_json::{Map, Value, json};

@@ -2,9 +2,22 @@
 //! In: text and JSON. Out: bytes. Owns: the decision on colours.
 //! Never: panics because the reader of a pipe has gone.
 
+use crate::args::Format;
 use crate::failure::Failure;
 use serde_json::Value;
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether values are printed as YAML; chosen once, before anything is printed.
+static YAML: AtomicBool = AtomicBool::new(false);
+
+/// YAML is JSON to the commands, and written otherwise.
+pub fn choose(format: &mut Format) {
+    if *format == Format::Yaml {
+        YAML.store(true, Ordering::Relaxed);
+        *format = Format::Json;
+    }
+}
 
 /// Prints text that ends with its own newline.
 pub fn print(text: &str) -> Result<(), Failure> {
@@ -22,7 +35,21 @@ pub fn line(text: &str) -> Result<(), Failure> {
 
 /// One value, indented.
 pub fn json(value: &Value) -> Result<(), Failure> {
-    line(&format!("{value:#}"))
+    if YAML.load(Ordering::Relaxed) { print(&yaml(value)?) } else { line(&format!("{value:#}")) }
+}
+
+/// One of many values: a line of JSON, or a document of YAML.
+pub fn json_line(value: &Value) -> Result<(), Failure> {
+    if YAML.load(Ordering::Relaxed) {
+        print(&format!("---\n{}", yaml(value)?))
+    } else {
+        line(&value.to_string())
+    }
+}
+
+fn yaml(value: &Value) -> Result<String, Failure> {
+    serde_norway::to_string(value)
+        .map_err(|source| Failure::Files { what: "write the answer as YAML", source: source.into() })
 }
 
 /// A remark that is no result.

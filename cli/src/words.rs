@@ -84,6 +84,43 @@ pub fn log_source(number: i32) -> &'static str {
     }
 }
 
+pub fn service_status(number: i32) -> &'static str {
+    match v1::ServiceStatus::try_from(number) {
+        Ok(v1::ServiceStatus::Active) => "ACTIVE",
+        Ok(v1::ServiceStatus::Draining) => "DRAINING",
+        Ok(v1::ServiceStatus::Inactive) => "INACTIVE",
+        Err(_) | Ok(v1::ServiceStatus::Unspecified) => "",
+    }
+}
+
+pub fn scheduling_strategy(number: i32) -> &'static str {
+    match v1::SchedulingStrategy::try_from(number) {
+        Ok(v1::SchedulingStrategy::Daemon) => "DAEMON",
+        _ => "REPLICA",
+    }
+}
+
+pub fn deployment_status(number: i32) -> &'static str {
+    match v1::DeploymentStatus::try_from(number) {
+        Ok(v1::DeploymentStatus::Primary) => "PRIMARY",
+        Ok(v1::DeploymentStatus::Active) => "ACTIVE",
+        Ok(v1::DeploymentStatus::Inactive) => "INACTIVE",
+        Err(_) | Ok(v1::DeploymentStatus::Unspecified) => "",
+    }
+}
+
+pub fn rollout_state(number: i32) -> &'static str {
+    match v1::RolloutState::try_from(number) {
+        Ok(v1::RolloutState::InProgress) => "IN_PROGRESS",
+        Ok(v1::RolloutState::Paused) => "PAUSED",
+        Ok(v1::RolloutState::Completed) => "COMPLETED",
+        Ok(v1::RolloutState::Failed) => "FAILED",
+        Ok(v1::RolloutState::RolledBack) => "ROLLED_BACK",
+        Ok(v1::RolloutState::Superseded) => "SUPERSEDED",
+        Err(_) | Ok(v1::RolloutState::Unspecified) => "",
+    }
+}
+
 /// `0.0.0.0:8080->80/tcp`, as `docker ps` writes it.
 pub fn binding(binding: &v1::NetworkBinding) -> String {
     let ip = &binding.bind_ip;

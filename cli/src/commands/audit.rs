@@ -32,7 +32,7 @@ pub async fn run(global: &Global, client: &mut Client, args: AuditArgs) -> Resul
     }
     if global.output == Format::Json {
         for record in &records {
-            output::line(&of_record(record).to_string())?;
+            output::json_line(&of_record(record))?;
         }
         return Ok(());
     }

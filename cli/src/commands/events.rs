@@ -30,7 +30,7 @@ pub async fn run(global: &Global, client: &mut Client, args: EventsArgs) -> Resu
             }
         };
         match next.map_err(Failure::rpc(what))? {
-            Some(event) if global.output == Format::Json => output::line(&json::event(&event).to_string())?,
+            Some(event) if global.output == Format::Json => output::json_line(&json::event(&event))?,
             Some(event) if global.quiet => output::line(&event.sequence.to_string())?,
             Some(event) => output::line(&text(&event))?,
             None => return Ok(()),

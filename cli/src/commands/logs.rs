@@ -108,7 +108,7 @@ async fn read(
             }
             *pause = FIRST_PAUSE;
             if show.json {
-                output::line(&json::log_line(line).to_string())?;
+                output::json_line(&json::log_line(line))?;
             } else {
                 write(line, show.prefix, show.timestamps)?;
             }

@@ -76,7 +76,7 @@ async fn done(
         return Err(Failure::Refused { message, next: "lighter task show TASK".to_owned() });
     }
     match global.output {
-        Format::Json => output::json(&json::task(&task)),
+        Format::Json | Format::Yaml => output::json(&json::task(&task)),
         Format::Table | Format::Wide => output::line(&task.task_id),
     }
 }

@@ -6,7 +6,7 @@ mod wait;
 
 use crate::args::{Format, Global, RunArgs, SilenceArgs};
 use crate::client::{self, Client};
-use crate::commands::task_definition;
+use crate::commands::{placement, task_definition};
 use crate::failure::{self, EXIT_NOT_RUN, Exit, Failure};
 use crate::{json, output};
 use lighter_proto::v1;
@@ -85,8 +85,15 @@ async fn start(
         }
         .into(),
         node_silence: silence(&args.silence),
-        ..Default::default()
+        placement_constraints: placement::constraints(&args.placement),
+        placement_strategy: placement::strategies(&args.placement),
+        overrides_json: args.overrides.clone(),
+        dry_run: args.dry_run,
+        queue: args.queue.map(|time_limit_s| v1::QueueOptions { time_limit_s, priority: args.priority }),
     };
+    if args.dry_run {
+        return dry_run(global, client, request).await;
+    }
     let what = format!("run {name}");
     if !(args.wait || args.rm) {
         let answer = client.run_task(request).await.map_err(Failure::rpc(what.as_str()))?.into_inner();
@@ -104,6 +111,21 @@ async fn start(
     let all_placed = answer.failures.is_empty();
     let code = watch.until_the_end(client, answer.tasks, args.rm).await?;
     Ok(ExitCode::from(if all_placed || code != 0 { code } else { EXIT_NOT_RUN }))
+}
+
+/// Where the tasks would go; fails when one would go nowhere.
+async fn dry_run(
+    global: &Global,
+    client: &mut Client,
+    request: v1::RunTaskRequest,
+) -> Result<ExitCode, Failure> {
+    let answer =
+        client.run_task(request).await.map_err(Failure::rpc("ask where tasks would go"))?.into_inner();
+    placement::print(global, &answer.explanation.unwrap_or_default())?;
+    match answer.failures.is_empty() {
+        true => Ok(Exit::Done.into()),
+        false => Err(failure::of_failures("place all of them", &answer.failures)),
+    }
 }
 
 fn silence(args: &SilenceArgs) -> Option<v1::NodeSilencePolicy> {
@@ -125,6 +147,9 @@ fn started(global: &Global, what: &str, answer: &v1::RunTaskResponse) -> Result<
         for task in &answer.tasks {
             output::line(&task.task_id)?;
         }
+    }
+    if let Some(explanation) = answer.explanation.as_ref().filter(|_| !global.quiet) {
+        output::note(&placement::text(explanation));
     }
     match answer.failures.is_empty() {
         true => Ok(Exit::Done.into()),

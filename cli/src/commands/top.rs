@@ -99,7 +99,7 @@ pub async fn run(global: &Global, client: &mut Client, args: TopArgs) -> Result<
             continue;
         }
         if global.output == Format::Json {
-            output::line(&as_json(&board).to_string())?;
+            output::json_line(&as_json(&board))?;
         } else {
             shown = show(global, &board, in_place, shown)?;
         }
