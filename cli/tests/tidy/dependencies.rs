@@ -81,7 +81,8 @@ const TABLE: &[Rule] = &[
     },
     Rule {
         package: "lighter-bench",
-        may_use: &["lighter-proto", "lighter-image"],
+        // The unpacker and the scheduler are timed in process.
+        may_use: &["lighter-proto", "lighter-image", "lighter-control", "lighter-model"],
         never: &["lighter-net", "lighter-runtime", LIBCONTAINER],
     },
     Rule {

@@ -4,6 +4,8 @@
 use super::{Context, existing_cluster};
 use crate::core::audit::Asker;
 use crate::core::run_task::{RunTask, RunTaskAnswer};
+use crate::core::service::change::find_service;
+use crate::core::service::place;
 use crate::core::start_task::StartTask;
 use crate::core::stop_task::find_task;
 use crate::error::ApiError;
@@ -40,6 +42,23 @@ pub fn again(context: &Context, cluster: &str, task: &str) -> Result<RunTask, Ap
             placement: task.placement(),
             overrides: task.overrides.clone(),
             ..RunTask::new(cluster, &task.definition.to_string())
+        })
+    })
+}
+
+/// What is asked for the next task of a service's newest deployment.
+pub fn of_service(context: &Context, cluster: &str, service: &str) -> Result<RunTask, ApiError> {
+    context.view.read(|shown| {
+        let cluster = existing_cluster(shown, cluster)?;
+        let service = find_service(&shown.state, &cluster, service)?;
+        let deployment = service.primary().ok_or_else(|| ApiError::ServiceNotFound {
+            service: service.name.to_string(),
+            cluster: cluster.to_string(),
+        })?;
+        Ok(RunTask {
+            group: Some(service.group()),
+            placement: place::placement(&service),
+            ..RunTask::new(cluster, &deployment.definition.to_string())
         })
     })
 }

@@ -69,11 +69,8 @@ pub(super) fn explain_placement(
     if named.into_iter().filter(|text| !text.is_empty()).count() != 1 {
         return Err(ApiError::invalid("task", "give one of task, service and taskDefinition"));
     }
-    if !request.service.is_empty() {
-        return Err(ApiError::invalid("service", "is not supported yet; its events say why it cannot place"));
-    }
-    let run = match request.task.as_str() {
-        "" => convert::run_task(
+    let run = match (request.task.as_str(), request.service.as_str()) {
+        ("", "") => convert::run_task(
             v1::RunTaskRequest {
                 cluster: request.cluster,
                 task_definition: request.task_definition,
@@ -84,7 +81,8 @@ pub(super) fn explain_placement(
             },
             metadata,
         )?,
-        task => placement::again(context, &request.cluster, task)?,
+        ("", service) => placement::of_service(context, &request.cluster, service)?,
+        (task, _) => placement::again(context, &request.cluster, task)?,
     };
     let explanation = Some(explanation(placement::dry_run(context, &run)?));
     Ok(v1::ExplainPlacementResponse { explanation })

@@ -65,6 +65,7 @@ struct Fits<'a> {
     ask: &'a Ask<'a>,
     /// Rows that fall out by nothing but numbers.
     bits: Bits,
+    /// By kind; empty when all are.
     capable: Vec<bool>,
     least_cpu_units: i64,
     least_memory_mib: i64,
@@ -78,11 +79,15 @@ impl<'a> Fits<'a> {
             0 => i64::MIN,
             need => i64::try_from(need.saturating_add(reserve)).unwrap_or(i64::MAX),
         };
+        let mut capable = nodes.capable(ask.required);
+        if capable.iter().all(|capable| *capable) {
+            capable.clear();
+        }
         Self {
             nodes,
             ask,
             bits: bits(nodes, ask),
-            capable: nodes.capable(ask.required),
+            capable,
             least_cpu_units: least(wanted.cpu_units.into(), ask.reserve.cpu_units.into()),
             least_memory_mib: least(wanted.memory_mib, ask.reserve.memory_mib),
         }
@@ -92,8 +97,13 @@ impl<'a> Fits<'a> {
         let nodes = self.nodes;
         nodes.spare_cpu_units()[row] >= self.least_cpu_units
             && nodes.spare_memory_mib()[row] >= self.least_memory_mib
-            && self.capable[nodes.kind(row)]
-            && self.ask.resources.devices.iter().all(|(kind, count)| nodes.free_devices(row, kind) >= *count)
+            && (self.capable.is_empty() || self.capable[nodes.kind(row)])
+            && (self.ask.resources.devices.is_empty() || self.devices(row))
+    }
+
+    fn devices(&self, row: usize) -> bool {
+        let mut wanted = self.ask.resources.devices.iter();
+        wanted.all(|(kind, count)| self.nodes.free_devices(row, kind) >= *count)
     }
 
     fn rows(&self) -> Vec<usize> {

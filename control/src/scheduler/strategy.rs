@@ -67,7 +67,10 @@ impl<'a> Scores<'a> {
                     )
                 });
             }
-            Self::ByValue { .. } | Self::Left(_) => keep_lowest(rows, |row| self.key(row).ok()),
+            Self::ByValue { values, tasks } => {
+                keep_lowest(rows, |row| Some(signed(tasks[values.of_row(row)])))
+            }
+            Self::Left(left) => keep_lowest(rows, |row| Some(left[row])),
             Self::Custom { .. } => keep_lowest(rows, |row| self.key(row).ok()),
         }
     }

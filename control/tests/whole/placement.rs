@@ -95,8 +95,7 @@ async fn constraints_and_strategies_choose_and_misses_are_explained() {
 async fn overrides_reach_the_node_and_are_refused_by_name() {
     let running = start().await;
     let (mut admin, ids, mut sessions) = three(&running).await;
-    let overrides =
-        r#"{"containerOverrides":[{"name":"web","command":["migrate"],"cpu":900,"memory":500}]}"#;
+    let overrides = r#"{"containerOverrides":[{"name":"web","command":["migrate"],"cpu":900,"memory":500}]}"#;
     let request = v1::RunTaskRequest {
         overrides_json: overrides.to_owned(),
         client_token: "once".to_owned(),
@@ -116,10 +115,8 @@ async fn overrides_reach_the_node_and_are_refused_by_name() {
     assert!(assigned.overrides_json.contains(r#""command":["migrate"]"#), "{}", assigned.overrides_json);
     let other = v1::RunTaskRequest { overrides_json: String::new(), ..request.clone() };
     assert_eq!(reason(&admin.run_task(other).await.unwrap_err()), "CLIENT_TOKEN_CONFLICT");
-    let role = v1::RunTaskRequest {
-        overrides_json: r#"{"taskRoleArn":"arn"}"#.to_owned(),
-        ..run_request("web", 1)
-    };
+    let role =
+        v1::RunTaskRequest { overrides_json: r#"{"taskRoleArn":"arn"}"#.to_owned(), ..run_request("web", 1) };
     let refused = admin.run_task(role).await.unwrap_err();
     assert!(refused.message().starts_with("overrides.taskRoleArn"), "{}", refused.message());
 }
@@ -129,11 +126,8 @@ async fn start_task_takes_the_named_instances_and_scores_are_shown() {
     let running = start().await;
     let (mut admin, ids, _sessions) = three(&running).await;
     let container_instances = vec!["n2".to_owned(), ids[0].clone(), "nobody".to_owned()];
-    let request = v1::StartTaskRequest {
-        task_definition: "web".to_owned(),
-        container_instances,
-        ..Default::default()
-    };
+    let request =
+        v1::StartTaskRequest { task_definition: "web".to_owned(), container_instances, ..Default::default() };
     let started = admin.start_task(request).await.unwrap().into_inner();
     let places: Vec<&str> = started.tasks.iter().map(|task| task.container_instance_id.as_str()).collect();
     assert_eq!(places, [&ids[2], &ids[0]]);

@@ -11,6 +11,7 @@ mod agents;
 mod bed;
 mod callers;
 mod clock;
+mod decisions;
 mod etcd;
 mod fleet;
 mod join;
@@ -38,6 +39,7 @@ fn main() -> Result<()> {
     runtime.block_on(async {
         match mode {
             Mode::Measure(plan) => measure(plan).await,
+            Mode::Decisions => decisions::measure(),
             Mode::Agents(settings) => agents::run(settings).await,
         }
     })

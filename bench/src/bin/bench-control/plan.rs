@@ -11,6 +11,8 @@ use std::path::PathBuf;
 pub(crate) enum Mode {
     /// Measure
     Measure(Plan),
+    /// Measure single decisions of the scheduler, in this process
+    Decisions,
     /// Be the nodes (started by `measure`)
     #[command(hide = true)]
     Agents(AgentSettings),
