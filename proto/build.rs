@@ -25,7 +25,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(FILES.map(|file| root.join(file)), [&root])?;
     std::fs::write(out.join("lighter.v1.binpb"), descriptors.encode_to_vec())?;
     write_methods(&descriptors, &out.join("methods.rs"))?;
-    tonic_prost_build::configure().build_transport(true).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .build_transport(true)
+        .codec_path("crate::codec::SmallCodec")
+        .compile_fds(descriptors)?;
     Ok(())
 }
 

@@ -27,6 +27,7 @@ use tonic::{Request, Response, Status, Streaming};
 const FIRST_BATCH: std::time::Duration = std::time::Duration::from_secs(10);
 
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Outgoing = Result<v1::ControlMessage, Status>;
 type Answer<T> = Result<Response<T>, Status>;
 
 /// The service for people and tools.
@@ -555,7 +556,8 @@ impl Node for NodeService {
         Ok(Response::new(v1::RenewCertificateResponse { certificate_pem }))
     }
 
-    type SessionStream = ReceiverStream<Result<v1::ControlMessage, Status>>;
+    type SessionStream =
+        futures_util::stream::Map<ReceiverStream<node_convert::Sent>, fn(node_convert::Sent) -> Outgoing>;
 
     async fn session(&self, request: Request<Streaming<v1::NodeMessage>>) -> Answer<Self::SessionStream> {
         let me = convert::identity(request.extensions())?;
@@ -566,7 +568,8 @@ impl Node for NodeService {
         let (out, answers) = mpsc::channel(OUTGOING_DEPTH);
         // The answer begins at once, so that an agent may wait for it before its hello.
         tokio::spawn(run::serve(self.0.clone(), me, incoming, out));
-        Ok(Response::new(ReceiverStream::new(answers)))
+        let unboxed: fn(node_convert::Sent) -> Outgoing = |sent| sent.map(|message| *message);
+        Ok(Response::new(ReceiverStream::new(answers).map(unboxed)))
     }
 
     type StreamStream = Streamed<v1::ControlFrame>;

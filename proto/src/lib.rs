@@ -1,6 +1,8 @@
-//! The gRPC contracts of Lighter, package `lighter.v1`: generated code and nothing else.
+//! The gRPC contracts of Lighter, package `lighter.v1`: generated code and its codec, nothing else.
 //! In: the .proto files. Out: messages, clients, servers, the descriptor set, the list of methods.
 //! Never: converts to or from the model; that is the work of the crates that use both.
+
+mod codec;
 
 /// Messages, clients and servers of package `lighter.v1`.
 pub mod v1 {

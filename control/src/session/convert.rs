@@ -37,6 +37,8 @@ pub type StatsSample = v1::StatsSample;
 pub type ImageReport = v1::ImageReport;
 /// What is sent to a node.
 pub type Outgoing = v1::ControlMessage;
+/// On its way to the transport. Boxed: a channel has room for 32 at once, for each of thousands of nodes.
+pub type Sent = Result<Box<Outgoing>, tonic::Status>;
 
 /// The largest message of a manifest, in bytes.
 pub const CHUNK_BYTES: usize = 256 << 10;

@@ -2,7 +2,7 @@
 //! In: records. Out: numbered messages on the stream. Owns: the session's sequence.
 //! Never: waits longer than ten seconds for a node that does not read.
 
-use super::convert::{self, Outgoing};
+use super::convert::{self, Outgoing, Sent};
 use crate::core::record::{DefinitionRecord, TaskRecord};
 use crate::error::ApiError;
 use crate::time::timeout;
@@ -12,7 +12,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tonic::Status;
 
 /// A node that takes nothing for so long is cut off.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
@@ -22,14 +21,14 @@ pub const OUTGOING_DEPTH: usize = 16;
 
 /// The sending half of a session.
 pub struct Link {
-    out: mpsc::Sender<Result<Outgoing, Status>>,
+    out: mpsc::Sender<Sent>,
     sequence: u64,
     /// The definitions that the node has got in this session.
     sent: BTreeSet<TaskDefinitionId>,
 }
 
 impl Link {
-    pub fn new(out: mpsc::Sender<Result<Outgoing, Status>>) -> Self {
+    pub fn new(out: mpsc::Sender<Sent>) -> Self {
         Self { out, sequence: 0, sent: BTreeSet::new() }
     }
 
@@ -41,7 +40,7 @@ impl Link {
     /// Sends a message outside the sequence: hello and heartbeat answers.
     pub async fn send_unnumbered(&self, message: Outgoing) -> Result<(), ApiError> {
         // Most often there is room: no timer then.
-        let message = match self.out.try_send(Ok(message)) {
+        let message = match self.out.try_send(Ok(Box::new(message))) {
             Ok(()) => return Ok(()),
             Err(TrySendError::Closed(_)) => return Err(ApiError::SessionTooSlow),
             Err(TrySendError::Full(message)) => message,

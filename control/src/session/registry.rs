@@ -50,7 +50,7 @@ struct Live {
     about: About,
     address: SocketAddrText,
     cancel: CancellationToken,
-    requests: mpsc::Sender<NodeRequest>,
+    requests: mpsc::Sender<Box<NodeRequest>>,
 }
 
 #[derive(Default)]
@@ -75,7 +75,8 @@ pub struct Place {
     serial: u64,
     /// Cancelled when another session of the same agent takes over.
     pub cancel: CancellationToken,
-    pub requests: mpsc::Receiver<NodeRequest>,
+    /// Boxed: few nodes are ever asked, and a channel has room for 32 at once.
+    pub requests: mpsc::Receiver<Box<NodeRequest>>,
 }
 
 impl Sessions {
@@ -179,7 +180,7 @@ impl Sessions {
 
     /// Passes a log request to the node's session; `false` when it has none.
     pub fn ask_for_logs(&self, instance: &ContainerInstanceId, request: LogRequest) -> bool {
-        let request = NodeRequest::Logs(request);
+        let request = Box::new(NodeRequest::Logs(request));
         self.inner().live.get(instance).is_some_and(|live| live.requests.try_send(request).is_ok())
     }
 
@@ -203,7 +204,7 @@ impl Sessions {
             let version = live.about.agent_version.clone();
             return Err(ApiError::AgentTooOld { instance: instance.to_string(), version });
         }
-        live.requests.try_send(NodeRequest::Stream(request)).map_err(|_| away())
+        live.requests.try_send(Box::new(NodeRequest::Stream(request))).map_err(|_| away())
     }
 
     /// The nodes with a live session.
@@ -218,6 +219,6 @@ impl Sessions {
             .live
             .get(instance)
             .filter(|live| live.about.features.iter().any(|feature| feature == JOURNALS_FEATURE));
-        live.is_some_and(|live| live.requests.try_send(NodeRequest::Journal(question)).is_ok())
+        live.is_some_and(|live| live.requests.try_send(Box::new(NodeRequest::Journal(question))).is_ok())
     }
 }

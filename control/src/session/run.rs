@@ -3,7 +3,7 @@
 //! Never: acknowledges a report before it is durable, or confirms a stop that a changed or older
 //! store would be the only one to ask for.
 
-use super::convert::{self, ControlSays, NodeSaid, Outgoing};
+use super::convert::{self, ControlSays, NodeSaid, Outgoing, Sent};
 use super::hello::Hello;
 use super::link::Link;
 use super::registry::{About, NodeRequest, Place};
@@ -26,7 +26,6 @@ use lighter_model::status::TaskStatus;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tonic::Status;
 
 /// How long a node may take to say hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
@@ -95,7 +94,7 @@ pub async fn serve(
     context: Context,
     me: Identity,
     mut incoming: impl Stream<Item = Result<NodeSaid, ApiError>> + Unpin,
-    out: mpsc::Sender<Result<Outgoing, Status>>,
+    out: mpsc::Sender<Sent>,
 ) {
     let ended = match begin(&context, &me, &mut incoming, &out).await {
         Ok((session, changes, mut place)) => {
@@ -124,7 +123,7 @@ async fn begin(
     context: &Context,
     me: &Identity,
     incoming: &mut (impl Stream<Item = Result<NodeSaid, ApiError>> + Unpin),
-    out: &mpsc::Sender<Result<Outgoing, Status>>,
+    out: &mpsc::Sender<Sent>,
 ) -> Result<Begun, ApiError> {
     let first = time::timeout(HELLO_LIMIT, incoming.next()).await;
     let hello = match first.ok_or(ApiError::SessionSilent)?.transpose()? {
@@ -170,7 +169,7 @@ async fn greet(
     me: &Identity,
     hello: Hello,
     protocol: u32,
-    out: &mpsc::Sender<Result<Outgoing, Status>>,
+    out: &mpsc::Sender<Sent>,
 ) -> Result<(Session, mpsc::Receiver<NodeChange>), ApiError> {
     // First follow, then read: a change in between is in the manifest and comes again as a delta.
     let changes = context.view.follow(&me.id);
@@ -260,7 +259,7 @@ impl Session {
                     while let Ok(first) = changes.try_recv() {
                         self.delta(first, &mut changes).await?;
                     }
-                    self.link.send(match request {
+                    self.link.send(match *request {
                         NodeRequest::Logs(request) => convert::open_log_stream(request),
                         NodeRequest::Stream(request) => convert::open_stream(request),
                         NodeRequest::Journal(question) => convert::ask_task_events(question),

@@ -14,7 +14,7 @@ use lighter_control::core::recovery::AwaitNodes;
 use lighter_control::environment::Environment;
 use lighter_control::error::SocketAddrText;
 use lighter_control::identity::ca::Ca;
-use lighter_control::session::convert::{self, Outgoing};
+use lighter_control::session::convert::{self, Outgoing, Sent};
 use lighter_control::session::registry::Sessions;
 use lighter_control::session::run::{self, Identity};
 use lighter_control::session::{link, monitor, replace};
@@ -312,14 +312,14 @@ async fn up(
 
 async fn down(
     way: Way,
-    mut from_session: mpsc::Receiver<Result<Outgoing, Status>>,
+    mut from_session: mpsc::Receiver<Sent>,
     to_node: mpsc::Sender<Result<Outgoing, Status>>,
 ) {
     let (cut, gone) = (way.connection.control_end.clone(), way.connection.node_end.clone());
     let carry = async {
         while let Some(message) = from_session.recv().await {
             way.pass(true).await;
-            if to_node.send(message).await.is_err() {
+            if to_node.send(message.map(|message| *message)).await.is_err() {
                 // Nobody reads any more: what the session sends stays here until its end is cut.
                 std::future::pending::<()>().await;
             }
