@@ -1,28 +1,33 @@
 //! `lighter events`: what happens in the cluster, in order and without gaps.
 //! In: where to begin. Out: a line, or a JSON object, for each event.
+//! A follower whose stream breaks asks again and goes on after the last event it has seen.
+//! Never: goes on with the events of another store; what was not kept long enough is an error.
 
+use super::logs::{FIRST_PAUSE, LONGEST_PAUSE, is_break};
 use crate::args::{EventsArgs, Format, Global};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::{json, output, table, time, words};
 use lighter_proto::v1::{self, event::Subject};
+use std::io::Write;
 use std::time::Duration;
+use tonic::{Status, Streaming};
 
 /// Without --follow: the API has no "that was the last one"; silence for so long is taken for it.
 const SILENCE: Duration = Duration::from_millis(500);
 
 pub async fn run(global: &Global, client: &mut Client, args: EventsArgs) -> Result<(), Failure> {
-    let request = v1::WatchEventsRequest {
+    let mut request = v1::WatchEventsRequest {
         cluster: super::cluster(args.cluster),
         after_sequence: args.after.unwrap_or(0),
         from_oldest: !args.follow && args.after.is_none(),
         incarnation: String::new(),
     };
     let what = "watch the events";
-    let mut stream = client.watch_events(request).await.map_err(Failure::rpc(what))?.into_inner();
+    let mut stream = client.watch_events(request.clone()).await.map_err(Failure::rpc(what))?.into_inner();
     loop {
         let next = if args.follow {
-            stream.message().await
+            unbroken(client, &mut stream, &mut request).await.map(Some)
         } else {
             match tokio::time::timeout(SILENCE, stream.message()).await {
                 Ok(next) => next,
@@ -36,6 +41,54 @@ pub async fn run(global: &Global, client: &mut Client, args: EventsArgs) -> Resu
             None => return Ok(()),
         }
     }
+}
+
+/// The next event, however often the stream breaks before it comes; the request becomes the one for
+/// those after it. Fails when the control plane refuses to go on there.
+async fn unbroken(
+    client: &mut Client,
+    stream: &mut Streaming<v1::Event>,
+    request: &mut v1::WatchEventsRequest,
+) -> Result<v1::Event, Status> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let why = match stream.message().await {
+            Ok(Some(event)) => {
+                resume(request, &event);
+                return Ok(event);
+            }
+            // Events have no end: the control plane goes.
+            Ok(None) => "it ended".to_owned(),
+            Err(status) if is_break(&status) => status.message().to_owned(),
+            Err(status) => return Err(status),
+        };
+        // Before the first event there is no number to go on after.
+        let place = match (request.after_sequence, request.from_oldest) {
+            (0, false) => "; what happens meanwhile is not shown",
+            _ => "",
+        };
+        // Who has closed standard error does not want to know.
+        let _ = writeln!(
+            std::io::stderr(),
+            "[lighter] the stream of events broke off ({why}); asking again{place}"
+        );
+        *stream = loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            match client.watch_events(request.clone()).await {
+                Ok(answer) => break answer.into_inner(),
+                Err(status) if is_break(&status) => {}
+                Err(status) => return Err(status),
+            }
+        };
+    }
+}
+
+/// Asks for what comes after this event, of the store that gave it.
+fn resume(request: &mut v1::WatchEventsRequest, event: &v1::Event) {
+    request.after_sequence = event.sequence;
+    request.from_oldest = false;
+    request.incarnation.clone_from(&event.incarnation);
 }
 
 /// One line: time, sequence, what changed.

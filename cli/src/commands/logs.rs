@@ -46,8 +46,8 @@ struct Show {
 }
 
 /// Before asking again; longer each time nothing came.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub const FIRST_PAUSE: Duration = Duration::from_millis(500);
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 async fn follow(
     client: &mut Client,
@@ -85,7 +85,7 @@ async fn follow(
 
 /// Whether the way there broke, rather than that something was refused: a control plane that is killed
 /// says nothing, and what the transport makes of that has its cause below it, as no refusal has.
-fn is_break(status: &Status) -> bool {
+pub fn is_break(status: &Status) -> bool {
     status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
 }
 

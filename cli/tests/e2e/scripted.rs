@@ -28,6 +28,8 @@ pub struct State {
     pub log_holds: u32,
     /// Those that do.
     log_held: Vec<Sender<Result<v1::StreamTaskLogsResponse, Status>>>,
+    /// How every watch of events was asked for.
+    pub event_requests: Vec<v1::WatchEventsRequest>,
     /// What was asked for.
     pub log_requests: Vec<v1::StreamTaskLogsRequest>,
 }
@@ -39,6 +41,10 @@ pub struct Scripted {
     folder: TempDir,
     _runtime: tokio::runtime::Runtime,
 }
+
+/// Of every event.
+pub const SEQUENCE: u64 = 7;
+pub const INCARNATION: &str = "the-script";
 
 pub const ID: &str = "0123456789abcdef0123456789abcdef";
 
@@ -153,17 +159,24 @@ impl Lighter for Service {
     }
 
     type WatchEventsStream = ReceiverStream<Result<v1::Event, Status>>;
-    async fn watch_events(&self, _: Request<v1::WatchEventsRequest>) -> Answer<Self::WatchEventsStream> {
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Answer<Self::WatchEventsStream> {
         let (sender, receiver) = tokio::sync::mpsc::channel(64);
         let mut changes = self.events.subscribe();
         tokio::spawn(async move {
             while let Ok(task) = changes.recv().await {
                 let subject = Some(Subject::TaskStateChange(v1::TaskStateChange { task: Some(task) }));
-                if sender.send(Ok(v1::Event { subject, ..Default::default() })).await.is_err() {
+                let (sequence, incarnation) = (SEQUENCE, INCARNATION.to_owned());
+                let event = v1::Event { sequence, incarnation, subject, ..Default::default() };
+                if sender.send(Ok(event)).await.is_err() {
                     return;
                 }
             }
         });
+        // After the subscription: who sees the request may count on the events.
+        self.state.lock().unwrap().event_requests.push(request.into_inner());
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 

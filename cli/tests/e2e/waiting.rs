@@ -1,7 +1,7 @@
 //! `run --wait`, `stop --wait`, `logs`: what happens while and after a task runs.
 
 use super::program::{Done, run, signal, spawn, until};
-use super::scripted::{ID, Scripted};
+use super::scripted::{ID, INCARNATION, SEQUENCE, Scripted};
 use lighter_proto::v1::{self, StopCode};
 use std::io::{BufRead, BufReader, Read};
 use std::net::Shutdown;
@@ -227,6 +227,29 @@ fn a_follower_goes_on_when_the_control_plane_was_killed() {
     out.read_to_string(&mut printed).unwrap();
     assert_eq!((done.code, printed.as_str()), (0, "one\n"), "{done:?}");
     assert!(done.err.contains("[lighter] the log broke off"), "{done:?}");
+}
+
+#[test]
+fn events_go_on_after_the_last_one_when_the_control_plane_was_killed() {
+    let control = Scripted::start();
+    let (socket, cut) = through(control.socket());
+    let mut child = spawn(&socket, &["events", "-f"]);
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let asked = || control.state.lock().unwrap().event_requests.clone();
+    let mut printed = String::new();
+    until("the events are watched", || asked().len() == 1);
+    control.change(|task| task.task_id = ID.into());
+    out.read_line(&mut printed).unwrap();
+    cut();
+    until("they are asked for again", || asked().len() == 2);
+    control.change(|task| task.last_status = v1::TaskStatus::Running as i32);
+    out.read_line(&mut printed).unwrap();
+    signal(&child, "TERM");
+    let done = finish(child);
+    assert!(printed.lines().count() == 2 && printed.contains("RUNNING"), "{printed}");
+    let again = asked().pop().unwrap();
+    assert_eq!((again.after_sequence, again.incarnation.as_str()), (SEQUENCE, INCARNATION));
+    assert!(done.err.contains("[lighter] the stream of events broke off"), "{done:?}");
 }
 
 #[test]
