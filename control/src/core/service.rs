@@ -20,3 +20,4 @@ pub mod rebalance;
 pub mod record;
 pub mod tend;
 pub mod throttle;
+pub mod witness;

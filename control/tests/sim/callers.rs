@@ -24,7 +24,7 @@ use std::rc::Rc;
 const FAMILIES: u64 = 4;
 
 /// A task definition with a port that only one of its tasks on a node can have.
-fn definition(family: &str, cpu: u64, memory: u64, port: Option<u64>) -> String {
+pub(crate) fn definition(family: &str, cpu: u64, memory: u64, port: Option<u64>) -> String {
     let ports = port.map_or(String::new(), |port| {
         format!(r#","portMappings":[{{"containerPort":80,"hostPort":{port}}}]"#)
     });
@@ -153,14 +153,14 @@ pub(crate) async fn register_all(world: &Rc<World>) {
     }
 }
 
-async fn register_as(world: &Rc<World>, json: &str) -> bool {
+pub(crate) async fn register_as(world: &Rc<World>, json: &str) -> bool {
     let definition = lighter_model::task_definition::input::parse(json).unwrap();
     let command = RegisterDefinition { definition, registered_by: String::new() };
     let answer = ask(world, |context| async move { context.change(asker(), command).await }).await;
     matches!(answer, Answer::Said(_))
 }
 
-async fn drain(world: &Rc<World>) {
+pub(crate) async fn drain(world: &Rc<World>) {
     let nodes = world.nodes.borrow().clone();
     let Some(node) = world.luck.borrow_mut().pick(&nodes) else { return };
     let (draining, stop_tasks) = {
@@ -180,7 +180,7 @@ async fn drain(world: &Rc<World>) {
 }
 
 /// Mostly refused: nodes have tasks. With force its machine begins anew, see `faults::machine`.
-async fn deregister(world: &Rc<World>) {
+pub(crate) async fn deregister(world: &Rc<World>) {
     let nodes = world.nodes.borrow().clone();
     let Some(node) = world.luck.borrow_mut().pick(&nodes).filter(|node| node.index > 0) else { return };
     let force = world.shape.faults.contains(&Kind::Rejoined) && world.luck.borrow_mut().percent(70);

@@ -4,6 +4,7 @@
 
 use crate::lease::Lease;
 use crate::luck::Luck;
+use crate::services::Life;
 use crate::world::World;
 use lighter_control::convert::task_status;
 use lighter_model::ids::TaskId;
@@ -45,6 +46,7 @@ struct Assigned {
 
 /// A task as the node knows it.
 pub(crate) struct Running {
+    life: Life,
     pub(crate) status: TaskStatus,
     /// Of the newest report.
     pub(crate) sequence: u64,
@@ -158,7 +160,9 @@ impl Disk {
             let wanted = &assigned.assignment;
             let rate = if self.rate == 0 { 1_000 } else { self.rate };
             let lease = Lease::new(wanted.lease_s, rate);
-            let task = self.tasks.entry(id.clone()).or_insert_with(|| Running::new(now_ms, luck, lease));
+            let life = Life::of(&wanted.task_definition);
+            let task =
+                self.tasks.entry(id.clone()).or_insert_with(|| Running::new(now_ms, luck, lease, life));
             if task.status == TaskStatus::Stopped {
                 if wanted.forget || assigned.disowned {
                     gone.push(id.clone());
@@ -211,8 +215,9 @@ impl Disk {
 }
 
 impl Running {
-    fn new(now_ms: u64, luck: &mut Luck, lease: Lease) -> Self {
+    fn new(now_ms: u64, luck: &mut Luck, lease: Lease, life: Life) -> Self {
         Self {
+            life,
             status: TaskStatus::Pending,
             sequence: 1,
             applied: 0,
@@ -233,8 +238,8 @@ impl Running {
         let (status, next) = match step {
             Step::Activate => (TaskStatus::Activating, Some((soon(luck), Step::Run))),
             Step::Run => {
-                let short = luck.percent(40);
-                let exit = now_ms + luck.between(1_000, 40_000);
+                let (short, longest) = self.life.short(luck);
+                let exit = now_ms + luck.between(1_000, longest);
                 (TaskStatus::Running, short.then_some((exit, Step::Exit)))
             }
             Step::Exit => {

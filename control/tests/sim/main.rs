@@ -19,6 +19,7 @@ mod node;
 mod plane;
 mod run;
 mod seeds;
+mod services;
 mod store;
 mod watcher;
 mod world;

@@ -184,6 +184,7 @@ impl Model {
         self.stand_ins.made(new, lost, broken);
         if let Some(starter) = &new.started_by
             && new.replaces.is_none()
+            && new.service.is_none()
             && *self.starters.entry(starter.clone()).or_insert(sequence) != sequence
         {
             broken(&format!("one client token, {starter}, has two sets of tasks"));

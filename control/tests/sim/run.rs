@@ -8,6 +8,7 @@ use crate::faults::{Kind, mend_for_ever, trouble};
 use crate::luck::Luck;
 use crate::node::{Node, Speaks};
 use crate::plane::{Plane, cluster};
+use crate::services;
 use crate::watcher::{Replica, follow};
 use crate::world::{Shape, World};
 use lighter_control::api::Context;
@@ -69,7 +70,14 @@ pub(crate) fn shape(seed: u64) -> Shape {
         think_ms: luck.between(800, 5_000),
         events_kept: usize::try_from(luck.between(50, 2_000)).unwrap(),
         skew_ms: i64::try_from(luck.below(240_000)).unwrap() - 120_000,
-        rivals: if luck.percent(60) { usize::try_from(luck.between(2, 5)).unwrap() } else { 0 },
+        services: services::are_in(seed),
+        rivals: if services::are_in(seed) {
+            0
+        } else if luck.percent(60) {
+            usize::try_from(luck.between(2, 5)).unwrap()
+        } else {
+            0
+        },
     }
 }
 
@@ -78,6 +86,7 @@ pub(crate) fn run(seed: u64, edit: Option<WrongEdit>, keep_trace: bool) -> Outco
     let world = World::new(seed, shape(seed), keep_trace);
     lighter_control::time::install(Some(world.executor.clock()));
     wrong_edit::switch(edit);
+    services::watch(&world);
     world.say(format_args!("seed {seed}: {:?}", world.shape));
     let main = live(world.clone());
     world.spawn(main);
@@ -103,6 +112,7 @@ pub(crate) fn run(seed: u64, edit: Option<WrongEdit>, keep_trace: bool) -> Outco
         lines: world.lines(),
     };
     world.executor.clear();
+    services::rest_of_watch();
     world.planes.take();
     world.nodes.take();
     wrong_edit::switch(None);
@@ -127,7 +137,11 @@ async fn live(world: Rc<World>) {
     let replica = Rc::new(RefCell::new(Replica::default()));
     world.spawn(follow(world.clone(), replica.clone()));
     for caller in 0..world.shape.callers {
-        world.spawn(call(world.clone(), caller));
+        if world.shape.services {
+            world.spawn(services::call(world.clone(), caller));
+        } else {
+            world.spawn(call(world.clone(), caller));
+        }
     }
     fill(&world).await;
     world.spawn(mend_for_ever(world.clone()));
@@ -135,6 +149,7 @@ async fn live(world: Rc<World>) {
         world.spawn(rival(world.clone(), number as u64));
     }
     trouble(world.clone(), replica.clone()).await;
+    services::settle(&world).await;
     rest(&world, &replica).await;
     world.done.set(true);
 }
@@ -263,6 +278,9 @@ fn restless(world: &World, replica: &Replica, shown: &Shown) -> Option<String> {
                 return Some(format!("{id} does not run on node {}", node.index));
             }
         }
+    }
+    if let Some(service) = services::restless(world, shown) {
+        return Some(service);
     }
     (!replica.equals(shown)).then(|| "the watcher's replica is not the state".to_owned())
 }

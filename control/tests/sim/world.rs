@@ -40,6 +40,8 @@ pub(crate) struct Shape {
     /// Between the wall clocks of one control plane and the next.
     pub(crate) skew_ms: i64,
     pub(crate) events_kept: usize,
+    /// Callers keep services instead of single tasks.
+    pub(crate) services: bool,
 }
 
 #[derive(Default)]

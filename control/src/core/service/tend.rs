@@ -7,7 +7,7 @@
 use super::decide::{self, Decision, TaskView, View, Why};
 use super::look::{self, Look};
 use super::record::{RolloutState, ServiceKey, ServiceRecord};
-use super::{daemon, deployment, events, place, rebalance, throttle};
+use super::{daemon, deployment, events, place, rebalance, throttle, witness};
 use crate::core::Command;
 use crate::core::mutation::{Changes, Mutation};
 use crate::core::record::{PlacementFailure, TaskRecord};
@@ -54,7 +54,9 @@ impl Command for Tend {
             return Ok(Tended::default());
         }
         let mut service = (*before).clone();
+        let seen = witness::before(changes.state(), &self.key);
         let tended = tend(changes, &mut service, self.may_start);
+        witness::tell(seen, changes.state(), &service, changes.now_ms());
         if service != *before {
             changes.put_service(service);
         }
