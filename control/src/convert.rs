@@ -2,11 +2,15 @@
 //! In: requests. Out: commands and filters; and messages from records. Never: decides anything.
 
 mod cluster;
+mod instance;
 pub mod service;
 mod state;
 
 pub use cluster::{cluster, cluster_page, create_cluster, described_clusters, update_cluster};
+pub use instance::{instance, instance_status};
 pub use state::state_chunks;
+
+use instance::resources;
 
 use crate::api::attribute::{AttributePage, Filter as AttributeFilter};
 use crate::api::audit::{AuditFilter, AuditPage};
@@ -40,15 +44,14 @@ use crate::error::ApiError;
 use crate::identity::layer::{address, asker as caller_name, node};
 use crate::session::convert::{LogBatch, container_resources, desired_status, stop_code};
 use crate::session::run::Identity;
-use lighter_model::attribute::{CAPACITY_TYPE, required};
+use lighter_model::attribute::required;
 use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus};
 use lighter_model::ids::{ClusterName, ContainerName};
-use lighter_model::node::{Notice, NoticeKind};
 use lighter_model::placement::{ConstraintText, Placement, PlacementText, StrategyText};
 use lighter_model::query::Expression;
 use lighter_model::report::{KernelLimits, NetworkBinding};
-use lighter_model::resources::{GrantedDevice, Resources};
+use lighter_model::resources::GrantedDevice;
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
 use lighter_model::tags::{Tags, checked};
 use lighter_model::task_definition::{TransportProtocol, input};
@@ -783,70 +786,5 @@ fn limits(limits: &KernelLimits) -> v1::KernelLimits {
         cpu_weight: limits.cpu_weight,
         memory_max_bytes: limits.memory_max_bytes,
         pids_max: limits.pids_max,
-    }
-}
-
-fn resources(resources: &Resources) -> v1::Resources {
-    let ports = |protocol| {
-        let ports = resources.host_ports.iter().filter(move |port| port.protocol == protocol);
-        ports.map(|port| u32::from(port.port)).collect()
-    };
-    v1::Resources {
-        cpu_units: resources.cpu_units,
-        memory_mib: resources.memory_mib,
-        ports_tcp: ports(TransportProtocol::Tcp),
-        ports_udp: ports(TransportProtocol::Udp),
-        devices: resources.devices.clone().into_iter().collect(),
-    }
-}
-
-pub fn instance_status(status: ContainerInstanceStatus) -> v1::ContainerInstanceStatus {
-    match status {
-        ContainerInstanceStatus::Registering => v1::ContainerInstanceStatus::Registering,
-        ContainerInstanceStatus::RegistrationFailed => v1::ContainerInstanceStatus::RegistrationFailed,
-        ContainerInstanceStatus::Active => v1::ContainerInstanceStatus::Active,
-        ContainerInstanceStatus::Draining => v1::ContainerInstanceStatus::Draining,
-        ContainerInstanceStatus::Deregistering => v1::ContainerInstanceStatus::Deregistering,
-        ContainerInstanceStatus::Inactive => v1::ContainerInstanceStatus::Inactive,
-    }
-}
-
-fn notice(notice: &Notice) -> v1::Notice {
-    let kind = match notice.kind {
-        NoticeKind::SpotInterruption => v1::NoticeKind::SpotInterruption,
-        NoticeKind::Maintenance => v1::NoticeKind::Maintenance,
-    };
-    v1::Notice {
-        id: notice.id.clone(),
-        kind: kind.into(),
-        at_unix_ms: ms(notice.at_unix_ms),
-        detail: notice.detail.clone(),
-        stop_tasks_at_unix_ms: ms_or_zero(notice.stop_tasks_at_unix_ms),
-    }
-}
-
-pub fn instance(snapshot: &InstanceSnapshot) -> v1::ContainerInstance {
-    let record = &snapshot.instance;
-    let attributes = record.attributes().into_iter();
-    v1::ContainerInstance {
-        container_instance_id: record.id.to_string(),
-        cluster: record.cluster.to_string(),
-        name: record.name.clone(),
-        status: instance_status(record.status).into(),
-        agent_connected: record.connected,
-        agent_version: record.agent_version.clone(),
-        registered_resources: Some(resources(&record.offered)),
-        remaining_resources: Some(resources(&snapshot.remaining)),
-        running_tasks_count: snapshot.running_tasks,
-        pending_tasks_count: snapshot.pending_tasks,
-        attributes: attributes.map(|(name, (value, source))| attribute(name, value, source)).collect(),
-        registered_at_unix_ms: ms(record.registered_at_unix_ms),
-        address: record.address.map(|address| address.ip().to_string()).unwrap_or_default(),
-        status_reason: record.drain.as_ref().map(|drain| drain.reason.clone()).unwrap_or_default(),
-        status_deadline_unix_ms: ms_or_zero(record.drain.as_ref().and_then(|d| d.deadline_unix_ms)),
-        stop_tasks: record.drain.as_ref().is_some_and(|drain| drain.stop_tasks),
-        notices: record.notices.iter().map(notice).collect(),
-        tags: wire_tags(&record.tags),
-        capacity_type: capacity_type(record.attribute(CAPACITY_TYPE)),
     }
 }

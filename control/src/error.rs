@@ -269,17 +269,9 @@ impl ApiError {
             Self::InvalidTaskDefinition { .. } => (Code::InvalidArgument, "INVALID_TASK_DEFINITION", CLIENT),
             Self::ClusterNotFound { .. } => (MISSING, "CLUSTER_NOT_FOUND", "ClusterNotFoundException"),
             Self::ClusterInactive { .. } => (MISSING, "CLUSTER_INACTIVE", "ClusterNotFoundException"),
-            Self::ClusterContainsInstances { .. } => (
-                REFUSED,
-                "CLUSTER_CONTAINS_CONTAINER_INSTANCES",
-                "ClusterContainsContainerInstancesException",
-            ),
-            Self::ClusterContainsTasks { .. } => {
-                (REFUSED, "CLUSTER_CONTAINS_TASKS", "ClusterContainsTasksException")
-            }
-            Self::ClusterContainsServices { .. } => {
-                (REFUSED, "CLUSTER_CONTAINS_SERVICES", "ClusterContainsServicesException")
-            }
+            Self::ClusterContainsInstances { .. }
+            | Self::ClusterContainsTasks { .. }
+            | Self::ClusterContainsServices { .. } => self.cluster_contains(),
             Self::ServiceNotFound { .. } => (MISSING, "SERVICE_NOT_FOUND", "ServiceNotFoundException"),
             Self::ServiceNotActive { .. } => (REFUSED, "SERVICE_NOT_ACTIVE", "ServiceNotActiveException"),
             Self::ServiceExists { .. } => (Code::AlreadyExists, "SERVICE_EXISTS", INVALID),
@@ -289,10 +281,7 @@ impl ApiError {
             Self::NoDeployment { .. } => (REFUSED, "NO_DEPLOYMENT", CONFLICT),
             Self::InstanceHasTasks { .. } => (REFUSED, "CONTAINER_INSTANCE_HAS_TASKS", INVALID),
             Self::TargetNotFound { .. } => (MISSING, "TARGET_NOT_FOUND", "TargetNotFoundException"),
-            Self::QuotaExceeded { setting: "attributes_per_container_instance", .. } => {
-                (EXHAUSTED, "QUOTA_EXCEEDED", "AttributeLimitExceededException")
-            }
-            Self::QuotaExceeded { .. } => (EXHAUSTED, "QUOTA_EXCEEDED", LIMIT),
+            Self::QuotaExceeded { setting, .. } => (EXHAUSTED, "QUOTA_EXCEEDED", quota(setting)),
             Self::Throttled { .. } => (EXHAUSTED, "THROTTLED", "ThrottlingException"),
             Self::TaskDefinitionNotFound { .. } => (MISSING, "TASK_DEFINITION_NOT_FOUND", CLIENT),
             Self::TaskDefinitionInactive { .. } => (REFUSED, "TASK_DEFINITION_INACTIVE", CLIENT),
@@ -344,6 +333,18 @@ impl ApiError {
         Mapping { code, reason, ecs }
     }
 
+    /// What keeps a cluster from being deleted.
+    fn cluster_contains(&self) -> (Code, &'static str, &'static str) {
+        let (reason, ecs) = match self {
+            Self::ClusterContainsTasks { .. } => ("CLUSTER_CONTAINS_TASKS", "ClusterContainsTasksException"),
+            Self::ClusterContainsServices { .. } => {
+                ("CLUSTER_CONTAINS_SERVICES", "ClusterContainsServicesException")
+            }
+            _ => ("CLUSTER_CONTAINS_CONTAINER_INSTANCES", "ClusterContainsContainerInstancesException"),
+        };
+        (REFUSED, reason, ecs)
+    }
+
     /// The parameter at fault, as ECS spells it.
     fn field(&self) -> Option<&str> {
         match self {
@@ -351,6 +352,14 @@ impl ApiError {
             Self::AmbiguousPrefix { field, .. } => Some(field),
             _ => None,
         }
+    }
+}
+
+/// ECS's name for a quota that is used up.
+fn quota(setting: &str) -> &'static str {
+    match setting {
+        "attributes_per_container_instance" => "AttributeLimitExceededException",
+        _ => LIMIT,
     }
 }
 

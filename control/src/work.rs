@@ -17,84 +17,40 @@ pub enum Work {
     Reads,
 }
 
-/// The table.
+/// The table. An orphan that is adopted runs already, and its record makes it possible to stop it; of a
+/// service's update the new tasks are new work, not the change itself.
+// As many as fit on a line: one on each is a page that nobody reads.
+#[rustfmt::skip]
 pub fn of(method: Method) -> Work {
     match method {
-        Method::LighterRunTask
-        | Method::LighterStartTask
-        | Method::LighterRegisterTaskDefinition
-        | Method::LighterCreateCluster
-        | Method::LighterCreateJoinToken
-        | Method::LighterTagResource
-        | Method::LighterPutAttributes
-        | Method::LighterCreateService
-        | Method::NodeJoin => Work::New,
-        Method::LighterStopTask
-        | Method::LighterDeregisterTaskDefinition
-        // What runs already; its record makes it possible to stop it.
-        | Method::LighterAdoptOrphan
-        | Method::LighterStopOrphan
-        | Method::LighterDeleteTaskDefinitions
-        | Method::LighterUpdateContainerInstancesState
-        | Method::LighterDeregisterContainerInstance
-        | Method::LighterUpdateCluster
-        | Method::LighterDeleteCluster
-        | Method::LighterUntagResource
-        | Method::LighterDeleteAttributes
-        | Method::LighterPauseTask
-        | Method::LighterUnpauseTask
-        | Method::LighterUpdateTask
-        // How many run is the service's: its new tasks are new work, not the change itself.
-        | Method::LighterUpdateService
-        | Method::LighterDeleteService
-        | Method::LighterControlDeployment
-        | Method::LighterUpdateTaskProtection
-        | Method::LighterExec
-        | Method::LighterAttach
-        | Method::LighterCopy
-        | Method::LighterOrderImages
-        | Method::NodeRenewCertificate
-        | Method::NodeSession => Work::GoesOn,
-        Method::LighterDescribeTaskDefinition
-        | Method::LighterListTaskDefinitions
-        | Method::LighterListTaskDefinitionFamilies
-        | Method::LighterListTasks
-        | Method::LighterDescribeTasks
-        | Method::LighterListTaskEvents
-        | Method::LighterListContainerInstances
-        | Method::LighterDescribeContainerInstances
-        | Method::LighterStreamTaskLogs
-        | Method::LighterWatchEvents
-        | Method::LighterWatchStats
-        | Method::LighterDescribeClusters
-        | Method::LighterListClusters
-        | Method::LighterListTagsForResource
-        | Method::LighterListAttributes
-        | Method::LighterStreamClusterState
-        | Method::LighterDescribeServices
-        | Method::LighterListServices
-        | Method::LighterWatchEndpoints
-        | Method::LighterGetTaskProtection
-        | Method::LighterListAudit
-        | Method::LighterListOrphans
-        | Method::LighterExplainPlacement
-        | Method::LighterTestPlacementStrategy
-        | Method::LighterSaveSnapshot
-        | Method::NodeSendLogs
+        Method::LighterRunTask | Method::LighterStartTask | Method::LighterRegisterTaskDefinition
+        | Method::LighterCreateCluster | Method::LighterCreateJoinToken | Method::LighterTagResource
+        | Method::LighterPutAttributes | Method::LighterCreateService | Method::NodeJoin => Work::New,
+        Method::LighterStopTask | Method::LighterDeregisterTaskDefinition | Method::LighterAdoptOrphan
+        | Method::LighterStopOrphan | Method::LighterDeleteTaskDefinitions
+        | Method::LighterUpdateContainerInstancesState | Method::LighterDeregisterContainerInstance
+        | Method::LighterUpdateCluster | Method::LighterDeleteCluster | Method::LighterUntagResource
+        | Method::LighterDeleteAttributes | Method::LighterPauseTask | Method::LighterUnpauseTask
+        | Method::LighterUpdateTask | Method::LighterUpdateService | Method::LighterDeleteService
+        | Method::LighterControlDeployment | Method::LighterUpdateTaskProtection | Method::LighterExec
+        | Method::LighterAttach | Method::LighterCopy | Method::LighterOrderImages
+        | Method::NodeRenewCertificate | Method::NodeSession => Work::GoesOn,
+        Method::LighterDescribeTaskDefinition | Method::LighterListTaskDefinitions
+        | Method::LighterListTaskDefinitionFamilies | Method::LighterListTasks
+        | Method::LighterDescribeTasks | Method::LighterListTaskEvents
+        | Method::LighterListContainerInstances | Method::LighterDescribeContainerInstances
+        | Method::LighterStreamTaskLogs | Method::LighterWatchEvents | Method::LighterWatchStats
+        | Method::LighterDescribeClusters | Method::LighterListClusters
+        | Method::LighterListTagsForResource | Method::LighterListAttributes
+        | Method::LighterStreamClusterState | Method::LighterDescribeServices
+        | Method::LighterListServices | Method::LighterWatchEndpoints | Method::LighterGetTaskProtection
+        | Method::LighterListAudit | Method::LighterListOrphans | Method::LighterExplainPlacement
+        | Method::LighterTestPlacementStrategy | Method::LighterSaveSnapshot | Method::NodeSendLogs
         | Method::NodeStream => Work::Reads,
         // Served by the agent.
-        Method::AgentGetAgentStatus
-        | Method::AgentListLocalTasks
-        | Method::AgentGetDiskUsage
-        | Method::AgentPrune
-        | Method::AgentStopTasks
-        | Method::AgentSetNotice
-        | Method::AgentPullImage
-        | Method::AgentListImages
-        | Method::AgentInspectImage
-        | Method::AgentRemoveImage
-        | Method::AgentLoadImage
-        | Method::AgentSaveImage
-        | Method::AgentStreamPullProgress => Work::Reads,
+        Method::AgentGetAgentStatus | Method::AgentListLocalTasks | Method::AgentGetDiskUsage
+        | Method::AgentPrune | Method::AgentStopTasks | Method::AgentSetNotice | Method::AgentPullImage
+        | Method::AgentListImages | Method::AgentInspectImage | Method::AgentRemoveImage
+        | Method::AgentLoadImage | Method::AgentSaveImage | Method::AgentStreamPullProgress => Work::Reads,
     }
 }

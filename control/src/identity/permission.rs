@@ -22,80 +22,41 @@ pub enum Rule {
 }
 
 /// The table.
+// As many as fit on a line: one on each is a page that nobody reads.
+#[rustfmt::skip]
 pub fn access(method: Method) -> Rule {
     match method {
-        Method::LighterRegisterTaskDefinition
-        | Method::LighterDescribeTaskDefinition
-        | Method::LighterListTaskDefinitions
-        | Method::LighterDeregisterTaskDefinition
-        | Method::LighterRunTask
-        | Method::LighterStopTask
-        | Method::LighterListTasks
-        | Method::LighterDescribeTasks
-        | Method::LighterListTaskEvents
-        | Method::LighterListContainerInstances
-        | Method::LighterDescribeContainerInstances
-        | Method::LighterUpdateContainerInstancesState
-        | Method::LighterCreateJoinToken
-        | Method::LighterStreamTaskLogs
-        | Method::LighterWatchEvents
-        | Method::LighterExec
-        | Method::LighterAttach
-        | Method::LighterCopy
-        | Method::LighterWatchStats
-        | Method::LighterOrderImages
-        | Method::LighterPauseTask
-        | Method::LighterUnpauseTask
-        | Method::LighterUpdateTask
-        | Method::LighterStartTask
-        | Method::LighterExplainPlacement
-        | Method::LighterTestPlacementStrategy
-        | Method::LighterDeleteTaskDefinitions
-        | Method::LighterListTaskDefinitionFamilies
-        | Method::LighterCreateCluster
-        | Method::LighterDescribeClusters
-        | Method::LighterListClusters
-        | Method::LighterUpdateCluster
-        | Method::LighterDeleteCluster
-        | Method::LighterTagResource
-        | Method::LighterUntagResource
-        | Method::LighterListTagsForResource
-        | Method::LighterDeregisterContainerInstance
-        | Method::LighterPutAttributes
-        | Method::LighterDeleteAttributes
-        | Method::LighterListAttributes
-        | Method::LighterStreamClusterState
-        | Method::LighterListOrphans
-        | Method::LighterAdoptOrphan
-        | Method::LighterStopOrphan
-        | Method::LighterCreateService
-        | Method::LighterUpdateService
-        | Method::LighterDeleteService
-        | Method::LighterDescribeServices
-        | Method::LighterListServices
-        | Method::LighterControlDeployment
-        | Method::LighterUpdateTaskProtection
-        | Method::LighterGetTaskProtection
-        | Method::LighterWatchEndpoints
-        | Method::LighterListAudit => Rule::User,
+        Method::LighterRegisterTaskDefinition | Method::LighterDescribeTaskDefinition
+        | Method::LighterListTaskDefinitions | Method::LighterDeregisterTaskDefinition
+        | Method::LighterRunTask | Method::LighterStopTask | Method::LighterListTasks
+        | Method::LighterDescribeTasks | Method::LighterListTaskEvents
+        | Method::LighterListContainerInstances | Method::LighterDescribeContainerInstances
+        | Method::LighterUpdateContainerInstancesState | Method::LighterCreateJoinToken
+        | Method::LighterStreamTaskLogs | Method::LighterWatchEvents | Method::LighterExec
+        | Method::LighterAttach | Method::LighterCopy | Method::LighterWatchStats
+        | Method::LighterOrderImages | Method::LighterPauseTask | Method::LighterUnpauseTask
+        | Method::LighterUpdateTask | Method::LighterStartTask | Method::LighterExplainPlacement
+        | Method::LighterTestPlacementStrategy | Method::LighterDeleteTaskDefinitions
+        | Method::LighterListTaskDefinitionFamilies | Method::LighterCreateCluster
+        | Method::LighterDescribeClusters | Method::LighterListClusters | Method::LighterUpdateCluster
+        | Method::LighterDeleteCluster | Method::LighterTagResource | Method::LighterUntagResource
+        | Method::LighterListTagsForResource | Method::LighterDeregisterContainerInstance
+        | Method::LighterPutAttributes | Method::LighterDeleteAttributes | Method::LighterListAttributes
+        | Method::LighterStreamClusterState | Method::LighterListOrphans | Method::LighterAdoptOrphan
+        | Method::LighterStopOrphan | Method::LighterCreateService | Method::LighterUpdateService
+        | Method::LighterDeleteService | Method::LighterDescribeServices | Method::LighterListServices
+        | Method::LighterControlDeployment | Method::LighterUpdateTaskProtection
+        | Method::LighterGetTaskProtection | Method::LighterWatchEndpoints | Method::LighterListAudit
+        => Rule::User,
         Method::LighterSaveSnapshot => Rule::Administrator,
         Method::NodeJoin => Rule::Anyone,
-        Method::NodeRenewCertificate | Method::NodeSession | Method::NodeSendLogs | Method::NodeStream => {
-            Rule::Node
-        }
-        Method::AgentGetAgentStatus
-        | Method::AgentListLocalTasks
-        | Method::AgentGetDiskUsage
-        | Method::AgentPrune
-        | Method::AgentStopTasks
-        | Method::AgentSetNotice
-        | Method::AgentPullImage
-        | Method::AgentListImages
-        | Method::AgentInspectImage
-        | Method::AgentRemoveImage
-        | Method::AgentLoadImage
-        | Method::AgentSaveImage
-        | Method::AgentStreamPullProgress => Rule::NotServedHere,
+        Method::NodeRenewCertificate | Method::NodeSession | Method::NodeSendLogs | Method::NodeStream
+        => Rule::Node,
+        Method::AgentGetAgentStatus | Method::AgentListLocalTasks | Method::AgentGetDiskUsage
+        | Method::AgentPrune | Method::AgentStopTasks | Method::AgentSetNotice | Method::AgentPullImage
+        | Method::AgentListImages | Method::AgentInspectImage | Method::AgentRemoveImage
+        | Method::AgentLoadImage | Method::AgentSaveImage | Method::AgentStreamPullProgress
+        => Rule::NotServedHere,
     }
 }
 

@@ -72,7 +72,7 @@ fn any_instance() -> impl Strategy<Value = InstanceRecord> {
             offered.cpu_units *= 3;
             offered.memory_mib *= 3;
             let mut attributes: BTreeMap<&str, &str> = zone.map(|zone| ("zone", zone)).into_iter().collect();
-            zone.into_iter().for_each(|zone| drop(attributes.insert("ecs.availability-zone", zone)));
+            attributes.extend(zone.map(|zone| ("ecs.availability-zone", zone)));
             attributes.extend(disk.then_some(("disk", "ssd")));
             attributes.extend(capable.then_some(("ecs.capability.one", "")));
             let status = if status == 0 { "DRAINING" } else { "ACTIVE" };

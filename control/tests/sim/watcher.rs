@@ -42,13 +42,26 @@ impl Replica {
     /// Whether it shows what is shown.
     pub(crate) fn equals(&self, shown: &Shown) -> bool {
         self.last == shown.state.meta.event_sequence
-            && shown.state.tasks.iter().all(|(id, task)| self.tasks.get(id) == Some(task))
+            && shown
+                .state
+                .tasks
+                .iter()
+                .all(|(id, task)| self.tasks.get(id).is_some_and(|seen| is_same(seen, task)))
     }
 
     /// The store was set back: numbers are given a second time.
     pub(crate) fn forget(&mut self) {
         self.stale = true;
     }
+}
+
+/// That its service has taken note of a task's end is no event: nobody is shown it.
+fn is_same(seen: &TaskRecord, kept: &TaskRecord) -> bool {
+    let mut seen = seen.clone();
+    if let (Some(seen), Some(kept)) = (&mut seen.service, &kept.service) {
+        seen.accounted = kept.accounted;
+    }
+    seen == *kept
 }
 
 /// Watches for ever, going on from where it was.

@@ -39,6 +39,18 @@ async fn bring_work(admin: &mut LighterClient<Channel>, method: Method) -> Statu
         Method::LighterPutAttributes => {
             admin.put_attributes(v1::PutAttributesRequest::default()).await.map(drop)
         }
+        Method::LighterStartTask => {
+            let request = v1::StartTaskRequest {
+                task_definition: "web".to_owned(),
+                container_instances: vec!["node".to_owned()],
+                ..Default::default()
+            };
+            admin.start_task(request).await.map(drop)
+        }
+        Method::LighterCreateService => {
+            let json = r#"{"serviceName":"s","taskDefinition":"web","desiredCount":1}"#.to_owned();
+            admin.create_service(v1::CreateServiceRequest { json }).await.map(drop)
+        }
         other => panic!("{other:?} is new work and not tried"),
     }
     .unwrap_err()

@@ -55,7 +55,7 @@ impl Parser<'_> {
         found
     }
 
-    fn expect(&mut self, wanted: char) -> Result<(), QueryError> {
+    fn must(&mut self, wanted: char) -> Result<(), QueryError> {
         if self.take(wanted) { Ok(()) } else { Err(self.wrong(format!("expected `{wanted}`"))) }
     }
 
@@ -114,7 +114,7 @@ impl Parser<'_> {
             Some('(') => {
                 self.at += 1;
                 let inside = self.sum()?;
-                self.expect(')')?;
+                self.must(')')?;
                 inside
             }
             Some('{') => self.query()?,
@@ -167,15 +167,15 @@ impl Parser<'_> {
     }
 
     fn arguments<const N: usize>(&mut self) -> Result<[Node; N], QueryError> {
-        self.expect('(')?;
+        self.must('(')?;
         let mut nodes = Vec::with_capacity(N);
         for index in 0..N {
             if index > 0 {
-                self.expect(',')?;
+                self.must(',')?;
             }
             nodes.push(self.sum()?);
         }
-        self.expect(')')?;
+        self.must(')')?;
         nodes.try_into().map_err(|_| self.wrong("expected another argument"))
     }
 
