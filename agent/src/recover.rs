@@ -270,7 +270,8 @@ fn silent(candidate: Candidate) -> Option<(AssignmentRecord, RecoveredTask)> {
 
 async fn adopt_orphan(context: &TaskContext, task: &TaskId) -> Option<AssignmentRecord> {
     let assignment = orphan(task)?;
-    if let Err(error) = context.store.commit(vec![StoreOp::PutAssignment(assignment.clone())]).await {
+    if let Err(error) = context.store.commit(vec![StoreOp::PutAssignment(Box::new(assignment.clone()))]).await
+    {
         tracing::error!(%task, cause = %chain(&error), "an adopted task is not recorded");
     }
     Some(assignment)

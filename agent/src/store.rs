@@ -32,7 +32,7 @@ const QUEUE_DEPTH: usize = 256;
 /// One change. The operations of a batch become durable together.
 #[derive(Debug, Clone)]
 pub(crate) enum StoreOp {
-    PutAssignment(AssignmentRecord),
+    PutAssignment(Box<AssignmentRecord>),
     PutTask(Box<TaskRecord>),
     PutDefinition {
         id: TaskDefinitionId,

@@ -138,20 +138,20 @@ defaults
     timeout connect 500ms
     timeout client 10s
     timeout server 2s
-    retries 3
+    retries 5
     option redispatch 1
     retry-on conn-failure empty-response response-timeout 0rtt-rejected
 frontend web
     bind 10.91.0.1:8080
     default_backend web
 backend web"
-        for slot in $(seq 16); do echo "    server s$slot 10.91.0.1:1 disabled"; done
+        for slot in $(seq 16); do echo "    server s$slot 10.91.0.1:1 check inter 300ms fall 1 rise 1 observe layer4 error-limit 1 on-error mark-down disabled"; done
     } >"$work/haproxy.cfg"
     haproxy -db -f "$work/haproxy.cfg" >"$work/haproxy.log" 2>&1 &
     pids[haproxy]=$!
     wait_for 10 test -S "$work/haproxy.sock"
     # The short script that haproxy's server list comes from.
-    (exec lighter service endpoints web -f -o json 2>"$work/watch.log" | "$here/endpoints.py" "$work/haproxy.sock" web) 2>>"$work/endpoints.log" &
+    (exec "$bin/lighter" service endpoints web -f -o json 2>"$work/watch.log" | "$here/endpoints.py" "$work/haproxy.sock" web) 2>>"$work/endpoints.log" &
     pids[watch]=$!
 }
 
@@ -186,10 +186,10 @@ echo '# A service of three replicas on two nodes, behind haproxy.'
 show lighter deploy web-1.yaml --yes
 balancer
 wait_for 20 answers 1
-"$here/load.py" http://10.91.0.1:8080/ 80 20000 >load.txt 2>load-failures.txt &
+"$here/load.py" http://10.91.0.1:8080/ 400 30000 >load.txt 2>load-failures.txt &
 pids[load]=$!
 echo
-echo '# An update, while it is asked 80 times a second.'
+echo '# An update, while it is asked 400 times a second.'
 show lighter deploy web-2.yaml --yes
 wait_for 20 only 2
 echo
@@ -209,9 +209,6 @@ all_on_2() { [ "$(lighter service endpoints web -o json | jq '.endpoints | lengt
 wait_for 60 all_on_2
 show lighter status
 wait_for 20 only 2
-# At least 5,000 requests in all.
-wait_for 60 test "$(($(date +%s) - $(stat -c %Y load-failures.txt)))" -ge 0
-sleep 1
 kill "${pids[load]}"
 wait "${pids[load]}" || true
 unset 'pids[load]'

@@ -38,7 +38,7 @@ struct Staged {
 
 impl Staged {
     fn put(&mut self, record: AssignmentRecord) {
-        self.ops.push(StoreOp::PutAssignment(record.clone()));
+        self.ops.push(StoreOp::PutAssignment(Box::new(record.clone())));
         self.book.assignments.insert(record.task.clone(), record);
     }
 

@@ -248,18 +248,31 @@ impl ContainerRecord {
 mod tests {
     use super::*;
 
+    /// A member that is null and one that is not there are read the same.
+    fn without_nulls(value: serde_json::Value) -> serde_json::Value {
+        use serde_json::Value;
+        match value {
+            Value::Object(members) => {
+                let kept = members.into_iter().filter(|(_, value)| !value.is_null());
+                Value::Object(kept.map(|(name, value)| (name, without_nulls(value))).collect())
+            }
+            Value::Array(values) => values.into_iter().map(without_nulls).collect(),
+            other => other,
+        }
+    }
+
     #[test]
     fn the_format_is_the_one_on_peoples_disks() {
         let golden = include_str!("golden/task-record-1.json");
         let record: TaskRecord = serde_json::from_str(golden).unwrap();
         assert_eq!(record.version, FORMAT_VERSION);
         assert_eq!(record.step, Step::Launching);
-        let again: serde_json::Value = serde_json::to_value(&record).unwrap();
-        assert_eq!(again, serde_json::from_str::<serde_json::Value>(golden).unwrap());
+        let again = serde_json::to_value(&record).unwrap();
+        assert_eq!(without_nulls(again), without_nulls(serde_json::from_str(golden).unwrap()));
         let golden = include_str!("golden/assignment-1.json");
         let record: AssignmentRecord = serde_json::from_str(golden).unwrap();
-        let again: serde_json::Value = serde_json::to_value(&record).unwrap();
-        assert_eq!(again, serde_json::from_str::<serde_json::Value>(golden).unwrap());
+        let again = serde_json::to_value(&record).unwrap();
+        assert_eq!(without_nulls(again), without_nulls(serde_json::from_str(golden).unwrap()));
     }
 
     #[test]

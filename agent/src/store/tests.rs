@@ -36,7 +36,7 @@ async fn what_was_committed_is_there_after_a_restart() {
     let session = SessionRecord { version: 1, term: 4, incarnation: "i".into(), revision: 9, instance: None };
     let definition = StoreOp::PutDefinition { id: "web:2".parse().unwrap(), json: "{}".into() };
     let ops = vec![
-        StoreOp::PutAssignment(assignment()),
+        StoreOp::PutAssignment(Box::new(assignment())),
         StoreOp::PutTask(Box::new(task())),
         definition,
         StoreOp::PutSession(session.clone()),

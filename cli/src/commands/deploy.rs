@@ -144,8 +144,7 @@ async fn plan(client: &mut Client, document: Document) -> Result<Plan, Failure> 
 }
 
 async fn newest(client: &mut Client, family: &str, service: &v1::Service) -> Result<String, Failure> {
-    let request =
-        v1::DescribeTaskDefinitionRequest { task_definition: family.to_owned(), ..Default::default() };
+    let request = v1::DescribeTaskDefinitionRequest { task_definition: family.to_owned() };
     let answer = client
         .describe_task_definition(request)
         .await
@@ -157,7 +156,7 @@ async fn newest(client: &mut Client, family: &str, service: &v1::Service) -> Res
 /// The newest revision of the family, and what the file changes about it.
 async fn definition(client: &mut Client, wanted: &Value) -> Result<(String, Vec<Change>), Failure> {
     let family = wanted.get("family").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let request = v1::DescribeTaskDefinitionRequest { task_definition: family, ..Default::default() };
+    let request = v1::DescribeTaskDefinitionRequest { task_definition: family };
     let found = match client.describe_task_definition(request).await {
         Ok(answer) => answer.into_inner().task_definition,
         Err(status) if status.code() == tonic::Code::NotFound => None,
@@ -173,9 +172,8 @@ async fn definition(client: &mut Client, wanted: &Value) -> Result<(String, Vec<
 /// A definition as the control plane keeps it, so that `"cpu": "256"` is no change of 256. What it
 /// will refuse is shown as it is; it names the member itself.
 fn normal(json: &str) -> Value {
-    let kept = lighter_model::task_definition::input::parse(json)
-        .map_or_else(|_| json.to_owned(), |read| lighter_model::task_definition::input::to_json(&read));
-    serde_json::from_str(&kept).unwrap_or_default()
+    let kept = lighter_control::api::task_definition::with_defaults(json);
+    serde_json::from_str(kept.as_deref().unwrap_or(json)).unwrap_or_default()
 }
 
 async fn carry_out(

@@ -76,7 +76,7 @@ const TABLE: &[Rule] = &[
     },
     Rule {
         package: "lighter-cli",
-        may_use: &["lighter-proto", "lighter-model", "lighter-archive", "lighter-agent", "lighter-control"],
+        may_use: &["lighter-proto", "lighter-archive", "lighter-agent", "lighter-control"],
         never: &[LIBCONTAINER],
     },
     Rule {

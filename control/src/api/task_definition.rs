@@ -16,6 +16,12 @@ use lighter_model::task_definition::input;
 use std::ops::Bound;
 use std::sync::Arc;
 
+/// The input of register-task-definition with the defaults that are kept with it filled in; `None` when it
+/// would be refused.
+pub fn with_defaults(json: &str) -> Option<String> {
+    input::parse(json).ok().map(|definition| input::to_json(&definition))
+}
+
 /// Validates and registers the input of `aws ecs register-task-definition`.
 pub async fn register(
     context: &Context,

@@ -111,8 +111,8 @@ fn any_task() -> impl Strategy<Value = TaskRecord> {
 
 #[derive(Debug, Clone)]
 enum Change {
-    Instance(InstanceRecord),
-    Task(TaskRecord),
+    Instance(Box<InstanceRecord>),
+    Task(Box<TaskRecord>),
     TaskGone(u64),
     InstanceGone(u64),
     Warm(PlacementText),
@@ -148,8 +148,8 @@ fn any_placement() -> impl Strategy<Value = PlacementText> {
 
 fn any_change() -> impl Strategy<Value = Change> {
     prop_oneof![
-        6 => any_instance().prop_map(Change::Instance),
-        8 => any_task().prop_map(Change::Task),
+        6 => any_instance().prop_map(|record| Change::Instance(Box::new(record))),
+        8 => any_task().prop_map(|task| Change::Task(Box::new(task))),
         1 => (0u64..12).prop_map(Change::TaskGone),
         1 => (0u64..7).prop_map(Change::InstanceGone),
         1 => any_placement().prop_map(Change::Warm),
@@ -161,7 +161,7 @@ fn state(changes: Vec<Change>) -> State {
     let mut state = State::default();
     for change in changes {
         match change {
-            Change::Instance(record) => state.apply(&Mutation::Instance(Arc::new(record))),
+            Change::Instance(record) => state.apply(&Mutation::Instance(Arc::from(record))),
             Change::Task(mut task) => {
                 if !state.instances.contains_key(&task.instance) {
                     continue;
@@ -175,7 +175,7 @@ fn state(changes: Vec<Change>) -> State {
                 let held: BTreeSet<HostPort> =
                     held.flat_map(|other| other.resources.host_ports.clone()).collect();
                 task.resources.host_ports.retain(|port| !held.contains(port));
-                state.apply(&Mutation::Task(Arc::new(task)));
+                state.apply(&Mutation::Task(Arc::from(task)));
             }
             Change::TaskGone(number) => state.apply(&Mutation::TaskGone(TaskId::from_parts(number, 0))),
             Change::InstanceGone(number) => {

@@ -259,10 +259,8 @@ fn of_one(world: &World, shown: &Shown, service: &ServiceRecord) -> Option<Strin
             return of(format!("deployment {number} is {:?}", deployment.state));
         }
     }
-    if service.starting().is_none() {
-        // Nothing has ever worked: what runs is nobody's promise.
-        return None;
-    }
+    // Nothing has ever worked: what runs is nobody's promise.
+    service.starting()?;
     match service.strategy {
         SchedulingStrategy::Replica => {
             let right = running.len() == service.desired as usize;

@@ -6,6 +6,7 @@
 use super::look;
 use crate::args::{Global, WaitArgs};
 use crate::client::Client;
+use crate::commands::logs::is_break;
 use crate::failure::Failure;
 use crate::{duration, output};
 use lighter_proto::v1::{self, RolloutState};
@@ -32,7 +33,10 @@ pub async fn until_steady(
 ) -> Result<(), Failure> {
     let target = service.deployments.first().map(|deployment| deployment.id.clone()).unwrap_or_default();
     let (begun, mut said) = (Instant::now(), String::new());
-    while !args.detach {
+    if args.detach {
+        return look::print(global, &service);
+    }
+    loop {
         let progress = progress(&service);
         if progress != said && !global.quiet {
             output::note(&format!("[{:>4}] {progress}", duration::short(begun.elapsed())));
@@ -52,7 +56,12 @@ pub async fn until_steady(
             return Err(Failure::Unavailable { message, next });
         }
         tokio::time::sleep(POLL).await;
-        service = super::get(client, &service.cluster, &service.service_name).await?;
+        service = match super::get(client, &service.cluster, &service.service_name).await {
+            Ok(service) => service,
+            // A control plane that is away for a moment ends no rollout.
+            Err(Failure::Rpc { status, .. }) if is_break(&status) => service,
+            Err(failure) => return Err(failure),
+        };
     }
     look::print(global, &service)
 }

@@ -85,7 +85,7 @@ impl Ground {
 
 impl Monitor {
     /// A container and what is needed to join it.
-    pub(super) fn to_join(&mut self, name: &str) -> Option<(io::Result<&Host>, &mut Container)> {
+    pub(super) fn joinable(&mut self, name: &str) -> Option<(io::Result<&Host>, &mut Container)> {
         let container = self.containers.iter_mut().find(|container| container.is_named(name))?;
         let host = match &mut self.host {
             Some(host) => Ok(&*host),

@@ -120,7 +120,7 @@ impl Monitor {
     /// `None`: the answer comes when it has ended.
     pub(super) fn probe(&mut self, id: u32, request: &ProbeRequest) -> Option<Reply> {
         let busy = self.probes.len() >= PROBES_MAX;
-        let Some((host, container)) = self.to_join(&request.name) else { return Some(Reply::NotFound) };
+        let Some((host, container)) = self.joinable(&request.name) else { return Some(Reply::NotFound) };
         if !container.is_running() {
             return Some(Reply::NotRunning);
         }

@@ -144,7 +144,7 @@ impl Monitor {
 
     fn join(&mut self, connection: &AgentConnection, request: &ExecRequest) -> Result<Entered, Box<Reply>> {
         let busy = self.sessions.len() >= SESSIONS_MAX;
-        let Some((host, container)) = self.to_join(&request.name) else {
+        let Some((host, container)) = self.joinable(&request.name) else {
             return Err(Box::new(Reply::NotFound));
         };
         if !container.is_running() {
