@@ -45,10 +45,19 @@ pub fn run() -> Result<bool> {
             in_a_machine(images.path())?
         }
     };
+    let passed = passed && service()?;
     if passed {
         println!("{AFTERWARDS}");
     }
     Ok(passed)
+}
+
+/// A service on two nodes, which are network namespaces of this machine whatever its cgroups are.
+fn service() -> Result<bool> {
+    println!("\nA service of three replicas on two nodes, in network namespaces of this machine …");
+    let script = host::workspace().join("packaging/demo/service.sh");
+    let status = Command::new(&script).env("BIN_DIR", host::bin_dir()).status();
+    Ok(status.with_context(|| format!("start {}", script.display()))?.success())
 }
 
 /// Why the demonstration cannot run on this host; `None` if it can.

@@ -1,14 +1,15 @@
 //! Services, endpoints, placement as JSON, in ECS's member names.
 //! In: messages of the API. Out: values. Never: leaves out what a program needs to decide.
 
-use super::{Object, tags};
+use super::{Object, silence, tags};
 use crate::words;
 use lighter_proto::v1;
 use serde_json::{Value, json};
 
 /// A service, whole.
 pub fn service(service: &v1::Service) -> Value {
-    let breaker = service.circuit_breaker.as_ref();
+    let breaker = service.circuit_breaker.clone().unwrap_or_default();
+    let propagate = service.propagate_tags().as_str_name().trim_start_matches("PROPAGATE_TAGS_");
     let list = |values: Vec<Value>| Value::from(values);
     Object::default()
         .text("serviceName", &service.service_name)
@@ -25,8 +26,13 @@ pub fn service(service: &v1::Service) -> Value {
                 "minimumHealthyPercent": service.minimum_healthy_percent,
                 "maximumPercent": service.maximum_percent,
                 "deploymentCircuitBreaker": {
-                    "enable": breaker.is_some_and(|breaker| breaker.enable),
-                    "rollback": breaker.is_some_and(|breaker| breaker.rollback),
+                    "enable": breaker.enable,
+                    "rollback": breaker.rollback,
+                    "resetOnHealthyTask": breaker.reset_on_healthy_task,
+                    "thresholdConfiguration": {
+                        "type": breaker.threshold_type,
+                        "value": breaker.threshold_value,
+                    },
                 },
             }),
         )
@@ -34,6 +40,8 @@ pub fn service(service: &v1::Service) -> Value {
         .value("deregistrationDelaySeconds", service.deregistration_delay_s)
         .value("placementConstraints", list(service.placement_constraints.iter().map(constraint).collect()))
         .value("placementStrategy", list(service.placement_strategy.iter().map(strategy).collect()))
+        .text("propagateTags", if propagate == "UNSPECIFIED" { "" } else { propagate })
+        .value("nodeSilence", service.node_silence.as_ref().map(silence))
         .value("deployments", list(service.deployments.iter().map(deployment).collect()))
         .value("events", list(service.events.iter().map(service_event).collect()))
         .value("tags", tags(&service.tags))

@@ -141,7 +141,7 @@ fn progress(service: &v1::Service) -> String {
             parts
                 .push(format!("{back}{name} {running}/{wanted} running, {healthy} healthy{pending}{failed}"));
         } else if d.running_count + d.pending_count > 0 {
-            parts.push(format!("old {}: {} draining", d.task_definition, d.running_count + d.pending_count));
+            parts.push(format!("old {}: {} left", d.task_definition, d.running_count + d.pending_count));
         }
     }
     parts.join("; ")
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(outcome(&service(vec![deployment("2", done, 2)]), "2"), Outcome::Underway);
         let two = service(vec![deployment("2", RolloutState::InProgress, 2), deployment("1", done, 1)]);
         assert_eq!(outcome(&two, "2"), Outcome::Underway);
-        assert_eq!(progress(&two), "web:2 2/3 running, 2 healthy; old web:1: 1 draining");
+        assert_eq!(progress(&two), "web:2 2/3 running, 2 healthy; old web:1: 1 left");
     }
 
     #[test]
