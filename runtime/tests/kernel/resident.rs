@@ -14,6 +14,8 @@ async fn a_shim_has_one_thread_little_memory_and_nothing_inherited() {
     let other_node = Node::new();
     let other = other_node.shim().await;
     other_node.start(&other, shell("c", "echo hello; exec sleep 1000")).await.unwrap();
+    // Both have done the same, so that what is private of the program's pages is no matter of who else runs.
+    other.status().await.unwrap();
     let pid = shim.status().await.unwrap().shim_pid;
     assert_eq!(status_field(pid, "Threads"), "1");
     assert_eq!(fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim(), "lighter-shim");
