@@ -46,7 +46,7 @@ pub fn print(global: &Global, explanation: &v1::PlacementExplanation) -> Result<
 /// Lines: the funnel, the closest one, the choices.
 pub fn text(explanation: &v1::PlacementExplanation) -> String {
     let total = explanation.container_instances;
-    let mut text = format!("{total} nodes in the cluster");
+    let mut text = format!("{total} {} in the cluster", if total == 1 { "node" } else { "nodes" });
     let mut left = total;
     for filter in &explanation.filters {
         left = left.saturating_sub(filter.fell_out);
@@ -57,12 +57,7 @@ pub fn text(explanation: &v1::PlacementExplanation) -> String {
         let named =
             [&explanation.closest_container_instance_name, &explanation.closest_container_instance_id];
         let name = named.into_iter().find(|name| !name.is_empty()).map_or("", String::as_str);
-        let _ = write!(
-            text,
-            "\nthe closest is {}, which lacks: {}",
-            clean(name),
-            clean(&explanation.closest_lacks)
-        );
+        let _ = write!(text, "\nthe closest, {}, {}", clean(name), clean(&explanation.closest_lacks));
     }
     for (place, choice) in explanation.choices.iter().enumerate() {
         let scores = match choice.scores.is_empty() {
@@ -122,13 +117,13 @@ mod tests {
             ],
             closest_container_instance_id: "c".into(),
             closest_container_instance_name: "node-2".into(),
-            closest_lacks: "RESOURCE:MEMORY: 64 of 128 MiB".into(),
+            closest_lacks: "has insufficient memory available (128 MiB needed, 64 MiB left)".into(),
             choices: vec![],
         };
         assert_eq!(
             text(&explanation),
             "5 nodes in the cluster\n  DRAINING: 1 fell out, 4 left\n  RESOURCE:MEMORY: 4 fell out, 0 left\n\
-             the closest is node-2, which lacks: RESOURCE:MEMORY: 64 of 128 MiB"
+             the closest, node-2, has insufficient memory available (128 MiB needed, 64 MiB left)"
         );
     }
 
