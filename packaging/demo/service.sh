@@ -42,7 +42,7 @@ clean_up() {
     local code=$? name
     trap - EXIT
     [ ! -S "$work/control.sock" ] || lighter service rm web --force --detach >/dev/null 2>&1 || true
-    for name in load watch haproxy agent-1 agent-2 control machine-1 machine-2; do
+    for name in load watch endpoints haproxy agent-1 agent-2 control machine-1 machine-2; do
         [ -z "${pids[$name]:-}" ] || { kill -9 "${pids[$name]}"; wait "${pids[$name]}"; } 2>/dev/null || true
     done
     kill_cgroups 1
@@ -75,7 +75,8 @@ machine() { # <number>
 agent() { # <number>
     local root=$cgroup-$1
     [ ! -f /sys/fs/cgroup/cgroup.controllers ] || root=/sys/fs/cgroup/$root
-    on "$1" "$bin/lighter" agent --data-dir "$work/agent-$1" --run-dir "$work/run-$1" --set shim_path="$bin/lighter-shim" \
+    # Not by `on`: the process that is remembered shall be the agent.
+    nsenter --net="/proc/${pids[machine-$1]}/ns/net" "$bin/lighter" agent --data-dir "$work/agent-$1" --run-dir "$work/run-$1" --set shim_path="$bin/lighter-shim" \
         --set oci_path="$bin/lighter-oci" --set allow_cgroup_v1_hybrid=true --set cgroup_root="$root" \
         --set reserve_memory_mib=0 --set introspection_address= --set task_metadata=false \
         --set images.pull_behavior=prefer-cached >>"$work/agent-$1.log" 2>&1 &
@@ -151,7 +152,10 @@ backend web"
     pids[haproxy]=$!
     wait_for 10 test -S "$work/haproxy.sock"
     # The short script that haproxy's server list comes from.
-    (exec "$bin/lighter" service endpoints web -f -o json 2>"$work/watch.log" | "$here/endpoints.py" "$work/haproxy.sock" web) 2>>"$work/endpoints.log" &
+    mkfifo "$work/lists"
+    "$here/endpoints.py" "$work/haproxy.sock" web <"$work/lists" 2>"$work/endpoints.log" &
+    pids[endpoints]=$!
+    "$bin/lighter" service endpoints web -f -o json >"$work/lists" 2>"$work/watch.log" &
     pids[watch]=$!
 }
 
