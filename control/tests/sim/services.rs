@@ -255,7 +255,10 @@ fn of_one(world: &World, shown: &Shown, service: &ServiceRecord) -> Option<Strin
     }
     for (number, deployment) in service.deployments.iter().enumerate() {
         let goes_on = matches!(deployment.state, RolloutState::InProgress | RolloutState::Paused);
-        if goes_on {
+        // With 100 % and 100 % nothing may stop before another starts, and nothing may start: it waits for
+        // another update, and says so in its events.
+        let waits = service.minimum_percent >= 100 && service.maximum_percent <= 100;
+        if goes_on && !waits {
             return of(format!("deployment {number} is {:?}", deployment.state));
         }
     }
