@@ -247,6 +247,7 @@ impl Writer {
         let Loaded { incarnation, term, sequence, records } =
             loaded.map_err(|source| LoadError::Store { source })?;
         let state = State::from_records(records).map_err(|source| LoadError::Record { source })?;
+        self.environment.at_least(state.meta.cluster_time_ms);
         self.ahead = state.clone();
         (self.term, self.sequence) = (term, sequence);
         self.view.replace(Shown { state, incarnation, term, sequence, epoch: 0 });
