@@ -52,7 +52,9 @@ clean_up() {
         [ -n "$(in_cgroups '')" ] || break
         sleep 0.1
     done
-    umount -R "$work"/run-*/netns/* 2>/dev/null || true
+    awk -v work="$work/" 'index($2, work) == 1 { print $2 }' /proc/mounts | tac | while read -r mount; do
+        umount -l "$mount" 2>/dev/null || true
+    done
     rm -rf "$work" 2>/dev/null || true
     exit $code
 }
