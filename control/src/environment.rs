@@ -4,6 +4,7 @@
 
 use crate::core::Moment;
 use crate::time::{Instant, now};
+use crate::wrong_edit::{self, WrongEdit};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,7 +63,11 @@ impl Environment {
     /// it was: what waits for a moment of cluster time, which never falls, would else wait until the wall
     /// clock has caught up.
     pub fn wall_unix_ms(&self) -> u64 {
-        self.at_least((self.wall_unix_ms)())
+        let wall_unix_ms = (self.wall_unix_ms)();
+        if wrong_edit::is(WrongEdit::ClusterTimeFalls) {
+            return wall_unix_ms;
+        }
+        self.at_least(wall_unix_ms)
     }
 
     /// Time goes on from no earlier than this; as of now.
