@@ -35,6 +35,12 @@ pub const EXIT_NOT_STARTED: u8 = 126;
 /// `run --wait`: there is no such program in the image.
 pub const EXIT_NO_PROGRAM: u8 = 127;
 
+/// Whether the way there broke, rather than that something was refused: a control plane that is killed
+/// says nothing, and what the transport makes of that has its cause below it, as no refusal has.
+pub fn is_break(status: &Status) -> bool {
+    status.code() == Code::Unavailable || status.source().is_some()
+}
+
 /// A command that did not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {

@@ -75,7 +75,7 @@ impl Context {
 }
 
 /// Cluster time as of now: what is shown was committed a while ago.
-fn now_ms(context: &Context, shown: &Shown) -> u64 {
+pub(crate) fn now_ms(context: &Context, shown: &Shown) -> u64 {
     shown.state.meta.cluster_time_ms.max(context.environment.wall_unix_ms())
 }
 

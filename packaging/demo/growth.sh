@@ -16,20 +16,8 @@ cgroup=lighter-growth-$$
 declare -A pids=()
 all=https://127.0.0.1:7443,https://127.0.0.2:7443,https://127.0.0.3:7443
 
-fail() { echo "FAILED: $*" >&2; tail -n 5 "$work"/*.log >&2; exit 1; }
-# What a person types and sees; paths of this run are not theirs.
-show() { echo "\$ $*"; "${@}" 2>&1 | sed "s#$work/##g; s/ *\$//"; }
+. "$here/common.sh"
 lighter() { "$bin/lighter" --endpoint "$endpoint" --key "$work/control-1/admin.pem" "$@"; }
-
-wait_for() { # <seconds> <command>...
-    local seconds=$1
-    shift
-    for _ in $(seq $((seconds * 10))); do
-        if "$@" >/dev/null 2>&1; then return 0; fi
-        sleep 0.1
-    done
-    fail "waited in vain for: $*"
-}
 
 clean_up() {
     local code=$? name
@@ -76,24 +64,12 @@ agent() { # <endpoints>
     pids[agent]=$!
 }
 
-# busybox as an archive of `docker save`.
-image() {
-    mkdir -p "$work/root/bin" "$work/image"
-    cp "$(type -P busybox)" "$work/root/bin/busybox"
-    ln -s busybox "$work/root/bin/sh"
-    tar -C "$work/root" --numeric-owner --owner=0 --group=0 -cf "$work/image/layer.tar" .
-    printf '{"architecture":"%s","os":"linux","config":{"Env":["PATH=/bin"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
-        "$(dpkg --print-architecture)" "$(sha256sum "$work/image/layer.tar" | cut -d' ' -f1)" >"$work/image/config.json"
-    echo '[{"Config":"config.json","RepoTags":["registry.test/tick:1"],"Layers":["layer.tar"]}]' >"$work/image/manifest.json"
-    tar -C "$work/image" -cf "$work/tick.tar" manifest.json config.json layer.tar
-}
-
 leads() { curl -fs -m 1 "http://127.0.0.$1:51682/metrics" | grep -q '^lighter_control_leader 1$'; }
 leader() { local n; for n in 1 2 3; do if leads $n; then echo $n; return 0; fi; done; return 1; }
 running() { [ "$(lighter task show "$1" -o json | jq -r .lastStatus)" = RUNNING ]; }
 connected() { lighter node ls | grep -q ACTIVE && ! lighter node ls | grep -q away; }
 
-image
+image tick
 endpoint=unix://$work/control-1.sock
 settings 1 '' | sed '/^\[store\]/d' >"$work/one.toml"
 control 1 "$work/one.toml"

@@ -15,19 +15,8 @@ cgroup=lighter-service-$$
 declare -A pids=()
 export LIGHTER_ENDPOINT=unix://$work/control.sock LIGHTER_KEY=$work/control/admin.pem NO_COLOR=1
 
-fail() { echo "FAILED: $*" >&2; tail -n 5 "$work"/*.log >&2; exit 1; }
-show() { echo "\$ $*"; "${@}" 2>&1 | sed "s#$work/##g; s/ *\$//"; }
+. "$here/common.sh"
 lighter() { "$bin/lighter" "$@"; }
-
-wait_for() { # <seconds> <command>...
-    local seconds=$1
-    shift
-    for _ in $(seq $((seconds * 10))); do
-        if "$@" >/dev/null 2>&1; then return 0; fi
-        sleep 0.1
-    done
-    fail "waited in vain for: $*"
-}
 
 in_cgroups() { find /sys/fs/cgroup -depth -type d -path "*/$cgroup-$1*" "${@:2}" 2>/dev/null; }
 
@@ -92,18 +81,6 @@ node() { # <number>
     agent "$1"
     wait_for 30 test -S "$work/run-$1/agent.sock"
     lighter image load "$work/web.tar" --agent-socket "$work/run-$1/agent.sock" >>"$work/load.log" 2>&1 || fail "$(cat "$work/load.log")"
-}
-
-# busybox as an archive of `docker save`.
-image() {
-    mkdir -p "$work/root/bin" "$work/root/tmp" "$work/image"
-    cp "$(type -P busybox)" "$work/root/bin/busybox"
-    ln -s busybox "$work/root/bin/sh"
-    tar -C "$work/root" --numeric-owner --owner=0 --group=0 -cf "$work/image/layer.tar" .
-    printf '{"architecture":"%s","os":"linux","config":{"Env":["PATH=/bin"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
-        "$(dpkg --print-architecture)" "$(sha256sum "$work/image/layer.tar" | cut -d' ' -f1)" >"$work/image/config.json"
-    echo '[{"Config":"config.json","RepoTags":["registry.test/web:1"],"Layers":["layer.tar"]}]' >"$work/image/manifest.json"
-    tar -C "$work/image" -cf "$work/web.tar" manifest.json config.json layer.tar
 }
 
 # What `lighter deploy` takes: a task definition and a service.
@@ -179,7 +156,7 @@ EOT
 "$bin/lighter" control --config "$work/control.toml" >>"$work/control.log" 2>&1 &
 pids[control]=$!
 wait_for 20 test -S "$work/control.sock"
-image
+image web
 node 1
 node 2
 wait_for 30 nodes_up 2

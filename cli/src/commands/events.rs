@@ -3,10 +3,10 @@
 //! A follower whose stream breaks asks again and goes on after the last event it has seen.
 //! Never: goes on with the events of another store; what was not kept long enough is an error.
 
-use super::logs::{FIRST_PAUSE, LONGEST_PAUSE, is_break};
+use super::logs::{FIRST_PAUSE, LONGEST_PAUSE};
 use crate::args::{EventsArgs, Format, Global};
 use crate::client::Client;
-use crate::failure::Failure;
+use crate::failure::{Failure, is_break};
 use crate::{json, output, table, time, words};
 use lighter_proto::v1::{self, event::Subject};
 use std::io::Write;

@@ -7,13 +7,13 @@ mod place;
 
 use crate::args::{Format, Global, LogsArgs};
 use crate::client::Client;
-use crate::failure::Failure;
+use crate::failure::{Failure, is_break};
 use crate::{duration, json, names, output, time};
 use lighter_proto::v1;
 use place::Place;
 use std::io::Write;
 use std::time::Duration;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 pub async fn run(global: &Global, client: &mut Client, args: LogsArgs) -> Result<(), Failure> {
     let cluster = super::cluster(args.task.cluster);
@@ -81,12 +81,6 @@ async fn follow(
             }
         };
     }
-}
-
-/// Whether the way there broke, rather than that something was refused: a control plane that is killed
-/// says nothing, and what the transport makes of that has its cause below it, as no refusal has.
-pub fn is_break(status: &Status) -> bool {
-    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
 }
 
 /// Prints what comes; the status the stream broke off with, if it did.

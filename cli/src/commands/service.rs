@@ -12,6 +12,7 @@ use crate::args::{
 use crate::client::Client;
 use crate::commands::{deploy, placement, task_definition};
 use crate::failure::{Failure, of_failures};
+use crate::json;
 use lighter_proto::v1;
 pub use look::{list_all, table};
 use serde_json::{Map, Value, json};
@@ -119,26 +120,10 @@ fn members(
         configuration.insert("deploymentCircuitBreaker".to_owned(), breaker);
     }
     set("deploymentConfiguration", (!configuration.is_empty()).then_some(Value::Object(configuration)));
-    let constraint = |c: v1::PlacementConstraint| {
-        let mut value = json!({"type": c.r#type});
-        if !c.expression.is_empty() {
-            value["expression"] = c.expression.into();
-        }
-        value
-    };
-    let strategy = |s: v1::PlacementStrategy| {
-        let mut value = json!({"type": s.r#type});
-        for (name, text) in [("field", s.field), ("expression", s.expression)] {
-            if !text.is_empty() {
-                value[name] = text.into();
-            }
-        }
-        value
-    };
     let constraints: Vec<Value> =
-        placement::constraints(&rollout.placement).into_iter().map(constraint).collect();
+        placement::constraints(&rollout.placement).iter().map(json::service::constraint).collect();
     let strategies: Vec<Value> =
-        placement::strategies(&rollout.placement).into_iter().map(strategy).collect();
+        placement::strategies(&rollout.placement).iter().map(json::service::strategy).collect();
     set("placementConstraints", (!constraints.is_empty()).then(|| constraints.into()));
     set("placementStrategy", (!strategies.is_empty()).then(|| strategies.into()));
 }

@@ -52,11 +52,11 @@ pub fn service(service: &v1::Service) -> Value {
         .done()
 }
 
-fn constraint(constraint: &v1::PlacementConstraint) -> Value {
+pub fn constraint(constraint: &v1::PlacementConstraint) -> Value {
     Object::default().text("type", &constraint.r#type).text("expression", &constraint.expression).done()
 }
 
-fn strategy(strategy: &v1::PlacementStrategy) -> Value {
+pub fn strategy(strategy: &v1::PlacementStrategy) -> Value {
     Object::default()
         .text("type", &strategy.r#type)
         .text("field", &strategy.field)

@@ -2,7 +2,7 @@
 //! In: what changed. Out: commands. Never: decides: the core does; keeps a service from being tended
 //! because of another.
 
-use crate::api::Context;
+use crate::api::{Context, now_ms};
 use crate::core::service::record::{ServiceKey, ServiceRecord};
 use crate::core::service::tend::{Tend, Tended, is_needed};
 use crate::error::ApiError;
@@ -40,10 +40,8 @@ pub async fn tend_services(context: Context) {
 
 /// Services that need something done: DAEMON services first, so that theirs are the first tasks of a node.
 fn needed(context: &Context, unplaced: &BTreeSet<ServiceKey>) -> Vec<ServiceKey> {
-    let now = context.environment.wall_unix_ms();
     context.view.read(|shown| {
-        let state = &shown.state;
-        let now = now.max(state.meta.cluster_time_ms);
+        let (state, now) = (&shown.state, now_ms(context, shown));
         let services = state.services.values().filter(|service| !unplaced.contains(&service.key()));
         let needed: Vec<&Arc<ServiceRecord>> =
             services.filter(|service| is_needed(state, service, now)).collect();

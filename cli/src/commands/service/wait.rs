@@ -6,8 +6,7 @@
 use super::look;
 use crate::args::{Global, WaitArgs};
 use crate::client::Client;
-use crate::commands::logs::is_break;
-use crate::failure::Failure;
+use crate::failure::{Failure, is_break};
 use crate::{duration, output};
 use lighter_proto::v1::{self, RolloutState};
 use std::time::{Duration, Instant};

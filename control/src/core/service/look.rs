@@ -29,8 +29,6 @@ pub struct Look {
     pub instance_ids: Vec<ContainerInstanceId>,
     /// Of a DAEMON service: every instance of the cluster.
     pub instances: Vec<InstanceView>,
-    /// When time alone changes something, at the earliest.
-    pub wake_at_unix_ms: Option<u64>,
 }
 
 #[derive(Default)]
@@ -58,12 +56,6 @@ impl<'a> Numbers<'a> {
 /// Looks at a service.
 pub fn look(state: &State, service: &ServiceRecord, now_ms: u64) -> Look {
     let mut numbers = Numbers::default();
-    let mut wake_at = None;
-    let mut wake = |at: u64| {
-        if at > now_ms {
-            wake_at = Some(wake_at.map_or(at, |old: u64| old.min(at)));
-        }
-    };
     let primary = service.primary().map(|deployment| deployment.id.as_str()).unwrap_or_default();
     let mut tasks = Vec::new();
     for task in state.tasks_of_service(&service.key()).filter(|task| task.last != TaskStatus::Stopped) {
@@ -72,14 +64,12 @@ pub fn look(state: &State, service: &ServiceRecord, now_ms: u64) -> Look {
         let left_at =
             of.leaving_since_unix_ms.map(|at| at + u64::from(service.deregistration_delay_s) * 1_000);
         let protected = of.protected_until_unix_ms.filter(|until| *until > now_ms);
-        let (health, changes_at) = health(state, service, task, of, now_ms);
-        left_at.into_iter().chain(protected).chain(changes_at).for_each(&mut wake);
         tasks.push(TaskView {
             id: task.id.clone(),
             current: of.deployment == primary,
             wanted: task.desired == DesiredStatus::Running,
             phase: phase(task.last),
-            health,
+            health: health(state, service, task, of, now_ms),
             protected: protected.is_some(),
             draining: instance.is_none_or(|i| i.status != ContainerInstanceStatus::Active),
             away: instance.is_none_or(|i| !i.connected),
@@ -92,7 +82,6 @@ pub fn look(state: &State, service: &ServiceRecord, now_ms: u64) -> Look {
     }
     let daemon = service.strategy == SchedulingStrategy::Daemon;
     let instances = if daemon { instances(state, service, &mut numbers) } else { Vec::new() };
-    wake(service.throttle.until_unix_ms);
     let view = View {
         desired: if daemon { daemon::desired(&instances) } else { service.desired },
         minimum_percent: service.minimum_percent,
@@ -103,7 +92,7 @@ pub fn look(state: &State, service: &ServiceRecord, now_ms: u64) -> Look {
         cannot_place: false,
         tasks,
     };
-    Look { view, instance_ids: numbers.ids, instances, wake_at_unix_ms: wake_at }
+    Look { view, instance_ids: numbers.ids, instances }
 }
 
 fn phase(last: TaskStatus) -> Phase {
@@ -122,25 +111,23 @@ pub fn is_checked(state: &State, task: &TaskRecord) -> bool {
     asked.next().is_some() || task.containers.iter().any(|c| c.essential && c.health.is_some())
 }
 
-/// How a task does, and when time alone changes that.
+/// How a task does.
 fn health(
     state: &State,
     service: &ServiceRecord,
     task: &TaskRecord,
     of: &ServiceTask,
     now_ms: u64,
-) -> (Health, Option<u64>) {
+) -> Health {
     let since = of.running_since_unix_ms.unwrap_or(now_ms);
     if !is_checked(state, task) {
-        let warm_at = since + WARM_MS;
-        return if warm_at <= now_ms { (Health::Healthy, None) } else { (Health::Warming, Some(warm_at)) };
+        return if since + WARM_MS <= now_ms { Health::Healthy } else { Health::Warming };
     }
     let grace_over = since + u64::from(service.grace_s) * 1_000;
     match task.health() {
-        HealthStatus::Healthy => (Health::Healthy, None),
-        HealthStatus::Unhealthy if grace_over <= now_ms => (Health::Unhealthy, None),
-        HealthStatus::Unhealthy => (Health::Warming, Some(grace_over)),
-        HealthStatus::Unknown => (Health::Warming, None),
+        HealthStatus::Healthy => Health::Healthy,
+        HealthStatus::Unhealthy if grace_over <= now_ms => Health::Unhealthy,
+        HealthStatus::Unhealthy | HealthStatus::Unknown => Health::Warming,
     }
 }
 

@@ -91,7 +91,7 @@ fn tend(changes: &mut Changes<'_>, service: &mut ServiceRecord, may_start: bool)
     tended
 }
 
-/// Whether tending would change anything, but for what fits nowhere; and when time alone will.
+/// Whether tending would change anything, but for what fits nowhere.
 pub fn is_needed(state: &State, service: &Arc<ServiceRecord>, now_ms: u64) -> bool {
     if service.inactive_at_unix_ms.is_some() {
         return false;
