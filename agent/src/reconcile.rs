@@ -82,6 +82,7 @@ pub(crate) struct HeldTask {
     pub definition: TaskDefinitionId,
     /// What it holds of the node; nothing before it is admitted and after it has stopped.
     pub resources: Option<Resources>,
+    pub group: String,
 }
 
 /// What the node says of itself at the start of a session.

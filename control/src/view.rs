@@ -5,11 +5,12 @@
 
 use crate::core::mutation::Mutation;
 use crate::core::record::{EventRecord, InstanceRecord, TaskRecord};
+use crate::core::service::record::ServiceKey;
 use crate::core::state::State;
 use crate::wrong_edit::{self, WrongEdit};
-use lighter_model::ids::ContainerInstanceId;
+use lighter_model::ids::{ClusterName, ContainerInstanceId};
 use lighter_model::status::DesiredStatus;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -19,6 +20,47 @@ const WATCHER_DEPTH: usize = 1_024;
 /// Changes a session may have unsent before it is cut off; a node that does not read 1,024 changes
 /// is resynchronised from the manifest more cheaply than waited for.
 const SESSION_DEPTH: usize = 1_024;
+
+/// What services depend on and that has changed.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// The state was loaded anew.
+    pub all: bool,
+    pub services: BTreeSet<ServiceKey>,
+    /// An instance of it: every service there.
+    pub clusters: BTreeSet<ClusterName>,
+}
+
+impl Touched {
+    /// Whether the service is to be looked at.
+    pub fn is(&self, service: &ServiceKey) -> bool {
+        self.all || self.services.contains(service) || self.clusters.contains(&service.0)
+    }
+
+    fn note(&mut self, state: &State, mutation: &Mutation) {
+        let of_task =
+            |task: &TaskRecord| task.service.as_ref().map(|of| (task.cluster.clone(), of.name.clone()));
+        match mutation {
+            Mutation::Task(task) => self.services.extend(of_task(task)),
+            Mutation::TaskGone(id) => {
+                self.services.extend(state.tasks.get(id).and_then(|task| of_task(task)))
+            }
+            Mutation::Service(service) => drop(self.services.insert(service.key())),
+            Mutation::Instance(instance) => drop(self.clusters.insert(instance.cluster.clone())),
+            _ => {}
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        !self.all && self.services.is_empty() && self.clusters.is_empty()
+    }
+
+    fn add(&mut self, other: Self) {
+        self.all |= other.all;
+        self.services.extend(other.services);
+        self.clusters.extend(other.clusters);
+    }
+}
 
 /// The committed state with its place in the store's history.
 #[derive(Debug, Default)]
@@ -64,6 +106,8 @@ pub struct View {
     sessions: Mutex<BTreeMap<ContainerInstanceId, mpsc::Sender<NodeChange>>>,
     /// Grows with what services depend on.
     services: watch::Sender<u64>,
+    /// What that was, until it is taken.
+    touched: Mutex<Touched>,
 }
 
 impl Default for View {
@@ -73,6 +117,7 @@ impl Default for View {
             events: Mutex::new(broadcast::channel(WATCHER_DEPTH).0),
             sessions: Mutex::default(),
             services: watch::channel(0).0,
+            touched: Mutex::default(),
         }
     }
 }
@@ -94,6 +139,15 @@ impl View {
         self.services.subscribe()
     }
 
+    /// What services depend on and that has changed since the last call; for the one who tends them.
+    pub fn take_touched(&self) -> Touched {
+        std::mem::take(&mut self.touched())
+    }
+
+    fn touched(&self) -> MutexGuard<'_, Touched> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The instance's own record and every assignment of it that changes from now on; ends when the session is too slow,
     /// replaced, or the state was reloaded. Subscribe first, then read the manifest.
     pub fn follow(&self, instance: &ContainerInstanceId) -> mpsc::Receiver<NodeChange> {
@@ -111,6 +165,7 @@ impl View {
         drop(current);
         *self.events.lock().unwrap_or_else(PoisonError::into_inner) = broadcast::channel(WATCHER_DEPTH).0;
         self.sessions().clear();
+        self.touched().all = true;
         self.services.send_modify(|number| *number += 1);
     }
 
@@ -118,12 +173,12 @@ impl View {
     pub(crate) fn publish(&self, sequence: u64, mutations: &[Mutation]) {
         let mut changed = Vec::new();
         let mut events = Vec::new();
-        let mut of_services = false;
+        let mut touched = Touched::default();
         let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
         for mutation in mutations {
+            touched.note(&shown.state, mutation);
             match mutation {
                 Mutation::Task(task) => {
-                    of_services |= task.service.is_some();
                     let before = shown.state.tasks.get(&task.id).map(|old| old.generation);
                     let lost = wrong_edit::is(WrongEdit::LostIntent)
                         && before.is_some()
@@ -134,10 +189,8 @@ impl View {
                     }
                 }
                 Mutation::Instance(instance) => {
-                    of_services = true;
                     changed.push(NodeChange::Instance(instance.clone()));
                 }
-                Mutation::Service(_) | Mutation::TaskGone(_) => of_services = true,
                 Mutation::Event(event) => events.push(event.clone()),
                 _ => {}
             }
@@ -146,7 +199,8 @@ impl View {
         shown.sequence = sequence;
         drop(shown);
         self.tell_sessions(changed);
-        if of_services {
+        if !touched.is_nothing() {
+            self.touched().add(touched);
             self.services.send_modify(|number| *number += 1);
         }
         let watchers = self.events.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// A task of such a group is a daemon task, as the tasks of ECS's DAEMON services are.
 pub const DAEMON_GROUP_PREFIX: &str = "daemon:";
 
+/// Tasks of a REPLICA service are of such a group, and no others.
+pub const SERVICE_GROUP_PREFIX: &str = "service:";
+
 /// Whether the tasks of this group support the others.
 pub fn is_daemon(group: &str) -> bool {
     group.starts_with(DAEMON_GROUP_PREFIX)

@@ -10,6 +10,7 @@ mod limits;
 mod ports;
 mod power;
 mod run;
+mod service;
 mod volumes;
 
 use crate::host;
@@ -38,13 +39,14 @@ fn rounds() -> Vec<Vec<Group>> {
     let tasks = [run::ALL, limits::ALL, volumes::ALL].concat();
     let lifecycle = [ports::ALL, lifecycle::ALL, leak::ALL].concat();
     let rest = [faults::ALL, power::ALL].concat();
+    let nodes = [cluster::ALL, service::ALL].concat();
     vec![
         vec![
             Group { name: "tasks", machines: 1, scenarios: tasks },
             Group { name: "life", machines: 1, scenarios: lifecycle },
         ],
         vec![
-            Group { name: "node", machines: 2, scenarios: cluster::ALL.to_vec() },
+            Group { name: "node", machines: 2, scenarios: nodes },
             Group { name: "faults", machines: 1, scenarios: rest },
         ],
     ]

@@ -349,6 +349,7 @@ impl Reconciler {
                 .map_or(TaskStatus::Pending, |report| report.status),
             definition: record.definition.clone(),
             resources: self.ledger.held(&record.task).cloned(),
+            group: record.group.clone(),
         });
         let mut revisions = BTreeMap::new();
         let assigned = self.book.assignments.values().map(|record| &record.definition);

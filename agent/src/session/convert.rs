@@ -364,6 +364,7 @@ pub(super) fn hello(facts: &NodeFacts, core: &HelloFacts, notices: &[Notice]) ->
         last_status: task_status(held.status).into(),
         task_definition: held.definition.to_string(),
         resources: held.resources.as_ref().map(resources),
+        group: held.group.clone(),
     });
     let revisions = core.revisions.iter().map(|(family, revision)| (family.to_string(), *revision));
     node(Node::Hello(v1::NodeHello {

@@ -72,7 +72,7 @@ pub enum OrphanCommand {
 pub enum TagCommand {
     /// Set tags
     Add {
-        /// cluster/NAME, task-definition/FAMILY:REVISION, container-instance/CLUSTER/ID, task/CLUSTER/ID, or an ARN
+        /// cluster/NAME, task-definition/FAMILY:REVISION, container-instance/CLUSTER/ID, task/CLUSTER/ID, service/CLUSTER/NAME, or an ARN
         resource: String,
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = pair)]
         tags: Vec<(String, String)>,

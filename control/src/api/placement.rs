@@ -5,7 +5,6 @@ use super::{Context, existing_cluster};
 use crate::core::audit::Asker;
 use crate::core::run_task::{RunTask, RunTaskAnswer};
 use crate::core::service::change::find_service;
-use crate::core::service::place;
 use crate::core::start_task::StartTask;
 use crate::core::stop_task::find_task;
 use crate::error::ApiError;
@@ -57,7 +56,7 @@ pub fn of_service(context: &Context, cluster: &str, service: &str) -> Result<Run
         })?;
         Ok(RunTask {
             group: Some(service.group()),
-            placement: place::placement(&service),
+            placement: shown.state.placement_of(&service.key()),
             ..RunTask::new(cluster, &deployment.definition.to_string())
         })
     })

@@ -1,6 +1,6 @@
 //! What becomes of a task that runs on a node and that this store does not know: somebody decides.
 //! In: `DecideOrphan` with what its node tells of it. Out: a task of the cluster, wanted to run on or to
-//! stop. Never: invents what the node does not tell, or runs it under a name that means something else.
+//! stop; a task of a service is the service's again. Never: invents what the node does not tell, or runs it under a name that means something else.
 
 use crate::core::Command;
 use crate::core::definition::find_definition;
@@ -8,6 +8,7 @@ use crate::core::mutation::{Changes, Mutation, id_parts};
 use crate::core::record::{DefinitionRecord, FamilyRecord, InstanceRecord, TaskRecord};
 use crate::core::report::merge;
 use crate::core::run_task::pending;
+use crate::core::service::record::{ServiceRecord, ServiceTask};
 use crate::core::state::State;
 use crate::core::stop_task::{pad, wanted_stopped};
 use crate::error::ApiError;
@@ -57,7 +58,7 @@ impl Command for DecideOrphan {
         }
         let definition = self.definition(changes)?;
         let now = changes.now_ms();
-        let mut task = self.record(&definition);
+        let mut task = self.record(changes.state(), &definition);
         if let Some(report) = self.held.report {
             task = merge(&task, report, now);
         }
@@ -111,8 +112,11 @@ impl DecideOrphan {
         })
     }
 
-    fn record(&self, definition: &DefinitionRecord) -> TaskRecord {
+    fn record(&self, state: &State, definition: &DefinitionRecord) -> TaskRecord {
         let held = &self.held;
+        let service = state.service_of_group(&self.cluster, &held.group);
+        let silence = service.and_then(|service| service.silence);
+        let service = service.map(|service| of_service(service, definition));
         let created_at = id_parts(held.task.as_str()).map_or(0, |(ms, _)| ms);
         let place = (self.cluster.clone(), self.instance.clone());
         TaskRecord {
@@ -123,9 +127,18 @@ impl DecideOrphan {
             paused: held.paused,
             container_resources: held.container_resources.clone(),
             image_digests: held.image_digests.clone(),
+            started_by: service.as_ref().map(|of| of.deployment.clone()).filter(|id| !id.is_empty()),
+            service,
+            silence,
             ..pending(held.task.clone(), definition, place, created_at)
         }
     }
+}
+
+/// Its place in the service: of the newest deployment of its revision, else of one that is forgotten.
+fn of_service(service: &ServiceRecord, definition: &DefinitionRecord) -> ServiceTask {
+    let deployment = service.deployments.iter().find(|deployment| deployment.definition == definition.id);
+    ServiceTask::of(service.name.clone(), deployment.map(|d| d.id.clone()).unwrap_or_default())
 }
 
 fn read(name: &str, json: &str) -> Result<TaskDefinition, ApiError> {

@@ -217,6 +217,9 @@ pub struct OrphanFacts {
     pub definition: Option<TaskDefinitionId>,
     pub last: Option<TaskStatus>,
     pub resources: Resources,
+    /// Empty of an agent that does not tell it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub group: String,
 }
 
 /// Who says that an instance has an attribute.

@@ -19,6 +19,7 @@ use crate::scheduler::placement::{NO_INSTANCES, Reserve};
 use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::attribute::{OVERRIDES, required};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, Generation, TaskId};
+use lighter_model::node::SERVICE_GROUP_PREFIX;
 use lighter_model::overrides::TaskOverride;
 use lighter_model::placement::{Placement, PlacementText};
 use lighter_model::report::KernelLimits;
@@ -167,6 +168,10 @@ impl RunTask {
         longest("startedBy", &self.started_by, 128)?;
         longest("clientToken", &self.client_token, 64)?;
         longest("group", &self.group, 255)?;
+        if self.group.as_ref().is_some_and(|group| group.starts_with(SERVICE_GROUP_PREFIX)) {
+            let message = format!("groups that begin with {SERVICE_GROUP_PREFIX:?} are those of services");
+            return Err(ApiError::invalid("group", message));
+        }
         require_cluster(state, &self.cluster)
     }
 

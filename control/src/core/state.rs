@@ -8,6 +8,7 @@ use crate::core::record::{
     AuditRecord, ClientTokenRecord, ClusterRecord, DefinitionRecord, EventRecord, FamilyRecord,
     InstanceRecord, InstanceSnapshot, JoinTokenRecord, MetaRecord, RecordError, TaskRecord, decode,
 };
+use crate::core::service::place;
 use crate::core::service::record::{ServiceEventRecord, ServiceKey, ServiceRecord};
 use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, Family, TaskDefinitionId, TaskId};
@@ -33,6 +34,10 @@ pub struct State {
     pub services: BTreeMap<ServiceKey, Arc<ServiceRecord>>,
     pub service_events: BTreeMap<(ServiceKey, u64), Arc<ServiceEventRecord>>,
     of_service: BTreeMap<ServiceKey, BTreeSet<TaskId>>,
+    /// What each service asks of a place, read once for each wording of it.
+    placements: BTreeMap<ServiceKey, Placement>,
+    /// Instances with orphans: few, and seldom any.
+    orphaned: BTreeSet<ContainerInstanceId>,
     ledger: BTreeMap<ContainerInstanceId, Reserved>,
     columns: Columns,
     stopped: BTreeMap<ClusterName, BTreeSet<(u64, TaskId)>>,
@@ -158,6 +163,7 @@ impl State {
                 if let Some(old) = self.instances.remove(id) {
                     self.columns.remove(&old);
                 }
+                self.orphaned.remove(id);
                 self.reserve_orphans(id);
             }
             Mutation::Task(record) => self.put_task(record),
@@ -187,9 +193,10 @@ impl State {
             Mutation::AuditGone(sequence) => {
                 self.audit.remove(sequence);
             }
-            Mutation::Service(record) => put(&mut self.services, record.key(), record),
+            Mutation::Service(record) => self.put_service(record),
             Mutation::ServiceGone(key) => {
                 self.services.remove(key);
+                self.placements.remove(key);
             }
             Mutation::ServiceEvent(record) => {
                 let key = (record.cluster.clone(), record.service.clone());
@@ -208,10 +215,29 @@ impl State {
         }
         if old.is_none_or(|old| old.orphan_facts != record.orphan_facts) {
             self.reserve_orphans(&record.id);
+            match record.orphan_facts.is_empty() {
+                true => self.orphaned.remove(&record.id),
+                false => self.orphaned.insert(record.id.clone()),
+            };
         }
         let reserved = self.ledger.get(&record.id).unwrap_or(Reserved::NOTHING);
         let tasks = reserved.tasks.iter().filter_map(|id| self.tasks.get(id));
         self.columns.put(record, reserved, tasks);
+    }
+
+    fn put_service(&mut self, record: &Arc<ServiceRecord>) {
+        let key = record.key();
+        let old = self.services.insert(key.clone(), record.clone());
+        let same =
+            |old: Arc<ServiceRecord>| old.placement == record.placement && old.strategy == record.strategy;
+        if !old.is_some_and(same) {
+            self.placements.insert(key, place::read(record));
+        }
+    }
+
+    /// What a service asks of a place.
+    pub fn placement_of(&self, service: &ServiceKey) -> Placement {
+        self.placements.get(service).cloned().unwrap_or_default()
     }
 
     fn put_task(&mut self, record: &Arc<TaskRecord>) {
@@ -254,6 +280,29 @@ impl State {
     ) -> impl Iterator<Item = &'a Arc<TaskRecord>> + use<'a> {
         let ids = self.of_service.get(key).into_iter().flatten();
         ids.filter_map(|id| self.tasks.get(id))
+    }
+
+    /// The service that tasks of this group are of, if it is not deleted.
+    pub fn service_of_group(&self, cluster: &ClusterName, group: &str) -> Option<&Arc<ServiceRecord>> {
+        let name = group.split_once(':').and_then(|(_, name)| name.parse().ok())?;
+        let service = self.services.get(&(cluster.clone(), name))?;
+        (service.is_active() && service.group() == group).then_some(service)
+    }
+
+    /// Where orphans of a cluster run that are of this group.
+    pub fn orphans_of_group<'a>(
+        &'a self,
+        cluster: &'a ClusterName,
+        group: &'a str,
+    ) -> impl Iterator<Item = &'a ContainerInstanceId> {
+        let instances = self.orphaned.iter().filter_map(|id| self.instances.get(id));
+        let present = [ContainerInstanceStatus::Active, ContainerInstanceStatus::Draining];
+        let own = instances.filter(move |i| i.cluster == *cluster && present.contains(&i.status));
+        own.flat_map(move |instance| {
+            let facts = instance.orphan_facts.values();
+            let running = facts.filter(|facts| facts.last.is_none_or(|last| last <= TaskStatus::Running));
+            running.filter(move |facts| facts.group == group).map(move |_| &instance.id)
+        })
     }
 
     /// Brings the row of a task's instance up to the ledger.

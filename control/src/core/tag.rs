@@ -10,6 +10,8 @@ use crate::core::instance::find_instance;
 use crate::core::mutation::Changes;
 use crate::core::record::{ClusterRecord, DefinitionRecord, InstanceRecord, TaskRecord};
 use crate::core::run_task::require_cluster;
+use crate::core::service::change::find_service;
+use crate::core::service::record::ServiceRecord;
 use crate::core::state::State;
 use crate::core::stop_task::find_task;
 use crate::error::ApiError;
@@ -24,16 +26,17 @@ enum Resource {
     Definition(Arc<DefinitionRecord>),
     Instance(Arc<InstanceRecord>),
     Task(Arc<TaskRecord>),
+    Service(Arc<ServiceRecord>),
 }
 
 impl Resource {
     /// Finds what an ARN, or the last part of one, names: `cluster/NAME`, `task-definition/FAMILY:REVISION`,
-    /// `container-instance/CLUSTER/ID`, `task/CLUSTER/ID`.
+    /// `container-instance/CLUSTER/ID`, `task/CLUSTER/ID`, `service/CLUSTER/NAME`.
     fn find(state: &State, text: &str) -> Result<Self, ApiError> {
         let wrong = || {
             let message = format!(
                 "{text:?} names no resource; write cluster/NAME, task-definition/FAMILY:REVISION, \
-                 container-instance/CLUSTER/ID or task/CLUSTER/ID"
+                 container-instance/CLUSTER/ID, task/CLUSTER/ID or service/CLUSTER/NAME"
             );
             ApiError::invalid("resource", message)
         };
@@ -56,6 +59,7 @@ impl Resource {
                 Self::Instance(find_instance(state, &in_cluster(cluster)?, name)?)
             }
             ["task", cluster, name] => Self::Task(find_task(state, &in_cluster(cluster)?, name)?),
+            ["service", cluster, name] => Self::Service(service(state, &in_cluster(cluster)?, name)?),
             _ => return Err(wrong()),
         })
     }
@@ -66,6 +70,7 @@ impl Resource {
             Self::Definition(record) => &record.tags,
             Self::Instance(record) => &record.tags,
             Self::Task(record) => &record.tags,
+            Self::Service(record) => &record.tags,
         }
     }
 
@@ -80,7 +85,18 @@ impl Resource {
             }
             Self::Instance(old) => drop(changes.put_instance(InstanceRecord { tags, ..(*old).clone() })),
             Self::Task(old) => drop(changes.put_task(TaskRecord { tags, ..(*old).clone() })),
+            // What is wanted of its tasks stays, and with it the version that `deploy` goes by.
+            Self::Service(old) => drop(changes.put_service(ServiceRecord { tags, ..(*old).clone() })),
         }
+    }
+}
+
+/// A service that still is one.
+fn service(state: &State, cluster: &ClusterName, name: &str) -> Result<Arc<ServiceRecord>, ApiError> {
+    let found = find_service(state, cluster, name)?;
+    match found.inactive_at_unix_ms {
+        None => Ok(found),
+        Some(_) => Err(ApiError::ServiceNotActive { service: found.name.to_string() }),
     }
 }
 

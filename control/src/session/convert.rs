@@ -122,6 +122,7 @@ fn orphan_facts(task: &v1::HeldTask) -> Result<(TaskId, OrphanFacts), ApiError> 
         definition: definition.map_err(|error: IdError| wrong(error.to_string()))?,
         last: read_task_status(known("last_status", task.last_status)?),
         resources: read_resources(&task.resources.clone().unwrap_or_default())?,
+        group: task.group.clone(),
     };
     Ok((task_id(&task.task_id)?, facts))
 }

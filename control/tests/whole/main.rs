@@ -25,6 +25,8 @@ mod permission;
 mod placement;
 mod recovery;
 mod restart;
+mod robot;
+mod service_nodes;
 mod services;
 mod session;
 mod silence;

@@ -18,7 +18,7 @@ use lighter_proto::v1::control_message::Message as FromControl;
 use lighter_proto::v1::stream_output::Output;
 
 /// Stops, takes a snapshot, puts it back, and starts: the same content in another incarnation.
-async fn restored(running: Running) -> Running {
+pub(crate) async fn restored(running: Running) -> Running {
     let Running { handle, dir, clock_ahead_ms } = running;
     handle.shutdown();
     handle.join().await;
@@ -78,6 +78,7 @@ async fn what_a_restored_store_does_not_know_it_learns_from_its_nodes_before_it_
             ports_tcp: vec![8080],
             ..Default::default()
         }),
+        group: "family:web".to_owned(),
     }];
     let hello = v1::NodeHello {
         revisions: [("web".to_owned(), 6), ("job".to_owned(), 2), ("all".to_owned(), u32::MAX)].into(),
@@ -206,8 +207,18 @@ fn held_task(task: &str, definition: &str) -> HeldTask {
     }
 }
 
+/// The same of a task of this group that takes so much.
+pub(crate) fn held_of(task: &str, definition: &str, group: &str, cpu: u32, memory_mib: u64) -> HeldTask {
+    HeldTask {
+        definition_json: Some(definition_json("web", cpu, memory_mib, None)),
+        group: group.to_owned(),
+        resources: Resources { cpu_units: cpu, memory_mib, ..Resources::default() },
+        ..held_task(task, definition)
+    }
+}
+
 /// Answers the next question as an agent does.
-async fn answer(running: &Running, node: &FakeNode, session: &mut FakeSession, held: &HeldTask) {
+pub(crate) async fn answer(running: &Running, node: &FakeNode, session: &mut FakeSession, held: &HeldTask) {
     let open = loop {
         if let FromControl::OpenStream(open) = session.receive().await.unwrap() {
             break open;

@@ -1,195 +1,16 @@
 //! Services over a real control plane and nodes that do as they are told: kept up, rolled, rolled back,
 //! scaled, drained, replaced.
 
-use crate::fake_node::{FakeNode, FakeSession, joined, stopped_report};
+use crate::fake_node::joined;
+use crate::robot::{
+    Robot, Seen, Temper, control, create, describe, drain, messages, obey, port_of, steady, tasks, update,
+    world,
+};
 use crate::support::{Running, definition_json, reason, register, start, start_with, until};
 use lighter_proto::v1;
-use lighter_proto::v1::control_message::Message as FromControl;
-use lighter_proto::v1::lighter_client::LighterClient;
-use lighter_proto::v1::node_message::Message as FromNode;
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tonic::transport::Channel;
-
-type Admin = LighterClient<Channel>;
-
-/// What a robot's tasks do: by image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Temper {
-    Good,
-    /// Ends before it is RUNNING.
-    Bad,
-    /// RUNNING, then gone.
-    Crashes,
-}
-
-/// What became of its tasks.
-#[derive(Default)]
-struct Seen {
-    started: Vec<String>,
-    stopped: Vec<String>,
-}
-
-/// A node that starts and stops what it is told to.
-struct Robot {
-    node: FakeNode,
-    seen: Arc<Mutex<Seen>>,
-    running: tokio::task::JoinHandle<()>,
-}
-
-impl Robot {
-    async fn join(running: &Running, name: &str) -> Self {
-        let node = joined(running, name).await;
-        Self::connect(running, node, |_| Temper::Good).await
-    }
-
-    async fn join_with(running: &Running, name: &str, temper: fn(&str) -> Temper) -> Self {
-        let node = joined(running, name).await;
-        Self::connect(running, node, temper).await
-    }
-
-    async fn connect(running: &Running, node: FakeNode, temper: fn(&str) -> Temper) -> Self {
-        let session = node.connect(running).await.unwrap();
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let running = tokio::spawn(obey(session, seen.clone(), temper));
-        Self { node, seen, running }
-    }
-
-    fn started(&self) -> usize {
-        self.seen.lock().unwrap().started.len()
-    }
-}
-
-fn port_of(task: &str) -> u32 {
-    30_000 + u32::from_str_radix(&task[12..15], 16).unwrap()
-}
-
-fn running_report(task: &str, sequence: u64) -> v1::TaskReport {
-    let binding = v1::NetworkBinding {
-        bind_ip: "0.0.0.0".into(),
-        container_port: 80,
-        host_port: port_of(task),
-        ..Default::default()
-    };
-    v1::TaskReport {
-        task_id: task.to_owned(),
-        sequence,
-        last_status: v1::TaskStatus::Running.into(),
-        containers: vec![v1::Container {
-            name: "web".to_owned(),
-            last_status: v1::ContainerStatus::Running.into(),
-            network_bindings: vec![binding],
-            ..Default::default()
-        }],
-        ..Default::default()
-    }
-}
-
-async fn obey(mut session: FakeSession, seen: Arc<Mutex<Seen>>, temper: fn(&str) -> Temper) {
-    let mut sequences: BTreeMap<String, u64> = BTreeMap::new();
-    let mut assignments = std::mem::take(&mut session.manifest);
-    loop {
-        let mut reports = Vec::new();
-        for assignment in assignments {
-            let id = assignment.task_id.clone();
-            let mut next = || {
-                let sequence = sequences.entry(id.clone()).or_default();
-                *sequence += 1;
-                *sequence
-            };
-            let mut seen = seen.lock().unwrap();
-            let known = seen.started.contains(&id);
-            if assignment.desired_status() == v1::DesiredStatus::Stopped {
-                if !seen.stopped.contains(&id) {
-                    seen.stopped.push(id.clone());
-                    reports.push(stopped_report(&id, next() + 10, 0));
-                }
-            } else if !known {
-                seen.started.push(id.clone());
-                match temper(&assignment.task_definition) {
-                    Temper::Good => reports.push(running_report(&id, next())),
-                    Temper::Bad => reports.push(v1::TaskReport {
-                        stop_code: v1::StopCode::TaskFailedToStart.into(),
-                        ..stopped_report(&id, next(), 1)
-                    }),
-                    Temper::Crashes => {
-                        reports.push(running_report(&id, next()));
-                        reports.push(stopped_report(&id, next(), 1));
-                    }
-                }
-            }
-        }
-        if !reports.is_empty() {
-            session.say(FromNode::TaskReports(v1::TaskReports { reports })).await;
-        }
-        assignments = loop {
-            match session.receive().await {
-                Ok(FromControl::Assignments(new)) => break new.assignments,
-                Ok(_) => {}
-                Err(_) => return,
-            }
-        };
-    }
-}
-
-async fn create(admin: &mut Admin, more: &str) -> v1::Service {
-    let json = format!(r#"{{"serviceName":"web","taskDefinition":"web"{more}}}"#);
-    admin.create_service(v1::CreateServiceRequest { json }).await.unwrap().into_inner().service.unwrap()
-}
-
-async fn update(admin: &mut Admin, more: &str) -> Result<v1::Service, tonic::Status> {
-    let request =
-        v1::UpdateServiceRequest { json: format!(r#"{{"service":"web"{more}}}"#), expected_version: 0 };
-    Ok(admin.update_service(request).await?.into_inner().service.unwrap())
-}
-
-async fn describe(admin: &Admin) -> v1::Service {
-    let request = v1::DescribeServicesRequest { services: vec!["web".into()], ..Default::default() };
-    admin.clone().describe_services(request).await.unwrap().into_inner().services.remove(0)
-}
-
-/// Tasks of the service that are not STOPPED, by definition.
-async fn tasks(admin: &Admin) -> Vec<v1::Task> {
-    let request = v1::ListTasksRequest::default();
-    let ids = admin.clone().list_tasks(request).await.unwrap().into_inner().task_ids;
-    if ids.is_empty() {
-        return Vec::new();
-    }
-    let request = v1::DescribeTasksRequest { tasks: ids, ..Default::default() };
-    admin.clone().describe_tasks(request).await.unwrap().into_inner().tasks
-}
-
-/// Moves the clock until the service is at rest with so many tasks.
-async fn steady(running: &Running, admin: &Admin, count: u32) -> v1::Service {
-    until("the service is steady", async || {
-        running.clock_ahead_ms.fetch_add(500, Ordering::Relaxed);
-        let service = describe(admin).await;
-        let done = service.deployments[0].rollout_state() == v1::RolloutState::Completed;
-        let others = service.deployments.iter().filter(|d| d.status() == v1::DeploymentStatus::Active);
-        done && others.count() == 0
-            && service.running_count == count
-            && service.deployments[0].healthy_count == count
-    })
-    .await;
-    describe(admin).await
-}
-
-fn messages(service: &v1::Service) -> Vec<&str> {
-    service.events.iter().map(|event| event.message.as_str()).collect()
-}
-
-async fn world(nodes: usize) -> (Running, Admin, Vec<Robot>) {
-    let running = start().await;
-    let mut admin = running.admin().await;
-    register(&mut admin, &definition_json("web", 10, 6, None)).await;
-    let mut robots = Vec::new();
-    for number in 0..nodes {
-        robots.push(Robot::join(&running, &format!("node-{number}")).await);
-    }
-    (running, admin, robots)
-}
 
 #[tokio::test]
 async fn a_service_reaches_its_steady_state_scales_and_is_deleted() {
@@ -265,12 +86,6 @@ async fn an_update_rolls_within_its_bounds_and_pins_nothing_of_the_last_one() {
     assert_eq!(reason(&admin.update_service(stale).await.unwrap_err()), "SERVICE_CHANGED");
 }
 
-async fn control(admin: &mut Admin, action: v1::DeploymentAction) -> Result<v1::Service, tonic::Status> {
-    let request =
-        v1::ControlDeploymentRequest { service: "web".into(), action: action.into(), ..Default::default() };
-    Ok(admin.control_deployment(request).await?.into_inner().service.unwrap())
-}
-
 #[tokio::test]
 async fn a_bad_revision_is_rolled_back_by_the_breaker() {
     let (running, mut admin, _) = world(0).await;
@@ -341,15 +156,6 @@ async fn a_deployment_is_paused_resumed_rolled_back_and_superseded() {
     assert_eq!(again.deployments[1].rollout_state(), v1::RolloutState::Superseded);
     assert_eq!(steady(&running, &admin, 2).await.task_definition, "web:1");
     assert!(tasks(&admin).await.iter().all(|task| task.task_definition == "web:1"));
-}
-
-async fn drain(admin: &mut Admin, node: &str) {
-    let request = v1::UpdateContainerInstancesStateRequest {
-        container_instances: vec![node.to_owned()],
-        status: v1::ContainerInstanceStatus::Draining.into(),
-        ..Default::default()
-    };
-    admin.update_container_instances_state(request).await.unwrap();
 }
 
 #[tokio::test]
@@ -496,7 +302,7 @@ async fn a_daemon_is_on_every_matching_node_and_leaves_a_draining_one_last() {
 }
 
 /// Moves the clock until so many are wanted.
-async fn steady_count(running: &Running, admin: &Admin, count: u32) {
+async fn steady_count(running: &Running, admin: &crate::robot::Admin, count: u32) {
     until("so many are wanted", async || {
         running.clock_ahead_ms.fetch_add(500, Ordering::Relaxed);
         describe(admin).await.desired_count == count

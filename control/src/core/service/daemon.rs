@@ -17,6 +17,8 @@ pub struct InstanceView {
     /// DRAINING, and tasks other than daemons' are left on it.
     pub waits: bool,
     pub connected: bool,
+    /// It has one that this store does not know.
+    pub orphaned: bool,
 }
 
 /// Decides; the numbers of the instances to start on come with the decision.
@@ -63,7 +65,8 @@ pub fn decide(view: &View, instances: &[InstanceView], limit: usize) -> (Decisio
         }
     }
     let taken: BTreeSet<u32> = view.tasks.iter().map(|task| task.instance).collect();
-    let free = instances.iter().filter(|i| i.matches && i.connected && !taken.contains(&i.instance));
+    let free =
+        instances.iter().filter(|i| i.matches && i.connected && !i.orphaned && !taken.contains(&i.instance));
     let starts: Vec<u32> = free.map(|i| i.instance).collect();
     let starts = if view.may_start { starts } else { Vec::new() };
     decision.starts = u32::try_from(starts.len()).unwrap_or(u32::MAX);
@@ -89,12 +92,13 @@ mod tests {
             stalled: false,
             may_start: true,
             cannot_place: false,
+            orphans: 0,
             tasks,
         }
     }
 
     fn instance(instance: u32) -> InstanceView {
-        InstanceView { instance, matches: true, waits: false, connected: true }
+        InstanceView { instance, matches: true, waits: false, connected: true, orphaned: false }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! A task that is *kept* is of the rolled-out deployment, not unhealthy, on an instance that does not
 //! drain, and not being moved. Every other one goes as soon as kept ones have taken its place; before
 //! that only when there is no room to start them, and then down to the minimum.
+//! An orphan takes the place of a task until somebody has decided on it: no second set is started.
 //! Never: stops a protected task, unless the service is deleted.
 //! Source: Amazon ECS Developer Guide, "Rolling update"; API reference, DeploymentConfiguration.
 
@@ -89,6 +90,8 @@ pub struct View {
     pub may_start: bool,
     /// Tasks were found to fit nowhere.
     pub cannot_place: bool,
+    /// Tasks of it that a store which was set back does not know, and that nobody has decided on.
+    pub orphans: u32,
     pub tasks: Vec<TaskView>,
 }
 
@@ -167,7 +170,7 @@ impl View {
     }
     /// PENDING + RUNNING.
     pub fn occupied(&self) -> u32 {
-        count(&self.tasks, TaskView::occupies)
+        count(&self.tasks, TaskView::occupies).saturating_add(self.orphans)
     }
     /// Everything is as wanted, and nothing is on its way.
     pub fn is_steady(&self) -> bool {
@@ -256,7 +259,7 @@ pub fn decide(view: &View, limit: usize) -> Decision {
         return decision;
     }
     let kept = count(&view.tasks, |task| task.is_kept(view.stalled));
-    let need = view.desired.saturating_sub(kept);
+    let need = view.desired.saturating_sub(kept.saturating_add(view.orphans));
     let room = upper(view.desired, view.maximum_percent).saturating_sub(view.occupied());
     let can_start = view.may_start && !view.cannot_place;
     decision.starts = if can_start { need.min(room) } else { 0 };

@@ -56,7 +56,7 @@ impl<'a> Numbers<'a> {
 /// Looks at a service.
 pub fn look(state: &State, service: &ServiceRecord, now_ms: u64) -> Look {
     let mut numbers = Numbers::default();
-    let primary = service.primary().map(|deployment| deployment.id.as_str()).unwrap_or_default();
+    let current = service.current();
     let mut tasks = Vec::new();
     for task in state.tasks_of_service(&service.key()).filter(|task| task.last != TaskStatus::Stopped) {
         let Some(of) = &task.service else { continue };
@@ -66,7 +66,7 @@ pub fn look(state: &State, service: &ServiceRecord, now_ms: u64) -> Look {
         let protected = of.protected_until_unix_ms.filter(|until| *until > now_ms);
         tasks.push(TaskView {
             id: task.id.clone(),
-            current: of.deployment == primary,
+            current: current.contains(&of.deployment.as_str()),
             wanted: task.desired == DesiredStatus::Running,
             phase: phase(task.last),
             health: health(state, service, task, of, now_ms),
@@ -81,7 +81,13 @@ pub fn look(state: &State, service: &ServiceRecord, now_ms: u64) -> Look {
         });
     }
     let daemon = service.strategy == SchedulingStrategy::Daemon;
-    let instances = if daemon { instances(state, service, &mut numbers) } else { Vec::new() };
+    let group = service.group();
+    let orphans: Vec<_> = state.orphans_of_group(&service.cluster, &group).collect();
+    let mut instances = if daemon { instances(state, service, &mut numbers) } else { Vec::new() };
+    for id in &orphans {
+        let number = numbers.of(id);
+        instances.iter_mut().filter(|i| i.instance == number).for_each(|i| i.orphaned = true);
+    }
     let view = View {
         desired: if daemon { daemon::desired(&instances) } else { service.desired },
         minimum_percent: service.minimum_percent,
@@ -90,6 +96,7 @@ pub fn look(state: &State, service: &ServiceRecord, now_ms: u64) -> Look {
         stalled: service.is_stalled(),
         may_start: service.throttle.until_unix_ms <= now_ms && service.starting().is_some(),
         cannot_place: false,
+        orphans: orphans.len() as u32,
         tasks,
     };
     Look { view, instance_ids: numbers.ids, instances }
@@ -143,6 +150,7 @@ fn instances<'a>(state: &'a State, service: &ServiceRecord, numbers: &mut Number
                 matches: active && matching.contains(&instance.id),
                 waits: !active && tasks.into_iter().any(|task| !is_daemon(&task.group)),
                 connected: instance.connected,
+                orphaned: false,
             }
         })
         .collect()
@@ -178,7 +186,9 @@ pub fn snapshot(state: &State, service: &Arc<ServiceRecord>, now_ms: u64) -> Ser
     for task in &view.tasks {
         let record = state.tasks.get(&task.id).and_then(|task| task.service.as_ref());
         let Some(record) = record else { continue };
-        for counts in [&mut all, of.entry(record.deployment.as_str()).or_default()] {
+        let deployment = service.primary().filter(|_| task.current).map(|primary| primary.id.as_str());
+        let deployment = deployment.unwrap_or(record.deployment.as_str());
+        for counts in [&mut all, of.entry(deployment).or_default()] {
             counts.tasks += 1;
             counts.pending += u32::from(task.occupies() && task.phase == Phase::Pending);
             counts.running += u32::from(task.occupies() && task.phase == Phase::Running);

@@ -16,8 +16,8 @@ use lighter_model::service::{PropagateTags, SchedulingStrategy};
 use lighter_model::tags::Tags;
 use std::collections::BTreeSet;
 
-/// What is asked of the place of a service's tasks.
-pub fn placement(service: &ServiceRecord) -> Placement {
+/// What is asked of the place of a service's tasks; the state keeps it.
+pub fn read(service: &ServiceRecord) -> Placement {
     let spread = |field: &str| StrategyText {
         kind: "spread".to_owned(),
         field: field.to_owned(),
@@ -36,7 +36,7 @@ pub fn matching(state: &State, service: &ServiceRecord) -> BTreeSet<ContainerIns
     let nodes = state.columns().of(&service.cluster);
     let mut rows: Vec<usize> = (0..nodes.len()).collect();
     if !service.placement.constraints.is_empty() {
-        for constraint in placement(service).constraints() {
+        for constraint in state.placement_of(&service.key()).constraints() {
             if let Constraint::MemberOf(expression) = constraint {
                 let matching = nodes.matching(expression);
                 rows.retain(|row| matching.get(*row));
@@ -55,7 +55,7 @@ pub fn place(
 ) -> Result<TaskRecord, Vec<PlacementFailure>> {
     let definition = changes.state().definitions.get(&deployment.definition).cloned().ok_or_else(Vec::new)?;
     let (need, group) = (Need::of(&definition, service.silence), service.group());
-    let placement = placement(service);
+    let placement = changes.state().placement_of(&service.key());
     changes.warm(&service.cluster, &placement);
     let (state, settings, luck) = (changes.state(), changes.settings(), changes.luck());
     let instance = match only {

@@ -4,6 +4,7 @@
 use crate::core::service::throttle::Throttle;
 use crate::core::silence::policy::SilencePolicy;
 use lighter_model::ids::{ClusterName, ContainerName, ServiceName, TaskDefinitionId};
+use lighter_model::node::{DAEMON_GROUP_PREFIX, SERVICE_GROUP_PREFIX};
 use lighter_model::placement::PlacementText;
 use lighter_model::service::{CircuitBreaker, PropagateTags, SchedulingStrategy};
 use lighter_model::tags::Tags;
@@ -193,6 +194,20 @@ impl ServiceRecord {
         self.deployments.first()
     }
 
+    /// Deployments whose tasks are as the newest one wants them: its own, and after a rollback those that
+    /// it goes back to, which need no exchange for the same.
+    pub fn current(&self) -> Vec<&str> {
+        let Some(primary) = self.primary() else { return Vec::new() };
+        let same = |old: &&DeploymentRecord| {
+            let known = |(name, digest): (&ContainerName, &String)| {
+                primary.image_digests.get(name).is_none_or(|wanted| wanted == digest)
+            };
+            old.definition == primary.definition && old.image_digests.iter().all(known)
+        };
+        let older = self.deployments.iter().skip(1).filter(|_| primary.rollback_of.is_some()).filter(same);
+        std::iter::once(primary).chain(older).map(|deployment| deployment.id.as_str()).collect()
+    }
+
     /// No task of the newest revision is started or makes another stop.
     pub fn is_stalled(&self) -> bool {
         self.primary().is_some_and(|d| matches!(d.state, RolloutState::Paused | RolloutState::Failed))
@@ -211,9 +226,9 @@ impl ServiceRecord {
     /// The group of its tasks.
     pub fn group(&self) -> String {
         match self.strategy {
-            SchedulingStrategy::Replica => format!("service:{}", self.name),
+            SchedulingStrategy::Replica => format!("{SERVICE_GROUP_PREFIX}{}", self.name),
             // Nodes start such tasks first and stop them last.
-            SchedulingStrategy::Daemon => format!("daemon:{}", self.name),
+            SchedulingStrategy::Daemon => format!("{DAEMON_GROUP_PREFIX}{}", self.name),
         }
     }
 }

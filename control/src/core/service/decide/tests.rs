@@ -30,6 +30,7 @@ fn view(desired: u32, percents: (u32, u32), tasks: Vec<TaskView>) -> View {
         stalled: false,
         may_start: true,
         cannot_place: false,
+        orphans: 0,
         tasks,
     }
 }
