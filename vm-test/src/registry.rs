@@ -16,6 +16,9 @@ pub const PASSWORD: &str = "anchor";
 /// bcrypt of the password above, as htpasswd writes it.
 const HTPASSWD: &str = "lighter:$2b$04$VyEgzhCPBuFW/niwLu5F/uL7dmAOKTNkCufBj9LC2d.BDoCk2QSqe\n";
 
+/// What Docker allows, and Lighter.
+pub const LAYERS: usize = 127;
+
 /// The host as a guest sees it through QEMU's user network.
 const HOST_SEEN_FROM_GUEST: &str = "10.0.2.2";
 
@@ -46,6 +49,9 @@ impl Registries {
         test_image(spoiled.path(), "spoiled")?;
         registries.open.push(spoiled.path(), "spoiled:1", "")?;
         registries.open.spoil("spoiled")?;
+        let layered = tempfile::tempdir()?;
+        layered_image(layered.path())?;
+        registries.open.push(layered.path(), "layered:1", "")?;
         registries.closed.push(layout.path(), "box:1", &format!("--dest-creds {USER}:{PASSWORD}"))?;
         Ok(registries)
     }
@@ -63,6 +69,11 @@ impl Registries {
     /// `host:port` where no registry is.
     pub fn dead(&self) -> String {
         format!("{HOST_SEEN_FROM_GUEST}:{}", self.dead_port)
+    }
+
+    /// An image of as many layers as an image may have ([`LAYERS`]).
+    pub fn layered(&self) -> String {
+        format!("{}/layered:1", self.open())
     }
 
     /// The test image.
@@ -175,6 +186,21 @@ fn test_image(layout: &Path, mark: &str) -> Result<()> {
         script.display(),
         layout.display(),
         host::quoted(&config.to_string())
+    ))
+    .map(drop)
+}
+
+/// An OCI layout of [`LAYERS`] layers: a shell in the first, a file of its own and the same `top` in each other.
+fn layered_image(layout: &Path) -> Result<()> {
+    let trees = tempfile::tempdir()?;
+    let script: PathBuf = host::workspace().join("packaging/demo/oci-layout.sh");
+    host::sh(&format!(
+        "cd {}; mkdir -p 1/bin; cp $(command -v busybox) 1/bin/sh; \
+         for n in $(seq 2 {LAYERS}); do mkdir $n; echo $n | tee $n/layer-$n > $n/top; done; \
+         {} {} '{{}}' $(seq 1 {LAYERS})",
+        trees.path().display(),
+        script.display(),
+        layout.display(),
     ))
     .map(drop)
 }

@@ -2,12 +2,15 @@
 
 use super::Scenario;
 use crate::node::shell_task;
+use crate::registry::LAYERS;
 use crate::world::World;
 use anyhow::{Result, ensure};
 use serde_json::json;
+use std::time::Duration;
 
 pub(super) const ALL: &[Scenario] = &[
     ("run_and_fetch", run_and_fetch),
+    ("image_of_127_layers", image_of_127_layers),
     ("essential_exit_stops_the_others", essential_exit_stops_the_others),
     ("invalid_definitions_are_refused_by_field", invalid_definitions_are_refused_by_field),
 ];
@@ -38,6 +41,17 @@ fn run_and_fetch(world: &mut World) -> Result<()> {
     let stopped = node.stop(task.id())?;
     ensure!(stopped.stopped_reason().contains("the scenario is over"), "stopped with {}", stopped.0);
     ensure!(node.guest.run("curl -s -m 2 http://127.0.0.1:8080/")?.code != 0, "the port still answers");
+    Ok(())
+}
+
+/// As many layers as an image may have, on the kernel of the distribution: their paths fit into one mount.
+fn image_of_127_layers(world: &mut World) -> Result<()> {
+    let node = world.node();
+    let script = "set -- /layer-*; read top < /top; echo $# files, $top on top";
+    let id = node.run(&shell_task("layered", &world.registries.layered(), script))?;
+    let task = node.wait_for(&id, "STOPPED", Duration::from_secs(120))?;
+    let log = node.logs(&task, "main")?;
+    ensure!(log.contains(&format!("{} files, {LAYERS} on top", LAYERS - 1)), "the log was {log:?}");
     Ok(())
 }
 
