@@ -105,6 +105,9 @@ pub enum Command {
     },
     /// What a task or a service waits for, and why its tasks fit nowhere
     Why(WhyArgs),
+    /// Tasks that wait for room
+    #[command(subcommand)]
+    Queue(QueueCommand),
     /// Custom placement strategies
     #[command(subcommand)]
     Strategy(StrategyCommand),
@@ -328,6 +331,15 @@ pub enum TaskDefinitionCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub enum QueueCommand {
+    /// List them in the order of their turns
+    Ls {
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+}
+
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// family, family:revision, a JSON file, or `-` for standard input; a file is registered first
@@ -349,10 +361,12 @@ pub struct RunArgs {
     /// Change nothing; say where the tasks would go, or why nowhere
     #[arg(long, conflicts_with_all = ["wait", "rm"])]
     pub dry_run: bool,
-    /// Let a task that fits nowhere wait for room, so long at most [default: 24h]
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "24h",
-          value_parser = duration::seconds)]
-    pub queue: Option<u32>,
+    /// Let a task that fits nowhere wait in the queue for room
+    #[arg(long)]
+    pub queue: bool,
+    /// With --queue: it fails when it found no room after so long [default: 24h]
+    #[arg(long, value_name = "TIME", requires = "queue", value_parser = duration::seconds)]
+    pub queue_timeout: Option<u32>,
     /// With --queue: higher goes first
     #[arg(long, default_value_t = 0, requires = "queue", allow_negative_numbers = true)]
     pub priority: i32,

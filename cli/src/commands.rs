@@ -22,6 +22,7 @@ mod pause;
 mod placement;
 mod protect;
 mod ps;
+mod queue;
 mod run;
 mod service;
 mod status;
@@ -33,7 +34,8 @@ mod token;
 pub mod top;
 
 use crate::args::{
-    AgentCommand, Cli, Command, Format, Global, NodeCommand, SystemCommand, TaskCommand, TokenCommand,
+    AgentCommand, Cli, Command, Format, Global, NodeCommand, QueueCommand, SystemCommand, TaskCommand,
+    TokenCommand,
 };
 use crate::failure::{Exit, Failure};
 use crate::table::{Table, WIDTH_MAX};
@@ -95,6 +97,7 @@ async fn with_control_plane(global: &Global, command: Command) -> Result<(), Fai
         Command::Service(command) => service::run(global, client, command).await,
         Command::Deploy(args) => deploy::run(global, client, args).await,
         Command::Status { cluster } => status::run(global, client, cluster).await,
+        Command::Queue(QueueCommand::Ls { cluster }) => queue::ls(global, client, cluster).await,
         Command::Strategy(command) => placement::strategy(global, client, command).await,
         Command::Logs(args) => logs::run(global, client, args).await,
         Command::Stop(args) => stop::run(global, client, args).await,

@@ -49,6 +49,7 @@ pub fn task(task: &v1::Task) -> Value {
         .text("group", &task.group)
         .text("startedBy", &task.started_by)
         .value("nodeSilence", task.node_silence.as_ref().map(silence))
+        .value("queue", task.queue.as_ref().map(queue))
         .text("replaces", &task.replaces)
         .text("replacedBy", &task.replaced_by)
         .value("version", task.version)
@@ -67,6 +68,10 @@ pub fn task(task: &v1::Task) -> Value {
         .value("waits", (!task.waits.is_empty()).then(|| task.waits.iter().map(wait).collect::<Vec<_>>()))
         .value("containers", containers)
         .done()
+}
+
+fn queue(entry: &v1::QueueEntry) -> Value {
+    Object::default().value("priority", entry.priority).time("until", entry.until_unix_ms).done()
 }
 
 fn silence(policy: &v1::NodeSilencePolicy) -> Value {

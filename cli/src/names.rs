@@ -69,6 +69,8 @@ pub struct Filter {
     pub container_instance: String,
     pub family: String,
     pub started_by: String,
+    /// Only those that wait in the queue.
+    pub queued: bool,
 }
 
 /// The ids of all tasks that match, over all pages.
@@ -84,6 +86,7 @@ pub async fn task_ids(
         family: filter.family.clone(),
         started_by: filter.started_by.clone(),
         desired_status: desired as i32,
+        queued: filter.queued,
         ..Default::default()
     };
     let mut ids = Vec::new();

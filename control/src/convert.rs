@@ -31,6 +31,7 @@ use crate::core::audit::Asker;
 use crate::core::definition::DeletedDefinitions;
 use crate::core::deregister::DeregisterInstance;
 use crate::core::drain::UpdateInstancesState;
+use crate::core::queue::{self, QueueOptions};
 use crate::core::record::{
     AttributeSource, AuditRecord, ContainerRecord, DefinitionRecord, EventRecord, EventSubject,
     InstanceSnapshot, PlacementFailure, RecordKind, TaskRecord,
@@ -213,6 +214,9 @@ pub fn run_task(request: v1::RunTaskRequest, metadata: &MetadataMap) -> Result<R
         silence: request.node_silence.map(silence).unwrap_or_default(),
         placement: placement(request.placement_constraints, request.placement_strategy)?,
         overrides: run_task::overrides(&request.overrides_json)?,
+        queue: request
+            .queue
+            .map(|wire| QueueOptions { time_limit_s: wire.time_limit_s, priority: wire.priority }),
     })
 }
 
@@ -281,6 +285,7 @@ pub fn task_filter(request: v1::ListTasksRequest) -> Result<TaskFilter, ApiError
         container_instance: request.container_instance,
         family: request.family,
         started_by: request.started_by,
+        queued: request.queued,
         page: page_request(request.max_results, request.next_token),
     })
 }
@@ -634,7 +639,10 @@ pub fn task(record: &TaskRecord) -> v1::Task {
         task_id: record.id.to_string(),
         cluster: record.cluster.to_string(),
         task_definition: record.definition.to_string(),
-        container_instance_id: record.instance.to_string(),
+        container_instance_id: match record.instance == queue::nowhere() {
+            true => String::new(),
+            false => record.instance.to_string(),
+        },
         desired_status: desired_status(record.desired),
         last_status: task_status(record.last).into(),
         stop_code: stop_code(record.stop_code),
@@ -665,6 +673,9 @@ pub fn task(record: &TaskRecord) -> v1::Task {
         node_silence: record.silence.map(wire_silence),
         replaces: record.replaces.as_ref().map(ToString::to_string).unwrap_or_default(),
         replaced_by: record.replaced_by.as_ref().map(ToString::to_string).unwrap_or_default(),
+        queue: record
+            .queue
+            .map(|queue| v1::QueueEntry { priority: queue.priority, until_unix_ms: ms(queue.until_unix_ms) }),
     }
 }
 

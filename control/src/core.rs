@@ -16,6 +16,7 @@ pub mod journal;
 pub mod mutation;
 pub mod orphan;
 pub mod query;
+pub mod queue;
 pub mod quota;
 pub mod record;
 pub mod recorded;

@@ -3,7 +3,7 @@
 //! Out: text. Owns the listener's connections. docs/telemetry.md lists the names.
 //! Never: a label without bound; a number that is not durable.
 
-use crate::api::Context;
+use crate::api::{Context, now_ms};
 use crate::core::Command;
 use crate::core::mutation::Changes;
 use crate::core::recovery::is_awaited;
@@ -25,6 +25,8 @@ const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 const TASKS: &str = "lighter_control_tasks";
 const INSTANCES: &str = "lighter_control_container_instances";
 const QUEUE: &str = "lighter_control_queue_length";
+const QUEUED: &str = "lighter_control_queued_tasks";
+const QUEUED_OLDEST: &str = "lighter_control_queue_oldest_seconds";
 const SESSIONS: &str = "lighter_control_sessions";
 const TERM: &str = "lighter_control_term";
 const LEADER: &str = "lighter_control_leader";
@@ -47,6 +49,12 @@ const FAMILIES: &[Family] = &[
     Family { name: TASKS, help: "Tasks that are kept, by last status.", kind: Kind::Gauge },
     Family { name: INSTANCES, help: "Container instances, by connection.", kind: Kind::Gauge },
     Family { name: QUEUE, help: "Commands that wait for the writer.", kind: Kind::Gauge },
+    Family { name: QUEUED, help: "Tasks that wait in the queue for room.", kind: Kind::Gauge },
+    Family {
+        name: QUEUED_OLDEST,
+        help: "How long the one that came first has waited in the queue; 0: none waits.",
+        kind: Kind::Gauge,
+    },
     Family { name: SESSIONS, help: "Nodes with a live session.", kind: Kind::Gauge },
     Family { name: TERM, help: "The term this control plane leads in.", kind: Kind::Gauge },
     Family { name: LEADER, help: "1 while this control plane leads.", kind: Kind::Gauge },
@@ -151,6 +159,9 @@ fn numbers(context: &Context) -> Answer {
     for (state, count) in [("true", connected), ("false", away)] {
         metrics.set(INSTANCES, &[("connected", state)], count as f64);
     }
+    let (queued, oldest_s) = queued(context);
+    metrics.set(QUEUED, &[], queued as f64);
+    metrics.set(QUEUED_OLDEST, &[], oldest_s);
     metrics.set(BRAKES, &[], brakes as f64);
     metrics.set(QUEUE, &[], context.writer.queued() as f64);
     metrics.set(SESSIONS, &[], context.sessions.connected().len() as f64);
@@ -163,4 +174,14 @@ fn numbers(context: &Context) -> Answer {
     metrics.set(STORE_FULL, &[], f64::from(room.level() as u8));
     metrics.set(EVENT_SEQUENCE, &[], sequence as f64);
     Answer { status: 200, content_type: CONTENT_TYPE, body: metrics.render().into_bytes() }
+}
+
+/// How many tasks wait in queues, and for how many seconds the oldest of them.
+fn queued(context: &Context) -> (usize, f64) {
+    context.view.read(|shown| {
+        let (state, now) = (&shown.state, now_ms(context, shown));
+        let turns = || state.queue().values().flatten();
+        let created = turns().filter_map(|turn| Some(state.tasks.get(&turn.task)?.times.created_at)).min();
+        (turns().count(), created.map_or(0.0, |at| now.saturating_sub(at) as f64 / 1_000.0))
+    })
 }

@@ -3,8 +3,8 @@
 
 pub mod choose;
 pub mod explain;
+pub mod pass;
 pub mod placement;
-pub mod scale_in;
 pub mod strategy;
 
 #[cfg(test)]

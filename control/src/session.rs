@@ -9,6 +9,7 @@ pub mod link;
 pub mod logs;
 pub mod monitor;
 pub mod questions;
+pub mod queue;
 pub mod registry;
 pub mod replace;
 pub mod run;

@@ -23,7 +23,8 @@ use crate::listen::{Acceptors, Connection, Limits, ListenError, tls_config};
 use crate::metrics;
 use crate::rate_limit::Limiter;
 use crate::session::{
-    logs::LogStreams, monitor, questions::Questions, registry::Sessions, replace, streams::Streams, tend,
+    logs::LogStreams, monitor, questions::Questions, queue, registry::Sessions, replace, streams::Streams,
+    tend,
 };
 use crate::snapshot::{Owned, schedule};
 use crate::store::etcd::EtcdStore;
@@ -390,6 +391,7 @@ fn serve(
     let draining = tokio::spawn(monitor::drain(context.clone()));
     let replacing = tokio::spawn(replace::replace_lost(context.clone()));
     let tending = tokio::spawn(tend::tend_services(context.clone()));
+    let queueing = tokio::spawn(queue::tend_queues(context.clone()));
     let writer = context.writer.clone();
     Ok(tokio::spawn(async move {
         health.set_serving::<LighterServer<LighterService>>().await;
@@ -408,7 +410,7 @@ fn serve(
         stop.cancel();
         writer.retire();
         drop(writer);
-        let _ = tokio::join!(heartbeats, sweeping, draining, replacing, tending);
+        let _ = tokio::join!(heartbeats, sweeping, draining, replacing, tending, queueing);
         // The writer answers what it has taken.
         let _ = tokio::time::timeout(GRACE, writing).await;
     }))

@@ -9,7 +9,7 @@ use crate::core::service::record::ServiceKey;
 use crate::core::state::State;
 use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ClusterName, ContainerInstanceId};
-use lighter_model::status::DesiredStatus;
+use lighter_model::status::{DesiredStatus, TaskStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -108,6 +108,8 @@ pub struct View {
     services: watch::Sender<u64>,
     /// What that was, until it is taken.
     touched: Mutex<Touched>,
+    /// Grows when a task may fit that did not, and when one begins to wait.
+    room: watch::Sender<u64>,
 }
 
 impl Default for View {
@@ -118,7 +120,17 @@ impl Default for View {
             sessions: Mutex::default(),
             services: watch::channel(0).0,
             touched: Mutex::default(),
+            room: watch::channel(0).0,
         }
+    }
+}
+
+/// Whether a task that waits may fit now, or this one begins to wait.
+fn gives_room(old: Option<&Arc<TaskRecord>>, new: &TaskRecord) -> bool {
+    let takes = |task: &TaskRecord| (task.desired, task.last == TaskStatus::Stopped, task.queue);
+    match old {
+        None => new.queue.is_some(),
+        Some(old) => takes(old) != takes(new) || old.resources != new.resources,
     }
 }
 
@@ -148,6 +160,12 @@ impl View {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes when a task ends, is to end, takes less or begins to wait, with every instance, and when the state is
+    /// reloaded.
+    pub fn room_changes(&self) -> watch::Receiver<u64> {
+        self.room.subscribe()
+    }
+
     /// The instance's own record and every assignment of it that changes from now on; ends when the session is too slow,
     /// replaced, or the state was reloaded. Subscribe first, then read the manifest.
     pub fn follow(&self, instance: &ContainerInstanceId) -> mpsc::Receiver<NodeChange> {
@@ -167,6 +185,7 @@ impl View {
         self.sessions().clear();
         self.touched().all = true;
         self.services.send_modify(|number| *number += 1);
+        self.room.send_modify(|number| *number += 1);
     }
 
     /// Shows a committed batch, then tells sessions and watchers.
@@ -174,12 +193,15 @@ impl View {
         let mut changed = Vec::new();
         let mut events = Vec::new();
         let mut touched = Touched::default();
+        let mut room = false;
         let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
         for mutation in mutations {
             touched.note(&shown.state, mutation);
             match mutation {
                 Mutation::Task(task) => {
-                    let before = shown.state.tasks.get(&task.id).map(|old| old.generation);
+                    let old = shown.state.tasks.get(&task.id);
+                    room |= gives_room(old, task);
+                    let before = old.map(|old| old.generation);
                     let lost = wrong_edit::is(WrongEdit::LostIntent)
                         && before.is_some()
                         && task.desired == DesiredStatus::Stopped;
@@ -189,6 +211,7 @@ impl View {
                     }
                 }
                 Mutation::Instance(instance) => {
+                    room = true;
                     changed.push(NodeChange::Instance(instance.clone()));
                 }
                 Mutation::Event(event) => events.push(event.clone()),
@@ -202,6 +225,9 @@ impl View {
         if !touched.is_nothing() {
             self.touched().add(touched);
             self.services.send_modify(|number| *number += 1);
+        }
+        if room {
+            self.room.send_modify(|number| *number += 1);
         }
         let watchers = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         for event in events.into_iter().skip(usize::from(wrong_edit::is(WrongEdit::EventNotPublished))) {

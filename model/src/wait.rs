@@ -38,6 +38,8 @@ ecs_enum!(
         Teardown = "TEARDOWN",
         /// For the task's monitor to answer.
         Monitor = "MONITOR",
+        /// For room in the cluster, in the queue.
+        Queue = "QUEUE",
         /// A kind this program does not know.
         Other = "OTHER",
     }

@@ -21,6 +21,7 @@ pub async fn run(global: &Global, client: &mut Client, args: PsArgs) -> Result<(
         container_instance,
         family: args.family.unwrap_or_default(),
         started_by: args.started_by.unwrap_or_default(),
+        ..Filter::default()
     };
     let mut ids = names::task_ids(client, &cluster, &filter, v1::DesiredStatus::Running).await?;
     if args.all {

@@ -89,7 +89,10 @@ async fn start(
         placement_strategy: placement::strategies(&args.placement),
         overrides_json: args.overrides.clone(),
         dry_run: args.dry_run,
-        queue: args.queue.map(|time_limit_s| v1::QueueOptions { time_limit_s, priority: args.priority }),
+        queue: args.queue.then(|| v1::QueueOptions {
+            time_limit_s: args.queue_timeout.unwrap_or_default(),
+            priority: args.priority,
+        }),
     };
     if args.dry_run {
         return dry_run(global, client, request).await;

@@ -4,6 +4,7 @@
 
 use super::{Context, existing_cluster};
 use crate::core::journal;
+use crate::core::queue::nowhere;
 use crate::core::record::TaskRecord;
 use crate::core::stop_task::find_task;
 use crate::error::ApiError;
@@ -43,6 +44,9 @@ pub async fn list(context: &Context, cluster: &str, task: &str) -> Result<TaskJo
 }
 
 async fn ask(context: &Context, task: &TaskRecord) -> Result<Vec<TaskEvent>, String> {
+    if task.instance == nowhere() {
+        return Err("the task is on no node".to_owned());
+    }
     let id = context.environment.random_hex();
     let mut asked = context.questions.ask(&id, &task.instance);
     let question = Question { id, task: task.id.clone() };

@@ -3,11 +3,13 @@
 
 use super::{Context, existing_cluster};
 use crate::core::audit::Asker;
+use crate::core::queue::Waiting;
 use crate::core::run_task::{RunTask, RunTaskAnswer};
 use crate::core::service::change::find_service;
 use crate::core::start_task::StartTask;
 use crate::core::stop_task::find_task;
 use crate::error::ApiError;
+use crate::scheduler::choose::Ask;
 use crate::scheduler::explain::{Explanation, explain};
 use crate::scheduler::strategy::Scores;
 use lighter_model::ids::ContainerInstanceId;
@@ -27,6 +29,9 @@ pub fn dry_run(context: &Context, run: &RunTask) -> Result<Explanation, ApiError
         let prepared = run.prepare(&shown.state, &context.settings)?;
         let nodes = shown.state.columns().of(&run.cluster).clone();
         let ask = prepared.need.ask(&context.settings, &prepared.group, &run.placement, luck);
+        let first = Waiting::first(&shown.state, &run.cluster);
+        let head = first.as_ref().map(|first| first.head(&nodes, &context.settings));
+        let ask = Ask { head: head.as_ref(), ..ask };
         Ok(explain(nodes, &ask, run.count))
     })
 }

@@ -46,6 +46,8 @@ pub struct Filter {
     pub family: String,
     pub started_by: String,
     pub desired_status: DesiredStatus,
+    /// Only those that wait in the queue.
+    pub queued: bool,
     pub page: PageRequest,
 }
 
@@ -62,6 +64,7 @@ pub fn list(context: &Context, filter: &Filter) -> Result<Page, ApiError> {
         let wanted = |task: &&Arc<TaskRecord>| {
             task.cluster == cluster
                 && task.desired == filter.desired_status
+                && (!filter.queued || task.queue.is_some())
                 && instance.as_ref().is_none_or(|id| task.instance == *id)
                 && (filter.family.is_empty() || task.definition.family.as_str() == filter.family)
                 && (filter.started_by.is_empty()
@@ -120,7 +123,7 @@ pub fn describe(
         let cluster = existing_cluster(shown, cluster)?;
         describe_all(&context.quotas, "tasks", names, |name| {
             let task = find_task(&shown.state, &cluster, name)?;
-            let waits = journal::waits(&shown.state, &task);
+            let waits = journal::waits(&shown.state, &context.settings, &task);
             Ok(DescribedTask { task, waits })
         })
     })

@@ -157,7 +157,8 @@ pub struct Counts {
 
 /// Counts what a cluster holds; takes a look at every instance of the state.
 pub fn counts(state: &State, cluster: &ClusterName) -> Counts {
-    let mut counts = Counts::default();
+    let queued = u32::try_from(state.queue_of(cluster).len()).unwrap_or(u32::MAX);
+    let mut counts = Counts { pending: queued, tasks: queued, ..Counts::default() };
     for instance in state.instances.values().filter(|instance| instance.cluster == *cluster) {
         let reserved = state.reserved(&instance.id);
         counts.instances += u32::from(instance.status != ContainerInstanceStatus::Inactive);

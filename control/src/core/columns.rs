@@ -525,7 +525,7 @@ mod tests {
             let nodes = state.columns().of(&cluster);
             let placement = Placement::default();
             let ask = Ask { resources: &need, required: &required, leases: false, group: "g", placement: &placement,
-                reserve, luck: 0 };
+                reserve, luck: 0, head: None };
             let found = feasible(nodes, &ask);
             prop_assert_eq!(nodes.ids.iter().collect::<Vec<_>>(), state.instances.keys().collect::<Vec<_>>());
             for (row, instance) in state.instances.values().enumerate() {

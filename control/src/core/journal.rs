@@ -3,6 +3,8 @@
 //! The lines are the differences between the snapshots that the event log keeps anyway, so they go
 //! when the log is trimmed. Never: a record of its own.
 
+use crate::core::Settings;
+use crate::core::queue;
 use crate::core::record::{EventRecord, EventSubject, TaskRecord};
 use crate::core::state::State;
 use lighter_model::status::{ContainerStatus, DesiredStatus, TaskStatus};
@@ -35,10 +37,9 @@ fn differences(
         lines.push(TaskEvent { time_unix_ms, kind, container: None, text, took_ms: None });
     };
     let Some(before) = before else {
-        let node = state.instances.get(&after.instance).map(|instance| instance.name.clone());
-        let node = node.unwrap_or_else(|| after.instance.to_string());
         if after.version <= 1 {
-            line(TaskEventKind::Created, format!("created of {}, placed on {node}", after.definition));
+            let place = place(state, after);
+            line(TaskEventKind::Created, format!("created of {}, {place}", after.definition));
         } else {
             line(TaskEventKind::Status, format!("{} (what was before is no longer kept)", after.last));
         }
@@ -48,7 +49,9 @@ fn differences(
         let reason = after.stopped_reason.clone().unwrap_or_default();
         line(TaskEventKind::Stopping, format!("desired status {}: {reason}", after.desired));
     }
-    if before.last != after.last {
+    if before.queue.is_some() && after.queue.is_none() {
+        line(TaskEventKind::Status, format!("{}, {}", after.last, place(state, after)));
+    } else if before.last != after.last {
         line(TaskEventKind::Status, format!("the node reported {}", after.last));
     }
     for (old, new) in before.containers.iter().zip(&after.containers) {
@@ -61,11 +64,26 @@ fn differences(
     }
 }
 
+/// Where a task is, in words.
+fn place(state: &State, task: &TaskRecord) -> String {
+    if task.queue.is_some() {
+        return "waits in the queue".to_owned();
+    }
+    if task.instance == queue::nowhere() {
+        return "left the queue".to_owned();
+    }
+    let node = state.instances.get(&task.instance).map(|instance| instance.name.clone());
+    format!("placed on {}", node.unwrap_or_else(|| task.instance.to_string()))
+}
+
 /// What a task waits for, as the control plane sees it: what its node said last, and what only shows
 /// from here.
-pub fn waits(state: &State, task: &TaskRecord) -> Vec<Wait> {
+pub fn waits(state: &State, settings: &Settings, task: &TaskRecord) -> Vec<Wait> {
     if task.last == TaskStatus::Stopped {
         return Vec::new();
+    }
+    if task.queue.is_some() {
+        return queue::wait(state, settings, task).into_iter().collect();
     }
     let instance = state.instances.get(&task.instance);
     let name = instance.map_or_else(|| task.instance.to_string(), |instance| instance.name.clone());

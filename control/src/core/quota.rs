@@ -20,6 +20,8 @@ pub struct Quotas {
     pub attributes_per_container_instance: u32,
     /// `count` of one RunTask.
     pub tasks_per_run_task: u32,
+    /// Tasks of one cluster that wait in the queue.
+    pub provisioning_tasks_per_cluster: u32,
     /// Names in one describe call.
     pub names_per_describe: u32,
     /// Entries of one page of a list.
@@ -37,6 +39,7 @@ impl Default for Quotas {
             tags_per_resource: 50,
             attributes_per_container_instance: 10,
             tasks_per_run_task: 10,
+            provisioning_tasks_per_cluster: 500,
             names_per_describe: 100,
             entries_per_page: 100,
         }
@@ -82,6 +85,12 @@ impl Quotas {
     /// Of one RunTask.
     pub fn count(&self, wanted: u32) -> Result<(), ApiError> {
         one_to("count", u64::from(wanted), "tasks_per_run_task", self.tasks_per_run_task)
+    }
+
+    /// Before so many more wait in a cluster's queue.
+    pub fn queued(&self, there_are: usize, more: usize) -> Result<(), ApiError> {
+        let wanted = there_are.saturating_add(more);
+        at_most("provisioning_tasks_per_cluster", wanted, self.provisioning_tasks_per_cluster)
     }
 
     /// Of one describe call; `field` as ECS spells it.

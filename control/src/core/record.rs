@@ -2,6 +2,7 @@
 //! In: records. Out: keys that sort by creation, and bytes; and back.
 //! Never: a type of the wire contract; a newer format than ours is refused, not guessed.
 
+use crate::core::queue::QueueRecord;
 use crate::core::service::look::ServiceSnapshot;
 use crate::core::service::record::{ServiceEventRecord, ServiceTask};
 use crate::core::silence::brake::BrakeRecord;
@@ -399,6 +400,9 @@ pub struct TaskRecord {
     /// What differs from its definition.
     #[serde(default, skip_serializing_if = "TaskOverride::is_empty")]
     pub overrides: TaskOverride,
+    /// It waits for room: it is PROVISIONING, and its instance is none (`queue::nowhere`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueRecord>,
 }
 
 /// What to go back to when the node refuses, and what the task takes when it does not.

@@ -1,11 +1,14 @@
-//! Places and creates tasks, ten unless the quota says more; what fits nowhere fails at once with ECS's reasons.
+//! Places and creates tasks, ten unless the quota says more; what fits nowhere fails at once with ECS's reasons,
+//! or waits in the queue where that was asked for; where others wait already, it joins them.
 //! In: a `RunTask`. Out: the tasks and the failures. Owns: what a client token was used for.
-//! Never: queues a task, or creates one twice for the same client token.
+//! Never: takes what the head of the queue waits for, or creates a task twice for the same client token.
 //! Source: Amazon ECS API reference, RunTask.
 
 use crate::core::cluster;
+use crate::core::columns::Nodes;
 use crate::core::definition::find_definition;
 use crate::core::mutation::{Changes, Mutation};
+use crate::core::queue::{self, QueueOptions, QueueRecord, Waiting};
 use crate::core::record::{
     ClientTokenRecord, ContainerRecord, DefinitionRecord, PlacementFailure, TaskRecord, TaskTimes,
 };
@@ -55,6 +58,8 @@ pub struct RunTask {
     /// Without a strategy the instance with the fewest tasks is taken.
     pub placement: Placement,
     pub overrides: TaskOverride,
+    /// Let those that fit nowhere wait.
+    pub queue: Option<QueueOptions>,
 }
 
 /// Reads the overrides of a call.
@@ -82,15 +87,24 @@ impl Command for RunTask {
         let prepared = self.prepare(state, settings)?;
         changes.warm(&self.cluster, &self.placement);
         let (mut tasks, mut failures) = (Vec::new(), Vec::new());
-        for _ in 0..self.count {
-            let (state, settings) = (changes.state(), changes.settings());
-            let Prepared { need, group, .. } = &prepared;
-            let found = choose(state, settings, &self.cluster, need, group, &self.placement, changes.luck());
-            let Some(instance) = found else {
-                failures = explain(state, settings, &self.cluster, need, group, &self.placement);
-                break;
+        for number in 0..self.count {
+            let there_are = changes.state().queue_of(&self.cluster).len();
+            let place = match self.queue {
+                // Behind others it is `TendQueue` that knows whose turn it is.
+                Some(_) if there_are > 0 => Err(Vec::new()),
+                _ => self.place(changes, &prepared),
             };
-            let task = self.new_task(changes, &prepared, instance);
+            let task = match place {
+                Ok(instance) => self.new_task(changes, &prepared, instance),
+                Err(_) if self.queue.is_some() => {
+                    changes.settings().quotas.queued(there_are, (self.count - number) as usize)?;
+                    self.waiting(changes, &prepared)
+                }
+                Err(lacks) => {
+                    failures = lacks;
+                    break;
+                }
+            };
             tasks.push(changes.put_task(task));
         }
         if !wrong_edit::is(WrongEdit::ClientTokenForgotten) {
@@ -126,6 +140,7 @@ impl RunTask {
             silence: SilencePolicy::default(),
             placement: Placement::default(),
             overrides: TaskOverride::default(),
+            queue: None,
         }
     }
 
@@ -172,6 +187,7 @@ impl RunTask {
             let message = format!("groups that begin with {SERVICE_GROUP_PREFIX:?} are those of services");
             return Err(ApiError::invalid("group", message));
         }
+        self.queue.map_or(Ok(()), QueueOptions::check)?;
         require_cluster(state, &self.cluster)
     }
 
@@ -200,6 +216,10 @@ impl RunTask {
         let asked = match self.overrides.is_empty() {
             true => asked,
             false => serde_json::json!([asked, self.overrides]),
+        };
+        let asked = match self.queue {
+            None => asked,
+            Some(queue) => serde_json::json!([asked, queue]),
         };
         crate::identity::sha256_hex(asked.to_string().as_bytes())
     }
@@ -230,6 +250,33 @@ impl RunTask {
                 created_at_unix_ms: changes.now_ms(),
             })));
         }
+    }
+
+    /// The instance of the next task, behind those that wait already; or what every instance lacks.
+    fn place(
+        &self,
+        changes: &Changes<'_>,
+        prepared: &Prepared,
+    ) -> Result<ContainerInstanceId, Vec<PlacementFailure>> {
+        let (state, settings) = (changes.state(), changes.settings());
+        let nodes = state.columns().of(&self.cluster);
+        let first = Waiting::first(state, &self.cluster);
+        let head = first.as_ref().map(|first| first.head(nodes, settings));
+        let ask = prepared.need.ask(settings, &prepared.group, &self.placement, changes.luck());
+        let ask = Ask { head: head.as_ref(), ..ask };
+        match choose::choose(nodes, &ask) {
+            Some(row) => Ok(nodes.id(row).clone()),
+            None => Err(failures(&self.cluster, nodes, &ask)),
+        }
+    }
+
+    /// A task that waits for an instance, not yet recorded.
+    fn waiting(&self, changes: &Changes<'_>, prepared: &Prepared) -> TaskRecord {
+        let options = self.queue.unwrap_or_default();
+        let now = changes.now_ms();
+        let queue = QueueRecord { priority: options.priority, until_unix_ms: now + options.limit_ms() };
+        let task = self.new_task(changes, prepared, queue::nowhere());
+        TaskRecord { last: TaskStatus::Provisioning, queue: Some(queue), ..task }
     }
 
     /// A task on an instance, not yet recorded.
@@ -305,6 +352,7 @@ pub fn pending(
         placement: PlacementText::default(),
         service: None,
         overrides: TaskOverride::default(),
+        queue: None,
     }
 }
 
@@ -378,6 +426,7 @@ impl Need {
             placement,
             reserve: reserve(settings),
             luck,
+            head: None,
         }
     }
 
@@ -446,10 +495,12 @@ pub fn explain(
     group: &str,
     placement: &Placement,
 ) -> Vec<PlacementFailure> {
-    let nodes = state.columns().of(cluster);
-    let ask = need.ask(settings, group, placement, 0);
+    failures(cluster, state.columns().of(cluster), &need.ask(settings, group, placement, 0))
+}
+
+fn failures(cluster: &ClusterName, nodes: &Nodes, ask: &Ask<'_>) -> Vec<PlacementFailure> {
     let failed = (0..nodes.len()).filter_map(|row| {
-        let lack = lack(nodes, &ask, row)?;
+        let lack = lack(nodes, ask, row)?;
         let is_candidate = nodes.record(row).status == ContainerInstanceStatus::Active;
         is_candidate.then(|| failure(nodes.id(row), &lack))
     });

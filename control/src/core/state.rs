@@ -4,6 +4,7 @@
 
 use crate::core::columns::Columns;
 use crate::core::mutation::Mutation;
+use crate::core::queue::Turn;
 use crate::core::record::{
     AuditRecord, ClientTokenRecord, ClusterRecord, DefinitionRecord, EventRecord, FamilyRecord,
     InstanceRecord, InstanceSnapshot, JoinTokenRecord, MetaRecord, RecordError, TaskRecord, decode,
@@ -40,6 +41,7 @@ pub struct State {
     orphaned: BTreeSet<ContainerInstanceId>,
     ledger: BTreeMap<ContainerInstanceId, Reserved>,
     columns: Columns,
+    queue: BTreeMap<ClusterName, BTreeSet<Turn>>,
     stopped: BTreeMap<ClusterName, BTreeSet<(u64, TaskId)>>,
 }
 
@@ -170,6 +172,7 @@ impl State {
             Mutation::TaskGone(id) => {
                 if let Some(old) = self.tasks.remove(id) {
                     self.columns.count(Some(&old), None);
+                    self.take_turn(&old, false);
                     self.list_of_service(&old, true);
                     self.unaccount(&old);
                     self.write_row(&old);
@@ -245,6 +248,7 @@ impl State {
         self.columns.count(old.as_deref(), Some(record));
         if let Some(old) = old {
             self.unaccount(&old);
+            self.take_turn(&old, false);
             if old.instance != record.instance {
                 self.write_row(&old);
             }
@@ -253,10 +257,35 @@ impl State {
         if record.last == TaskStatus::Stopped {
             let of_cluster = self.stopped.entry(record.cluster.clone()).or_default();
             of_cluster.insert((stopped_at(record), record.id.clone()));
-        } else {
+        } else if record.queue.is_none() {
             self.ledger.entry(record.instance.clone()).or_default().add(record);
         }
+        self.take_turn(record, true);
         self.write_row(record);
+    }
+
+    /// Keeps the order of those that wait.
+    fn take_turn(&mut self, task: &TaskRecord, waits: bool) {
+        let Some(turn) = Turn::of(task) else { return };
+        if waits {
+            self.queue.entry(task.cluster.clone()).or_default().insert(turn);
+        } else if let Some(turns) = self.queue.get_mut(&task.cluster) {
+            turns.remove(&turn);
+            if turns.is_empty() {
+                self.queue.remove(&task.cluster);
+            }
+        }
+    }
+
+    /// Those of each cluster that wait for room, in the order in which it is their turn.
+    pub fn queue(&self) -> &BTreeMap<ClusterName, BTreeSet<Turn>> {
+        &self.queue
+    }
+
+    /// Those of one cluster.
+    pub fn queue_of(&self, cluster: &ClusterName) -> &BTreeSet<Turn> {
+        static NONE: BTreeSet<Turn> = BTreeSet::new();
+        self.queue.get(cluster).unwrap_or(&NONE)
     }
 
     /// Keeps the list of a service's tasks: those that are not STOPPED, or that it has not taken note of.
@@ -319,6 +348,8 @@ impl State {
                     self.stopped.remove(&old.cluster);
                 }
             }
+        } else if old.queue.is_some() {
+            // It has taken nothing yet.
         } else if wrong_edit::is(WrongEdit::LedgerNotReleased)
             && self.tasks.get(&old.id).is_some_and(|task| task.last == TaskStatus::Stopped)
         {
@@ -360,7 +391,9 @@ impl State {
     /// The ledger counted anew from the tasks; a test compares it with the one kept.
     pub fn recount(&self) -> BTreeMap<ContainerInstanceId, Reserved> {
         let mut ledger: BTreeMap<ContainerInstanceId, Reserved> = BTreeMap::new();
-        for task in self.tasks.values().filter(|task| task.last != TaskStatus::Stopped) {
+        for task in
+            self.tasks.values().filter(|task| task.last != TaskStatus::Stopped && task.queue.is_none())
+        {
             ledger.entry(task.instance.clone()).or_default().add(task);
         }
         for instance in self.instances.values().filter(|instance| !instance.orphan_facts.is_empty()) {

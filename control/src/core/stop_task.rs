@@ -1,9 +1,11 @@
-//! Wants a task stopped: its desired status is STOPPED from now on, its last status is its node's to tell.
+//! Wants a task stopped: its desired status is STOPPED from now on, its last status is its node's to tell; one that
+//! waits in the queue has no node and is STOPPED at once.
 //! In: a `StopTask`. Out: the task. Never: takes a stop back, or forgets the first reason given.
 //! Source: Amazon ECS API reference, StopTask.
 
 use crate::core::Command;
 use crate::core::mutation::Changes;
+use crate::core::queue::ended;
 use crate::core::record::TaskRecord;
 use crate::core::run_task::require_cluster;
 use crate::core::state::State;
@@ -39,6 +41,9 @@ impl Command for StopTask {
         }
         let reason = self.reason.unwrap_or_else(|| "Task stopped by user".to_owned());
         let now = changes.now_ms();
+        if task.queue.is_some() {
+            return Ok(changes.put_task(ended(&task, StopCode::UserInitiated, &reason, now)));
+        }
         let mut stopped = wanted_stopped(&task, StopCode::UserInitiated, reason, now);
         stopped.stop_force |= self.force;
         Ok(changes.put_task(stopped))

@@ -134,7 +134,7 @@ pub fn settle(task: &mut TaskRecord, report: &TaskReport) {
 fn running(changes: &Changes<'_>, cluster: &ClusterName, task: &str) -> Result<Arc<TaskRecord>, ApiError> {
     require_cluster(changes.state(), cluster)?;
     let task = find_task(changes.state(), cluster, task)?;
-    if task.desired == DesiredStatus::Stopped {
+    if task.desired == DesiredStatus::Stopped || task.queue.is_some() {
         let (task, status) = (task.id.to_string(), task.last.as_str().to_owned());
         return Err(ApiError::TaskNotRunning { task, status });
     }

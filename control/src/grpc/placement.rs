@@ -17,9 +17,6 @@ pub(super) async fn run_task(
     request: v1::RunTaskRequest,
     metadata: &MetadataMap,
 ) -> Result<v1::RunTaskResponse, ApiError> {
-    if request.queue.is_some() {
-        return Err(ApiError::invalid("queue", "is not supported yet"));
-    }
     let dry_run = request.dry_run;
     let run = convert::run_task(request, metadata)?;
     if dry_run {

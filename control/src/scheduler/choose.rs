@@ -7,6 +7,7 @@
 
 use crate::core::columns::Nodes;
 use crate::core::columns::bits::Bits;
+use crate::scheduler::pass::Head;
 use crate::scheduler::placement::{Reserve, place};
 use crate::scheduler::strategy::{Scores, lot};
 use crate::wrong_edit::{self, WrongEdit};
@@ -29,6 +30,8 @@ pub struct Ask<'a> {
     pub reserve: Reserve,
     /// For `random`.
     pub luck: u128,
+    /// The task at the head of the queue, which must not be delayed; `None`: nobody waits, or it does not count.
+    pub head: Option<&'a Head<'a>>,
 }
 
 /// The row for a task, or `None` when it fits nowhere.
@@ -99,6 +102,7 @@ impl<'a> Fits<'a> {
             && nodes.spare_memory_mib()[row] >= self.least_memory_mib
             && (self.capable.is_empty() || self.capable[nodes.kind(row)])
             && (self.ask.resources.devices.is_empty() || self.devices(row))
+            && self.ask.head.is_none_or(|head| !head.is_delayed(nodes, self.ask, row))
     }
 
     fn devices(&self, row: usize) -> bool {

@@ -5,7 +5,7 @@
 use crate::core::columns::bits::Bits;
 use crate::core::columns::{Nodes, RowInstance};
 use crate::scheduler::choose::{Ask, best, feasible};
-use crate::scheduler::placement::place;
+use crate::scheduler::placement::{NO_INSTANCES, place};
 use crate::scheduler::strategy::Scores;
 use lighter_model::ids::ContainerInstanceId;
 use lighter_model::placement::{Constraint, PackField, SpreadField, Strategy};
@@ -46,6 +46,10 @@ pub enum Lack {
         wanted: u32,
         left: u32,
     },
+    /// For this task, which waits at the head of the queue.
+    Kept {
+        task: String,
+    },
 }
 
 impl Lack {
@@ -60,6 +64,7 @@ impl Lack {
             Self::Ports { .. } => "RESOURCE:PORTS",
             Self::Devices { kind, .. } if kind == GPU => "RESOURCE:GPU",
             Self::Devices { .. } => "RESOURCE:DEVICES",
+            Self::Kept { .. } => "QUEUE",
         }
     }
 
@@ -99,6 +104,9 @@ impl Lack {
             Self::Devices { kind, wanted, left } => {
                 format!("has insufficient {kind} resources available ({wanted} needed, {left} left)")
             }
+            Self::Kept { task } => {
+                format!("is kept free for task {task}, which waits at the head of the queue")
+            }
         }
     }
 
@@ -115,6 +123,7 @@ impl Lack {
             Self::Memory { wanted, left } => (6, short(*wanted, *left)),
             Self::Ports { taken } => (7, -(taken.len() as i128)),
             Self::Devices { wanted, left, .. } => (8, short((*wanted).into(), (*left).into())),
+            Self::Kept { .. } => (9, 0),
         }
     }
 }
@@ -128,7 +137,10 @@ pub fn lack(nodes: &Nodes, ask: &Ask<'_>, row: usize) -> Option<Lack> {
     if record.status != ContainerInstanceStatus::Active && !nodes.open().get(row) {
         return Some(Lack::NotActive { status: record.status.as_str() });
     }
-    lacks_property(nodes, ask, row).or_else(|| lacks_resource(nodes, ask, row))
+    lacks_property(nodes, ask, row).or_else(|| lacks_resource(nodes, ask, row)).or_else(|| {
+        let head = ask.head.filter(|head| head.is_delayed(nodes, ask, row))?;
+        Some(Lack::Kept { task: head.task().to_string() })
+    })
 }
 
 fn lacks_property(nodes: &Nodes, ask: &Ask<'_>, row: usize) -> Option<Lack> {
@@ -247,6 +259,20 @@ fn filters(nodes: &Nodes, ask: &Ask<'_>, explanation: &mut Explanation) {
         let closest = lacks.iter().rev().max_by_key(|(_, lack)| lack.rank());
         explanation.closest = closest
             .map(|(row, lack)| (nodes.id(*row).clone(), nodes.record(*row).name.clone(), lack.words()));
+    }
+}
+
+/// Why no instance takes a task, in the words of ECS's service events.
+pub fn unable_to_place(nodes: &Nodes, ask: &Ask<'_>) -> String {
+    let begin = "no container instance met all of its requirements.";
+    let mut explanation = Explanation::default();
+    filters(nodes, ask, &mut explanation);
+    match explanation.closest {
+        Some((instance, _, words)) => {
+            format!("{begin} The closest matching (container-instance {instance}) {words}.")
+        }
+        None if nodes.is_empty() => format!("{begin} Reason: {NO_INSTANCES}"),
+        None => "there is room by now.".to_owned(),
     }
 }
 

@@ -1,10 +1,11 @@
 //! Every decision equals that of a slow and obvious reference, which asks records and tasks one by one, over random
-//! clusters; explanations and scale-in too.
+//! clusters; explanations too.
+
+mod pass;
 
 use super::choose::{Ask, choose, feasible};
 use super::explain::{explain, lack};
 use super::placement::Reserve;
-use super::scale_in::{Leaver, first_to_go};
 use super::strategy::lot;
 use crate::core::mutation::Mutation;
 use crate::core::query::QueriedInstance;
@@ -91,20 +92,27 @@ fn any_group() -> impl Strategy<Value = &'static str> {
     prop_oneof![Just("service:web"), Just("database"), Just("family:f")]
 }
 
+fn task_record(number: u64, last: &str, group: &str) -> TaskRecord {
+    serde_json::from_value(json!({
+        "id": TaskId::from_parts(number, 0), "cluster": "default", "definition": "f:1",
+        "instance": instance_id(0), "desired": "RUNNING",
+        "last": last, "stop_code": null, "stopped_reason": null,
+        "waiting_reason": null, "group": group, "started_by": null, "containers": [], "version": 1,
+        "generation": 1, "report_sequence": 0, "resources": Resources::default(),
+        "times": {"created_at": 0, "pull_started_at": null, "pull_stopped_at": null, "started_at": null,
+                  "stopping_at": null, "execution_stopped_at": null, "stopped_at": null, "settled_at": null},
+    }))
+    .unwrap()
+}
+
 fn any_task() -> impl Strategy<Value = TaskRecord> {
     (0u64..12, 0u64..7, any_group(), any::<bool>(), 0usize..3, any_resources()).prop_map(
         |(number, instance, group, stopping, status, resources)| {
-            let last = ["PENDING", "RUNNING", "STOPPED"][status];
-            serde_json::from_value(json!({
-                "id": TaskId::from_parts(number, 0), "cluster": "default", "definition": "f:1",
-                "instance": instance_id(instance), "desired": if stopping { "STOPPED" } else { "RUNNING" },
-                "last": last, "stop_code": null, "stopped_reason": null,
-                "waiting_reason": null, "group": group, "started_by": null, "containers": [], "version": 1,
-                "generation": 1, "report_sequence": 0, "resources": resources,
-                "times": {"created_at": 0, "pull_started_at": null, "pull_stopped_at": null, "started_at": null,
-                          "stopping_at": null, "execution_stopped_at": null, "stopped_at": null, "settled_at": null},
-            }))
-            .unwrap()
+            let mut task = task_record(number, ["PENDING", "RUNNING", "STOPPED"][status], group);
+            task.instance = instance_id(instance);
+            task.desired = if stopping { DesiredStatus::Stopped } else { DesiredStatus::Running };
+            task.resources = resources;
+            task
         },
     )
 }
@@ -306,7 +314,7 @@ proptest! {
         let required: BTreeSet<String> = capability.then(|| "ecs.capability.one".to_owned()).into_iter().collect();
         let reserve = Reserve { cpu_units: reserve.0, memory_mib: reserve.1 };
         let ask = Ask {
-            resources: &need, required: &required, leases, group, placement: &placement, reserve, luck,
+            resources: &need, required: &required, leases, group, placement: &placement, reserve, luck, head: None,
         };
         let reference = Reference { state: &state, ask };
         let nodes = state.columns().of(&cluster());
@@ -323,49 +331,6 @@ proptest! {
         let fell_out: usize = explained.filters.iter().map(|(_, count)| count).sum();
         prop_assert_eq!(fell_out + fitting.len(), explained.container_instances);
         prop_assert_eq!(explained.closest.is_some(), fitting.is_empty() && !nodes.is_empty());
-    }
-
-    #[test]
-    fn the_first_to_go_is_that_of_the_reference(
-        changes in proptest::collection::vec(any_change(), 0..40), text in any_placement(), luck in any::<u128>(),
-    ) {
-        let state = state(changes);
-        let placement = Placement::read(PlacementText { constraints: Vec::new(), ..text }).unwrap();
-        let (need, required) = (Resources::default(), BTreeSet::new());
-        let ask = Ask {
-            resources: &need, required: &required, leases: false, group: "service:web", placement: &placement,
-            reserve: Reserve::default(), luck,
-        };
-        let reference = Reference { state: &state, ask };
-        let nodes = state.columns().of(&cluster());
-        let is_leaver = |task: &&Arc<TaskRecord>| {
-            task.group == ask.group && task.last != TaskStatus::Stopped && task.desired == DesiredStatus::Running
-        };
-        let tasks: Vec<&Arc<TaskRecord>> = state.tasks.values().filter(is_leaver).collect();
-        let leavers: Vec<Leaver<'_>> = tasks
-            .iter()
-            .map(|task| Leaver { id: &task.id, row: nodes.row(&task.instance), resources: &task.resources })
-            .collect();
-        let found = first_to_go(nodes, ask.group, placement.strategies(), &leavers, luck);
-        let mut left = tasks.clone();
-        for strategy in &placement.text().strategies {
-            if strategy.kind == "random" {
-                let drawn = lot(luck, left.len()).map(|index| left[index]);
-                left.retain(|task| Some(*task) == drawn);
-                break;
-            }
-            let key = |task: &TaskRecord| {
-                let after = match (strategy.kind.as_str(), strategy.field.as_str()) {
-                    ("binpack", "cpu") => i64::from(task.resources.cpu_units),
-                    ("binpack", _) => task.resources.memory_mib as i64,
-                    _ => 0,
-                };
-                reference.key(strategy, &state.instances[&task.instance]).map_or(i64::MAX, |key| key + after)
-            };
-            let worst = left.iter().map(|task| key(task)).max();
-            left.retain(|task| Some(key(task)) == worst);
-        }
-        prop_assert_eq!(found.map(|index| tasks[index].id.clone()), left.last().map(|task| task.id.clone()));
     }
 
     /// Memory that changes step by step is what the records give at once.

@@ -58,7 +58,7 @@ pub async fn tend_services(context: Context) {
 
 /// Clusters with nodes that have not told this store what they hold and are not silent for too long:
 /// tasks that it does not know may be there.
-fn waiting_clusters(context: &Context) -> BTreeSet<ClusterName> {
+pub(crate) fn waiting_clusters(context: &Context) -> BTreeSet<ClusterName> {
     context.view.read(|shown| {
         let instances = shown.state.instances.values();
         let awaited = instances.filter(|instance| {

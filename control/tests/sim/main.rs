@@ -17,6 +17,7 @@ mod luck;
 mod model;
 mod node;
 mod plane;
+mod queue;
 mod run;
 mod seeds;
 mod services;

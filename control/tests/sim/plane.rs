@@ -17,7 +17,7 @@ use lighter_control::identity::ca::Ca;
 use lighter_control::session::convert::{self, Outgoing, Sent};
 use lighter_control::session::registry::Sessions;
 use lighter_control::session::run::{self, Identity};
-use lighter_control::session::{link, monitor, replace, tend};
+use lighter_control::session::{link, monitor, queue, replace, tend};
 use lighter_control::store::Lease;
 use lighter_control::time;
 use lighter_control::view::View;
@@ -181,6 +181,9 @@ impl Plane {
         self.own(world.spawn(monitor::sweep(context.clone())));
         self.own(world.spawn(monitor::drain(context.clone())));
         self.own(world.spawn(replace::replace_lost(context.clone())));
+        if world.shape.queue {
+            self.own(world.spawn(queue::tend_queues(context.clone())));
+        }
         if world.shape.services {
             self.own(world.spawn(tend::tend_services(context.clone())));
         }

@@ -8,6 +8,7 @@ use crate::faults::{Kind, mend_for_ever, trouble};
 use crate::luck::Luck;
 use crate::node::{Node, Speaks};
 use crate::plane::{Plane, cluster};
+use crate::queue;
 use crate::services;
 use crate::watcher::{Replica, follow};
 use crate::world::{Shape, World};
@@ -71,6 +72,7 @@ pub(crate) fn shape(seed: u64) -> Shape {
         events_kept: usize::try_from(luck.between(50, 2_000)).unwrap(),
         skew_ms: i64::try_from(luck.below(240_000)).unwrap() - 120_000,
         services: services::are_in(seed),
+        queue: queue::is_in(seed),
         rivals: if services::are_in(seed) {
             0
         } else if luck.percent(60) {

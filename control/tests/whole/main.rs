@@ -23,6 +23,7 @@ mod logs;
 mod metrics;
 mod permission;
 mod placement;
+mod queue;
 mod recovery;
 mod restart;
 mod robot;

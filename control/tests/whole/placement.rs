@@ -86,8 +86,9 @@ async fn constraints_and_strategies_choose_and_misses_are_explained() {
         ..run_request("web", 1)
     };
     assert_eq!(reason(&admin.run_task(look_ahead).await.unwrap_err()), "INVALID_PARAMETER");
-    let queued = v1::RunTaskRequest { queue: Some(v1::QueueOptions::default()), ..run_request("web", 1) };
-    assert_eq!(reason(&admin.run_task(queued).await.unwrap_err()), "INVALID_PARAMETER");
+    let queue = Some(v1::QueueOptions { time_limit_s: u32::MAX, priority: 0 });
+    let too_long = v1::RunTaskRequest { queue, ..run_request("web", 1) };
+    assert_eq!(reason(&admin.run_task(too_long).await.unwrap_err()), "INVALID_PARAMETER");
     assert_eq!(admin.run_task(run_request("web", 12)).await.unwrap().into_inner().tasks.len(), 12);
 }
 

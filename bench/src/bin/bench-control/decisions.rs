@@ -115,6 +115,7 @@ fn decide(state: &mut State, case: Case, placement: &Placement) -> Result<(f64, 
             placement,
             reserve: Reserve::default(),
             luck,
+            head: None,
         };
         black_box(choose(state.columns().of(&cluster), black_box(&ask)));
         times.push(begun.elapsed());

@@ -151,6 +151,7 @@ async fn tasks(world: &Rc<World>) {
             family: String::new(),
             started_by: key.clone(),
             desired_status: DesiredStatus::Running,
+            queued: false,
             page: PageRequest::default(),
         };
         let call = |context: Context| async move { task::list(&context, &filter) };

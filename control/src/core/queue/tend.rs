@@ -1,0 +1,148 @@
+//! Brings the queue of a cluster a step on: ends what waited too long, places what fits, in turn.
+//! In: a cluster, and how far an earlier step came. Out: tasks placed or ended, a chunk at a time; how far it came.
+//! Never: looks at more than `LOOKS` entries in one step, or lets an entry pass the head where that might be delayed.
+
+use super::{Turn, Waiting, ended, lacks};
+use crate::core::Command;
+use crate::core::mutation::Changes;
+use crate::core::record::TaskRecord;
+use crate::core::state::State;
+use crate::error::ApiError;
+use crate::scheduler::choose::{Ask, choose};
+use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};
+use lighter_model::status::{StopCode, TaskStatus};
+use std::ops::Bound;
+
+/// Tasks changed by one step, each with its event, to stay within one group.
+const CHUNK: usize = 10;
+/// Entries looked at in one step; each is one decision of the scheduler.
+const LOOKS: usize = 64;
+
+/// Tends the queue of one cluster.
+#[derive(Debug, Clone)]
+pub struct TendQueue {
+    pub cluster: ClusterName,
+    /// Go on behind this one; the head is looked at each time.
+    pub after: Option<Turn>,
+    /// Not where the store has no room for more.
+    pub may_start: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tended {
+    pub placed: usize,
+    pub ended: usize,
+    /// More entries are to be looked at: give the command again, behind this one.
+    pub next: Option<Turn>,
+}
+
+impl Command for TendQueue {
+    type Answer = Tended;
+
+    fn is_new_work(&self, ahead: &State) -> bool {
+        self.may_start && !ahead.queue_of(&self.cluster).is_empty()
+    }
+
+    fn decide(self, changes: &mut Changes<'_>) -> Result<Tended, ApiError> {
+        let mut tended = Tended { ended: end_overdue(changes, &self.cluster), ..Tended::default() };
+        if tended.ended == CHUNK {
+            tended.next = changes.state().queue_of(&self.cluster).first().cloned();
+        } else if self.may_start {
+            place_in_turn(changes, &self, &mut tended);
+        }
+        Ok(tended)
+    }
+}
+
+/// The first in turn, or the first behind one.
+fn turn_after(state: &State, cluster: &ClusterName, after: Option<&Turn>) -> Option<Turn> {
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    state.queue_of(cluster).range((from, Bound::Unbounded)).next().cloned()
+}
+
+fn place_in_turn(changes: &mut Changes<'_>, step: &TendQueue, tended: &mut Tended) {
+    let mut head: Option<Waiting> = None;
+    let mut unplaced: Vec<Waiting> = Vec::new();
+    let (mut at, mut looks) = (None, 0);
+    while let Some(turn) = turn_after(changes.state(), &step.cluster, at.as_ref()) {
+        if looks == LOOKS || tended.placed + tended.ended >= CHUNK {
+            tended.next = at;
+            return;
+        }
+        looks += 1;
+        at = Some(turn.clone());
+        let Some(waiting) = Waiting::of(changes.state(), &turn.task) else {
+            // Nobody can say what it needs, now or ever.
+            if let Some(task) = changes.state().tasks.get(&turn.task).cloned() {
+                let reason = "Its task definition is gone";
+                changes.put_task(ended(&task, StopCode::TaskFailedToStart, reason, changes.now_ms()));
+                tended.ended += 1;
+            }
+            continue;
+        };
+        if unplaced.iter().any(|other| other.is_like(&waiting)) {
+            continue;
+        }
+        match place(changes, &waiting, head.as_ref()) {
+            Some(instance) => {
+                changes.put_task(placed(&waiting, instance));
+                tended.placed += 1;
+                // It may be what another asks to be near to.
+                unplaced.clear();
+            }
+            None if head.is_none() => {
+                head = Some(waiting);
+                at = at.max(step.after.clone());
+            }
+            None => unplaced.push(waiting),
+        }
+    }
+}
+
+/// The instance for an entry, which must not delay the head.
+fn place(
+    changes: &mut Changes<'_>,
+    waiting: &Waiting,
+    head: Option<&Waiting>,
+) -> Option<ContainerInstanceId> {
+    let task = &waiting.task;
+    changes.warm(&task.cluster, &waiting.placement);
+    let (settings, luck) = (changes.settings(), changes.luck());
+    let nodes = changes.state().columns().of(&task.cluster);
+    let head = head.map(|head| head.head(nodes, settings));
+    let ask = waiting.need.ask(settings, &task.group, &waiting.placement, luck);
+    let row = choose(nodes, &Ask { head: head.as_ref(), ..ask })?;
+    Some(nodes.id(row).clone())
+}
+
+fn placed(waiting: &Waiting, instance: ContainerInstanceId) -> TaskRecord {
+    let mut task = TaskRecord::clone(&waiting.task);
+    task.queue = None;
+    task.instance = instance;
+    task.last = TaskStatus::Pending;
+    // Its node hears of it by that.
+    task.generation.0 += 1;
+    // What its tags mean may have been settled meanwhile.
+    task.image_digests = waiting.definition.image_digests.clone();
+    task
+}
+
+/// Those whose time is over, as many as one step takes.
+fn end_overdue(changes: &mut Changes<'_>, cluster: &ClusterName) -> usize {
+    let (state, now) = (changes.state(), changes.now_ms());
+    let over = state.queue_of(cluster).iter().filter(|turn| {
+        let queue = state.tasks.get(&turn.task).and_then(|task| task.queue);
+        queue.is_some_and(|queue| queue.until_unix_ms <= now)
+    });
+    let over: Vec<TaskId> = over.take(CHUNK).map(|turn| turn.task.clone()).collect();
+    for id in &over {
+        let (state, settings) = (changes.state(), changes.settings());
+        let Some(task) = state.tasks.get(id).cloned() else { continue };
+        let why = Waiting::of(state, id).map(|waiting| lacks(state, settings, &waiting)).unwrap_or_default();
+        let waited_s = now.saturating_sub(task.times.created_at) / 1_000;
+        let reason = format!("Timeout waiting for room in the queue after {waited_s} s: {why}");
+        changes.put_task(ended(&task, StopCode::TaskFailedToStart, &reason, now));
+    }
+    over.len()
+}

@@ -1,0 +1,137 @@
+//! The order of the queue over random clusters and entries: in turn within a shape, and nobody waits for ever.
+
+use super::tend::{TendQueue, Tended};
+use super::*;
+use crate::core::mutation::{Changes, Mutation};
+use crate::core::run_task::pending;
+use crate::core::{Command, Moment};
+use lighter_model::resources::Resources;
+use lighter_model::status::TaskStatus;
+use proptest::prelude::*;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+const SIZES: u32 = 4;
+
+fn cluster() -> ClusterName {
+    "default".parse().unwrap()
+}
+
+fn definition(cpu: u32) -> DefinitionRecord {
+    let text = json!({"family": format!("f{cpu}"), "containerDefinitions": [
+        {"name": "c", "image": "i", "cpu": cpu, "memory": 6, "essential": true}]});
+    let definition = lighter_model::task_definition::input::parse(&text.to_string()).unwrap();
+    serde_json::from_value(json!({
+        "id": format!("f{cpu}:1"), "definition": definition, "registered_by": "", "registered_at_unix_ms": 0,
+        "deregistered_at_unix_ms": null,
+    }))
+    .unwrap()
+}
+
+/// Instances with so many units each, and the definitions.
+fn world(instances: &[u32]) -> State {
+    let mut state = State::default();
+    for (number, cpu) in instances.iter().enumerate() {
+        let offered = Resources { cpu_units: *cpu, memory_mib: 1_000, ..Resources::default() };
+        let record = serde_json::from_value(json!({
+            "id": ContainerInstanceId::from_parts(number as u64 + 1, 0), "cluster": "default", "name": "n",
+            "status": "ACTIVE", "connected": true, "agent_version": "", "boot_id": "", "address": null,
+            "offered": offered, "token_attributes": {}, "node_attributes": {}, "registered_at_unix_ms": 0,
+            "orphans": [],
+        }));
+        state.apply(&Mutation::Instance(Arc::new(record.unwrap())));
+    }
+    (1..=SIZES).for_each(|cpu| state.apply(&Mutation::Definition(Arc::new(definition(cpu)))));
+    state
+}
+
+fn wait(state: &mut State, number: u64, cpu: u32, priority: i32) -> TaskId {
+    let id = TaskId::from_parts(number, 0);
+    let definition = state.definitions[&format!("f{cpu}:1").parse().unwrap()].clone();
+    let queue = QueueRecord { priority, until_unix_ms: u64::MAX };
+    let task = TaskRecord {
+        last: TaskStatus::Provisioning,
+        resources: Resources { cpu_units: cpu, memory_mib: 6, ..Resources::default() },
+        queue: Some(queue),
+        ..pending(id.clone(), &definition, (cluster(), nowhere()), number)
+    };
+    state.apply(&Mutation::Task(Arc::new(task)));
+    id
+}
+
+/// Steps until every entry was looked at.
+fn tend(state: &mut State) {
+    let (settings, mut after) = (Settings::default(), None);
+    loop {
+        let mut changes = Changes::new(state, &settings, Moment { wall_unix_ms: 1, random: 7 });
+        let step = TendQueue { cluster: cluster(), after, may_start: true };
+        let Tended { next, .. } = step.decide(&mut changes).unwrap();
+        assert!(changes.finish().len() < 128, "within one group");
+        let Some(next) = next else { return };
+        after = Some(next);
+    }
+}
+
+fn running(state: &State) -> Vec<Arc<TaskRecord>> {
+    let tasks = state.tasks.values().filter(|task| task.queue.is_none() && task.last != TaskStatus::Stopped);
+    tasks.cloned().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Small tasks come without end; whatever runs when an entry becomes the head ends one by one, and by then the
+    /// head runs as well.
+    #[test]
+    fn the_head_starts_once_what_ran_has_ended(
+        instances in proptest::collection::vec(1..=SIZES, 1..4), first in proptest::collection::vec(1..=SIZES, 1..8),
+        ends in proptest::collection::vec((any::<usize>(), 1..=SIZES), 64),
+    ) {
+        let mut state = world(&instances);
+        let largest = instances.iter().copied().max().unwrap();
+        let mut number = 10;
+        for cpu in &first {
+            number += 1;
+            wait(&mut state, number, *cpu, 0);
+        }
+        tend(&mut state);
+        number += 1;
+        let head = wait(&mut state, number, largest, 9);
+        tend(&mut state);
+        let (mut before, mut ends) = (running(&state), ends.into_iter().cycle());
+        while state.tasks[&head].queue.is_some() {
+            prop_assert!(!before.is_empty(), "what ran before has ended and the head waits");
+            let (which, cpu) = ends.next().unwrap();
+            let task = before.remove(which % before.len());
+            number += 1;
+            wait(&mut state, number, cpu, 0);
+            state.apply(&Mutation::TaskGone(task.id.clone()));
+            tend(&mut state);
+        }
+        prop_assert_eq!(state.recount(), state.ledger().clone());
+    }
+
+    /// Of the same size nobody overtakes, but by priority.
+    #[test]
+    fn within_a_size_and_a_priority_who_came_first_goes_first(
+        instances in proptest::collection::vec(1..=SIZES, 1..4),
+        entries in proptest::collection::vec((1..=SIZES, -1i32..2), 1..90),
+    ) {
+        let mut state = world(&instances);
+        for (number, (cpu, priority)) in entries.iter().enumerate() {
+            wait(&mut state, number as u64 + 10, *cpu, *priority);
+        }
+        tend(&mut state);
+        let mut waits = BTreeMap::new();
+        for turn in state.queue_of(&cluster()) {
+            waits.entry(state.tasks[&turn.task].resources.cpu_units).or_insert(turn.clone());
+        }
+        for task in running(&state) {
+            let at = (u128::from_str_radix(task.id.as_str(), 16).unwrap() >> 80) as usize - 10;
+            let turn = Turn { priority: Reverse(entries[at].1), task: task.id.clone() };
+            if let Some(first) = waits.get(&task.resources.cpu_units) {
+                prop_assert!(turn < *first, "{turn:?} has passed {first:?}");
+            }
+        }
+    }
+}
