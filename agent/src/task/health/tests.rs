@@ -73,6 +73,27 @@ proptest! {
     }
 
     #[test]
+    fn checks_keep_to_shared_ticks_and_to_their_interval(
+        interval_s in 5..300u64,
+        odd_ms in 0..1000u64,
+        checks in 2..100u32,
+        now in 0..10_000_000u64,
+        status in prop::sample::select(vec![HealthStatus::Healthy, HealthStatus::Unhealthy]),
+        took_ms in prop::collection::vec(0..250u64, 20),
+    ) {
+        // An image may say any interval.
+        let odd = settings_of(interval_s * 1000 + odd_ms, 0, 3);
+        let due = due_ms(&odd, status, checks, 7, now);
+        prop_assert_eq!(due % (odd.interval_ms / 10).min(1000), 0);
+        prop_assert!(due.abs_diff(now + odd.interval_ms) <= odd.interval_ms / 20);
+        // Whole seconds, as a definition has them, are kept exactly: checks that take a moment are not fewer for it.
+        let whole = settings_of(interval_s * 1000, 0, 3);
+        let first = due_ms(&whole, status, checks, 7, now);
+        let last = took_ms.iter().fold(first, |at, took| due_ms(&whole, status, checks, 7, at + took));
+        prop_assert_eq!(last, first + 20 * whole.interval_ms);
+    }
+
+    #[test]
     fn pauses_are_bounded_and_spread(interval in 5_000..300_000u64, checks in 0..100u32, a in 0..255u8) {
         let settings = settings_of(interval, 0, 3);
         for status in HealthStatus::ALL {

@@ -42,9 +42,8 @@ impl TaskActor {
             let status = container.life.health.as_ref().map(|health| health.status).unwrap_or_default();
             running.push(container.name.clone());
             let first_at = || {
-                let pause =
-                    health::pause_ms(settings, status, 0, spread(self.task().as_str(), &container.name));
-                now.after(Duration::from_millis(pause))
+                let spread = spread(self.task().as_str(), &container.name);
+                BootInstant::at_ms(health::due_ms(settings, status, 0, spread, now.ms()))
             };
             if status == HealthStatus::Unknown {
                 let ends_by = "a check passes, or as many fail in a row as `retries` says";
@@ -107,8 +106,9 @@ impl TaskActor {
         }
         let changed = next.status != before.status;
         check.count = if changed { 0 } else { check.count.saturating_add(1) };
-        let pause = health::pause_ms(&settings, next.status, check.count, spread);
-        check.next_at = BootInstant::now().after(Duration::from_millis(pause));
+        let now_ms = BootInstant::now().ms();
+        check.next_at =
+            BootInstant::at_ms(health::due_ms(&settings, next.status, check.count, spread, now_ms));
         let turned_bad = changed && next.status == HealthStatus::Unhealthy;
         if changed {
             self.journal.log.wait_over(WaitKind::Health, Some(name));

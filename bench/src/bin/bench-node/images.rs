@@ -1,6 +1,7 @@
 //! The benchmark's image and a registry to pull it from.
 //! In: cc, tar, skopeo, docker-registry of Debian. Out: an OCI layout and its name in the registry.
 
+use crate::probes::{self, Shell};
 use crate::processes::{Daemon, command_ok};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,9 @@ pub(crate) fn build(scratch: &Path) -> Result<Image> {
     }
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin/bench-node/first_instruction.c");
     command_ok(Command::new("cc").args(["-static", "-O2", "-s", "-o"]).arg(root.join("first")).arg(source))?;
-    add_shell(&root)?;
+    for shell in probes::shells() {
+        add_shell(&root, shell)?;
+    }
     let layout = scratch.join("layout");
     let blobs = layout.join("blobs/sha256");
     std::fs::create_dir_all(&blobs)?;
@@ -60,12 +63,12 @@ pub(crate) fn build(scratch: &Path) -> Result<Image> {
     Ok(Image { layout })
 }
 
-/// The host's /bin/sh with the libraries that ldd(1) names, for health checks.
-fn add_shell(root: &Path) -> Result<()> {
-    let libraries = command_ok(Command::new("ldd").arg("/bin/sh"))?;
+/// A shell of the host with the libraries that ldd(1) names, for health checks; it fails where there are none.
+fn add_shell(root: &Path, shell: &Shell) -> Result<()> {
+    let libraries = command_ok(Command::new("ldd").arg(shell.on_host)).unwrap_or_default();
     let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
-    for file in libraries.chain(["/bin/sh"]) {
-        let inside = root.join(file.trim_start_matches('/'));
+    for (file, inside) in libraries.map(|file| (file, file)).chain([(shell.on_host, shell.inside)]) {
+        let inside = root.join(inside.trim_start_matches('/'));
         std::fs::create_dir_all(inside.parent().context("a library lies in a directory")?)?;
         // A copy of what a link points to, under the name that is looked for.
         std::fs::copy(file, &inside).with_context(|| format!("copy {file}"))?;

@@ -97,6 +97,11 @@ async fn measure_ours(
         report.ours_rate(throughput::ours(&ours, plan).await?);
         report.ours_memory_loaded(memory::loaded(&ours, plan).await?);
     }
-    report.ours_probes(&probes::ours(&ours, plan).await?, plan);
+    if plan.has("probes") {
+        report.ours_unprobed(&probes::ours(&ours, plan, None).await?, plan);
+        for shell in probes::shells() {
+            report.ours_probes(shell, &probes::ours(&ours, plan, Some(shell)).await?, plan);
+        }
+    }
     ours.stop().await
 }

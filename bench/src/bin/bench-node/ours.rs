@@ -5,7 +5,7 @@
 
 use crate::account::CpuAccount;
 use crate::images::Registry;
-use crate::probes;
+use crate::probes::{self, Shell};
 use crate::processes::{Daemon, command_ok, memory_kib, pids_named};
 use anyhow::{Context, Result, bail};
 use lighter_proto::v1;
@@ -107,8 +107,8 @@ impl Cluster {
     }
 
     /// One of many at once with a health check.
-    pub(crate) async fn run_probed(&self) -> Result<String> {
-        self.run("bench-probed").await
+    pub(crate) async fn run_probed(&self, shell: &Shell) -> Result<String> {
+        self.run(shell.family).await
     }
 
     async fn run(&self, family: &str) -> Result<String> {
@@ -178,8 +178,11 @@ impl Cluster {
     async fn register(&self) -> Result<()> {
         self.register_one("bench", 512, None).await?;
         self.register_one("bench-many", 0, None).await?;
-        let check = serde_json::json!({"command": ["CMD-SHELL", "true"], "interval": probes::INTERVAL_S});
-        self.register_one("bench-probed", 0, Some(check)).await
+        for shell in probes::shells() {
+            let check = serde_json::json!({"command": shell.test(), "interval": probes::INTERVAL_S});
+            self.register_one(shell.family, 0, Some(check)).await?;
+        }
+        Ok(())
     }
 
     async fn register_one(

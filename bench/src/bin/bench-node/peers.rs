@@ -6,7 +6,7 @@ use crate::Plan;
 use crate::account::CpuAccount;
 use crate::images::Image;
 use crate::latency::{FirstInstruction, monotonic_ns};
-use crate::probes;
+use crate::probes::{self, Shell};
 use crate::processes::{Daemon, command_ok, memory_kib, pids_named};
 use crate::statistics::Series;
 use anyhow::{Context, Result, bail};
@@ -82,7 +82,9 @@ pub(crate) async fn measure(peer: Peer, plan: &Plan) -> Result<Figures> {
     values.insert("pss_100_tasks", peer.loaded(plan).await?);
     // Podman leaves its health checks to timers of systemd; without it there is nothing to measure.
     if peer.kind == Kind::Docker {
-        values.insert("probes_percent_100", peer.probes(plan).await?);
+        for shell in probes::shells() {
+            values.insert(shell.figure, peer.probes(plan, shell).await?);
+        }
     }
     let condition = format!(
         "{}: {}; through its CLI p50 {:.1} ms, p99 {:.1} ms",
@@ -284,11 +286,11 @@ impl Peer {
         Ok(memory)
     }
 
-    async fn probes(&self, plan: &Plan) -> Result<f64> {
+    async fn probes(&self, plan: &Plan, shell: &Shell) -> Result<f64> {
         let first = FirstInstruction::listen(&self.share)?;
         let mut body = self.create_body();
         let interval_ns = probes::INTERVAL_S * 1_000_000_000;
-        body["Healthcheck"] = serde_json::json!({"Test": ["CMD-SHELL", "true"], "Interval": interval_ns});
+        body["Healthcheck"] = serde_json::json!({"Test": shell.test(), "Interval": interval_ns});
         let (mut ids, mut held) = (Vec::new(), Vec::new());
         for _ in 0..plan.tasks {
             ids.push(self.create_and_start(&body).await?);

@@ -60,11 +60,15 @@ impl Report {
         self.add("kernel_memory_100_tasks", "MiB", loaded.kernel, loaded.tasks);
     }
 
-    pub(crate) fn ours_probes(&mut self, ours: &probes::Ours, plan: &Plan) {
-        // The name is the one of the full plan; `runs` says how many containers there were.
-        self.add("probes_percent_100", "%", ours.total, plan.tasks);
-        self.add("probes_agent_percent", "%", ours.agent, plan.tasks);
-        self.add("probes_monitors_percent", "%", ours.monitors, plan.tasks);
+    pub(crate) fn ours_unprobed(&mut self, ours: &probes::Ours, plan: &Plan) {
+        // The names are those of the full plan; `runs` says how many containers there were.
+        self.add("no_probes_percent_100", "%", ours.total, plan.tasks);
+        self.describe(format!("without checks: {}", ours.parts()));
+    }
+
+    pub(crate) fn ours_probes(&mut self, shell: &probes::Shell, ours: &probes::Ours, plan: &Plan) {
+        self.add(shell.figure, "%", ours.total, plan.tasks);
+        self.describe(format!("checks with {}: {}", shell.on_host, ours.parts()));
     }
 
     pub(crate) fn unpack(&mut self, unpack: Unpack) {
