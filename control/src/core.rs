@@ -59,6 +59,8 @@ pub struct Settings {
     /// Between two heartbeats of a node.
     pub heartbeat_ms: u64,
     pub quotas: quota::Quotas,
+    /// The store it is (`store::mark`); not the operator's to set.
+    pub store: u64,
 }
 
 impl Default for Settings {
@@ -72,6 +74,7 @@ impl Default for Settings {
             audit_kept: 4_096,
             heartbeat_ms: 5_000,
             quotas: quota::Quotas::default(),
+            store: 0,
         }
     }
 }

@@ -270,6 +270,7 @@ fn settings(config: &ControlConfig) -> Settings {
         audit_kept: config.audit_kept,
         heartbeat_ms: u64::from(config.heartbeat_interval_ms),
         quotas: config.quotas,
+        store: 0,
     }
 }
 

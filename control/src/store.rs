@@ -32,6 +32,12 @@ pub struct Loaded {
     pub records: Vec<(String, Vec<u8>)>,
 }
 
+/// Tells one store from others: the first eight bytes of the SHA-256 of its incarnation.
+pub fn mark(incarnation: &str) -> u64 {
+    let hash = ring::digest::digest(&ring::digest::SHA256, incarnation.as_bytes());
+    hash.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
 /// Records of a batch that every store takes: etcd's operations of one plain transaction.
 pub const BATCH_RECORDS: usize = 128;
 

@@ -4,11 +4,12 @@
 //! Never: touches a store that a control plane leads, or overwrites one that is not empty unasked.
 
 use crate::config::ControlConfig;
+use crate::core::queue;
 use crate::environment::Environment;
 use crate::identity::files::make_private_dir;
 use crate::snapshot::{self, Header, SnapshotError};
 use crate::start::open_store;
-use crate::store::{Campaign, Loaded, Store, StoreError};
+use crate::store::{Campaign, Loaded, Store, StoreError, mark};
 use std::path::{Path, PathBuf};
 
 /// Why nothing was transferred.
@@ -49,7 +50,8 @@ fn open(config: &ControlConfig, which: &'static str) -> Result<Box<dyn Store>, T
     }
 }
 
-fn put(config: &ControlConfig, content: Loaded, force: bool) -> Result<(), TransferError> {
+/// `moved`: nothing happened since the content was taken.
+fn put(config: &ControlConfig, mut content: Loaded, force: bool, moved: bool) -> Result<(), TransferError> {
     const WHICH: &str = "target";
     let store_error = |source| TransferError::Store { which: WHICH, source };
     let mut store = open(config, WHICH)?;
@@ -59,6 +61,9 @@ fn put(config: &ControlConfig, content: Loaded, force: bool) -> Result<(), Trans
         return Err(TransferError::NotEmpty { records: there });
     }
     let incarnation = Environment::default().random_hex();
+    if moved {
+        queue::moved(&mut content.records, mark(&content.incarnation), mark(&incarnation));
+    }
     let done = store.restore(&Loaded { incarnation, ..content });
     store.resign();
     done.map_err(store_error)
@@ -78,7 +83,7 @@ pub fn save(config: &ControlConfig, path: &Path) -> Result<Header, TransferError
 /// Puts a snapshot's content into the store of a configuration.
 pub fn restore(config: &ControlConfig, path: &Path, force: bool) -> Result<Header, TransferError> {
     let (header, content) = snapshot::read(path).map_err(|source| TransferError::Snapshot { source })?;
-    put(config, content, force)?;
+    put(config, content, force, false)?;
     Ok(header)
 }
 
@@ -90,7 +95,7 @@ pub fn migrate(from: &ControlConfig, to: &ControlConfig, force: bool) -> Result<
     let mut source = open(from, WHICH)?;
     let content = source.load("").map_err(store_error)?;
     let records = content.records.len();
-    let done = put(to, content, force);
+    let done = put(to, content, force, true);
     source.resign();
     done.map(|()| records)
 }

@@ -18,7 +18,7 @@ use crate::error::ApiError;
 use crate::format::Upgrade;
 use crate::leadership::Leadership;
 use crate::metrics;
-use crate::store::{CommitOutcome, Level, Loaded, Room, Store, StoreError};
+use crate::store::{CommitOutcome, Level, Loaded, Room, Store, StoreError, mark};
 use crate::view::{Shown, View};
 use crate::wrong_edit::{self, WrongEdit};
 pub use commit::{CommitRequest, Committer, Request, StoreEnd};
@@ -250,6 +250,7 @@ impl Writer {
         self.environment.at_least(state.meta.cluster_time_ms);
         self.ahead = state.clone();
         (self.term, self.sequence) = (term, sequence);
+        self.settings.store = mark(&incarnation);
         self.view.replace(Shown { state, incarnation, term, sequence, epoch: 0 });
         self.leadership.leads();
         Ok(())

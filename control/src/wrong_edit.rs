@@ -61,6 +61,12 @@ wrong_edits! {
     FullStoreIgnored,
     /// What a group did stays in memory when the store did not take it.
     NotTakenKept,
+    /// The first of the queue is never placed.
+    QueueHeadStarves,
+    /// The queue is looked at from its end.
+    QueueOvertaken,
+    /// A queue of before the store was set back is placed again.
+    SetBackQueueRunAgain,
 }
 
 #[cfg(debug_assertions)]

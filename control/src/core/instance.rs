@@ -6,6 +6,7 @@ use crate::core::Command;
 pub use crate::core::cluster::EnsureClusters;
 use crate::core::drain::heed_notices;
 use crate::core::mutation::Changes;
+use crate::core::queue;
 use crate::core::record::{InstanceRecord, TaskRecord};
 use crate::core::recovery::{Learned, raise_revisions};
 use crate::core::state::State;
@@ -59,6 +60,10 @@ impl Command for NodeConnected {
         let old = usable_instance(changes.state(), &self.instance)?;
         // A command of its own, before anything is placed there.
         if raise_revisions(changes, &self.learned.revisions) {
+            return Ok(true);
+        }
+        // Likewise, while nothing of the queue is placed or ended for want of its word.
+        if queue::take_back(changes, &self.instance, self.held.keys(), LOST_CHUNK) > 0 {
             return Ok(true);
         }
         let mut new = (*old).clone();

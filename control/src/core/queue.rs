@@ -15,7 +15,8 @@ mod tests;
 use crate::core::Settings;
 use crate::core::columns::Nodes;
 use crate::core::instance::given_up;
-use crate::core::record::{DefinitionRecord, TaskRecord};
+use crate::core::mutation::Changes;
+use crate::core::record::{DefinitionRecord, TaskRecord, decode, encode};
 use crate::core::run_task::Need;
 use crate::core::state::State;
 use crate::error::ApiError;
@@ -24,7 +25,7 @@ use crate::scheduler::explain::unable_to_place;
 use crate::scheduler::pass::Head;
 use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};
 use lighter_model::placement::Placement;
-use lighter_model::status::StopCode;
+use lighter_model::status::{StopCode, TaskStatus};
 use lighter_model::wait::{Wait, WaitKind};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
@@ -67,6 +68,9 @@ pub struct QueueRecord {
     pub priority: i32,
     /// Cluster time at which it ends without a place.
     pub until_unix_ms: u64,
+    /// The store it began to wait in (`store::mark`). In a store that was set back it may have been placed since.
+    #[serde(default)]
+    pub store: u64,
 }
 
 /// Whose turn it is: higher priorities first, within one who came first. Ids of tasks sort by creation.
@@ -127,6 +131,50 @@ impl Waiting {
             && one.placement == two.placement
             && one.overrides == two.overrides
             && one.silence == two.silence
+    }
+}
+
+/// An entry on an instance.
+pub fn placed(task: &TaskRecord, instance: ContainerInstanceId) -> TaskRecord {
+    let mut task = task.clone();
+    task.queue = None;
+    task.instance = instance;
+    task.last = TaskStatus::Pending;
+    // Its node hears of it by that.
+    task.generation.0 += 1;
+    task
+}
+
+/// Entries that an instance holds: before this store was set back they were placed there, and there they stay. At most
+/// `most` at once; how many it were. One of this store no instance has on its own word.
+pub fn take_back<'a>(
+    changes: &mut Changes<'_>,
+    instance: &ContainerInstanceId,
+    held: impl Iterator<Item = &'a TaskId>,
+    most: usize,
+) -> usize {
+    let (state, store) = (changes.state(), changes.settings().store);
+    let was_placed = |id| {
+        let task: &Arc<TaskRecord> = state.tasks.get(id)?;
+        task.queue.is_some_and(|queue| queue.store != store).then(|| placed(task, instance.clone()))
+    };
+    let there: Vec<TaskRecord> = held.filter_map(was_placed).take(most).collect();
+    let count = there.len();
+    there.into_iter().for_each(|task| drop(changes.put_task(task)));
+    count
+}
+
+/// The entries of a store that is moved wait on in the next: nothing was placed meanwhile. What cannot be read stays
+/// as it is, for the next store to refuse.
+pub fn moved(records: &mut [(String, Vec<u8>)], from: u64, to: u64) {
+    for (key, value) in records.iter_mut().filter(|(key, _)| key.starts_with("task/")) {
+        let Ok(mut task) = decode::<TaskRecord>(key, value) else { continue };
+        if let Some(queue) = task.queue.as_mut().filter(|queue| queue.store == from) {
+            queue.store = to;
+            if let Ok(bytes) = encode(&task) {
+                *value = bytes;
+            }
+        }
     }
 }
 

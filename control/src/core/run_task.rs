@@ -274,7 +274,11 @@ impl RunTask {
     fn waiting(&self, changes: &Changes<'_>, prepared: &Prepared) -> TaskRecord {
         let options = self.queue.unwrap_or_default();
         let now = changes.now_ms();
-        let queue = QueueRecord { priority: options.priority, until_unix_ms: now + options.limit_ms() };
+        let queue = QueueRecord {
+            priority: options.priority,
+            until_unix_ms: now + options.limit_ms(),
+            store: changes.settings().store,
+        };
         let task = self.new_task(changes, prepared, queue::nowhere());
         TaskRecord { last: TaskStatus::Provisioning, queue: Some(queue), ..task }
     }

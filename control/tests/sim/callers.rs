@@ -62,7 +62,12 @@ async fn run(world: &Rc<World>, token: String) {
     };
     let count = u32::try_from(count).unwrap();
     let silence = crate::lease::policy(world, &token);
-    let request = RunTask { count, silence, ..request_of(&format!("f{family}"), Some(&token)) };
+    run_this(world, RunTask { count, silence, ..request_of(&format!("f{family}"), Some(&token)) }, token)
+        .await;
+}
+
+/// Until it is answered, now and then once more.
+pub(crate) async fn run_this(world: &Rc<World>, request: RunTask, token: String) {
     let again = world.luck.borrow_mut().percent(15);
     let mut answers = 0;
     // No plane has heard of this work before, so a full store has not taken it.
@@ -115,7 +120,7 @@ fn some_task(world: &World) -> Option<TaskId> {
     world.luck.borrow_mut().pick(&known)
 }
 
-async fn stop(world: &Rc<World>) {
+pub(crate) async fn stop(world: &Rc<World>) {
     let Some(id) = some_task(world) else { return };
     let force = world.luck.borrow_mut().percent(20);
     let request = StopTask { cluster: cluster(), task: id.to_string(), reason: None, force };

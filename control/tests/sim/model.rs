@@ -3,6 +3,7 @@
 //! Owns: an account of its own, decoded from the store's bytes.
 //! Never: asks the code under test what is right.
 
+mod queue;
 mod shown;
 
 use crate::store::Records;
@@ -51,12 +52,17 @@ pub(crate) struct Model {
     /// The node that started it, and how often that had lost its disk.
     started: BTreeMap<TaskId, (usize, u64)>,
     looks: u64,
+    /// Of the store.
+    incarnation: String,
+    /// Those that left the queue in the present batch.
+    placed_now: Vec<TaskRecord>,
     stand_ins: crate::lease::Account,
 }
 
 impl Model {
     /// Somebody leads from now on.
     pub(crate) fn led(&mut self, world: &World, term: u64) {
+        self.incarnation = world.store.incarnation.borrow().clone();
         world.check(term > self.term, || format!("term {term} follows term {}", self.term));
         self.term = self.term.max(term);
     }
@@ -114,6 +120,7 @@ impl Model {
                 _ => {}
             }
         }
+        self.had_room(world);
         let told = self.meta.event_sequence;
         world.check(self.event == told, || format!("event {} is the last, meta says {told}", self.event));
     }
@@ -149,6 +156,9 @@ impl Model {
             Some(old) => {
                 compare(&old, &new, &broken);
                 self.release(&old);
+                if old.queue.is_some() && new.queue.is_none() {
+                    self.left_the_queue(&old, &new, &broken);
+                }
             }
             None => {
                 if new.replaces.is_some() {
@@ -177,7 +187,7 @@ impl Model {
     }
 
     fn created(&mut self, sequence: u64, new: &TaskRecord, broken: &dyn Fn(&str)) {
-        if self.placed.insert(new.id.clone(), new.instance.clone()).is_some() {
+        if new.queue.is_none() && self.placed.insert(new.id.clone(), new.instance.clone()).is_some() {
             broken("made twice");
         }
         let lost = new.replaces.as_ref().and_then(|lost| self.tasks.get(lost));
@@ -189,6 +199,12 @@ impl Model {
         {
             broken(&format!("one client token, {starter}, has two sets of tasks"));
         }
+        if new.queue.is_none() {
+            self.has_room(new, broken);
+        }
+    }
+
+    fn has_room(&self, new: &TaskRecord, broken: &dyn Fn(&str)) {
         let Some(instance) = self.instances.get(&new.instance) else { return broken("placed nowhere") };
         // Within one batch the task may have come before the change.
         let before = self.before.get(&new.instance).copied().unwrap_or(instance.status);
@@ -206,7 +222,7 @@ impl Model {
     }
 
     fn take(&mut self, task: &TaskRecord) {
-        if task.last == TaskStatus::Stopped {
+        if task.last == TaskStatus::Stopped || task.queue.is_some() {
             return;
         }
         let taken = self.taken.entry(task.instance.clone()).or_default();
@@ -220,7 +236,7 @@ impl Model {
 
     fn release(&mut self, task: &TaskRecord) {
         let Some(taken) = self.taken.get_mut(&task.instance) else { return };
-        if task.last == TaskStatus::Stopped || !taken.tasks.remove(&task.id) {
+        if task.last == TaskStatus::Stopped || task.queue.is_some() || !taken.tasks.remove(&task.id) {
             return;
         }
         taken.cpu_units -= u64::from(task.resources.cpu_units);
@@ -292,7 +308,8 @@ impl Model {
 
 /// What may become of a task.
 fn compare(old: &TaskRecord, new: &TaskRecord, broken: &dyn Fn(&str)) {
-    if new.instance != old.instance {
+    let finds_its_place = old.queue.is_some() && new.queue.is_none() && new.last != TaskStatus::Stopped;
+    if new.instance != old.instance && !finds_its_place {
         broken("assigned to a second node");
     }
     if new.desired < old.desired {

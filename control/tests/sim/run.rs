@@ -141,6 +141,8 @@ async fn live(world: Rc<World>) {
     for caller in 0..world.shape.callers {
         if world.shape.services {
             world.spawn(services::call(world.clone(), caller));
+        } else if world.shape.queue {
+            world.spawn(queue::call(world.clone(), caller));
         } else {
             world.spawn(call(world.clone(), caller));
         }
@@ -224,9 +226,11 @@ pub(crate) async fn spend_token(
 /// Waits until the world has come to rest as it should, and looks at everything once more.
 async fn rest(world: &Rc<World>, replica: &Rc<RefCell<Replica>>) {
     let until = world.now_ms() + REST_MS;
+    let mut turns = queue::Turns::default();
     loop {
         world.sleep(2_000).await;
         let context = leader(world).await;
+        context.view.read(|shown| turns.look(world, shown));
         let missing = context.view.read(|shown| restless(world, &replica.borrow(), shown));
         let Some(missing) = missing else {
             let plane = world.store.leader(world.now_ms()).unwrap_or_default();
@@ -245,6 +249,9 @@ fn restless(world: &World, replica: &Replica, shown: &Shown) -> Option<String> {
     let state = &shown.state;
     let own: BTreeSet<ContainerInstanceId> =
         world.nodes.borrow().iter().map(|node| node.id.borrow().clone()).collect();
+    if let Some(entry) = state.tasks.values().find(|task| task.queue.is_some()) {
+        return Some(format!("{} waits in the queue", entry.id));
+    }
     let left = state.tasks.values().find(|t| t.last != TaskStatus::Stopped && !own.contains(&t.instance));
     if let Some(task) = left {
         return Some(format!("{} is left on {}, which no machine is any more", task.id, task.instance));

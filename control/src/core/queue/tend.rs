@@ -2,15 +2,15 @@
 //! In: a cluster, and how far an earlier step came. Out: tasks placed or ended, a chunk at a time; how far it came.
 //! Never: looks at more than `LOOKS` entries in one step, or lets an entry pass the head where that might be delayed.
 
-use super::{Turn, Waiting, ended, lacks};
+use super::{Turn, Waiting, ended, lacks, placed};
 use crate::core::Command;
 use crate::core::mutation::Changes;
-use crate::core::record::TaskRecord;
 use crate::core::state::State;
 use crate::error::ApiError;
 use crate::scheduler::choose::{Ask, choose};
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};
-use lighter_model::status::{StopCode, TaskStatus};
+use lighter_model::status::StopCode;
 use std::ops::Bound;
 
 /// Tasks changed by one step, each with its event, to stay within one group.
@@ -24,7 +24,7 @@ pub struct TendQueue {
     pub cluster: ClusterName,
     /// Go on behind this one; the head is looked at each time.
     pub after: Option<Turn>,
-    /// Not where the store has no room for more.
+    /// Not where the store has no room for more, or nodes have not said what they hold.
     pub may_start: bool,
 }
 
@@ -58,7 +58,9 @@ impl Command for TendQueue {
 /// The first in turn, or the first behind one.
 fn turn_after(state: &State, cluster: &ClusterName, after: Option<&Turn>) -> Option<Turn> {
     let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-    state.queue_of(cluster).range((from, Bound::Unbounded)).next().cloned()
+    let mut turns = state.queue_of(cluster).range((from, Bound::Unbounded));
+    let next = if wrong_edit::is(WrongEdit::QueueOvertaken) { turns.next_back() } else { turns.next() };
+    next.cloned()
 }
 
 fn place_in_turn(changes: &mut Changes<'_>, step: &TendQueue, tended: &mut Tended) {
@@ -72,21 +74,23 @@ fn place_in_turn(changes: &mut Changes<'_>, step: &TendQueue, tended: &mut Tende
         }
         looks += 1;
         at = Some(turn.clone());
-        let Some(waiting) = Waiting::of(changes.state(), &turn.task) else {
-            // Nobody can say what it needs, now or ever.
-            if let Some(task) = changes.state().tasks.get(&turn.task).cloned() {
-                let reason = "Its task definition is gone";
-                changes.put_task(ended(&task, StopCode::TaskFailedToStart, reason, changes.now_ms()));
-                tended.ended += 1;
+        let waiting = match can_wait(changes, &turn.task) {
+            Ok(waiting) => waiting,
+            Err(reason) => {
+                tended.ended += usize::from(end(changes, &turn.task, reason));
+                continue;
             }
-            continue;
         };
         if unplaced.iter().any(|other| other.is_like(&waiting)) {
             continue;
         }
-        match place(changes, &waiting, head.as_ref()) {
+        let starves = head.is_none() && wrong_edit::is(WrongEdit::QueueHeadStarves);
+        match place(changes, &waiting, head.as_ref()).filter(|_| !starves) {
             Some(instance) => {
-                changes.put_task(placed(&waiting, instance));
+                let mut task = placed(&waiting.task, instance);
+                // What its tags mean may have been settled meanwhile.
+                task.image_digests = waiting.definition.image_digests.clone();
+                changes.put_task(task);
                 tended.placed += 1;
                 // It may be what another asks to be near to.
                 unplaced.clear();
@@ -116,24 +120,27 @@ fn place(
     Some(nodes.id(row).clone())
 }
 
-fn placed(waiting: &Waiting, instance: ContainerInstanceId) -> TaskRecord {
-    let mut task = TaskRecord::clone(&waiting.task);
-    task.queue = None;
-    task.instance = instance;
-    task.last = TaskStatus::Pending;
-    // Its node hears of it by that.
-    task.generation.0 += 1;
-    // What its tags mean may have been settled meanwhile.
-    task.image_digests = waiting.definition.image_digests.clone();
-    task
+/// An entry, or why it must not wait any longer.
+fn can_wait(changes: &Changes<'_>, id: &TaskId) -> Result<Waiting, &'static str> {
+    let waiting = Waiting::of(changes.state(), id).ok_or("Its task definition is gone")?;
+    // By now every node has said what it holds: it runs nowhere, but it may have run.
+    let is_own = waiting.task.queue.is_some_and(|queue| queue.store == changes.settings().store);
+    let is_own = is_own || wrong_edit::is(WrongEdit::SetBackQueueRunAgain);
+    is_own.then_some(waiting).ok_or("The store was set back: the task may have run since then")
+}
+
+fn end(changes: &mut Changes<'_>, id: &TaskId, reason: &str) -> bool {
+    let Some(task) = changes.state().tasks.get(id).cloned() else { return false };
+    changes.put_task(ended(&task, StopCode::TaskFailedToStart, reason, changes.now_ms()));
+    true
 }
 
 /// Those whose time is over, as many as one step takes.
 fn end_overdue(changes: &mut Changes<'_>, cluster: &ClusterName) -> usize {
-    let (state, now) = (changes.state(), changes.now_ms());
+    let (state, now, store) = (changes.state(), changes.now_ms(), changes.settings().store);
     let over = state.queue_of(cluster).iter().filter(|turn| {
         let queue = state.tasks.get(&turn.task).and_then(|task| task.queue);
-        queue.is_some_and(|queue| queue.until_unix_ms <= now)
+        queue.is_some_and(|queue| queue.until_unix_ms <= now && queue.store == store)
     });
     let over: Vec<TaskId> = over.take(CHUNK).map(|turn| turn.task.clone()).collect();
     for id in &over {

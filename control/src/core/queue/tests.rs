@@ -48,7 +48,7 @@ fn world(instances: &[u32]) -> State {
 fn wait(state: &mut State, number: u64, cpu: u32, priority: i32) -> TaskId {
     let id = TaskId::from_parts(number, 0);
     let definition = state.definitions[&format!("f{cpu}:1").parse().unwrap()].clone();
-    let queue = QueueRecord { priority, until_unix_ms: u64::MAX };
+    let queue = QueueRecord { priority, until_unix_ms: u64::MAX, store: 0 };
     let task = TaskRecord {
         last: TaskStatus::Provisioning,
         resources: Resources { cpu_units: cpu, memory_mib: 6, ..Resources::default() },
@@ -75,6 +75,44 @@ fn tend(state: &mut State) {
 fn running(state: &State) -> Vec<Arc<TaskRecord>> {
     let tasks = state.tasks.values().filter(|task| task.queue.is_none() && task.last != TaskStatus::Stopped);
     tasks.cloned().collect()
+}
+
+#[test]
+fn a_queue_moves_with_its_store_and_an_older_one_does_not() {
+    let mut state = world(&[1]);
+    let (own, old) = (wait(&mut state, 11, 1, 0), wait(&mut state, 12, 1, 0));
+    let in_store = |id: &TaskId, store| {
+        let mut task = TaskRecord::clone(&state.tasks[id]);
+        task.queue.as_mut().unwrap().store = store;
+        (format!("task/{id}"), encode(&task).unwrap())
+    };
+    let mut records = vec![in_store(&own, 5), in_store(&old, 4), ("task/damaged".to_owned(), vec![1, b'x'])];
+    let before = records.clone();
+    moved(&mut records, 5, 6);
+    assert_eq!(records, [in_store(&own, 6), before[1].clone(), before[2].clone()]);
+}
+
+/// What a node holds of another store's queue is its own; of this one's nothing is, and nothing else is placed.
+#[test]
+fn entries_of_a_store_that_was_set_back_go_where_they_are_or_end() {
+    let mut state = world(&[4, 4]);
+    let (there, gone, own) =
+        (wait(&mut state, 11, 1, 0), wait(&mut state, 12, 1, 0), wait(&mut state, 13, 1, 0));
+    let mut task = TaskRecord::clone(&state.tasks[&own]);
+    task.queue.as_mut().unwrap().store = 7;
+    state.apply(&Mutation::Task(Arc::new(task)));
+    let settings = Settings { store: 7, ..Settings::default() };
+    let node = ContainerInstanceId::from_parts(2, 0);
+    let mut changes = Changes::new(&mut state, &settings, Moment { wall_unix_ms: 1, random: 7 });
+    assert_eq!(take_back(&mut changes, &node, [&there, &own].into_iter(), 9), 1);
+    let step = TendQueue { cluster: cluster(), after: None, may_start: true };
+    let tended = step.decide(&mut changes).unwrap();
+    assert_eq!((tended.placed, tended.ended), (1, 1));
+    changes.finish();
+    assert_eq!(state.tasks[&there].instance, node);
+    assert_eq!(state.tasks[&gone].last, TaskStatus::Stopped);
+    assert!(state.tasks[&gone].stopped_reason.as_deref().unwrap().starts_with("The store was set back"));
+    assert_eq!(state.tasks[&own].last, TaskStatus::Pending);
 }
 
 proptest! {
