@@ -1,4 +1,6 @@
-//! The language against its documentation, against its own grammar, and against what people type.
+//! The language against its documentation and against what people type; against its grammar in `grammar`.
+
+mod grammar;
 
 use super::*;
 use proptest::prelude::*;
@@ -145,68 +147,7 @@ fn what_is_no_expression_is_refused_where_it_goes_wrong() {
     }
 }
 
-/// A tree as the grammar has it, and the answer of a slow reader of it.
-#[derive(Debug, Clone)]
-enum Tree {
-    Stack(&'static str, bool),
-    Not(Box<Tree>),
-    And(Box<Tree>, Box<Tree>),
-    Or(Box<Tree>, Box<Tree>),
-}
-
-fn tree() -> impl Strategy<Value = Tree> {
-    let leaf = (prop_oneof![Just("prod"), Just("test")], any::<bool>())
-        .prop_map(|(stack, negated)| Tree::Stack(stack, negated));
-    leaf.prop_recursive(5, 24, 2, |inner| {
-        prop_oneof![
-            inner.clone().prop_map(|one| Tree::Not(Box::new(one))),
-            (inner.clone(), inner.clone()).prop_map(|(a, b)| Tree::And(Box::new(a), Box::new(b))),
-            (inner.clone(), inner).prop_map(|(a, b)| Tree::Or(Box::new(a), Box::new(b))),
-        ]
-    })
-}
-
-impl Tree {
-    /// With the parentheses that precedence needs and no more; `strength`: 0 or, 1 and, 2 not.
-    fn write(&self, strength: u8, short: bool) -> String {
-        let (own, text) = match self {
-            Self::Stack(value, negated) => {
-                (3, format!("attribute:stack {} {value}", if *negated { "!=" } else { "==" }))
-            }
-            Self::Not(one) => (2, format!("{}{}", if short { "!" } else { "not " }, one.write(2, short))),
-            Self::And(a, b) => (
-                1,
-                format!("{} {} {}", a.write(1, short), if short { "&&" } else { "and" }, b.write(1, short)),
-            ),
-            Self::Or(a, b) => (
-                0,
-                format!("{} {} {}", a.write(0, short), if short { "||" } else { "or" }, b.write(0, short)),
-            ),
-        };
-        if own < strength { format!("({text})") } else { text }
-    }
-
-    fn holds(&self, stack: &str) -> bool {
-        match self {
-            Self::Stack(value, negated) => (*value == stack) != *negated,
-            Self::Not(one) => !one.holds(stack),
-            Self::And(a, b) => a.holds(stack) && b.holds(stack),
-            Self::Or(a, b) => a.holds(stack) || b.holds(stack),
-        }
-    }
-}
-
 proptest! {
-    #[test]
-    fn what_the_grammar_writes_is_read_as_meant(tree in tree(), short in any::<bool>()) {
-        let text = tree.write(0, short);
-        let expression = Expression::parse(&text).map_err(|error| TestCaseError::fail(format!("{text}: {error}")))?;
-        for stack in ["prod", "test", "other"] {
-            let instance = Instance { attributes: BTreeMap::from([("stack", stack)]), ..Instance::default() };
-            prop_assert_eq!(expression.matches(&instance), tree.holds(stack), "{} for {}", text, stack);
-        }
-    }
-
     /// Whatever is typed is read or refused with a place inside it, or just behind it.
     #[test]
     fn nothing_that_is_typed_stops_the_reader(text in "[a-z:!=<>~()\\[\\],' &|]{0,60}|\\PC{0,40}") {
