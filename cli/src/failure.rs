@@ -195,6 +195,8 @@ fn next_of_status(status: &Status) -> Option<String> {
         "TASK_DEFINITION_NOT_FOUND" => "lighter task-definition ls",
         "TASK_DEFINITION_INACTIVE" => "lighter task-definition register FILE",
         "TASK_NOT_FOUND" => "lighter ps -a",
+        "SERVICE_NOT_FOUND" | "SERVICE_NOT_ACTIVE" => "lighter service ls",
+        "SERVICE_SCALED" => "lighter service scale SERVICE 0 first, or lighter service rm SERVICE --force",
         "CONTAINER_NOT_FOUND" => "lighter task show TASK",
         "TASK_NOT_RUNNING" => "lighter ps shows what runs; its output is still there: lighter logs TASK",
         "CONTAINER_NOT_RUNNING" => "lighter task show TASK says why; its output: lighter logs TASK",

@@ -7,8 +7,10 @@ mod e2e {
     pub mod control_plane;
     pub mod daemons;
     pub mod drain;
+    pub mod node;
     pub mod program;
     pub mod scripted;
+    pub mod service;
     pub mod terminal;
     pub mod waiting;
 }

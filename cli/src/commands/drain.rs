@@ -8,10 +8,14 @@ use crate::client::{self, Client};
 use crate::failure::{Failure, of_failures};
 use crate::{json, names, output, time, words};
 use lighter_proto::v1;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Between two looks at what is left.
 const POLL: Duration = Duration::from_millis(500);
+/// Groups of tasks that services keep up, as in ECS.
+const SERVICE_GROUP_PREFIX: &str = "service:";
+const DAEMON_GROUP_PREFIX: &str = "daemon:";
 /// Tasks named in one line of progress.
 const NAMED: usize = 3;
 
@@ -110,15 +114,50 @@ async fn progress(
     let kept = ids.len();
     ids.truncate(NAMED);
     let tasks = names::describe_tasks(client, cluster, ids).await?;
+    let protected = protected(client, cluster, &tasks).await?;
     let named: Vec<String> = tasks
         .iter()
-        .map(|task| format!("{} ({})", task.task_id.get(..8).unwrap_or(&task.task_id), task.task_definition))
+        .map(|task| {
+            let id = task.task_id.get(..8).unwrap_or(&task.task_id);
+            format!("{id} ({}, {})", task.task_definition, why_left(task, &protected))
+        })
         .collect();
     let more = if kept > named.len() { ", …" } else { "" };
     Ok(match named.len() {
         0 => format!("{left} tasks left, all of them stopping"),
         _ => format!("{left} tasks left; not told to stop: {}{more}", named.join(", ")),
     })
+}
+
+/// Until when each task of a service is protected; those that are not are left out.
+async fn protected(
+    client: &mut Client,
+    cluster: &str,
+    tasks: &[v1::Task],
+) -> Result<BTreeMap<String, i64>, Failure> {
+    let of_services = tasks.iter().filter(|task| task.group.starts_with(SERVICE_GROUP_PREFIX));
+    let tasks: Vec<String> = of_services.map(|task| task.task_id.clone()).collect();
+    if tasks.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let request = v1::GetTaskProtectionRequest { cluster: cluster.to_owned(), tasks };
+    let answer = client.get_task_protection(request).await;
+    // A task that is gone meanwhile is among the failures, and is not left.
+    let answer = answer.map_err(Failure::rpc("look at the protection"))?.into_inner();
+    let protected = answer.protected_tasks.into_iter().filter(|task| task.protection_enabled);
+    Ok(protected.map(|task| (task.task_id, task.expires_at_unix_ms)).collect())
+}
+
+/// Why a task that is not told to stop is still on a node that drains.
+fn why_left(task: &v1::Task, protected: &BTreeMap<String, i64>) -> String {
+    if let Some(until) = protected.get(&task.task_id) {
+        return format!("protected until {}", time::rfc3339(*until).unwrap_or_default());
+    }
+    match task.group.as_str() {
+        group if group.starts_with(DAEMON_GROUP_PREFIX) => "a daemon, the last to go".to_owned(),
+        group if group.starts_with(SERVICE_GROUP_PREFIX) => "its service starts another first".to_owned(),
+        _ => "of no service, runs until it ends".to_owned(),
+    }
 }
 
 fn print(global: &Global, node: &v1::ContainerInstance) -> Result<(), Failure> {
@@ -186,5 +225,15 @@ mod tests {
         assert_eq!(text(&node(draining, 2, true)), "n1  DRAINING, 2 tasks to stop");
         assert_eq!(text(&node(draining, 0, true)), "n1  DRAINING, no tasks left");
         assert_eq!(text(&node(v1::ContainerInstanceStatus::Active, 2, false)), "n1  ACTIVE");
+    }
+
+    #[test]
+    fn a_task_that_is_left_has_a_reason() {
+        let task = |group: &str| v1::Task { task_id: "1".into(), group: group.into(), ..Default::default() };
+        let protected = BTreeMap::from([("1".to_owned(), 1_700_000_000_000)]);
+        assert_eq!(why_left(&task("service:web"), &protected), "protected until 2023-11-14T22:13:20.000Z");
+        assert_eq!(why_left(&task("service:web"), &BTreeMap::new()), "its service starts another first");
+        assert_eq!(why_left(&task("daemon:logs"), &BTreeMap::new()), "a daemon, the last to go");
+        assert_eq!(why_left(&task("family:web"), &BTreeMap::new()), "of no service, runs until it ends");
     }
 }

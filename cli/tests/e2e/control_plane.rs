@@ -51,7 +51,7 @@ impl Cluster {
         command.output().unwrap().into()
     }
 
-    fn file(&self, name: &str, text: &str) -> String {
+    pub fn file(&self, name: &str, text: &str) -> String {
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
@@ -71,7 +71,7 @@ impl Drop for Cluster {
     }
 }
 
-fn definition(container: Value) -> Value {
+pub fn definition(container: Value) -> Value {
     let mut web = json!({"name": "web", "image": "r/nginx:1", "memory": 64});
     for (name, value) in container.as_object().unwrap() {
         web[name] = value.clone();

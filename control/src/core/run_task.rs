@@ -80,6 +80,7 @@ impl Command for RunTask {
     fn decide(self, changes: &mut Changes<'_>) -> Result<RunTaskAnswer, ApiError> {
         let (state, settings) = (changes.state(), changes.settings());
         settings.quotas.count(self.count)?;
+        self.check_group()?;
         self.check(state)?;
         if let Some(answer) = self.repeated(state)? {
             return Ok(answer);
@@ -173,6 +174,18 @@ impl RunTask {
         Ok(tags)
     }
 
+    /// Only a service makes tasks of its group. Where one would go may be asked of any.
+    pub fn check_group(&self) -> Result<(), ApiError> {
+        match &self.group {
+            Some(group) if group.starts_with(SERVICE_GROUP_PREFIX) => {
+                let message =
+                    format!("groups that begin with {SERVICE_GROUP_PREFIX:?} are those of services");
+                Err(ApiError::invalid("group", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check(&self, state: &State) -> Result<(), ApiError> {
         let longest = |field: &str, text: &Option<String>, limit: usize| match text {
             Some(text) if text.chars().count() > limit => {
@@ -183,10 +196,6 @@ impl RunTask {
         longest("startedBy", &self.started_by, 128)?;
         longest("clientToken", &self.client_token, 64)?;
         longest("group", &self.group, 255)?;
-        if self.group.as_ref().is_some_and(|group| group.starts_with(SERVICE_GROUP_PREFIX)) {
-            let message = format!("groups that begin with {SERVICE_GROUP_PREFIX:?} are those of services");
-            return Err(ApiError::invalid("group", message));
-        }
         self.queue.map_or(Ok(()), QueueOptions::check)?;
         require_cluster(state, &self.cluster)
     }

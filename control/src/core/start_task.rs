@@ -32,6 +32,7 @@ impl Command for StartTask {
             let problem = format!("must be 1 to {INSTANCES_MAX}, got {named}");
             return Err(ApiError::invalid("containerInstances", problem));
         }
+        self.run.check_group()?;
         let prepared = self.run.prepare(changes.state(), changes.settings())?;
         let mut answer = RunTaskAnswer { tasks: Vec::new(), failures: Vec::new() };
         for name in &self.instances {

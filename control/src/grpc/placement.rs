@@ -20,6 +20,7 @@ pub(super) async fn run_task(
     let dry_run = request.dry_run;
     let run = convert::run_task(request, metadata)?;
     if dry_run {
+        run.check_group()?;
         let explanation = Some(explanation(placement::dry_run(context, &run)?));
         return Ok(v1::RunTaskResponse { explanation, ..Default::default() });
     }

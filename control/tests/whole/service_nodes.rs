@@ -72,6 +72,14 @@ async fn the_group_of_a_service_is_the_service_s_own() {
         ..Default::default()
     };
     assert_eq!(reason(&admin.start_task(start).await.unwrap_err()), "INVALID_PARAMETER");
+    // Why the service's next task goes where it goes, or that of one it has, is no such task.
+    create(&mut admin, r#","desiredCount":1"#).await;
+    let of_service = v1::ExplainPlacementRequest { service: "web".to_owned(), ..Default::default() };
+    admin.explain_placement(of_service).await.unwrap();
+    until("it has a task", async || !tasks(&admin).await.is_empty()).await;
+    let task = tasks(&admin).await.remove(0).task_id;
+    let of_task = v1::ExplainPlacementRequest { task, ..Default::default() };
+    admin.explain_placement(of_task).await.unwrap();
 }
 
 #[tokio::test]

@@ -216,15 +216,27 @@ pub(crate) fn ask_udp(netns: Option<&Path>, address: Ipv4Addr, port: u16) -> Opt
     })
 }
 
-/// One question through a connected socket.
+/// Asks through a connected socket until an answer comes; `None` after `PATIENCE`.
 pub(crate) fn ask_udp_by(socket: &UdpSocket) -> Option<String> {
-    socket.set_read_timeout(Some(SILENCE)).unwrap();
-    for _ in 0..2 {
-        let _ = socket.send(b"who?");
-        let mut buffer = [0; 64];
-        if let Ok(length) = socket.recv(&mut buffer) {
-            return Some(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask_udp_once(socket) {
+            None if Instant::now() < deadline => {}
+            answer => return answer,
         }
     }
-    None
+}
+
+/// Whether two questions stay without an answer.
+pub(crate) fn udp_is_silent(socket: &UdpSocket) -> bool {
+    (0..2).all(|_| ask_udp_once(socket).is_none())
+}
+
+fn ask_udp_once(socket: &UdpSocket) -> Option<String> {
+    socket.set_read_timeout(Some(SILENCE)).unwrap();
+    // A question before the mapping may be refused; that is told by the next call.
+    let _ = socket.send(b"who?");
+    let mut buffer = [0; 64];
+    let length = socket.recv(&mut buffer).ok()?;
+    Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
