@@ -257,6 +257,7 @@ fn next_of_ecs_reason(reason: &str) -> &'static str {
     match reason {
         "MISSING" => "lighter ps -a",
         "INACTIVE" => "lighter task-definition ls",
+        "QUEUE" => "lighter queue ls; to wait behind them: lighter run --queue",
         "AGENT" => "lighter node ls; start the agent of a node that is away: systemctl start lighter-agent",
         _ if reason.starts_with("No Container Instances") => {
             "join a node: `lighter token create`, then `lighter agent join` there"

@@ -9,6 +9,7 @@ mod e2e {
     pub mod drain;
     pub mod node;
     pub mod program;
+    pub mod queue;
     pub mod scripted;
     pub mod service;
     pub mod terminal;

@@ -34,6 +34,12 @@ fn turn(task: &v1::Task) -> (Reverse<i32>, String) {
     (Reverse(task.queue.map_or(0, |queue| queue.priority)), task.task_id.clone())
 }
 
+/// Without what the other columns say, and what is the same for all.
+fn lacks(what: &str) -> &str {
+    let lacks = what.split_once(": ").map_or(what, |(_, lacks)| lacks);
+    lacks.strip_prefix("no container instance met all of its requirements. ").unwrap_or(lacks)
+}
+
 fn table(global: &Global, tasks: &[v1::Task], now_unix_ms: i64) -> Table {
     let wide = global.output == Format::Wide;
     let mut table = Table::new(&["TASK", "DEFINITION", "PRIORITY", "WAITING", "LEFT", "WAITS FOR"]);
@@ -48,7 +54,7 @@ fn table(global: &Global, tasks: &[v1::Task], now_unix_ms: i64) -> Table {
             queue.priority.to_string(),
             time::age(task.created_at_unix_ms, now_unix_ms),
             duration::short(Duration::from_millis(left)),
-            task.waits.first().map(|wait| wait.what.clone()).unwrap_or_default(),
+            task.waits.first().map(|wait| lacks(&wait.what).to_owned()).unwrap_or_default(),
         ]);
     }
     table

@@ -122,13 +122,22 @@ async fn dry_run(
     client: &mut Client,
     request: v1::RunTaskRequest,
 ) -> Result<ExitCode, Failure> {
+    let (count, waits) = (request.count as usize, request.queue.is_some());
     let answer =
         client.run_task(request).await.map_err(Failure::rpc("ask where tasks would go"))?.into_inner();
-    placement::print(global, &answer.explanation.unwrap_or_default())?;
-    match answer.failures.is_empty() {
-        true => Ok(Exit::Done.into()),
-        false => Err(failure::of_failures("place all of them", &answer.failures)),
+    let explanation = answer.explanation.unwrap_or_default();
+    placement::print(global, &explanation)?;
+    let placed = explanation.choices.len();
+    if placed >= count {
+        return Ok(Exit::Done.into());
     }
+    let left = count - placed;
+    if waits {
+        output::note(&format!("{left} would wait in the queue"));
+        return Ok(Exit::Done.into());
+    }
+    let message = format!("{left} of {count} would go nowhere");
+    Err(Failure::Unavailable { message, next: "--queue lets them wait for room".to_owned() })
 }
 
 fn silence(args: &SilenceArgs) -> Option<v1::NodeSilencePolicy> {
@@ -150,6 +159,10 @@ fn started(global: &Global, what: &str, answer: &v1::RunTaskResponse) -> Result<
         for task in &answer.tasks {
             output::line(&task.task_id)?;
         }
+    }
+    let waiting = answer.tasks.iter().filter(|task| task.queue.is_some()).count();
+    if waiting > 0 && !global.quiet {
+        output::note(&format!("{waiting} of {} in the queue: lighter queue ls", answer.tasks.len()));
     }
     if let Some(explanation) = answer.explanation.as_ref().filter(|_| !global.quiet) {
         output::note(&placement::text(explanation));

@@ -43,6 +43,7 @@ pub fn text(task: &v1::Task, node: &str, now_unix_ms: i64) -> String {
         ("Status", status),
         ("Health", health(task)),
         ("Waits for", task.waiting_reason.clone()),
+        ("Queue", task.queue.as_ref().map(|queue| in_queue(queue, now_unix_ms)).unwrap_or_default()),
         ("Paused", if task.paused { "yes".to_owned() } else { String::new() }),
         ("Not in force", task.refusal.clone()),
         ("Stop code", words::stop_code(task.stop_code).to_owned()),
@@ -72,6 +73,11 @@ pub fn text(task: &v1::Task, node: &str, now_unix_ms: i64) -> String {
         let _ = write!(text, "\n{}", of_container(container));
     }
     text
+}
+
+fn in_queue(queue: &v1::QueueEntry, now_unix_ms: i64) -> String {
+    let left = Duration::from_millis(u64::try_from(queue.until_unix_ms - now_unix_ms).unwrap_or(0));
+    format!("waits for room, priority {}, fails in {}", queue.priority, duration::short(left))
 }
 
 /// What becomes of it when its node falls silent.

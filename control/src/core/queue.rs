@@ -51,7 +51,8 @@ impl QueueOptions {
         if self.time_limit_s <= TIME_LIMIT_MAX_S {
             return Ok(());
         }
-        let problem = format!("must be at most {TIME_LIMIT_MAX_S}, got {}", self.time_limit_s);
+        let problem =
+            format!("must be at most {TIME_LIMIT_MAX_S} seconds (30 days), got {}", self.time_limit_s);
         Err(ApiError::invalid("queue.timeLimitS", problem))
     }
 
