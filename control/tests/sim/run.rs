@@ -247,6 +247,9 @@ async fn rest(world: &Rc<World>, replica: &Rc<RefCell<Replica>>) {
 /// What is not yet as it should be.
 fn restless(world: &World, replica: &Replica, shown: &Shown) -> Option<String> {
     let state = &shown.state;
+    if shown.sequence < world.store.sequence.get() {
+        return Some("the newest group is not shown yet".to_owned());
+    }
     let own: BTreeSet<ContainerInstanceId> =
         world.nodes.borrow().iter().map(|node| node.id.borrow().clone()).collect();
     if let Some(entry) = state.tasks.values().find(|task| task.queue.is_some()) {

@@ -288,6 +288,7 @@ impl Command for DeleteService {
         let now = changes.now_ms();
         let mut new = ServiceRecord { deleted_at_unix_ms: Some(now), desired: 0, ..(*old).clone() };
         new.version += 1;
+        deployment::abandon(&mut new, now);
         Ok(changes.put_service(new))
     }
 }

@@ -89,6 +89,16 @@ fn end(deployment: &mut DeploymentRecord, state: RolloutState, reason: String, n
     (deployment.state, deployment.reason, deployment.updated_at_unix_ms) = (state, reason, now_ms);
 }
 
+/// The service is deleted: nothing takes the place of what goes on.
+pub fn abandon(service: &mut ServiceRecord, now_ms: u64) {
+    if let Some(primary) = service.deployments.first_mut()
+        && matches!(primary.state, RolloutState::InProgress | RolloutState::Paused)
+    {
+        let reason = format!("ECS deployment {} ended with its service.", primary.id);
+        end(primary, RolloutState::Superseded, reason, now_ms);
+    }
+}
+
 /// Every task is of it and healthy.
 pub fn complete(changes: &mut Changes<'_>, service: &mut ServiceRecord) {
     let now = changes.now_ms();

@@ -22,7 +22,7 @@ pub type ServiceKey = (ClusterName, ServiceName);
 ///    │ │ │ └─ every task is of it and healthy ──────> COMPLETED
 ///    │ │ └─── the circuit breaker ──────────────────> FAILED
 ///    │ └───── (or PAUSED) somebody rolls it back ───> ROLLED_BACK
-///    └─────── (or PAUSED) another update ───────────> SUPERSEDED
+///    └─────── (or PAUSED) another update, or deletion > SUPERSEDED
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]

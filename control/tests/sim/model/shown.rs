@@ -90,8 +90,29 @@ impl Model {
 fn full(world: &World, plane: usize, state: &State) {
     let records = world.store.records.borrow().iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     let stored = State::from_records(records).unwrap();
-    world.check(*state == stored, || format!("plane {plane} shows another state than the store gives back"));
+    world.check(*state == stored, || {
+        let first = first_difference(state, &stored);
+        format!("plane {plane} shows another state than the store gives back: {first}")
+    });
     world.check(*state.ledger() == state.recount(), || {
         format!("plane {plane}: the ledger is not what the tasks take")
     });
+}
+
+/// The first line in which two states differ, with the lines it stands in.
+fn first_difference(shown: &State, stored: &State) -> String {
+    let (shown, stored) = (format!("{shown:#?}"), format!("{stored:#?}"));
+    let (mut inside, mut pairs) = (Vec::new(), shown.lines().zip(stored.lines()));
+    let Some((one, other)) = pairs.find(|(one, other)| {
+        let depth = one.len() - one.trim_start().len();
+        inside.retain(|(outer, _)| *outer < depth);
+        if one == other {
+            inside.push((depth, one.trim()));
+        }
+        one != other
+    }) else {
+        return "not in words".to_owned();
+    };
+    let inside: Vec<&str> = inside.into_iter().map(|(_, line)| line).collect();
+    format!("{} {} is stored as {}", inside.join(" "), one.trim(), other.trim())
 }
