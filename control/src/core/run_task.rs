@@ -87,6 +87,9 @@ impl Command for RunTask {
         }
         let prepared = self.prepare(state, settings)?;
         changes.warm(&self.cluster, &self.placement);
+        if let Some(first) = Waiting::first(changes.state(), &self.cluster) {
+            changes.warm(&self.cluster, &first.placement);
+        }
         let (mut tasks, mut failures) = (Vec::new(), Vec::new());
         for number in 0..self.count {
             let there_are = changes.state().queue_of(&self.cluster).len();

@@ -24,15 +24,18 @@ use lighter_model::resources::Resources;
 pub struct Head<'a> {
     task: &'a TaskId,
     ask: Ask<'a>,
-    /// Rows where it can start once enough has ended.
+    /// Rows where it can start once enough has ended, if they are large enough.
     possible: Bits,
+    /// By kind of node, whether it has what is required.
+    capable: Vec<bool>,
     /// Whatever runs on a row may change whether it can start there.
     asks_for_tasks: bool,
-    /// A custom strategy may refuse rows.
+    /// A custom strategy may refuse rows, and there is one where it can start.
     is_scored: bool,
 }
 
 impl<'a> Head<'a> {
+    /// As cheap as one decision: rows are looked at one by one only when somebody asks for them.
     pub fn new(nodes: &Nodes, task: &'a TaskId, ask: Ask<'a>) -> Self {
         let ask = Ask { head: None, ..ask };
         let constraints = ask.placement.constraints();
@@ -52,13 +55,9 @@ impl<'a> Head<'a> {
             }
         }
         let capable = nodes.capable(ask.required);
-        let rows: Vec<usize> = possible.iter().collect();
-        for row in rows {
-            if !capable[nodes.kind(row)] || !could_hold(nodes, &ask, row) {
-                possible.set(row, false);
-            }
-        }
-        Self { task, ask, possible, asks_for_tasks, is_scored }
+        let mut head = Self { task, ask, possible, capable, asks_for_tasks, is_scored };
+        head.is_scored &= head.possible.iter().any(|row| head.can_start(nodes, row));
+        head
     }
 
     /// Which task it is.
@@ -66,14 +65,24 @@ impl<'a> Head<'a> {
         self.task
     }
 
+    /// Whether it finds room there once enough has ended.
+    fn can_start(&self, nodes: &Nodes, row: usize) -> bool {
+        self.possible.get(row) && self.capable[nodes.kind(row)] && could_hold(nodes, &self.ask, row)
+    }
+
     /// Whether it might start later if a task took this row.
     pub fn is_delayed(&self, nodes: &Nodes, by: &Ask<'_>, row: usize) -> bool {
         let is_same_group = self.ask.group == by.group;
+        (self.is_scored && is_same_group)
+            || (self.is_in_the_way(nodes, by, row, is_same_group) && self.can_start(nodes, row))
+    }
+
+    /// Whether the task takes of the row what the head may wait for.
+    fn is_in_the_way(&self, nodes: &Nodes, by: &Ask<'_>, row: usize, is_same_group: bool) -> bool {
         if !self.possible.get(row) {
-            return self.is_scored && is_same_group && !self.possible.is_empty();
+            return false;
         }
-        let apart = self.ask.placement.is_distinct() && is_same_group;
-        if self.asks_for_tasks || apart {
+        if self.asks_for_tasks || (is_same_group && self.ask.placement.is_distinct()) {
             return true;
         }
         let (own, takes) = (self.ask.resources, by.resources);

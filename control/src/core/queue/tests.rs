@@ -77,6 +77,29 @@ fn running(state: &State) -> Vec<Arc<TaskRecord>> {
     tasks.cloned().collect()
 }
 
+/// The head needs all of the first instance, where three of four units run; the second is too small for it.
+#[test]
+fn small_ones_pass_where_the_head_can_never_start_and_nowhere_else() {
+    let mut state = world(&[4, 2]);
+    wait(&mut state, 11, 3, 0);
+    tend(&mut state);
+    let head = wait(&mut state, 12, 4, 0);
+    let small: Vec<TaskId> = (13..16).map(|number| wait(&mut state, number, 1, 0)).collect();
+    tend(&mut state);
+    let at = |state: &State, id| state.tasks[id].instance.clone();
+    let second = ContainerInstanceId::from_parts(2, 0);
+    assert_eq!(
+        [&head, &small[0], &small[1], &small[2]].map(|id| at(&state, id)),
+        [nowhere(), second.clone(), second, nowhere()]
+    );
+    let waiting = Waiting::of(&state, &small[2]).unwrap();
+    let lacks = lacks(&state, &Settings::default(), &waiting);
+    assert!(lacks.contains(&format!("is kept free for task {head}, which waits at the head")), "{lacks}");
+    state.apply(&Mutation::TaskGone(TaskId::from_parts(11, 0)));
+    tend(&mut state);
+    assert_eq!(at(&state, &head), ContainerInstanceId::from_parts(1, 0));
+}
+
 #[test]
 fn a_queue_moves_with_its_store_and_an_older_one_does_not() {
     let mut state = world(&[1]);
