@@ -7,6 +7,7 @@
 use super::open_audit::OpenAudit;
 use super::{Context, existing_cluster};
 use crate::core::audit::{Asker, AuditStarted};
+use crate::core::queue::require_node;
 use crate::core::stop_task::find_task;
 
 use crate::error::ApiError;
@@ -50,6 +51,7 @@ pub async fn open(context: &Context, asker: &Asker, request: LogsRequest) -> Res
         let (container, task) = (request.container, task.id.to_string());
         return Err(ApiError::ContainerNotFound { container, task });
     }
+    require_node(&task)?;
     let (instance, stream_id) = (&task.instance, context.environment.random_hex());
     // A follower asks again and again while the node is away; nobody has read anything then.
     if !context.sessions.connected().contains(instance) {

@@ -7,6 +7,7 @@ use super::open_audit::OpenAudit;
 use super::stream::{Item, Wanted, first, open};
 use super::{Context, existing_cluster};
 use crate::core::audit::{Asker, AuditStarted};
+use crate::core::queue::require_node;
 use crate::core::stop_task::find_task;
 use crate::error::ApiError;
 use crate::session::convert::{StatsSample, said, stats, stats_order};
@@ -136,6 +137,7 @@ fn whom(context: &Context, request: &StatsRequest) -> Result<Whom, ApiError> {
             let (task, status) = (task.id.to_string(), task.last.as_str().to_owned());
             return Err(ApiError::TaskNotRunning { task, status });
         }
+        require_node(&task)?;
         Ok(Whom { cluster, task: task.id.to_string(), instances: vec![task.instance.clone()] })
     })
 }

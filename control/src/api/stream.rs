@@ -6,6 +6,7 @@
 
 use super::{Context, existing_cluster};
 use crate::core::audit::{Asker, AuditEnded, AuditStarted};
+use crate::core::queue::require_node;
 use crate::core::record::TaskRecord;
 use crate::core::stop_task::find_task;
 use crate::error::ApiError;
@@ -125,6 +126,7 @@ fn locate(context: &Context, start: &StreamStart) -> Result<Place, ApiError> {
         let (task, status) = (task.id.to_string(), task.last.as_str().to_owned());
         return Err(ApiError::TaskNotRunning { task, status });
     }
+    require_node(&task)?;
     Ok(Place { task, container })
 }
 

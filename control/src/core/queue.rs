@@ -94,6 +94,14 @@ pub fn nowhere() -> ContainerInstanceId {
     ContainerInstanceId::from_parts(0, 0)
 }
 
+/// Refuses to ask the node of a task that is on none.
+pub fn require_node(task: &TaskRecord) -> Result<(), ApiError> {
+    if task.instance != nowhere() {
+        return Ok(());
+    }
+    Err(ApiError::TaskNotRunning { task: task.id.to_string(), status: task.last.as_str().to_owned() })
+}
+
 /// An entry with what it asks of its place.
 #[derive(Debug)]
 pub struct Waiting {

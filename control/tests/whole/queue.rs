@@ -94,6 +94,10 @@ async fn entries_outlive_a_restart_and_end_by_a_person_or_their_time() {
     let stays = run(&mut admin, queued("some", 0, 3_600)).await;
     let pause = v1::PauseTaskRequest { task: late.task_id.clone(), ..Default::default() };
     assert!(admin.pause_task(pause).await.is_err(), "nothing of it runs");
+    let logs = v1::StreamTaskLogsRequest { task: late.task_id.clone(), ..Default::default() };
+    assert_eq!(reason(&admin.stream_task_logs(logs).await.unwrap_err()), "TASK_NOT_RUNNING");
+    let stats = v1::WatchStatsRequest { task: late.task_id.clone(), ..Default::default() };
+    assert_eq!(reason(&admin.watch_stats(stats).await.unwrap_err()), "TASK_NOT_RUNNING");
     drop(session);
     let running = running.restart().await;
     let mut admin = running.admin().await;
