@@ -67,6 +67,38 @@ wrong_edits! {
     QueueOvertaken,
     /// A queue of before the store was set back is placed again.
     SetBackQueueRunAgain,
+    /// The minimum of healthy tasks is rounded down.
+    MinimumRoundedDown,
+    /// The maximum of tasks is rounded up.
+    MaximumRoundedUp,
+    /// Tasks on nodes that are away count as healthy.
+    AwayCountsAsHealthy,
+    /// Tasks that are not yet RUNNING do not count against the maximum.
+    PendingNotCounted,
+    /// A task counts as healthy as soon as it is RUNNING.
+    WarmingCountsAsHealthy,
+    /// A DAEMON task is started where the one before has not ended.
+    SecondDaemon,
+    /// The deployment that another takes the place of is left in progress.
+    DeploymentLeftInProgress,
+    /// A deployment is completed while tasks of the one before run.
+    CompletedTooEarly,
+    /// A deployment whose tasks fail is never given up.
+    BreakerNeverTrips,
+    /// A rollback goes to the deployment before, whatever became of it.
+    RolledBackToFailed,
+    /// Tasks are started as soon as others have failed.
+    ThrottleIgnored,
+    /// Tasks are stopped before everybody has heard that they leave.
+    DeregistrationSkipped,
+    /// A deleted service is INACTIVE while it has tasks.
+    InactiveWithTasks,
+    /// A task is moved for a skew of one.
+    MovedForNothing,
+    /// Lost tasks are replaced also while the brake is on.
+    BrakeIgnored,
+    /// An exclusive task is replaced before its lease has run out.
+    LeaseNotAwaited,
 }
 
 #[cfg(debug_assertions)]

@@ -23,6 +23,8 @@ use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, TaskStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 
+mod steps;
+
 /// A task without a health check is healthy when it is RUNNING for so long (ECS).
 const WARM_MS: u64 = 40_000;
 const SERVICES: u64 = 3;
@@ -301,6 +303,7 @@ pub(crate) fn watch(world: &Rc<World>) {
     witness::watch(Some(Box::new(move |tending| {
         if let Some(world) = world.upgrade() {
             look(&world, tending);
+            steps::look(&world, tending);
         }
     })));
 }
@@ -339,7 +342,7 @@ fn bounds(service: &ServiceRecord, desired: u64) -> (u64, u64) {
 
 /// One decision against the state it was made from.
 fn look(world: &World, tending: &Tending) {
-    let Tending { service, now_ms, before, after } = tending;
+    let Tending { service, now_ms, before, after, .. } = tending;
     let known: BTreeMap<&TaskId, &With> = before.iter().map(|with| (&with.0.id, with)).collect();
     let started: Vec<_> = after.iter().filter(|task| !known.contains_key(&task.id)).collect();
     let gone = after.iter().filter(|task| !live(task));

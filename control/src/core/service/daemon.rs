@@ -6,6 +6,7 @@
 //! Source: Amazon ECS Developer Guide, "Daemon strategy".
 
 use super::decide::{Decision, Phase, TaskView, View, Why, lower};
+use crate::wrong_edit::{self, WrongEdit};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An instance as a decision sees it; numbered as in the tasks.
@@ -64,7 +65,8 @@ pub fn decide(view: &View, instances: &[InstanceView], limit: usize) -> (Decisio
             break;
         }
     }
-    let taken: BTreeSet<u32> = view.tasks.iter().map(|task| task.instance).collect();
+    let taken = view.tasks.iter().filter(|task| !wrong_edit::is(WrongEdit::SecondDaemon) || task.is_live());
+    let taken: BTreeSet<u32> = taken.map(|task| task.instance).collect();
     let free =
         instances.iter().filter(|i| i.matches && i.connected && !i.orphaned && !taken.contains(&i.instance));
     let starts: Vec<u32> = free.map(|i| i.instance).collect();

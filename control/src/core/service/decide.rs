@@ -14,16 +14,23 @@
 //! Never: stops a protected task, unless the service is deleted.
 //! Source: Amazon ECS Developer Guide, "Rolling update"; API reference, DeploymentConfiguration.
 
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::TaskId;
 use std::collections::BTreeMap;
 
 /// ceil(desired × percent / 100).
 pub fn lower(desired: u32, percent: u32) -> u32 {
+    if wrong_edit::is(WrongEdit::MinimumRoundedDown) {
+        return small(u64::from(desired) * u64::from(percent) / 100);
+    }
     small((u64::from(desired) * u64::from(percent)).div_ceil(100))
 }
 
 /// floor(desired × percent / 100).
 pub fn upper(desired: u32, percent: u32) -> u32 {
+    if wrong_edit::is(WrongEdit::MaximumRoundedUp) {
+        return small((u64::from(desired) * u64::from(percent)).div_ceil(100));
+    }
     small(u64::from(desired) * u64::from(percent) / 100)
 }
 
@@ -131,7 +138,8 @@ impl Decision {
 impl TaskView {
     /// Counts against the maximum. What was given up on an instance that is away counts no more.
     pub fn occupies(&self) -> bool {
-        self.phase != Phase::Ending && (self.wanted || !self.away)
+        let uncounted = self.phase == Phase::Pending && wrong_edit::is(WrongEdit::PendingNotCounted);
+        self.phase != Phase::Ending && (self.wanted || !self.away) && !uncounted
     }
     /// Wanted, and not on its way out.
     pub fn is_live(&self) -> bool {
@@ -139,7 +147,8 @@ impl TaskView {
     }
     /// Counts for the minimum.
     pub fn is_healthy(&self) -> bool {
-        self.is_live() && !self.away && self.phase == Phase::Running && self.health == Health::Healthy
+        let there = !self.away || wrong_edit::is(WrongEdit::AwayCountsAsHealthy);
+        self.is_live() && there && self.phase == Phase::Running && self.health == Health::Healthy
     }
     fn serves(&self) -> bool {
         self.is_live() && !self.away && self.phase == Phase::Running && self.health != Health::Unhealthy
@@ -176,7 +185,8 @@ impl View {
     pub fn is_steady(&self) -> bool {
         let settled = |task: &TaskView| task.is_kept(false) && task.is_healthy();
         let gone = |task: &TaskView| !task.occupies();
-        self.tasks.iter().all(|task| settled(task) || gone(task)) && self.healthy() == self.desired
+        let early = wrong_edit::is(WrongEdit::CompletedTooEarly);
+        (early || self.tasks.iter().all(|task| settled(task) || gone(task))) && self.healthy() == self.desired
     }
 }
 

@@ -9,6 +9,7 @@ use super::{breaker, events};
 use crate::core::mutation::Changes;
 use crate::core::record::{DefinitionRecord, TaskRecord};
 use crate::core::report::pinned;
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ContainerName, TaskDefinitionId};
 use lighter_model::report::TaskReport;
 use std::collections::BTreeMap;
@@ -50,6 +51,7 @@ pub fn begin(changes: &Changes<'_>, service: &mut ServiceRecord, rollout: Rollou
     let id = new_id(changes, service);
     if let Some(old) = service.deployments.first_mut()
         && matches!(old.state, RolloutState::InProgress | RolloutState::Paused)
+        && !wrong_edit::is(WrongEdit::DeploymentLeftInProgress)
     {
         end(old, before, format!("ECS deployment {} took its place.", id), now);
     }
@@ -116,7 +118,8 @@ pub fn trip(changes: &mut Changes<'_>, service: &mut ServiceRecord, desired: u32
     let breaker = service.breaker;
     let now = changes.now_ms();
     let Some(primary) = service.deployments.first_mut() else { return };
-    let many = primary.breaker_count >= breaker::threshold(&breaker, desired);
+    let many = primary.breaker_count >= breaker::threshold(&breaker, desired)
+        && !wrong_edit::is(WrongEdit::BreakerNeverTrips);
     if !breaker.enable || primary.state != RolloutState::InProgress || !many {
         return;
     }
@@ -141,7 +144,8 @@ pub fn trip(changes: &mut Changes<'_>, service: &mut ServiceRecord, desired: u32
 
 /// What the last completed deployment rolled out.
 pub fn back(service: &ServiceRecord) -> Option<Rollout> {
-    let to = service.last_completed()?;
+    let before = service.deployments.get(1).filter(|_| wrong_edit::is(WrongEdit::RolledBackToFailed));
+    let to = before.or(service.last_completed())?;
     Some(Rollout {
         definition: to.definition.clone(),
         image_digests: to.image_digests.clone(),

@@ -8,6 +8,7 @@ use super::place;
 use super::record::{ServiceRecord, ServiceTask};
 use crate::core::record::{InstanceRecord, TaskRecord};
 use crate::core::state::State;
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::attribute::AVAILABILITY_ZONE;
 use lighter_model::health::HealthStatus;
 use lighter_model::ids::ContainerInstanceId;
@@ -94,7 +95,8 @@ pub fn look(state: &State, service: &ServiceRecord, now_ms: u64) -> Look {
         maximum_percent: service.maximum_percent,
         deleted: !service.is_active(),
         stalled: service.is_stalled(),
-        may_start: service.throttle.until_unix_ms <= now_ms && service.starting().is_some(),
+        may_start: (service.throttle.until_unix_ms <= now_ms || wrong_edit::is(WrongEdit::ThrottleIgnored))
+            && service.starting().is_some(),
         cannot_place: false,
         orphans: orphans.len() as u32,
         tasks,
@@ -128,7 +130,8 @@ fn health(
 ) -> Health {
     let since = of.running_since_unix_ms.unwrap_or(now_ms);
     if !is_checked(state, task) {
-        return if since + WARM_MS <= now_ms { Health::Healthy } else { Health::Warming };
+        let warm_ms = if wrong_edit::is(WrongEdit::WarmingCountsAsHealthy) { 0 } else { WARM_MS };
+        return if since + warm_ms <= now_ms { Health::Healthy } else { Health::Warming };
     }
     let grace_over = since + u64::from(service.grace_s) * 1_000;
     match task.health() {

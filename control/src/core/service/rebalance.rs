@@ -10,6 +10,7 @@ use super::record::{RolloutState, ServiceRecord};
 use super::{events, place};
 use crate::core::mutation::Changes;
 use crate::core::state::State;
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::attribute::AVAILABILITY_ZONE;
 use lighter_model::ids::ContainerInstanceId;
 use lighter_model::service::SchedulingStrategy;
@@ -31,10 +32,11 @@ pub struct Load {
 
 /// Whether a move from one place to the other lets the skew fall by 2 at least.
 pub fn pays(from: Load, to: Load) -> bool {
+    let least = if wrong_edit::is(WrongEdit::MovedForNothing) { 1 } else { 2 };
     if from.zone != to.zone {
-        return from.in_zone >= to.in_zone + 2;
+        return from.in_zone >= to.in_zone + least;
     }
-    from.on_instance >= to.on_instance + 2
+    from.on_instance >= to.on_instance + least
 }
 
 fn is_at_rest(service: &ServiceRecord, seen: &Look) -> bool {

@@ -14,6 +14,7 @@ use crate::core::record::{PlacementFailure, TaskRecord};
 use crate::core::state::State;
 use crate::core::stop_task::wanted_stopped;
 use crate::error::ApiError;
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ContainerInstanceId, TaskId};
 use lighter_model::service::SchedulingStrategy;
 use lighter_model::status::{StopCode, TaskStatus};
@@ -78,7 +79,8 @@ fn tend(changes: &mut Changes<'_>, service: &mut ServiceRecord, may_start: bool)
     // What has just ended or begun is decided on, too.
     seen = look::look(changes.state(), service, now);
     seen.view.may_start &= may_start;
-    if !service.is_active() && seen.view.tasks.is_empty() {
+    let gone = seen.view.tasks.is_empty() || wrong_edit::is(WrongEdit::InactiveWithTasks);
+    if !service.is_active() && gone {
         service.inactive_at_unix_ms = Some(now);
         return Tended { more: true, unplaced: false };
     }
@@ -300,7 +302,8 @@ fn go(changes: &mut Changes<'_>, service: &mut ServiceRecord, seen: &Look, decis
         }
         let reason = reason(service, why);
         let listed = seen.view.tasks.iter().any(|view| view.id == task.id && waits(view));
-        if listed && service.deregistration_delay_s > 0 && why != Why::Unhealthy {
+        let told = service.deregistration_delay_s > 0 && !wrong_edit::is(WrongEdit::DeregistrationSkipped);
+        if listed && told && why != Why::Unhealthy {
             left.push(task.id.clone());
             let mut task = (*task).clone();
             if let Some(of) = task.service.as_mut() {

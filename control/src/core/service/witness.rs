@@ -10,6 +10,8 @@ use std::sync::Arc;
 /// One tending: the state it decided from, and what came of it.
 #[derive(Debug)]
 pub struct Tending {
+    /// As it was.
+    pub old: Option<Arc<ServiceRecord>>,
     pub service: ServiceRecord,
     pub now_ms: u64,
     /// Each with its instance.
@@ -49,7 +51,8 @@ pub(super) fn tell(before: Before, state: &State, service: &ServiceRecord, now_m
     WITNESS.with_borrow(|witness| {
         if let Some(witness) = witness {
             let after = state.tasks_of_service(&service.key()).cloned().collect();
-            witness(&Tending { service: service.clone(), now_ms, before: before.0, after });
+            let old = state.services.get(&service.key()).cloned();
+            witness(&Tending { old, service: service.clone(), now_ms, before: before.0, after });
         }
     });
 }

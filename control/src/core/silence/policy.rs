@@ -3,6 +3,7 @@
 //! Never: takes what would be without effect, or a lease that one late heartbeat ends.
 
 use crate::error::ApiError;
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::task_definition::TaskDefinition;
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +87,8 @@ impl SilencePolicy {
     /// heard the node last, and a tenth is added.
     pub fn due_ms(&self, heartbeat_ms: u64) -> u64 {
         let lost = u64::from(self.lost_after_s) * 1_000;
-        let lease = u64::from(self.lease_s) * 1_100;
+        let awaited = u64::from(!wrong_edit::is(WrongEdit::LeaseNotAwaited));
+        let lease = u64::from(self.lease_s) * 1_100 * awaited;
         lost.max(lease).max(SETTLED_BEATS * heartbeat_ms)
     }
 }

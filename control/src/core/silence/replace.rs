@@ -14,6 +14,7 @@ use crate::core::silence::brake::{self, SilentNode, Step};
 use crate::core::state::State;
 use crate::core::stop_task::wanted_stopped;
 use crate::error::ApiError;
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskDefinitionId};
 use lighter_model::status::{ContainerInstanceStatus, StopCode};
 use std::collections::{BTreeMap, BTreeSet};
@@ -159,7 +160,10 @@ fn due<'a>(
     look: &'a Look,
     heartbeat_ms: u64,
 ) -> impl Iterator<Item = &'a Arc<TaskRecord>> + 'a {
-    let free = state.clusters.get(&look.cluster).is_some_and(|c| c.brake.is_none() && c.is_active());
+    let free = state
+        .clusters
+        .get(&look.cluster)
+        .is_some_and(|c| (c.brake.is_none() || wrong_edit::is(WrongEdit::BrakeIgnored)) && c.is_active());
     let lost = look.silent.iter().filter(move |(id, silence)| {
         free && usable_instance(state, id).is_ok_and(|instance| {
             !instance.connected && instance.silent_since_unix_ms == silence.fell_at_unix_ms
