@@ -133,8 +133,8 @@ impl Waiting {
     }
 
     /// Whether it asks the same of its place, so that it fits nowhere where the other does not.
-    fn is_like(&self, other: &Self) -> bool {
-        let (one, two) = (&self.task, &other.task);
+    fn is_like(&self, two: &TaskRecord) -> bool {
+        let one = &self.task;
         one.definition == two.definition
             && one.group == two.group
             && one.placement == two.placement

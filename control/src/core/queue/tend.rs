@@ -81,7 +81,9 @@ fn place_in_turn(changes: &mut Changes<'_>, step: &TendQueue, tended: &mut Tende
                 continue;
             }
         };
-        if unplaced.iter().any(|other| other.is_like(&waiting)) {
+        if unplaced.iter().any(|other| other.is_like(&waiting.task))
+            || (step.after.is_some() && has_its_like_before(changes.state(), &waiting, &turn))
+        {
             continue;
         }
         let starves = head.is_none() && wrong_edit::is(WrongEdit::QueueHeadStarves);
@@ -102,6 +104,13 @@ fn place_in_turn(changes: &mut Changes<'_>, step: &TendQueue, tended: &mut Tende
             None => unplaced.push(waiting),
         }
     }
+}
+
+/// Whether one that asks the same waits before it: an earlier step has found no room for that one, and what room has
+/// come since is not for this one.
+fn has_its_like_before(state: &State, waiting: &Waiting, turn: &Turn) -> bool {
+    let mut before = state.queue_of(&waiting.task.cluster).range(..turn);
+    before.any(|turn| state.tasks.get(&turn.task).is_some_and(|task| waiting.is_like(task)))
 }
 
 /// The instance for an entry, which must not delay the head.

@@ -100,6 +100,26 @@ fn small_ones_pass_where_the_head_can_never_start_and_nowhere_else() {
     assert_eq!(at(&state, &head), ContainerInstanceId::from_parts(1, 0));
 }
 
+/// Room that comes between two steps is for the first that asks for it, and an earlier step has looked at that one.
+#[test]
+fn a_later_step_lets_nobody_overtake_who_was_looked_at_before() {
+    let mut state = world(&[4, 1]);
+    wait(&mut state, 11, 4, 0);
+    wait(&mut state, 12, 1, 0);
+    tend(&mut state);
+    let [_, first, second] =
+        [(13, 4), (14, 1), (15, 1)].map(|(number, cpu)| wait(&mut state, number, cpu, 0));
+    state.apply(&Mutation::TaskGone(TaskId::from_parts(12, 0)));
+    let settings = Settings::default();
+    let mut changes = Changes::new(&mut state, &settings, Moment { wall_unix_ms: 1, random: 7 });
+    let after = Turn::of(&changes.state().tasks[&first]);
+    let tended = TendQueue { cluster: cluster(), after, may_start: true }.decide(&mut changes).unwrap();
+    assert_eq!(tended, Tended::default());
+    changes.finish();
+    tend(&mut state);
+    assert!(state.tasks[&first].queue.is_none() && state.tasks[&second].queue.is_some());
+}
+
 #[test]
 fn a_queue_moves_with_its_store_and_an_older_one_does_not() {
     let mut state = world(&[1]);
