@@ -7,14 +7,14 @@
 
 use crate::core::Command;
 use crate::core::mutation::{Changes, Mutation};
-use crate::core::record::{DefinitionRecord, FamilyRecord, PlacementFailure};
+use crate::core::record::{DefinitionRecord, FamilyRecord, ImageDigests, PlacementFailure};
 use crate::core::state::State;
 use crate::error::ApiError;
 use lighter_model::ids::{Family, TaskDefinitionId};
 use lighter_model::status::TaskStatus;
 use lighter_model::tags;
 use lighter_model::task_definition::{TaskDefinition, input};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Registers the next revision of a family.
@@ -50,7 +50,7 @@ impl Command for RegisterDefinition {
             registered_by,
             registered_at_unix_ms,
             deregistered_at_unix_ms: None,
-            image_digests: BTreeMap::new(),
+            image_digests: ImageDigests::default(),
             deleted_at_unix_ms: None,
             tags,
         }))

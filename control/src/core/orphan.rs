@@ -106,7 +106,7 @@ impl DecideOrphan {
             registered_by: format!("container instance {}", self.instance),
             registered_at_unix_ms,
             deregistered_at_unix_ms: None,
-            image_digests: self.held.image_digests.clone(),
+            image_digests: self.held.image_digests.clone().into(),
             deleted_at_unix_ms: None,
             tags: BTreeMap::new(),
         })
@@ -126,7 +126,7 @@ impl DecideOrphan {
             resources: held.resources.clone(),
             paused: held.paused,
             container_resources: held.container_resources.clone(),
-            image_digests: held.image_digests.clone(),
+            image_digests: held.image_digests.clone().into(),
             started_by: service.as_ref().map(|of| of.deployment.clone()).filter(|id| !id.is_empty()),
             service,
             silence,

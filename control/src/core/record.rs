@@ -24,7 +24,7 @@ use lighter_model::task_definition::TaskDefinition;
 use lighter_model::trace_context::TraceParent;
 use lighter_model::wait::Wait;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -149,12 +149,43 @@ pub struct DefinitionRecord {
     /// What each container's tag means for all tasks of this revision: `sha256:…`, as the first
     /// task that pulled it reported; set once, never changed.
     #[serde(default)]
-    pub image_digests: BTreeMap<ContainerName, String>,
+    pub image_digests: ImageDigests,
     /// DELETE_IN_PROGRESS since then.
     #[serde(default)]
     pub deleted_at_unix_ms: Option<u64>,
     #[serde(default)]
     pub tags: Tags,
+}
+
+/// Which image the tag of each container means. One map serves all tasks of a revision or a deployment:
+/// there may be 100,000 of them, and each report copies its task's record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageDigests(Arc<BTreeMap<ContainerName, String>>);
+
+impl From<BTreeMap<ContainerName, String>> for ImageDigests {
+    fn from(digests: BTreeMap<ContainerName, String>) -> Self {
+        Self(Arc::new(digests))
+    }
+}
+
+impl std::ops::Deref for ImageDigests {
+    type Target = BTreeMap<ContainerName, String>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Serialize for ImageDigests {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ImageDigests {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        BTreeMap::deserialize(deserializer).map(Self::from)
+    }
 }
 
 impl DefinitionRecord {
@@ -371,12 +402,12 @@ pub struct TaskRecord {
     /// No process of it runs: its node says so.
     #[serde(default, skip_serializing_if = "is_default")]
     pub paused_on_node: bool,
-    /// A change of limits that its node has not settled.
+    /// A change of limits that its node has not settled. Boxed, for it is large and few tasks have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resize: Option<ResizeRecord>,
+    pub resize: Option<Box<ResizeRecord>>,
     /// The revision's `image_digests` when the task was made; they do not change afterwards.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub image_digests: BTreeMap<ContainerName, String>,
+    pub image_digests: ImageDigests,
     /// The span of the call that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_parent: Option<TraceParent>,

@@ -5,13 +5,13 @@
 
 use crate::core::Command;
 use crate::core::mutation::Changes;
-use crate::core::record::{ContainerRecord, DefinitionRecord, TaskRecord};
+use crate::core::record::{ContainerRecord, DefinitionRecord, ImageDigests, TaskRecord};
 use crate::core::service::deployment;
 use crate::core::state::State;
 use crate::core::update_task::settle;
 use crate::error::ApiError;
 use crate::wrong_edit::{self, WrongEdit};
-use lighter_model::ids::{ContainerInstanceId, ContainerName, TaskId};
+use lighter_model::ids::{ContainerInstanceId, TaskId};
 use lighter_model::report::{ContainerReport, TaskReport};
 use lighter_model::status::{DesiredStatus, StopCode, TaskStatus};
 use std::collections::BTreeMap;
@@ -71,19 +71,16 @@ fn pinned_definition(state: &State, task: &TaskRecord, report: &TaskReport) -> O
 }
 
 /// What is known of a revision's tags, with what this report adds; `None`: it adds nothing.
-pub fn pinned(
-    record: &DefinitionRecord,
-    known: &BTreeMap<ContainerName, String>,
-    report: &TaskReport,
-) -> Option<BTreeMap<ContainerName, String>> {
-    let mut digests = known.clone();
-    for container in record.definition.container_definitions.iter().filter(|c| c.pins_its_tag()) {
-        let said = report.containers.iter().find(|said| said.name == container.name);
-        if let Some(digest) = said.and_then(|said| said.image_digest.as_ref()).filter(|d| is_digest(d)) {
-            digests.entry(container.name.clone()).or_insert_with(|| digest.clone());
-        }
-    }
-    (digests.len() > known.len()).then_some(digests)
+pub fn pinned(record: &DefinitionRecord, known: &ImageDigests, report: &TaskReport) -> Option<ImageDigests> {
+    let containers = record.definition.container_definitions.iter().filter(|c| c.pins_its_tag());
+    let new = containers.filter(|container| !known.contains_key(&container.name)).filter_map(|container| {
+        let said = report.containers.iter().find(|said| said.name == container.name)?;
+        let digest = said.image_digest.as_ref().filter(|digest| is_digest(digest))?;
+        Some((container.name.clone(), digest.clone()))
+    });
+    let new: Vec<_> = new.collect();
+    let known = known.iter().map(|(name, digest)| (name.clone(), digest.clone()));
+    (!new.is_empty()).then(|| known.chain(new).collect::<BTreeMap<_, _>>().into())
 }
 
 /// `sha256:` and 64 lower-case hex digits; what else a node may say pins nothing.

@@ -453,10 +453,26 @@ impl State {
     pub fn from_records(records: Vec<(String, Vec<u8>)>) -> Result<Self, RecordError> {
         let mut state = Self::default();
         for (key, value) in records {
-            let mutation = read(&key, &value)?;
+            let mutation = match read(&key, &value)? {
+                Mutation::Task(task) => Mutation::Task(state.sharing(task)),
+                other => other,
+            };
             state.apply(&mutation);
         }
         Ok(state)
+    }
+
+    /// The task with the digests of its revision or deployment, if they are the same, instead of its own copy.
+    fn sharing(&self, mut task: Arc<TaskRecord>) -> Arc<TaskRecord> {
+        let service = task.service.as_ref();
+        let service = service.and_then(|of| self.services.get(&(task.cluster.clone(), of.name.clone())));
+        let deployments = service.into_iter().flat_map(|service| &service.deployments);
+        let definition = self.definitions.get(&task.definition).map(|definition| &definition.image_digests);
+        let mut known = deployments.map(|deployment| &deployment.image_digests).chain(definition);
+        if let Some(same) = known.find(|known| **known == task.image_digests) {
+            Arc::make_mut(&mut task).image_digests = same.clone();
+        }
+        task
     }
 }
 

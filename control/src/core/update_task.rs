@@ -105,7 +105,8 @@ fn unsettled(wanted: &mut TaskRecord, old: &TaskRecord, after: Resources) {
         None => (old.container_resources.clone(), old.resources.clone()),
     };
     let generation = wanted.generation;
-    wanted.resize = Some(ResizeRecord { generation, before, resources_before, resources_after: after });
+    let resize = ResizeRecord { generation, before, resources_before, resources_after: after };
+    wanted.resize = Some(Box::new(resize));
 }
 
 /// Takes over what a node says of pause and limits. What it refuses is no longer wanted: the next

@@ -7,12 +7,11 @@ use super::record::{DeploymentRecord, RolloutState, ServiceRecord};
 use super::throttle::Throttle;
 use super::{breaker, events};
 use crate::core::mutation::Changes;
-use crate::core::record::{DefinitionRecord, TaskRecord};
+use crate::core::record::{DefinitionRecord, ImageDigests, TaskRecord};
 use crate::core::report::pinned;
 use crate::wrong_edit::{self, WrongEdit};
-use lighter_model::ids::{ContainerName, TaskDefinitionId};
+use lighter_model::ids::TaskDefinitionId;
 use lighter_model::report::TaskReport;
-use std::collections::BTreeMap;
 
 /// Ended ones that are shown.
 const KEPT: usize = 10;
@@ -21,14 +20,14 @@ const KEPT: usize = 10;
 #[derive(Debug, Clone)]
 pub struct Rollout {
     pub definition: TaskDefinitionId,
-    pub image_digests: BTreeMap<ContainerName, String>,
+    pub image_digests: ImageDigests,
     pub rollback_of: Option<String>,
 }
 
 impl Rollout {
     /// A revision as its tags are now.
     pub fn of(definition: TaskDefinitionId) -> Self {
-        Self { definition, image_digests: BTreeMap::new(), rollback_of: None }
+        Self { definition, image_digests: ImageDigests::default(), rollback_of: None }
     }
 }
 

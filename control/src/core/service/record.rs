@@ -1,6 +1,7 @@
 //! The records of services: what is wanted, its deployments, its events, what a task knows of it.
 //! In: nothing. Out: structs as stored. Never: a count that follows from the tasks.
 
+use crate::core::record::ImageDigests;
 use crate::core::service::throttle::Throttle;
 use crate::core::silence::policy::SilencePolicy;
 use lighter_model::ids::{ClusterName, ContainerName, ServiceName, TaskDefinitionId};
@@ -53,7 +54,7 @@ pub struct DeploymentRecord {
     pub last_failure_unix_ms: u64,
     /// What each tag means for every task of it, as the first that pulled it said.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub image_digests: BTreeMap<ContainerName, String>,
+    pub image_digests: ImageDigests,
     /// The deployment it goes back from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_of: Option<String>,
