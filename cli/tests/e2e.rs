@@ -13,5 +13,6 @@ mod e2e {
     pub mod scripted;
     pub mod service;
     pub mod terminal;
+    pub mod top;
     pub mod waiting;
 }

@@ -64,10 +64,11 @@ agent() { # <endpoints>
     pids[agent]=$!
 }
 
-leads() { curl -fs -m 1 "http://127.0.0.$1:51682/metrics" | grep -q '^lighter_control_leader 1$'; }
+# Each reads all of what it looks at: a grep that ends early makes its writer fail, and with it the pipe.
+leads() { [ "$(curl -fs -m 1 "http://127.0.0.$1:51682/metrics" | sed -n 's/^lighter_control_leader //p')" = 1 ]; }
 leader() { local n; for n in 1 2 3; do if leads $n; then echo $n; return 0; fi; done; return 1; }
 running() { [ "$(lighter task show "$1" -o json | jq -r .lastStatus)" = RUNNING ]; }
-connected() { lighter node ls | grep -q ACTIVE && ! lighter node ls | grep -q away; }
+connected() { lighter node ls -o json | jq -e 'length > 0 and all(.status == "ACTIVE" and .agentConnected)'; }
 
 image tick
 endpoint=unix://$work/control-1.sock
@@ -113,7 +114,7 @@ wait_for 30 connected
 echo "\$ export LIGHTER_ENDPOINT=$all"
 show lighter ps
 echo
-first=$(leader)
+first=$(leader) || fail 'nobody leads'
 echo "# The leader, here 127.0.0.$first, is killed; the next command finds the next leader."
 echo "\$ kill -9 ${pids[control-$first]}"
 kill -9 "${pids[control-$first]}"

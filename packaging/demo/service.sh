@@ -188,7 +188,11 @@ echo '# A node dies.'
 on 1 ip link set eth0 down
 kill -9 "${pids[agent-1]}"
 kill_cgroups 1
-all_on_2() { [ "$(lighter service endpoints web -o json | jq '.endpoints | length')" = 3 ] && ! lighter ps | grep -q 'RUNNING.*node-1'; }
+all_on_2() {
+    local shown
+    shown=$(lighter ps) || return 1
+    [ "$(lighter service endpoints web -o json | jq '.endpoints | length')" = 3 ] && ! grep -q 'RUNNING.*node-1' <<<"$shown"
+}
 wait_for 60 all_on_2
 show lighter status
 wait_for 20 only 2

@@ -1,6 +1,7 @@
 //! `lighter top`: what containers use now, refreshed in place.
-//! In: samples of counters. Out: a table of rates, or JSON lines. Owns the sample before, of which
-//! rates are made. Never: more rows than fit the screen when it refreshes in place.
+//! In: samples of counters, of one node each. Out: a table of rates, or JSON lines, once an interval
+//! however many nodes there are. Owns the sample before, of which rates are made.
+//! Never: more rows than fit the screen when it refreshes in place; leaves a node out and says nothing.
 
 use crate::args::{Format, Global, TopArgs};
 use crate::client::Client;
@@ -11,7 +12,14 @@ use lighter_proto::v1;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tonic::Streaming;
+
+/// What fails when a call does.
+const WHAT: &str = "read the counters";
+
+/// How long `--once` waits for a node, beside the two samples that rates are made of.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A container of a task.
 type Key = (String, String);
@@ -85,26 +93,86 @@ pub async fn run(global: &Global, client: &mut Client, args: TopArgs) -> Result<
         Some(text) => names::task(client, &cluster, text).await?.task_id,
         None => String::new(),
     };
+    let awaited = match args.once && task.is_empty() {
+        true => connected(client, &cluster).await?,
+        false => BTreeMap::new(),
+    };
     let interval_ms = u32::try_from(args.interval.as_millis()).unwrap_or(u32::MAX);
     let request = v1::WatchStatsRequest { cluster, task, interval_ms };
-    let what = "read the counters";
-    let mut samples = client.watch_stats(request).await.map_err(Failure::rpc(what))?.into_inner();
+    let samples = client.watch_stats(request).await.map_err(Failure::rpc(WHAT))?.into_inner();
+    if args.once {
+        return once(global, samples, awaited, args.interval * 2 + PATIENCE).await;
+    }
+    live(global, samples, args.interval).await
+}
+
+/// The nodes that can be asked: names by id.
+async fn connected(client: &mut Client, cluster: &str) -> Result<BTreeMap<String, String>, Failure> {
+    let nodes = names::nodes(client, cluster, String::new()).await?;
+    let connected = nodes.into_iter().filter(|node| node.agent_connected);
+    Ok(connected.map(|node| (node.container_instance_id, node.name)).collect())
+}
+
+/// Prints when every node awaited has told of its containers twice, or the patience is over.
+async fn once(
+    global: &Global,
+    mut samples: Streaming<v1::StatsSample>,
+    mut awaited: BTreeMap<String, String>,
+    patience: Duration,
+) -> Result<(), Failure> {
     let mut board = Board::default();
-    let in_place = !args.once && global.output != Format::Json && std::io::stdout().is_terminal();
-    let mut shown = 0;
-    while let Some(sample) = samples.message().await.map_err(Failure::rpc(what))? {
+    let gathered = tokio::time::timeout(patience, gather(&mut samples, &mut board, &mut awaited)).await;
+    if let Ok(gathered) = gathered {
+        gathered?;
+    }
+    for name in awaited.values() {
+        output::note(&format!("node {name} has not told its counters; its containers are not shown"));
+    }
+    match global.output {
+        Format::Json => output::json_line(&as_json(&board)),
+        _ => show(global, &board, false, 0).map(|_| ()),
+    }
+}
+
+/// Until nothing is missing or the stream ends. Takes those out of `awaited` that have answered.
+async fn gather(
+    samples: &mut Streaming<v1::StatsSample>,
+    board: &mut Board,
+    awaited: &mut BTreeMap<String, String>,
+) -> Result<(), Failure> {
+    while let Some(sample) = samples.message().await.map_err(Failure::rpc(WHAT))? {
         let node = sample.container_instance_id.clone();
         board.take(sample, &node);
-        if args.once && !board.complete() {
+        awaited.remove(&node);
+        if awaited.is_empty() && board.complete() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Prints again and again until the stream ends.
+async fn live(
+    global: &Global,
+    mut samples: Streaming<v1::StatsSample>,
+    interval: Duration,
+) -> Result<(), Failure> {
+    let in_place = global.output != Format::Json && std::io::stdout().is_terminal();
+    let (mut board, mut lines) = (Board::default(), 0);
+    // Samples of one node come a little early as well as late.
+    let pause = interval * 4 / 5;
+    let mut printed: Option<Instant> = None;
+    while let Some(sample) = samples.message().await.map_err(Failure::rpc(WHAT))? {
+        let node = sample.container_instance_id.clone();
+        board.take(sample, &node);
+        if printed.is_some_and(|at| at.elapsed() < pause) {
             continue;
         }
+        printed = Some(Instant::now());
         if global.output == Format::Json {
             output::json_line(&as_json(&board))?;
         } else {
-            shown = show(global, &board, in_place, shown)?;
-        }
-        if args.once {
-            return Ok(());
+            lines = show(global, &board, in_place, lines)?;
         }
     }
     Ok(())

@@ -30,6 +30,11 @@ pub struct State {
     log_held: Vec<Sender<Result<v1::StreamTaskLogsResponse, Status>>>,
     /// How every watch of events was asked for.
     pub event_requests: Vec<v1::WatchEventsRequest>,
+    /// Who is in the cluster.
+    pub nodes: Vec<v1::ContainerInstance>,
+    /// What a watch of counters is told; then it stays open.
+    pub samples: Vec<v1::StatsSample>,
+    samples_held: Vec<Sender<Result<v1::StatsSample, Status>>>,
     /// What was asked for.
     pub log_requests: Vec<v1::StreamTaskLogsRequest>,
 }
@@ -241,13 +246,19 @@ impl Lighter for Service {
         &self,
         _: Request<v1::ListContainerInstancesRequest>,
     ) -> Answer<v1::ListContainerInstancesResponse> {
-        not_scripted()
+        let nodes = &self.state.lock().unwrap().nodes;
+        let container_instance_ids = nodes.iter().map(|node| node.container_instance_id.clone()).collect();
+        Ok(Response::new(v1::ListContainerInstancesResponse { container_instance_ids, ..Default::default() }))
     }
     async fn describe_container_instances(
         &self,
         _: Request<v1::DescribeContainerInstancesRequest>,
     ) -> Answer<v1::DescribeContainerInstancesResponse> {
-        not_scripted()
+        let container_instances = self.state.lock().unwrap().nodes.clone();
+        Ok(Response::new(v1::DescribeContainerInstancesResponse {
+            container_instances,
+            failures: Vec::new(),
+        }))
     }
     async fn update_container_instances_state(
         &self,
@@ -312,7 +323,13 @@ impl Lighter for Service {
 
     type WatchStatsStream = ReceiverStream<Result<v1::StatsSample, Status>>;
     async fn watch_stats(&self, _: Request<v1::WatchStatsRequest>) -> Answer<Self::WatchStatsStream> {
-        not_scripted()
+        let (sender, receiver) = tokio::sync::mpsc::channel(16);
+        let mut state = self.state.lock().unwrap();
+        for sample in state.samples.clone() {
+            sender.try_send(Ok(sample)).unwrap();
+        }
+        state.samples_held.push(sender);
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn list_orphans(&self, _: Request<v1::ListOrphansRequest>) -> Answer<v1::ListOrphansResponse> {

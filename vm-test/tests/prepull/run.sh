@@ -112,7 +112,8 @@ said=$(lighter image pull "$image/two:1" --all --cluster default 2>&1) || fail "
 
 # Node 2 has another server of this name, without any image: it is named, and the other node has the image.
 ip -n pre2 addr add 10.98.0.1/32 dev lo
-nsenter --net=/run/netns/pre2 python3 -m http.server --bind 10.98.0.1 --directory "$work/root" 5000 >"$work/none.log" 2>&1 &
+# busybox's, because Python's looks its own name up first, for as long as there is no answer.
+nsenter --net=/run/netns/pre2 busybox httpd -f -p 10.98.0.1:5000 -h "$work/root" >"$work/none.log" 2>&1 &
 children+=($!)
 until_true 10 'the other server' nsenter --net=/run/netns/pre2 curl -s http://10.98.0.1:5000/
 code=0
