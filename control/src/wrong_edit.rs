@@ -95,6 +95,12 @@ wrong_edits! {
     InactiveWithTasks,
     /// A task is moved for a skew of one.
     MovedForNothing,
+    /// A rollback in progress lets no other deployment take its place.
+    UpdateIgnoredInRollback,
+    /// Tasks stay on nodes that drain.
+    DrainingCountsAsKept,
+    /// The deployment of a deleted service is left in progress.
+    DeletedDeploymentGoesOn,
     /// Lost tasks are replaced also while the brake is on.
     BrakeIgnored,
     /// An exclusive task is replaced before its lease has run out.

@@ -4,7 +4,10 @@
 //! Never: asks the code under test what is right.
 
 mod queue;
+mod services;
 mod shown;
+
+pub(crate) use services::{Race, Races, goes_on};
 
 use crate::store::Records;
 use crate::world::World;
@@ -57,6 +60,7 @@ pub(crate) struct Model {
     /// Those that left the queue in the present batch.
     placed_now: Vec<TaskRecord>,
     stand_ins: crate::lease::Account,
+    pub(crate) services: services::Account,
 }
 
 impl Model {
@@ -73,6 +77,7 @@ impl Model {
         (self.placed, self.started, self.term, self.looks) = (old.placed, old.started, old.term, old.looks);
         self.stand_ins = old.stand_ins;
         self.stand_ins.set_back();
+        self.services = old.services.set_back();
         for (key, value) in records {
             match key.split('/').next().unwrap() {
                 "meta" => self.meta = decode(key, value).unwrap(),
@@ -90,6 +95,7 @@ impl Model {
                     let record: ClientTokenRecord = decode(key, value).unwrap();
                     self.tokens.insert(record.token, record.tasks);
                 }
+                "service" => self.services.restored(decode(key, value).unwrap()),
                 _ => {}
             }
         }
@@ -117,10 +123,13 @@ impl Model {
                     world.check(before.is_none(), || format!("client token {} was used twice", record.token));
                 }
                 ("event", Some(_)) => self.event(world, key),
+                ("service", Some(value)) => self.services.changes(decode(key, value).unwrap()),
+                ("service", None) => self.services.gone(key),
                 _ => {}
             }
         }
         self.had_room(world);
+        self.services_changed(world);
         let told = self.meta.event_sequence;
         world.check(self.event == told, || format!("event {} is the last, meta says {told}", self.event));
     }
@@ -202,6 +211,7 @@ impl Model {
         if new.queue.is_none() {
             self.has_room(new, broken);
         }
+        self.services.starts(new, broken);
     }
 
     fn has_room(&self, new: &TaskRecord, broken: &dyn Fn(&str)) {

@@ -6,10 +6,11 @@ use crate::callers::{call, register_all, rival, run_ten};
 use crate::executor::Ended;
 use crate::faults::{Kind, mend_for_ever, trouble};
 use crate::luck::Luck;
+use crate::model::Races;
 use crate::node::{Node, Speaks};
 use crate::plane::{Plane, cluster};
 use crate::queue;
-use crate::services;
+use crate::services::{self, races};
 use crate::watcher::{Replica, follow};
 use crate::world::{Shape, World};
 use lighter_control::api::Context;
@@ -44,6 +45,7 @@ pub(crate) struct Outcome {
     pub(crate) events: u64,
     pub(crate) polls: u64,
     pub(crate) simulated_ms: u64,
+    pub(crate) races: Races,
     pub(crate) lines: Vec<String>,
 }
 
@@ -65,13 +67,19 @@ pub(crate) fn shape(seed: u64) -> Shape {
         planes: usize::try_from(luck.between(1, 3)).unwrap(),
         callers: usize::try_from(luck.between(1, 3)).unwrap(),
         heartbeat_ms: if fleet { 15_000 } else { luck.between(2, 15) * 1_000 },
-        trouble_ms: if fleet { 60_000 } else { luck.between(40, 120) * 1_000 },
+        trouble_ms: match (fleet, races::are_in(seed)) {
+            (true, _) => 60_000,
+            // A deployment of tasks without a health check takes 40 s at the least.
+            (_, true) => luck.between(150, 300) * 1_000,
+            _ => luck.between(40, 120) * 1_000,
+        },
         faults,
         fault_pause_ms: luck.between(2_000, 15_000),
         think_ms: luck.between(800, 5_000),
         events_kept: usize::try_from(luck.between(50, 2_000)).unwrap(),
         skew_ms: i64::try_from(luck.below(240_000)).unwrap() - 120_000,
         services: services::are_in(seed),
+        races: races::are_in(seed),
         queue: queue::is_in(seed),
         rivals: if services::are_in(seed) {
             0
@@ -111,6 +119,7 @@ pub(crate) fn run(seed: u64, edit: Option<WrongEdit>, keep_trace: bool) -> Outco
         events: world.events(),
         polls: world.executor.polls(),
         simulated_ms: world.now_ms(),
+        races: world.model.borrow().services.races.clone(),
         lines: world.lines(),
     };
     world.executor.clear();
@@ -146,6 +155,9 @@ async fn live(world: Rc<World>) {
         } else {
             world.spawn(call(world.clone(), caller));
         }
+    }
+    if world.shape.races {
+        races::SERVICES.iter().for_each(|service| drop(world.spawn(races::call(world.clone(), service))));
     }
     fill(&world).await;
     world.spawn(mend_for_ever(world.clone()));

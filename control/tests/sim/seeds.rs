@@ -2,6 +2,7 @@
 //! In: the fixed set, the commit, `LIGHTER_SIM_SEEDS`, `_FIRST` and `LIGHTER_SIM_SEED` of `make sim`.
 //! Out: verdicts. Never: a seed that cannot be run again.
 
+use crate::model::{Race, Races};
 use crate::run::{Outcome, run};
 use lighter_control::wrong_edit::WrongEdit;
 use std::io::Write;
@@ -103,6 +104,13 @@ fn report(outcomes: &[Outcome], began: Instant) {
         sum(|o| o.simulated_ms) / 3_600_000,
         began.elapsed().as_secs_f64()
     );
+    println!("races of services: {:?}", races(outcomes));
+}
+
+/// How often each came about, those that never did with 0.
+fn races(outcomes: &[Outcome]) -> Races {
+    let of = |race| outcomes.iter().filter_map(|outcome| outcome.races.get(&race)).sum();
+    Race::ALL.into_iter().map(|race| (race, of(race))).collect()
 }
 
 #[test]
@@ -112,6 +120,12 @@ fn all_promises_hold_for_the_fixed_seeds_and_those_of_this_commit() {
     report(&outcomes, began);
     let failed: Vec<_> = outcomes.iter().filter_map(|o| Some((o.seed, o.failure.as_ref()?))).collect();
     assert!(failed.is_empty(), "add the seed to control/tests/sim/seeds.txt and mend it: {failed:?}");
+    // Of the fixed seeds alone, so that no commit finds them by luck.
+    let (of_ci, fixed) = (number("LIGHTER_SIM_SEEDS").is_none() && edit().is_none(), fixed());
+    let outcomes: Vec<Outcome> = outcomes.into_iter().filter(|o| fixed.contains(&o.seed)).collect();
+    let never: Vec<Race> =
+        races(&outcomes).into_iter().filter_map(|(race, n)| (n == 0).then_some(race)).collect();
+    assert!(!of_ci || never.is_empty(), "no fixed seed brings about {never:?}");
 }
 
 #[test]

@@ -1,5 +1,4 @@
-//! Services in a world: who keeps them, what of theirs must hold with every decision, and how they
-//! must stand when the world has come to rest.
+//! Services in a world: who keeps them, and what of theirs must hold with every decision.
 //! In: a world. Out: calls, and the first broken promise. Owns: nothing.
 //! Never: asks the service code what is right: it counts the records by itself.
 
@@ -7,23 +6,24 @@ use crate::callers::{definition, deregister, drain, register_as};
 use crate::client::{Answer, ask, asker};
 use crate::luck::Luck;
 use crate::plane::cluster;
-use crate::run::leader;
 use crate::world::World;
 use lighter_control::api::{service, task};
-use lighter_control::core::drain::UpdateInstancesState;
 use lighter_control::core::record::{InstanceRecord, TaskRecord};
 use lighter_control::core::service::control::Action;
-use lighter_control::core::service::record::{DeploymentRecord, RolloutState, ServiceRecord};
+use lighter_control::core::service::record::ServiceRecord;
 use lighter_control::core::service::witness::{self, Tending};
 use lighter_control::core::stop_task::StopTask;
-use lighter_control::view::Shown;
-use lighter_model::ids::{ContainerInstanceId, TaskId};
+use lighter_model::ids::TaskId;
 use lighter_model::service::SchedulingStrategy;
-use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, TaskStatus};
-use std::collections::{BTreeMap, BTreeSet};
+use lighter_model::status::{DesiredStatus, TaskStatus};
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
+pub(crate) mod races;
+mod rest;
 mod steps;
+
+pub(crate) use rest::{restless, settle};
 
 /// A task without a health check is healthy when it is RUNNING for so long (ECS).
 const WARM_MS: u64 = 40_000;
@@ -197,104 +197,6 @@ async fn stop(world: &Rc<World>) {
     let Some(id) = world.luck.borrow_mut().pick(&tasks) else { return };
     let request = StopTask { cluster: cluster(), task: id.to_string(), reason: None, force: false };
     ask(world, |context| async move { task::stop(&context, asker(), request).await }).await;
-}
-
-/// After the last fault: no node drains and no deployment is paused any more.
-pub(crate) async fn settle(world: &Rc<World>) {
-    if !world.shape.services {
-        return;
-    }
-    // Calls on their way come to their end.
-    world.sleep(30_000).await;
-    let context = leader(world).await;
-    let (draining, paused) = context.view.read(|shown| {
-        let draining = shown.state.instances.values();
-        let draining = draining.filter(|instance| instance.status == ContainerInstanceStatus::Draining);
-        let draining: Vec<String> = draining.map(|instance| instance.id.to_string()).collect();
-        let paused = shown.state.services.values().filter(|service| service.is_active());
-        let paused = paused.filter(|s| s.primary().is_some_and(|d| d.state == RolloutState::Paused));
-        (draining, paused.map(|service| service.name.to_string()).collect::<Vec<_>>())
-    });
-    for instance in draining {
-        let command = UpdateInstancesState {
-            cluster: cluster(),
-            instances: vec![instance],
-            draining: false,
-            reason: None,
-            deadline_unix_ms: None,
-            stop_tasks: false,
-        };
-        let answer = context.writer.submit(command).await;
-        world.check(answer.is_ok(), || format!("a node could not be made ACTIVE: {answer:?}"));
-    }
-    for service in paused {
-        let cluster = cluster().to_string();
-        let answer = service::control(&context, asker(), &cluster, service, Action::Resume).await;
-        world.check(answer.is_ok(), || format!("a deployment could not be resumed: {:?}", answer.err()));
-    }
-}
-
-/// What of the services is not yet as it should be.
-pub(crate) fn restless(world: &World, shown: &Shown) -> Option<String> {
-    shown.state.services.values().find_map(|service| of_one(world, shown, service))
-}
-
-fn of_one(world: &World, shown: &Shown, service: &ServiceRecord) -> Option<String> {
-    let of = |what: String| {
-        let (throttle, told) = (&service.throttle, &service.told);
-        Some(format!(
-            "service {}: {what}; wanted {} ({} to {} %), {throttle:?}, {told:?}",
-            service.name, service.desired, service.minimum_percent, service.maximum_percent
-        ))
-    };
-    let own = |task: &&TaskRecord| task.service.as_ref().is_some_and(|of| of.name == service.name);
-    let model = world.model.borrow();
-    let nodes = world.nodes.borrow();
-    let running: Vec<ContainerInstanceId> = model
-        .tasks
-        .values()
-        .filter(own)
-        .filter(|task| nodes.iter().any(|node| node.running(&task.id)))
-        .map(|task| task.instance.clone())
-        .collect();
-    if !service.is_active() {
-        let goes_on =
-            |d: &DeploymentRecord| matches!(d.state, RolloutState::InProgress | RolloutState::Paused);
-        let ended = !service.deployments.iter().any(goes_on);
-        let over = service.inactive_at_unix_ms.is_some() && running.is_empty() && ended;
-        return if over { None } else { of(format!("deleted, {} tasks run", running.len())) };
-    }
-    let active = shown.state.instances.values();
-    let active = active.filter(|i| i.status == ContainerInstanceStatus::Active);
-    let active: BTreeSet<_> = active.map(|instance| instance.id.clone()).collect();
-    let daemon = service.strategy == SchedulingStrategy::Daemon;
-    let desired = if daemon { active.len() as u64 } else { u64::from(service.desired) };
-    let (lower, upper) = bounds(service, desired);
-    // Nothing may stop before another starts, and nothing may start: it waits for another update, and
-    // says so in its events.
-    let waits = lower >= desired && upper <= desired && (service.told.blocked || daemon);
-    for (number, deployment) in service.deployments.iter().enumerate() {
-        let goes_on = matches!(deployment.state, RolloutState::InProgress | RolloutState::Paused);
-        if goes_on && !waits {
-            return of(format!("deployment {number} is {:?}", deployment.state));
-        }
-    }
-    // Nothing has ever worked, or only with nothing wanted: what runs is nobody's promise.
-    let starting = service.starting()?;
-    if matches!(Life::of(starting.definition.family.as_ref()), Life::Poison) {
-        return None;
-    }
-    match service.strategy {
-        SchedulingStrategy::Replica => {
-            let right = running.len() == service.desired as usize;
-            if right { None } else { of(format!("{} run, wanted {}", running.len(), service.desired)) }
-        }
-        SchedulingStrategy::Daemon => {
-            let on: BTreeSet<_> = running.iter().cloned().collect();
-            let right = running.len() == on.len() && on == active;
-            if right { None } else { of(format!("{} run on {} nodes", running.len(), active.len())) }
-        }
-    }
 }
 
 /// Looks at every decision of this world.

@@ -42,6 +42,8 @@ pub(crate) struct Shape {
     pub(crate) events_kept: usize,
     /// Callers keep services instead of single tasks.
     pub(crate) services: bool,
+    /// Somebody brings about races of services on purpose.
+    pub(crate) races: bool,
     /// Some calls let their tasks wait for room.
     pub(crate) queue: bool,
 }

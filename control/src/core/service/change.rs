@@ -14,6 +14,7 @@ use crate::core::run_task::require_cluster;
 use crate::core::silence::policy::SilencePolicy;
 use crate::core::state::State;
 use crate::error::ApiError;
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ClusterName, ServiceName};
 use lighter_model::placement::{Placement, PlacementText};
 use lighter_model::service::{NodeSilence, PropagateTags, SchedulingStrategy, ServiceInput};
@@ -226,6 +227,8 @@ impl UpdateService {
             None => primary.definition.clone(),
         };
         let anew = wanted != primary.definition || self.input.force_new_deployment;
+        let rolls_back = primary.state == RolloutState::InProgress && primary.rollback_of.is_some();
+        let anew = anew && !(rolls_back && wrong_edit::is(WrongEdit::UpdateIgnoredInRollback));
         Ok(anew.then(|| Rollout::of(wanted)))
     }
 

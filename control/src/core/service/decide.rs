@@ -158,7 +158,8 @@ impl TaskView {
     }
     /// Stays when there are no more than wanted.
     pub fn is_kept(&self, stalled: bool) -> bool {
-        self.is_live() && (self.current || stalled) && !self.draining && !self.moving && !self.is_unhealthy()
+        let leaves = self.draining && !wrong_edit::is(WrongEdit::DrainingCountsAsKept);
+        self.is_live() && (self.current || stalled) && !leaves && !self.moving && !self.is_unhealthy()
     }
     fn why(&self) -> Why {
         if self.is_unhealthy() {

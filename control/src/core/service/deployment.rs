@@ -94,6 +94,7 @@ fn end(deployment: &mut DeploymentRecord, state: RolloutState, reason: String, n
 pub fn abandon(service: &mut ServiceRecord, now_ms: u64) {
     if let Some(primary) = service.deployments.first_mut()
         && matches!(primary.state, RolloutState::InProgress | RolloutState::Paused)
+        && !wrong_edit::is(WrongEdit::DeletedDeploymentGoesOn)
     {
         let reason = format!("ECS deployment {} ended with its service.", primary.id);
         end(primary, RolloutState::Superseded, reason, now_ms);
