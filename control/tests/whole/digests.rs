@@ -1,8 +1,10 @@
-//! What a tag means is settled by the first task of a revision that reports it.
+//! What a tag means is settled by the first task of a revision that reports it; in a service by the first
+//! of each deployment.
 //! In: reports of a node. Out: the digests of definitions and assignments.
 
 use crate::fake_node::{FakeSession, joined, report};
-use crate::support::{describe_task, register, run_request, start};
+use crate::robot::{control, create, describe, update};
+use crate::support::{describe_task, register, run_request, start, until};
 use lighter_proto::v1;
 use lighter_proto::v1::lighter_client::LighterClient;
 use tonic::transport::Channel;
@@ -77,4 +79,66 @@ async fn a_tag_is_pinned_for_all_tasks_of_a_revision() {
     let session = node.connect(&running).await.unwrap();
     let again = session.manifest.iter().find(|a| a.task_id == third.task_id).unwrap();
     assert_eq!(again.image_digests["web"], digest('b'));
+}
+
+/// The next tasks that are started, so many.
+async fn started(session: &mut FakeSession, count: usize) -> Vec<v1::Assignment> {
+    let mut started = Vec::new();
+    while started.len() < count {
+        let all = session.assignments().await.into_iter();
+        started.extend(all.filter(|a| a.desired_status() == v1::DesiredStatus::Running));
+    }
+    started
+}
+
+/// What the deployments pin the tag to, the newest first.
+async fn of_deployments(admin: &LighterClient<Channel>) -> Vec<Option<String>> {
+    let deployments = describe(admin).await.deployments;
+    deployments.into_iter().map(|mut deployment| deployment.image_digests.remove("web")).collect()
+}
+
+#[tokio::test]
+async fn a_tag_is_pinned_for_all_tasks_of_a_deployment_and_the_next_asks_anew() {
+    let running = start().await;
+    let mut admin = running.admin().await;
+    register(&mut admin, DEFINITION).await;
+    register(&mut admin, &DEFINITION.replace(r#""family":"f""#, r#""family":"web""#)).await;
+    let mut session = joined(&running, "node").await.connect(&running).await.unwrap();
+    create(&mut admin, r#","desiredCount":1,"deploymentConfiguration":{"minimumHealthyPercent":0}"#).await;
+    let first = started(&mut session, 1).await.remove(0);
+    assert!(first.image_digests.is_empty(), "nobody has asked yet");
+    session.report(vec![pulled(&first.task_id, 1, &digest('a'))]).await;
+    assert_eq!(of_deployments(&admin).await, [Some(digest('a'))]);
+
+    // The tag moves; who comes later is told what it meant, whatever else a node says.
+    update(&mut admin, r#","desiredCount":3"#).await.unwrap();
+    for task in started(&mut session, 2).await {
+        assert_eq!(task.image_digests.into_iter().collect::<Vec<_>>(), [("web".to_owned(), digest('a'))]);
+        session.report(vec![pulled(&task.task_id, 1, &digest('b'))]).await;
+    }
+    assert_eq!(of_deployments(&admin).await, [Some(digest('a'))], "settled once");
+    admin.stop_task(v1::StopTaskRequest { task: first.task_id.clone(), ..Default::default() }).await.unwrap();
+    let stand_in = started(&mut session, 1).await.remove(0);
+    assert_eq!(stand_in.image_digests["web"], digest('a'));
+    assert!(pinned(&mut admin, "web:1").await.is_empty(), "the revision itself is left open");
+
+    // Healthy, so that the deployment is completed and can be gone back to.
+    session.report(vec![pulled(&stand_in.task_id, 1, &digest('a'))]).await;
+    session.report(vec![crate::fake_node::stopped_report(&first.task_id, 9, 0)]).await;
+    running.clock_ahead_ms.fetch_add(60_000, std::sync::atomic::Ordering::Relaxed);
+    until("it is completed", async || {
+        describe(&admin).await.deployments[0].rollout_state() == v1::RolloutState::Completed
+    })
+    .await;
+    let forced = update(&mut admin, r#","forceNewDeployment":true"#).await.unwrap();
+    assert_eq!(forced.deployments.len(), 2);
+    let together = started(&mut session, 3).await;
+    assert!(together.iter().all(|task| task.image_digests.is_empty()), "they ask anew");
+    session.report(vec![pulled(&together[0].task_id, 1, &digest('c'))]).await;
+    assert_eq!(of_deployments(&admin).await, [Some(digest('c')), Some(digest('a'))]);
+    update(&mut admin, r#","desiredCount":4"#).await.unwrap();
+    let later = started(&mut session, 1).await.remove(0);
+    assert_eq!(later.image_digests["web"], digest('c'), "what the first of it ran");
+    let back = control(&mut admin, v1::DeploymentAction::Rollback).await.unwrap();
+    assert_eq!(back.deployments[0].image_digests["web"], digest('a'), "with its images");
 }
