@@ -187,6 +187,7 @@ echo
 echo '# A node dies.'
 on 1 ip link set eth0 down
 kill -9 "${pids[agent-1]}"
+wait "${pids[agent-1]}" 2>/dev/null || true
 kill_cgroups 1
 all_on_2() {
     local shown
