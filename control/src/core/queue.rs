@@ -21,7 +21,7 @@ use crate::core::run_task::Need;
 use crate::core::state::State;
 use crate::error::ApiError;
 use crate::scheduler::choose::Ask;
-use crate::scheduler::explain::unable_to_place;
+use crate::scheduler::explain::Unable;
 use crate::scheduler::pass::Head;
 use lighter_model::ids::{ClusterName, ContainerInstanceId, TaskId};
 use lighter_model::placement::Placement;
@@ -200,7 +200,7 @@ pub fn lacks(state: &State, settings: &Settings, waiting: &Waiting) -> String {
     let first = Waiting::first(state, &waiting.task.cluster).filter(|first| first.task.id != waiting.task.id);
     let head = first.as_ref().map(|first| first.head(nodes, settings));
     let ask = waiting.need.ask(settings, &waiting.task.group, &waiting.placement, 0);
-    unable_to_place(nodes, &Ask { head: head.as_ref(), ..ask })
+    Unable::of(nodes, &Ask { head: head.as_ref(), ..ask }, usize::MAX).words()
 }
 
 /// What an entry waits for, since when, until when, and what would end it.

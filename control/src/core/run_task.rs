@@ -503,17 +503,6 @@ pub fn choose(
 }
 
 /// One failure for each node that was looked at, as ECS answers; DRAINING nodes are not.
-pub fn explain(
-    state: &State,
-    settings: &Settings,
-    cluster: &ClusterName,
-    need: &Need,
-    group: &str,
-    placement: &Placement,
-) -> Vec<PlacementFailure> {
-    failures(cluster, state.columns().of(cluster), &need.ask(settings, group, placement, 0))
-}
-
 fn failures(cluster: &ClusterName, nodes: &Nodes, ask: &Ask<'_>) -> Vec<PlacementFailure> {
     let failed = (0..nodes.len()).filter_map(|row| {
         let lack = lack(nodes, ask, row)?;

@@ -78,29 +78,35 @@ impl Lack {
         }
     }
 
-    /// What is wrong with the instance, in the words of ECS's service events, with the numbers.
+    /// What is wrong with the instance, exactly in the words of ECS's service events.
+    pub fn event_words(&self) -> String {
+        match self {
+            Self::Attributes { .. } | Self::MemberOf { .. } | Self::DistinctInstance { .. } => {
+                "is missing an attribute required by your task".to_owned()
+            }
+            Self::Cpu { .. } => "has insufficient CPU units available".to_owned(),
+            Self::Memory { .. } => "has insufficient memory available".to_owned(),
+            Self::Ports { .. } => "is already using a port required by your task".to_owned(),
+            other => format!("encountered error \"{}\"", other.reason()),
+        }
+    }
+
+    /// The same with names and numbers; where ECS has no words or says less, our own.
     pub fn words(&self) -> String {
+        let ecs = self.event_words();
         match self {
             Self::Agent => "has an agent that is not connected".to_owned(),
             Self::NotActive { status } => format!("is {status}"),
-            Self::Attributes { missing } => {
-                format!("is missing an attribute required by your task ({})", missing.join(", "))
-            }
+            Self::Attributes { missing } => format!("{ecs} ({})", missing.join(", ")),
             Self::MemberOf { expression } => {
                 format!("does not satisfy the placement constraint memberOf({expression})")
             }
             Self::DistinctInstance { group } => {
                 format!("has a task of {group} already, against the placement constraint distinctInstance")
             }
-            Self::Cpu { wanted, left } => {
-                format!("has insufficient CPU units available ({wanted} needed, {left} left)")
-            }
-            Self::Memory { wanted, left } => {
-                format!("has insufficient memory available ({wanted} MiB needed, {left} MiB left)")
-            }
-            Self::Ports { taken } => {
-                format!("is already using a port required by your task ({})", taken.join(", "))
-            }
+            Self::Cpu { wanted, left } => format!("{ecs} ({wanted} needed, {left} left)"),
+            Self::Memory { wanted, left } => format!("{ecs} ({wanted} MiB needed, {left} MiB left)"),
+            Self::Ports { taken } => format!("{ecs} ({})", taken.join(", ")),
             Self::Devices { kind, wanted, left } => {
                 format!("has insufficient {kind} resources available ({wanted} needed, {left} left)")
             }
@@ -262,17 +268,59 @@ fn filters(nodes: &Nodes, ask: &Ask<'_>, explanation: &mut Explanation) {
     }
 }
 
-/// Why no instance takes a task, in the words of ECS's service events.
-pub fn unable_to_place(nodes: &Nodes, ask: &Ask<'_>) -> String {
-    let begin = "no container instance met all of its requirements.";
-    let mut explanation = Explanation::default();
-    filters(nodes, ask, &mut explanation);
-    match explanation.closest {
-        Some((instance, _, words)) => {
-            format!("{begin} The closest matching (container-instance {instance}) {words}.")
+/// Why no instance takes a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unable {
+    /// None of the cluster is ACTIVE.
+    NoInstances,
+    /// The ACTIVE one that lacks least, of those the one with the lowest id.
+    Closest(ContainerInstanceId, Lack),
+    /// One takes it by now.
+    Room,
+}
+
+impl Unable {
+    /// Of the first so many ACTIVE instances.
+    pub fn of(nodes: &Nodes, ask: &Ask<'_>, most: usize) -> Self {
+        let is_candidate = |row: &usize| nodes.record(*row).status == ContainerInstanceStatus::Active;
+        Self::among(nodes, ask, (0..nodes.len()).filter(is_candidate).take(most))
+    }
+
+    /// Of this instance alone.
+    pub fn on(nodes: &Nodes, ask: &Ask<'_>, instance: &ContainerInstanceId) -> Self {
+        Self::among(nodes, ask, nodes.row(instance).into_iter())
+    }
+
+    fn among(nodes: &Nodes, ask: &Ask<'_>, rows: impl Iterator<Item = usize>) -> Self {
+        let mut closest: Option<(usize, Lack)> = None;
+        for row in rows {
+            let Some(lack) = lack(nodes, ask, row) else { return Self::Room };
+            if closest.as_ref().is_none_or(|(_, least)| lack.rank() > least.rank()) {
+                closest = Some((row, lack));
+            }
         }
-        None if nodes.is_empty() => format!("{begin} Reason: {NO_INSTANCES}"),
-        None => "there is room by now.".to_owned(),
+        closest.map_or(Self::NoInstances, |(row, lack)| Self::Closest(nodes.id(row).clone(), lack))
+    }
+
+    /// Exactly as ECS's service events go on after "because".
+    pub fn event(&self) -> String {
+        self.told(Lack::event_words)
+    }
+
+    /// The same with names and numbers.
+    pub fn words(&self) -> String {
+        self.told(Lack::words)
+    }
+
+    fn told(&self, words: impl Fn(&Lack) -> String) -> String {
+        let begin = "no container instance met all of its requirements.";
+        match self {
+            Self::NoInstances => format!("{begin} Reason: {NO_INSTANCES}"),
+            Self::Closest(instance, lack) => {
+                format!("{begin} The closest matching (container-instance {instance}) {}.", words(lack))
+            }
+            Self::Room => "there is room by now.".to_owned(),
+        }
     }
 }
 

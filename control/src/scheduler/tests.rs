@@ -4,7 +4,7 @@
 mod pass;
 
 use super::choose::{Ask, choose, feasible};
-use super::explain::{explain, lack};
+use super::explain::{Unable, explain, lack};
 use super::placement::Reserve;
 use super::strategy::lot;
 use crate::core::mutation::Mutation;
@@ -331,6 +331,19 @@ proptest! {
         let fell_out: usize = explained.filters.iter().map(|(_, count)| count).sum();
         prop_assert_eq!(fell_out + fitting.len(), explained.container_instances);
         prop_assert_eq!(explained.closest.is_some(), fitting.is_empty() && !nodes.is_empty());
+        let is_active = |id: &ContainerInstanceId| {
+            nodes.row(id).is_some_and(|row| nodes.record(row).status == ContainerInstanceStatus::Active)
+        };
+        match Unable::of(nodes, &ask, usize::MAX) {
+            Unable::Room => prop_assert!(!fitting.is_empty()),
+            Unable::NoInstances => prop_assert!(!state.instances.keys().any(is_active)),
+            Unable::Closest(id, told) => {
+                prop_assert!(fitting.is_empty() && is_active(&id));
+                prop_assert_eq!(lack(nodes, &ask, nodes.row(&id).unwrap()), Some(told.clone()));
+                let (closest, _, words) = explained.closest.unwrap();
+                prop_assert!(!is_active(&closest) || (closest, words) == (id, told.words()));
+            }
+        }
     }
 
     /// Memory that changes step by step is what the records give at once.

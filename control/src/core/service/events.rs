@@ -4,8 +4,7 @@
 
 use super::record::{ServiceEventRecord, ServiceRecord};
 use crate::core::mutation::{Changes, Mutation};
-use crate::core::record::PlacementFailure;
-use crate::scheduler::placement::NO_INSTANCES;
+use crate::scheduler::explain::Unable;
 use lighter_model::ids::TaskId;
 
 /// Lines kept of each service.
@@ -56,19 +55,40 @@ pub const IMPAIRED: &str = "is unable to consistently start tasks successfully."
 pub const BLOCKED: &str = "was unable to stop or start tasks during a deployment because of the service \
     deployment configuration. Update the minimumHealthyPercent or maximumPercent value and try again.";
 
-/// Why no task can be placed; empty: no failure was told.
-pub fn unplaced(failures: &[PlacementFailure]) -> String {
-    let Some(closest) = failures.first() else { return String::new() };
-    let begin = "was unable to place a task because no container instance met all of its requirements.";
-    if closest.reason == NO_INSTANCES {
-        return format!("{begin} Reason: {NO_INSTANCES}");
+/// Why no task can be placed.
+pub fn unplaced(unable: &Unable) -> String {
+    format!("was unable to place a task because {}", unable.event())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduler::explain::Lack;
+    use lighter_model::ids::ContainerInstanceId;
+
+    #[test]
+    fn why_nothing_can_be_placed_is_told_exactly_as_ecs_tells_it() {
+        let id = ContainerInstanceId::from_parts(1, 2);
+        let (wanted, left) = (9, 1);
+        let table = [
+            (Lack::Agent, r#"encountered error "AGENT""#),
+            (
+                Lack::Attributes { missing: vec!["gpu".into()] },
+                "is missing an attribute required by your task",
+            ),
+            (Lack::MemberOf { expression: "x".into() }, "is missing an attribute required by your task"),
+            (Lack::DistinctInstance { group: "g".into() }, "is missing an attribute required by your task"),
+            (Lack::Cpu { wanted, left }, "has insufficient CPU units available"),
+            (Lack::Memory { wanted, left }, "has insufficient memory available"),
+            (Lack::Ports { taken: vec!["80/tcp".into()] }, "is already using a port required by your task"),
+            (Lack::Kept { task: "t".into() }, r#"encountered error "QUEUE""#),
+        ];
+        let begin = "was unable to place a task because no container instance met all of its requirements.";
+        for (lack, words) in table {
+            let told = unplaced(&Unable::Closest(id.clone(), lack));
+            assert_eq!(told, format!("{begin} The closest matching (container-instance {id}) {words}."));
+        }
+        let none = format!("{begin} Reason: No Container Instances were found in your cluster.");
+        assert_eq!(unplaced(&Unable::NoInstances), none);
     }
-    let lack = match closest.reason.as_str() {
-        "RESOURCE:CPU" => "has insufficient CPU units available".to_owned(),
-        "RESOURCE:MEMORY" => "has insufficient memory available".to_owned(),
-        "RESOURCE:PORTS" => "is already using a port required by your task".to_owned(),
-        "ATTRIBUTE" => "is missing an attribute required by your task".to_owned(),
-        other => format!("encountered error \"{other}\""),
-    };
-    format!("{begin} The closest matching (container-instance {}) {lack}.", closest.id)
 }

@@ -4,10 +4,11 @@
 
 use super::record::{DeploymentRecord, ServiceRecord, ServiceTask};
 use crate::core::mutation::Changes;
-use crate::core::record::{DefinitionRecord, PlacementFailure, TaskRecord};
+use crate::core::record::{DefinitionRecord, TaskRecord};
 use crate::core::run_task::{self, Need};
 use crate::core::state::State;
 use crate::scheduler::choose;
+use crate::scheduler::explain::Unable;
 use lighter_model::attribute::AVAILABILITY_ZONE;
 use lighter_model::ids::{ContainerInstanceId, TaskId};
 use lighter_model::placement::{Constraint, Placement, StrategyText};
@@ -46,34 +47,34 @@ pub fn matching(state: &State, service: &ServiceRecord) -> BTreeSet<ContainerIns
     rows.into_iter().map(|row| nodes.id(row).clone()).collect()
 }
 
-/// A task of this deployment on an instance that has room, or why there is none.
+/// ACTIVE instances of which the closest is told: a service that fits nowhere asks every second.
+const LOOKED_AT: usize = 1_000;
+
+/// A task of this deployment on an instance that has room, or why there is none; `None`: its revision is gone.
 pub fn place(
     changes: &mut Changes<'_>,
     service: &ServiceRecord,
     deployment: &DeploymentRecord,
     only: Option<&ContainerInstanceId>,
-) -> Result<TaskRecord, Vec<PlacementFailure>> {
-    let definition = changes.state().definitions.get(&deployment.definition).cloned().ok_or_else(Vec::new)?;
+) -> Result<TaskRecord, Option<Unable>> {
+    let definition = changes.state().definitions.get(&deployment.definition).cloned().ok_or(None)?;
     let (need, group) = (Need::of(&definition, service.silence), service.group());
     let placement = changes.state().placement_of(&service.key());
     changes.warm(&service.cluster, &placement);
     let (state, settings, luck) = (changes.state(), changes.settings(), changes.luck());
+    let nodes = state.columns().of(&service.cluster);
+    let ask = need.ask(settings, &group, &placement, luck);
     let instance = match only {
         None => run_task::choose(state, settings, &service.cluster, &need, &group, &placement, luck),
         Some(only) => {
-            let nodes = state.columns().of(&service.cluster);
-            let ask = need.ask(settings, &group, &placement, luck);
             let fits = nodes.row(only).is_some_and(|row| choose::feasible(nodes, &ask).contains(&row));
             fits.then(|| only.clone())
         }
     };
-    match instance {
-        Some(instance) => Ok(task(changes, service, deployment, &definition, instance)),
-        None => {
-            let failures = run_task::explain(state, settings, &service.cluster, &need, &group, &placement);
-            let of = |failure: &PlacementFailure| only.is_none_or(|only| failure.id == only.as_str());
-            Err(failures.into_iter().filter(of).collect())
-        }
+    match (instance, only) {
+        (Some(instance), _) => Ok(task(changes, service, deployment, &definition, instance)),
+        (None, Some(only)) => Err(Some(Unable::on(nodes, &ask, only))),
+        (None, None) => Err(Some(Unable::of(nodes, &ask, LOOKED_AT))),
     }
 }
 

@@ -10,10 +10,12 @@ use super::record::{RolloutState, ServiceKey, ServiceRecord};
 use super::{daemon, deployment, events, place, rebalance, throttle, witness};
 use crate::core::Command;
 use crate::core::mutation::{Changes, Mutation};
-use crate::core::record::{PlacementFailure, TaskRecord};
+use crate::core::record::TaskRecord;
 use crate::core::state::State;
 use crate::core::stop_task::wanted_stopped;
 use crate::error::ApiError;
+use crate::scheduler::explain::Unable;
+use crate::scheduler::placement::NO_INSTANCES;
 use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::ids::{ContainerInstanceId, TaskId};
 use lighter_model::service::SchedulingStrategy;
@@ -200,14 +202,15 @@ fn act(
         on.iter().filter_map(|number| seen.instance_ids.get(*number as usize).cloned()).collect();
     let daemon = service.strategy == SchedulingStrategy::Daemon;
     let wanted = if daemon { on.len() } else { decision.starts as usize };
-    let (started, failures) = start(changes, service, wanted.min(room), daemon.then_some(on));
+    let Started { tasks: started, fits_nowhere, unable } =
+        start(changes, service, wanted.min(room), daemon.then_some(on));
     if !started.is_empty() {
         service.told.unplaced.clear();
         events::tell(changes, service, &events::started(&started));
     }
-    if let Some(failures) = failures {
+    if fits_nowhere {
         tended.unplaced = true;
-        tell_unplaced(changes, service, &failures);
+        tell_unplaced(changes, service, unable);
         stay(changes, seen);
         if started.is_empty() && decision.goes.is_empty() && !daemon {
             // Where nothing fits, what goes may go first.
@@ -255,31 +258,40 @@ fn told_protected(decision: &Decision, view: &View) -> Vec<String> {
     decision.protected.iter().filter(drains).take(3).map(ToString::to_string).collect()
 }
 
-/// Starts tasks until one fits nowhere: those started, and why the next was not.
+/// What came of starting tasks.
+#[derive(Default)]
+struct Started {
+    tasks: Vec<TaskId>,
+    fits_nowhere: bool,
+    /// Why the last one fits nowhere.
+    unable: Option<Unable>,
+}
+
+/// Starts tasks until one fits nowhere; with instances one on each where it fits.
 fn start(
     changes: &mut Changes<'_>,
     service: &ServiceRecord,
     count: usize,
     on: Option<Vec<ContainerInstanceId>>,
-) -> (Vec<TaskId>, Option<Vec<PlacementFailure>>) {
-    let (mut started, mut failed) = (Vec::new(), None);
-    let Some(deployment) = service.starting().cloned() else { return (started, failed) };
+) -> Started {
+    let mut started = Started::default();
+    let Some(deployment) = service.starting().cloned() else { return started };
     for number in 0..count {
         let only = on.as_ref().and_then(|on| on.get(number));
         match place::place(changes, service, &deployment, only) {
             Ok(task) => {
-                started.push(task.id.clone());
+                started.tasks.push(task.id.clone());
                 changes.put_task(task);
             }
-            Err(failures) => {
-                failed = Some(failures);
+            Err(unable) => {
+                (started.fits_nowhere, started.unable) = (true, unable);
                 if on.is_none() {
                     break;
                 }
             }
         }
     }
-    (started, failed)
+    started
 }
 
 /// Takes tasks off the endpoint list, and stops those that nobody waits for: how many were changed.
@@ -342,11 +354,16 @@ fn reason(service: &ServiceRecord, why: Why) -> String {
     }
 }
 
-fn tell_unplaced(changes: &mut Changes<'_>, service: &mut ServiceRecord, failures: &[PlacementFailure]) {
-    let line = events::unplaced(failures);
-    if !line.is_empty() && service.told.unplaced != line {
-        events::tell(changes, service, &line);
-        service.told.unplaced = line;
+/// Told again when something else is lacked, not when another instance lacks the same.
+fn tell_unplaced(changes: &mut Changes<'_>, service: &mut ServiceRecord, unable: Option<Unable>) {
+    let words = match &unable {
+        Some(Unable::Closest(_, lack)) => lack.event_words(),
+        Some(Unable::NoInstances) => NO_INSTANCES.to_owned(),
+        Some(Unable::Room) | None => return,
+    };
+    if let Some(unable) = unable.filter(|_| service.told.unplaced != words) {
+        events::tell(changes, service, &events::unplaced(&unable));
+        service.told.unplaced = words;
     }
 }
 
