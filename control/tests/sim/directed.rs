@@ -10,6 +10,8 @@ use lighter_control::core::mutation::Changes;
 use lighter_control::core::record::TaskRecord;
 use lighter_control::core::report::ApplyReports;
 use lighter_control::core::run_task::RunTask;
+use lighter_control::core::service::change::{CreateService, UpdateService};
+use lighter_control::core::service::tend::Tend;
 use lighter_control::core::state::State;
 use lighter_control::core::stop_task::StopTask;
 use lighter_control::core::sweep::Sweep;
@@ -18,6 +20,7 @@ use lighter_control::error::ApiError;
 use lighter_control::session::convert::{NodeSaid, node_said};
 use lighter_model::ids::{ContainerInstanceId, Generation, TaskId};
 use lighter_model::resources::Resources;
+use lighter_model::service::{parse_create, parse_update};
 use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, StopCode, TaskStatus};
 use lighter_proto::v1::{self, node_message};
 use std::collections::BTreeMap;
@@ -181,4 +184,33 @@ fn what_is_stopped_has_a_code_and_a_reason_even_if_its_node_says_none() {
     core.report(&task, 1, TaskStatus::Stopped);
     let now = core.task(&task);
     assert!(now.stop_code.is_some() && now.stopped_reason.is_some() && now.desired == DesiredStatus::Stopped);
+}
+
+#[test]
+fn of_a_service_s_events_the_last_hundred_are_kept() {
+    let mut core = Core::new();
+    let input = r#"{"serviceName":"web","taskDefinition":"f","desiredCount":0}"#;
+    let create = CreateService {
+        cluster: cluster(),
+        input: parse_create(input).unwrap(),
+        created_by: String::new(),
+        fingerprint: String::new(),
+    };
+    let key = core.give(create).unwrap().key();
+    for _ in 0..60 {
+        for desired in [1, 0] {
+            let json = format!(r#"{{"service":"web","desiredCount":{desired}}}"#);
+            let input = parse_update(&json).unwrap();
+            core.give(UpdateService { cluster: cluster(), input, expected_version: 0 }).unwrap();
+            while core.give(Tend { key: key.clone(), may_start: true }).unwrap().more {}
+        }
+        let of_it: Vec<TaskId> = core.state.tasks_of_service(&key).map(|task| task.id.clone()).collect();
+        let left = |id: &&TaskId| core.task(id).last != TaskStatus::Stopped;
+        let left: Vec<TaskId> = of_it.iter().filter(left).cloned().collect();
+        left.iter().for_each(|id| core.report(id, 1, TaskStatus::Stopped));
+    }
+    let last = core.state.services[&key].event_number;
+    assert!(last >= 120, "each round has told of a start and a stop: {last}");
+    let kept: Vec<u64> = core.state.service_events.keys().map(|(_, number)| *number).collect();
+    assert_eq!(kept, (last - 99..=last).collect::<Vec<_>>());
 }

@@ -29,6 +29,7 @@ mod restart;
 mod robot;
 mod service_health;
 mod service_nodes;
+mod service_protection;
 mod service_races;
 mod services;
 mod session;
