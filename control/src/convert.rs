@@ -33,7 +33,7 @@ use crate::core::deregister::DeregisterInstance;
 use crate::core::drain::UpdateInstancesState;
 use crate::core::queue::{self, QueueOptions};
 use crate::core::record::{
-    AttributeSource, AuditRecord, ContainerRecord, DefinitionRecord, EventRecord, EventSubject,
+    AttributeSource, AuditRecord, ContainerRecord, DefinitionRecord, EventRecord, EventSubject, ImageDigests,
     InstanceSnapshot, PlacementFailure, RecordKind, TaskRecord,
 };
 use crate::core::run_task::{self, RunTask, RunTaskAnswer};
@@ -48,7 +48,7 @@ use crate::session::run::Identity;
 use lighter_model::attribute::required;
 use lighter_model::exit::{ContainerExit, ExitStatus};
 use lighter_model::health::{ContainerHealth, HealthStatus};
-use lighter_model::ids::{ClusterName, ContainerName};
+use lighter_model::ids::ClusterName;
 use lighter_model::placement::{ConstraintText, Placement, PlacementText, StrategyText};
 use lighter_model::query::Expression;
 use lighter_model::report::{KernelLimits, NetworkBinding};
@@ -59,7 +59,7 @@ use lighter_model::task_definition::{TransportProtocol, input};
 use lighter_model::trace_context::TRACEPARENT;
 use lighter_model::wait::Wait;
 use lighter_proto::v1;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use tonic::Extensions;
 use tonic::metadata::MetadataMap;
 
@@ -492,8 +492,8 @@ fn capacity_type(word: Option<&str>) -> i32 {
 }
 
 /// Digests by container, on the wire.
-pub fn image_digests(digests: &BTreeMap<ContainerName, String>) -> HashMap<String, String> {
-    digests.iter().map(|(name, digest)| (name.to_string(), digest.clone())).collect()
+pub fn image_digests(digests: &ImageDigests) -> HashMap<String, String> {
+    digests.iter().map(|(name, digest)| (name.to_string(), digest.to_string())).collect()
 }
 
 pub fn definition_page(page: Page) -> v1::ListTaskDefinitionsResponse {
@@ -725,20 +725,20 @@ fn container(record: &ContainerRecord) -> v1::Container {
     };
     v1::Container {
         name: record.name.to_string(),
-        image: record.image.clone(),
+        image: record.image.to_string(),
         last_status: status.into(),
-        exit: record.exit.as_ref().map(exit),
+        exit: record.exit.as_deref().map(exit),
         exit_code: record.exit.as_ref().map(|exit| exit.status.exit_code()),
         reason: record.reason.clone().unwrap_or_default(),
         pid: record.pid.unwrap_or_default(),
-        image_digest: record.image_digest.clone().unwrap_or_default(),
+        image_digest: record.image_digest.as_deref().unwrap_or_default().to_owned(),
         address: record.address.clone().unwrap_or_default(),
         network_bindings: record.network_bindings.iter().map(binding).collect(),
         limits: Some(limits(&record.limits)),
         essential: record.essential,
-        health: record.health.as_ref().map(health),
+        health: record.health.as_deref().map(health),
         restart_count: record.restart_count,
-        last_exit: record.last_exit.as_ref().map(exit),
+        last_exit: record.last_exit.as_deref().map(exit),
         devices: record.devices.iter().map(device).collect(),
     }
 }

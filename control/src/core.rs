@@ -24,6 +24,7 @@ pub mod recovery;
 pub mod report;
 pub mod run_task;
 pub mod service;
+pub mod shared;
 pub mod silence;
 pub mod start_task;
 pub mod state;

@@ -300,7 +300,7 @@ impl ContainerDefinition {
     }
 
     /// What a node pulls when the revision has settled this digest (`sha256:…`) for the container.
-    pub fn image_to_pull(&self, digest: Option<&String>) -> String {
+    pub fn image_to_pull(&self, digest: Option<&str>) -> String {
         match digest.filter(|_| self.pins_its_tag()) {
             Some(digest) => format!("{}@{digest}", self.image),
             None => self.image.clone(),

@@ -46,7 +46,7 @@ impl Wanted {
 
 impl Orders<'_> {
     fn wanted(&self, container: &ContainerDefinition) -> Wanted {
-        let reference = container.image_to_pull(self.image_digests.get(&container.name));
+        let reference = container.image_to_pull(self.image_digests.get(&container.name).map(String::as_str));
         Wanted { image: container.image.clone(), reference }
     }
 

@@ -147,7 +147,8 @@ fn images_of(definition: &DefinitionRecord) -> Result<Vec<String>, ApiError> {
         return Err(ApiError::TaskDefinitionInactive { name: definition.id.to_string() });
     }
     let containers = definition.definition.container_definitions.iter();
-    let images = containers.map(|c| c.image_to_pull(definition.image_digests.get(&c.name)));
+    let images =
+        containers.map(|c| c.image_to_pull(definition.image_digests.get(&c.name).map(|digest| &**digest)));
     Ok(images.collect())
 }
 

@@ -13,6 +13,7 @@ use crate::scheduler::choose::Ask;
 use crate::scheduler::explain::{Explanation, explain};
 use crate::scheduler::strategy::Scores;
 use lighter_model::ids::ContainerInstanceId;
+use lighter_model::overrides::TaskOverride;
 use lighter_model::placement::{Placement, PlacementText, Strategy, StrategyText};
 use lighter_model::score::Refused;
 
@@ -44,7 +45,7 @@ pub fn again(context: &Context, cluster: &str, task: &str) -> Result<RunTask, Ap
         Ok(RunTask {
             group: Some(task.group.clone()),
             placement: task.placement(),
-            overrides: task.overrides.clone(),
+            overrides: TaskOverride::clone(&task.overrides),
             ..RunTask::new(cluster, &task.definition.to_string())
         })
     })

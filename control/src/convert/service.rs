@@ -177,7 +177,7 @@ fn deployment(place: usize, record: &DeploymentRecord, counts: &Counts) -> v1::D
         rollout_state_reason: record.reason.clone(),
         created_at_unix_ms: ms(record.created_at_unix_ms),
         updated_at_unix_ms: ms(record.updated_at_unix_ms),
-        image_digests: digests.map(|(name, digest)| (name.to_string(), digest.clone())).collect(),
+        image_digests: digests.map(|(name, digest)| (name.to_string(), digest.to_string())).collect(),
         rollback_of: record.rollback_of.clone().unwrap_or_default(),
     }
 }

@@ -189,6 +189,7 @@ impl<'a> Changes<'a> {
     /// Writes a task and tells watchers of it.
     pub fn put_task(&mut self, mut task: TaskRecord) -> Arc<TaskRecord> {
         task.version += 1;
+        self.state.share(&mut task);
         let task = Arc::new(task);
         self.record(Mutation::Task(task.clone()));
         self.event(task.cluster.to_string(), EventSubject::Task(task.clone()));

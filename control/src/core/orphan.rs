@@ -128,7 +128,7 @@ impl DecideOrphan {
             container_resources: held.container_resources.clone(),
             image_digests: held.image_digests.clone().into(),
             started_by: service.as_ref().map(|of| of.deployment.clone()).filter(|id| !id.is_empty()),
-            service,
+            service: service.map(Box::new),
             silence,
             ..pending(held.task.clone(), definition, place, created_at)
         }

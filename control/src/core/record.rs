@@ -5,6 +5,7 @@
 use crate::core::queue::QueueRecord;
 use crate::core::service::look::ServiceSnapshot;
 use crate::core::service::record::{ServiceEventRecord, ServiceTask};
+use crate::core::shared::{Rare, SharedText};
 use crate::core::silence::brake::BrakeRecord;
 use crate::core::silence::policy::SilencePolicy;
 use lighter_model::adjust::ContainerResources;
@@ -160,16 +161,23 @@ pub struct DefinitionRecord {
 /// Which image the tag of each container means. One map serves all tasks of a revision or a deployment:
 /// there may be 100,000 of them, and each report copies its task's record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ImageDigests(Arc<BTreeMap<ContainerName, String>>);
+pub struct ImageDigests(Arc<BTreeMap<ContainerName, SharedText>>);
 
-impl From<BTreeMap<ContainerName, String>> for ImageDigests {
-    fn from(digests: BTreeMap<ContainerName, String>) -> Self {
+impl From<BTreeMap<ContainerName, SharedText>> for ImageDigests {
+    fn from(digests: BTreeMap<ContainerName, SharedText>) -> Self {
         Self(Arc::new(digests))
     }
 }
 
+impl From<BTreeMap<ContainerName, String>> for ImageDigests {
+    fn from(digests: BTreeMap<ContainerName, String>) -> Self {
+        let shared = digests.into_iter().map(|(name, digest)| (name, digest.into()));
+        shared.collect::<BTreeMap<_, SharedText>>().into()
+    }
+}
+
 impl std::ops::Deref for ImageDigests {
-    type Target = BTreeMap<ContainerName, String>;
+    type Target = BTreeMap<ContainerName, SharedText>;
 
     fn deref(&self) -> &Self::Target {
         &self.0
@@ -184,7 +192,7 @@ impl Serialize for ImageDigests {
 
 impl<'de> Deserialize<'de> for ImageDigests {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        BTreeMap::deserialize(deserializer).map(Self::from)
+        BTreeMap::<ContainerName, SharedText>::deserialize(deserializer).map(Self::from)
     }
 }
 
@@ -308,27 +316,27 @@ impl InstanceRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerRecord {
     pub name: ContainerName,
-    pub image: String,
+    pub image: SharedText,
     pub essential: bool,
     pub status: ContainerStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub exit: Option<ContainerExit>,
+    pub exit: Option<Box<ContainerExit>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub image_digest: Option<String>,
+    pub image_digest: Option<SharedText>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     pub network_bindings: Vec<NetworkBinding>,
     pub limits: KernelLimits,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health: Option<ContainerHealth>,
+    pub health: Option<Box<ContainerHealth>>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub restart_count: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_exit: Option<ContainerExit>,
+    pub last_exit: Option<Box<ContainerExit>>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub devices: Vec<GrantedDevice>,
 }
@@ -418,19 +426,19 @@ pub struct TaskRecord {
     pub silence: Option<SilencePolicy>,
     /// The lost task in whose place it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replaces: Option<TaskId>,
+    pub replaces: Option<Box<TaskId>>,
     /// The task that runs in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replaced_by: Option<TaskId>,
+    pub replaced_by: Option<Box<TaskId>>,
     /// As it was asked for; a replacement is placed by the same.
-    #[serde(default, skip_serializing_if = "PlacementText::is_empty")]
-    pub placement: PlacementText,
+    #[serde(default, skip_serializing_if = "Rare::is_nothing")]
+    pub placement: Rare<PlacementText>,
     /// Made by a service, which keeps it up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<ServiceTask>,
+    pub service: Option<Box<ServiceTask>>,
     /// What differs from its definition.
-    #[serde(default, skip_serializing_if = "TaskOverride::is_empty")]
-    pub overrides: TaskOverride,
+    #[serde(default, skip_serializing_if = "Rare::is_nothing")]
+    pub overrides: Rare<TaskOverride>,
     /// It waits for room: it is PROVISIONING, and its instance is none (`queue::nowhere`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueRecord>,
@@ -480,7 +488,7 @@ pub struct AuditOutcome {
 impl TaskRecord {
     /// Read again. What this program cannot read, because a newer one wrote it, asks for nothing.
     pub fn placement(&self) -> Placement {
-        Placement::read(self.placement.clone()).unwrap_or_default()
+        Placement::read(PlacementText::clone(&self.placement)).unwrap_or_default()
     }
 
     /// It gets a replacement when its node is silent for long enough.
@@ -492,7 +500,7 @@ impl TaskRecord {
     /// The worst of the essential containers that have a health check.
     pub fn health(&self) -> HealthStatus {
         let containers = self.containers.iter();
-        task_health(containers.map(|c| (c.essential, c.health.as_ref().map(|health| health.status))))
+        task_health(containers.map(|c| (c.essential, c.health.as_deref().map(|health| health.status))))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::core::Command;
 use crate::core::mutation::Changes;
 use crate::core::record::{ContainerRecord, DefinitionRecord, ImageDigests, TaskRecord};
 use crate::core::service::deployment;
+use crate::core::shared::SharedText;
 use crate::core::state::State;
 use crate::core::update_task::settle;
 use crate::error::ApiError;
@@ -76,7 +77,7 @@ pub fn pinned(record: &DefinitionRecord, known: &ImageDigests, report: &TaskRepo
     let new = containers.filter(|container| !known.contains_key(&container.name)).filter_map(|container| {
         let said = report.containers.iter().find(|said| said.name == container.name)?;
         let digest = said.image_digest.as_ref().filter(|digest| is_digest(digest))?;
-        Some((container.name.clone(), digest.clone()))
+        Some((container.name.clone(), SharedText::from(digest.as_str())))
     });
     let new: Vec<_> = new.collect();
     let known = known.iter().map(|(name, digest)| (name.clone(), digest.clone()));
@@ -134,15 +135,15 @@ pub fn merge(old: &TaskRecord, report: TaskReport, now_ms: u64) -> TaskRecord {
 fn merge_container(record: &mut ContainerRecord, report: ContainerReport) {
     // Not `max`: a container that is started again waits for it.
     record.status = report.status;
-    record.exit = record.exit.take().or(report.exit);
+    record.exit = record.exit.take().or(report.exit.map(Box::new));
     record.reason = report.reason.or(record.reason.take());
     record.pid = report.pid;
-    record.image_digest = report.image_digest.or(record.image_digest.take());
+    record.image_digest = report.image_digest.map(SharedText::from).or(record.image_digest.take());
     record.address = report.address.or(record.address.take());
     record.network_bindings = report.network_bindings;
     record.limits = report.limits;
-    record.health = report.health;
+    record.health = report.health.map(Box::new);
     record.restart_count = report.restart_count;
-    record.last_exit = report.last_exit.or(record.last_exit.take());
+    record.last_exit = report.last_exit.map(Box::new).or(record.last_exit.take());
     record.devices = report.devices;
 }

@@ -12,6 +12,7 @@ use crate::core::queue::{self, QueueOptions, QueueRecord, Waiting};
 use crate::core::record::{
     ClientTokenRecord, ContainerRecord, DefinitionRecord, PlacementFailure, TaskRecord, TaskTimes,
 };
+use crate::core::shared::Rare;
 use crate::core::silence::policy::SilencePolicy;
 use crate::core::state::State;
 use crate::core::{Command, Settings};
@@ -24,7 +25,7 @@ use lighter_model::attribute::{OVERRIDES, required};
 use lighter_model::ids::{ClusterName, ContainerInstanceId, Generation, TaskId};
 use lighter_model::node::SERVICE_GROUP_PREFIX;
 use lighter_model::overrides::TaskOverride;
-use lighter_model::placement::{Placement, PlacementText};
+use lighter_model::placement::Placement;
 use lighter_model::report::KernelLimits;
 use lighter_model::resources::{Resources, required_resources};
 use lighter_model::status::{ContainerInstanceStatus, ContainerStatus, DesiredStatus, TaskStatus};
@@ -313,8 +314,8 @@ impl RunTask {
             trace_parent: self.trace_parent,
             tags: prepared.tags.clone(),
             silence: prepared.silence,
-            placement: self.placement.text().clone(),
-            overrides: self.overrides.clone(),
+            placement: self.placement.text().clone().into(),
+            overrides: self.overrides.clone().into(),
             ..pending(id, &prepared.definition, place, changes.now_ms())
         }
     }
@@ -365,9 +366,9 @@ pub fn pending(
         silence: None,
         replaces: None,
         replaced_by: None,
-        placement: PlacementText::default(),
+        placement: Rare::default(),
         service: None,
-        overrides: TaskOverride::default(),
+        overrides: Rare::default(),
         queue: None,
     }
 }
@@ -383,7 +384,7 @@ pub fn instead_of(changes: &Changes<'_>, lost: &TaskRecord) -> Option<TaskRecord
         started_by: lost.started_by.clone(),
         trace_parent: lost.trace_parent,
         placement,
-        overrides: lost.overrides.clone(),
+        overrides: TaskOverride::clone(&lost.overrides),
         ..RunTask::new(lost.cluster.clone(), &lost.definition.to_string())
     };
     let (group, tags, silence) = (lost.group.clone(), lost.tags.clone(), lost.silence);
@@ -396,7 +397,7 @@ fn new_containers(definition: &DefinitionRecord) -> Vec<ContainerRecord> {
     containers
         .map(|container| ContainerRecord {
             name: container.name.clone(),
-            image: container.image.clone(),
+            image: container.image.as_str().into(),
             essential: container.essential,
             status: ContainerStatus::Pending,
             exit: None,

@@ -11,8 +11,9 @@ use crate::core::record::{
 };
 use crate::core::service::place;
 use crate::core::service::record::{ServiceEventRecord, ServiceKey, ServiceRecord};
+use crate::core::shared::SharedText;
 use crate::wrong_edit::{self, WrongEdit};
-use lighter_model::ids::{ClusterName, ContainerInstanceId, Family, TaskDefinitionId, TaskId};
+use lighter_model::ids::{ClusterName, ContainerInstanceId, ContainerName, Family, TaskDefinitionId, TaskId};
 use lighter_model::placement::Placement;
 use lighter_model::resources::{HostPort, Resources};
 use lighter_model::status::{ContainerInstanceStatus, TaskStatus};
@@ -35,6 +36,8 @@ pub struct State {
     pub services: BTreeMap<ServiceKey, Arc<ServiceRecord>>,
     pub service_events: BTreeMap<(ServiceKey, u64), Arc<ServiceEventRecord>>,
     of_service: BTreeMap<ServiceKey, BTreeSet<TaskId>>,
+    /// The images of each revision, by container: the text of all its tasks.
+    images: BTreeMap<TaskDefinitionId, Vec<(ContainerName, SharedText)>>,
     /// What each service asks of a place, read once for each wording of it.
     placements: BTreeMap<ServiceKey, Placement>,
     /// Instances with orphans: few, and seldom any.
@@ -156,9 +159,10 @@ impl State {
                 self.clusters.remove(name);
             }
             Mutation::Family(record) => put(&mut self.families, record.family.clone(), record),
-            Mutation::Definition(record) => put(&mut self.definitions, record.id.clone(), record),
+            Mutation::Definition(record) => self.put_definition(record),
             Mutation::DefinitionGone(id) => {
                 self.definitions.remove(id);
+                self.images.remove(id);
             }
             Mutation::Instance(record) => self.put_instance(record),
             Mutation::InstanceGone(id) => {
@@ -209,6 +213,15 @@ impl State {
                 self.service_events.remove(&(key.clone(), *number));
             }
         }
+    }
+
+    fn put_definition(&mut self, record: &Arc<DefinitionRecord>) {
+        put(&mut self.definitions, record.id.clone(), record);
+        // A revision keeps its images.
+        self.images.entry(record.id.clone()).or_insert_with(|| {
+            let containers = record.definition.container_definitions.iter();
+            containers.map(|c| (c.name.clone(), c.image.as_str().into())).collect()
+        });
     }
 
     fn put_instance(&mut self, record: &Arc<InstanceRecord>) {
@@ -454,7 +467,10 @@ impl State {
         let mut state = Self::default();
         for (key, value) in records {
             let mutation = match read(&key, &value)? {
-                Mutation::Task(task) => Mutation::Task(state.sharing(task)),
+                Mutation::Task(mut task) => {
+                    state.share(Arc::make_mut(&mut task));
+                    Mutation::Task(task)
+                }
                 other => other,
             };
             state.apply(&mutation);
@@ -462,17 +478,28 @@ impl State {
         Ok(state)
     }
 
-    /// The task with the digests of its revision or deployment, if they are the same, instead of its own copy.
-    fn sharing(&self, mut task: Arc<TaskRecord>) -> Arc<TaskRecord> {
+    /// Gives a task the texts that others of its revision or deployment have, where they are the same, in place
+    /// of its own.
+    pub fn share(&self, task: &mut TaskRecord) {
         let service = task.service.as_ref();
         let service = service.and_then(|of| self.services.get(&(task.cluster.clone(), of.name.clone())));
         let deployments = service.into_iter().flat_map(|service| &service.deployments);
         let definition = self.definitions.get(&task.definition).map(|definition| &definition.image_digests);
         let mut known = deployments.map(|deployment| &deployment.image_digests).chain(definition);
         if let Some(same) = known.find(|known| **known == task.image_digests) {
-            Arc::make_mut(&mut task).image_digests = same.clone();
+            task.image_digests = same.clone();
         }
-        task
+        let images = self.images.get(&task.definition).map_or(&[][..], Vec::as_slice);
+        for container in &mut task.containers {
+            for (_, image) in images.iter().filter(|(name, _)| *name == container.name) {
+                container.image.share(image);
+            }
+            let Some(digest) = &mut container.image_digest else { continue };
+            // A task from before the digests were known has none of its own.
+            let known = [Some(&task.image_digests), definition].into_iter().flatten();
+            let mut known = known.filter_map(|digests| digests.get(&container.name));
+            known.any(|known| digest.share(known));
+        }
     }
 }
 

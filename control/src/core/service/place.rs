@@ -101,7 +101,7 @@ fn task(
         tags,
         silence: service.silence,
         image_digests: deployment.image_digests.clone(),
-        service: Some(ServiceTask::of(service.name.clone(), deployment.id.clone())),
+        service: Some(Box::new(ServiceTask::of(service.name.clone(), deployment.id.clone()))),
         ..run_task::pending(id, definition, place, changes.now_ms())
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::core::record::ImageDigests;
 use crate::core::service::throttle::Throttle;
+use crate::core::shared::SharedText;
 use crate::core::silence::policy::SilencePolicy;
 use lighter_model::ids::{ClusterName, ContainerName, ServiceName, TaskDefinitionId};
 use lighter_model::node::{DAEMON_GROUP_PREFIX, SERVICE_GROUP_PREFIX};
@@ -200,7 +201,7 @@ impl ServiceRecord {
     pub fn current(&self) -> Vec<&str> {
         let Some(primary) = self.primary() else { return Vec::new() };
         let same = |old: &&DeploymentRecord| {
-            let known = |(name, digest): (&ContainerName, &String)| {
+            let known = |(name, digest): (&ContainerName, &SharedText)| {
                 primary.image_digests.get(name).is_none_or(|wanted| wanted == digest)
             };
             old.definition == primary.definition && old.image_digests.iter().all(known)

@@ -106,12 +106,12 @@ impl Command for ReplaceLost {
 }
 
 fn link(changes: &mut Changes<'_>, lost: &TaskRecord, mut task: TaskRecord, look: &Look) {
-    task.replaces = Some(lost.id.clone());
+    task.replaces = Some(Box::new(lost.id.clone()));
     let task = changes.put_task(task);
     let silent_s = look.silent.get(&lost.instance).map_or(0, |silence| silence.silent_ms / 1_000);
     let reason = format!("Its container instance was silent for {silent_s} s; replaced by task {}", task.id);
     let mut lost = wanted_stopped(lost, StopCode::InfrastructureHealth, reason, changes.now_ms());
-    lost.replaced_by = Some(task.id.clone());
+    lost.replaced_by = Some(Box::new(task.id.clone()));
     changes.put_task(lost);
 }
 
