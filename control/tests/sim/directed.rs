@@ -1,5 +1,6 @@
-//! Races that seeds reach seldom, one command after another on the core alone.
-//! In: a state with one node. Out: what must have come of each order. Never: time or luck.
+//! Races that seeds reach seldom, and rules of services that depend on exact times, one command after another
+//! on the core alone.
+//! In: a state with one node. Out: what must have come of each order. Never: time that passes by itself, or luck.
 
 use lighter_control::convert::task_status;
 use lighter_control::core::deregister::DeregisterInstance;
@@ -10,7 +11,9 @@ use lighter_control::core::mutation::Changes;
 use lighter_control::core::record::TaskRecord;
 use lighter_control::core::report::ApplyReports;
 use lighter_control::core::run_task::RunTask;
-use lighter_control::core::service::change::{CreateService, UpdateService};
+use lighter_control::core::service::change::{CreateService, DeleteService, UpdateService};
+use lighter_control::core::service::protection::UpdateProtection;
+use lighter_control::core::service::record::{RolloutState, ServiceKey, ServiceRecord};
 use lighter_control::core::service::tend::Tend;
 use lighter_control::core::state::State;
 use lighter_control::core::stop_task::StopTask;
@@ -31,6 +34,7 @@ use crate::plane::cluster;
 /// A core with one ACTIVE node.
 struct Core {
     state: State,
+    now_ms: u64,
     random: u128,
     node: ContainerInstanceId,
 }
@@ -38,7 +42,7 @@ struct Core {
 impl Core {
     fn new() -> Self {
         let node = ContainerInstanceId::from_parts(0, 0);
-        let mut core = Self { state: State::default(), random: 1, node };
+        let mut core = Self { state: State::default(), now_ms: 1_800_000_000_000, random: 1, node };
         core.give(EnsureClusters { clusters: vec![cluster()] }).unwrap();
         let create = CreateJoinToken {
             cluster: cluster(),
@@ -59,7 +63,7 @@ impl Core {
 
     fn give<C: Command>(&mut self, command: C) -> Result<C::Answer, ApiError> {
         self.random += 1;
-        let moment = Moment { wall_unix_ms: 1_800_000_000_000, random: self.random };
+        let moment = Moment { wall_unix_ms: self.now_ms, random: self.random };
         let settings = Settings::default();
         let mut changes = Changes::new(&mut self.state, &settings, moment);
         let answer = command.decide(&mut changes);
@@ -91,14 +95,51 @@ impl Core {
 
     fn report(&mut self, task: &TaskId, sequence: u64, status: TaskStatus) {
         let last_status = task_status(status).into();
-        let report =
-            v1::TaskReport { task_id: task.to_string(), sequence, last_status, ..Default::default() };
+        self.say(v1::TaskReport { task_id: task.to_string(), sequence, last_status, ..Default::default() });
+    }
+
+    /// It never came to run.
+    fn fail(&mut self, task: &TaskId) {
+        self.say(v1::TaskReport {
+            task_id: task.to_string(),
+            sequence: 9,
+            last_status: v1::TaskStatus::Stopped.into(),
+            stop_code: v1::StopCode::TaskFailedToStart.into(),
+            ..Default::default()
+        });
+    }
+
+    fn say(&mut self, report: v1::TaskReport) {
         let message = node_message::Message::TaskReports(v1::TaskReports { reports: vec![report] });
         let NodeSaid::Reports(reports) = node_said(v1::NodeMessage { message: Some(message) }).unwrap()
         else {
             panic!("another message");
         };
         self.give(ApplyReports { instance: self.node.clone(), reports }).unwrap();
+    }
+
+    /// Makes the service `web` of this input.
+    fn create(&mut self, more: &str) -> ServiceKey {
+        let input = format!(r#"{{"serviceName":"web","taskDefinition":"f"{more}}}"#);
+        let create = CreateService {
+            cluster: cluster(),
+            input: parse_create(&input).unwrap(),
+            created_by: String::new(),
+            fingerprint: String::new(),
+        };
+        self.give(create).unwrap().key()
+    }
+
+    fn update(&mut self, more: &str) -> Result<Arc<ServiceRecord>, ApiError> {
+        let input = parse_update(&format!(r#"{{"service":"web"{more}}}"#)).unwrap();
+        self.give(UpdateService { cluster: cluster(), input, expected_version: 0 })
+    }
+
+    /// Tends until nothing is left to be done now: the tasks that are not STOPPED.
+    fn tend(&mut self, key: &ServiceKey) -> Vec<TaskId> {
+        while self.give(Tend { key: key.clone(), may_start: true }).unwrap().more {}
+        let tasks = self.state.tasks_of_service(key);
+        tasks.filter(|task| task.last != TaskStatus::Stopped).map(|task| task.id.clone()).collect()
     }
 
     fn drain(&mut self, draining: bool) -> Vec<String> {
@@ -189,28 +230,114 @@ fn what_is_stopped_has_a_code_and_a_reason_even_if_its_node_says_none() {
 #[test]
 fn of_a_service_s_events_the_last_hundred_are_kept() {
     let mut core = Core::new();
-    let input = r#"{"serviceName":"web","taskDefinition":"f","desiredCount":0}"#;
-    let create = CreateService {
-        cluster: cluster(),
-        input: parse_create(input).unwrap(),
-        created_by: String::new(),
-        fingerprint: String::new(),
-    };
-    let key = core.give(create).unwrap().key();
+    let key = core.create(r#","desiredCount":0"#);
     for _ in 0..60 {
-        for desired in [1, 0] {
-            let json = format!(r#"{{"service":"web","desiredCount":{desired}}}"#);
-            let input = parse_update(&json).unwrap();
-            core.give(UpdateService { cluster: cluster(), input, expected_version: 0 }).unwrap();
-            while core.give(Tend { key: key.clone(), may_start: true }).unwrap().more {}
-        }
-        let of_it: Vec<TaskId> = core.state.tasks_of_service(&key).map(|task| task.id.clone()).collect();
-        let left = |id: &&TaskId| core.task(id).last != TaskStatus::Stopped;
-        let left: Vec<TaskId> = of_it.iter().filter(left).cloned().collect();
-        left.iter().for_each(|id| core.report(id, 1, TaskStatus::Stopped));
+        core.update(r#","desiredCount":1"#).unwrap();
+        let task = core.tend(&key).remove(0);
+        core.update(r#","desiredCount":0"#).unwrap();
+        core.tend(&key);
+        core.report(&task, 1, TaskStatus::Stopped);
     }
     let last = core.state.services[&key].event_number;
     assert!(last >= 120, "each round has told of a start and a stop: {last}");
     let kept: Vec<u64> = core.state.service_events.keys().map(|(_, number)| *number).collect();
     assert_eq!(kept, (last - 99..=last).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_healthy_task_sets_the_breaker_back_unless_it_is_not_to() {
+    for (more, state) in [
+        ("", RolloutState::InProgress),
+        (r#","resetOnHealthyTask":true"#, RolloutState::InProgress),
+        (r#","resetOnHealthyTask":false"#, RolloutState::Failed),
+    ] {
+        let mut core = Core::new();
+        let key = core.create(&format!(
+            r#","desiredCount":2,"deploymentConfiguration":{{"deploymentCircuitBreaker":{{"enable":true,
+                "rollback":false,"thresholdConfiguration":{{"type":"COUNT","value":3}}{more}}}}}"#
+        ));
+        core.tend(&key).iter().for_each(|task| core.fail(task));
+        assert!(core.tend(&key).is_empty(), "it waits after a failure");
+        core.now_ms += 10_000;
+        let (good, bad) = (core.tend(&key).remove(0), core.tend(&key).remove(1));
+        core.report(&good, 1, TaskStatus::Running);
+        core.now_ms += 39_999;
+        core.tend(&key);
+        let count = |core: &Core| core.state.services[&key].deployments[0].breaker_count;
+        assert_eq!(count(&core), 2, "it is healthy after 40 seconds, not before");
+        core.now_ms += 1;
+        core.tend(&key);
+        assert_eq!(count(&core), if state == RolloutState::Failed { 2 } else { 0 });
+        core.fail(&bad);
+        core.tend(&key);
+        assert_eq!(core.state.services[&key].deployments[0].state, state, "{more}");
+    }
+}
+
+#[test]
+fn what_cannot_be_said_of_a_daemon_is_refused_and_changes_nothing() {
+    let mut core = Core::new();
+    let key = core.create(r#","schedulingStrategy":"DAEMON""#);
+    assert_eq!(core.tend(&key).len(), 1);
+    let before = core.state.services[&key].clone();
+    for more in [
+        r#","desiredCount":2"#,
+        r#","deploymentConfiguration":{"maximumPercent":200}"#,
+        r#","placementStrategy":[{"type":"random"}]"#,
+        r#","nodeSilence":{"replace":true,"lostAfterSeconds":60}"#,
+    ] {
+        assert!(matches!(core.update(more), Err(ApiError::InvalidParameter { .. })), "{more}");
+        assert_eq!(core.state.services[&key], before);
+    }
+    core.update(r#","deploymentConfiguration":{"minimumHealthyPercent":50,"maximumPercent":100}"#).unwrap();
+}
+
+/// A RUNNING task whose only container is judged so.
+fn judged(task: &TaskId, sequence: u64, status: v1::HealthStatus) -> v1::TaskReport {
+    let health = Some(v1::ContainerHealth { status: status.into(), ..Default::default() });
+    let container = v1::Container {
+        name: "web".to_owned(),
+        last_status: v1::ContainerStatus::Running.into(),
+        essential: true,
+        health,
+        ..Default::default()
+    };
+    v1::TaskReport {
+        task_id: task.to_string(),
+        sequence,
+        last_status: v1::TaskStatus::Running.into(),
+        containers: vec![container],
+        ..Default::default()
+    }
+}
+
+#[test]
+fn protection_keeps_no_unhealthy_task_and_none_of_a_deleted_service() {
+    let mut core = Core::new();
+    let key = core.create(r#","desiredCount":2"#);
+    let tasks = core.tend(&key);
+    tasks.iter().for_each(|task| core.say(judged(task, 1, v1::HealthStatus::Healthy)));
+    assert_eq!(core.tend(&key).len(), 2);
+    let protect = UpdateProtection {
+        cluster: cluster(),
+        tasks: tasks.iter().map(ToString::to_string).collect(),
+        enabled: true,
+        minutes: 0,
+    };
+    assert_eq!(core.give(protect).unwrap().tasks.len(), 2);
+    core.update(r#","desiredCount":0"#).unwrap();
+    core.tend(&key);
+    assert!(tasks.iter().all(|task| core.task(task).desired == DesiredStatus::Running), "scale-in waits");
+    core.update(r#","desiredCount":2"#).unwrap();
+    core.say(judged(&tasks[0], 2, v1::HealthStatus::Unhealthy));
+    let three = core.tend(&key);
+    assert_eq!(three.len(), 3, "another is started first");
+    core.say(judged(&three[2], 1, v1::HealthStatus::Healthy));
+    core.tend(&key);
+    assert_eq!(core.task(&tasks[0]).desired, DesiredStatus::Stopped);
+    assert_eq!(core.task(&tasks[1]).desired, DesiredStatus::Running);
+    let delete = DeleteService { cluster: cluster(), service: "web".to_owned(), force: true };
+    core.give(delete).unwrap();
+    core.tend(&key);
+    assert!(three.iter().all(|task| core.task(task).desired == DesiredStatus::Stopped));
 }

@@ -106,3 +106,41 @@ async fn a_task_that_gets_healthy_in_its_grace_period_stays() {
     let other = next(&mut session, v1::DesiredStatus::Running).await.task_id;
     assert_ne!(other, task);
 }
+
+#[tokio::test]
+async fn who_has_a_health_check_is_on_the_list_of_endpoints_while_it_is_healthy() {
+    let running = start().await;
+    let mut admin = running.admin().await;
+    let ports = r#""essential":true,"portMappings":[{"containerPort":80}]"#;
+    register(&mut admin, &CHECKED.replace(r#""essential":true"#, ports)).await;
+    let mut session = joined(&running, "node").await.connect(&running).await.unwrap();
+    let grace = r#","desiredCount":1,"healthCheckGracePeriodSeconds":600"#;
+    create(&mut admin, grace).await;
+    let task = next(&mut session, v1::DesiredStatus::Running).await.task_id;
+    let request = v1::WatchEndpointsRequest { service: "web".into(), ..Default::default() };
+    let mut lists = admin.watch_endpoints(request).await.unwrap().into_inner();
+    let mut list = async || {
+        let wait = tokio::time::timeout(crate::support::PATIENCE, lists.message());
+        let endpoints = wait.await.expect("a list").unwrap().unwrap().endpoints;
+        endpoints.into_iter().map(|endpoint| (endpoint.task_id, endpoint.port)).collect::<Vec<_>>()
+    };
+    assert!(list().await.is_empty(), "the first list is the present one");
+    let binding = crate::robot::running_report(&task, 0).containers.remove(0).network_bindings;
+    let mut sequence = 0;
+    let mut judge = async |status| {
+        sequence += 1;
+        let mut report = judged(&task, sequence, status);
+        report.containers[0].network_bindings = binding.clone();
+        session.report(vec![report]).await;
+    };
+    // Neither changes the list: the next one is that of a healthy task.
+    judge(v1::HealthStatus::Unknown).await;
+    judge(v1::HealthStatus::Unhealthy).await;
+    judge(v1::HealthStatus::Healthy).await;
+    let listed = vec![(task.clone(), crate::robot::port_of(&task))];
+    assert_eq!(list().await, listed);
+    judge(v1::HealthStatus::Unhealthy).await;
+    assert!(list().await.is_empty(), "also in its grace period: nobody is to ask it");
+    judge(v1::HealthStatus::Healthy).await;
+    assert_eq!(list().await, listed);
+}
