@@ -5,8 +5,9 @@ use super::control_plane::{Cluster, definition};
 use super::node;
 use super::program::{Done, spawn, until};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 fn checked(image: &str) -> Value {
     definition(json!({"image": image, "healthCheck": {"command": ["CMD-SHELL", "true"]}}))
@@ -227,4 +228,58 @@ fn a_drain_waits_for_a_protected_task_and_says_so() {
     let done: Done = drain.wait_with_output().unwrap().into();
     assert_eq!((done.code, left()), (0, 0.into()), "{}", done.err);
     assert!(done.err.contains(&format!("{} (web:1, protected until 20", &first[..8])), "{}", done.err);
+}
+
+#[test]
+fn a_scoring_expression_is_tried_on_every_node_and_tasks_start_on_those_that_are_named() {
+    let cluster = cluster();
+    node::join(&cluster, "n2");
+    until("the other is there", || json_of(&cluster, &["node", "show", "n2"])["status"] == "ACTIVE");
+    let started = json_of(&cluster, &["start", "web", "n2"]);
+    assert_eq!(started["tasks"].as_array().map(Vec::len), Some(1), "{started}");
+    let nobody = cluster.run(&["start", "web", "nobody"]);
+    assert!(nobody.code != 0 && nobody.err.contains("MISSING"), "{}{}", nobody.out, nobody.err);
+    let file = cluster.file("score", "10 / (1 - group:tasks) - 0.5\n");
+    let test = ["strategy", "test", &file, "--task-definition", "web"];
+    let table = ok(cluster.run(&test)).out;
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        rows,
+        [vec!["NODE", "SCORE", "REFUSED"], vec!["n1", "9.5"], vec!["n2", "-", "division", "by", "zero"]]
+    );
+    assert_eq!(json_of(&cluster, &test).as_array().map(Vec::len), Some(2));
+    let wrong = cluster.run(&["strategy", "test", &cluster.file("wrong", "1 +")]);
+    assert_eq!(wrong.code, 3, "{}", wrong.err);
+}
+
+#[test]
+fn the_events_of_a_service_are_followed() {
+    let cluster = cluster();
+    ok(cluster.run(&["service", "create", "web", "--task-definition", "web", "--count", "1"]));
+    let socket = cluster.folder.path().join("control.sock");
+    let mut child = spawn(&socket, &["service", "events", "web", "-f"]);
+    let out = std::io::BufReader::new(child.stdout.take().unwrap());
+    let (say, lines) = std::sync::mpsc::channel();
+    let reading =
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| say.send(line)));
+    let mut seen = Vec::new();
+    let mut heard = |words: &str| {
+        while !seen.last().is_some_and(|line: &String| line.contains(words)) {
+            seen.push(
+                lines.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("{words}: {seen:?}")),
+            );
+        }
+    };
+    heard("has started 1 tasks");
+    heard("has reached a steady state.");
+    ok(cluster.run(&["service", "scale", "web", "3"]));
+    heard("has started 2 tasks");
+    heard("has reached a steady state.");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let _ = reading.join().unwrap();
+    let mut once = seen.clone();
+    once.sort();
+    once.dedup();
+    assert_eq!(once.len(), seen.len(), "nothing is told twice: {seen:?}");
 }
