@@ -62,7 +62,7 @@ bench: ## the figures of the design, next to Docker and podman where they are in
 	@$(MAKE) --no-print-directory release RELEASED='$(RELEASED) -p lighter-bench'
 	LIGHTER_BIN_DIR=$(abspath $(TARGET))/release-bin LIGHTER_BENCH_DIR=$(abspath $(TARGET))/bench $(TARGET)/release/bench-node
 
-bench-control: ## how much one control plane takes: placements a second, latency, memory, reconnects (ARGS='--runs 1')
+bench-control: ## how much one control plane takes: placements a second, latency, memory, reconnects, services, decisions (ARGS='--runs 1')
 	@$(DEPS) build test
 	cargo build --release $(RELEASED) -p lighter-bench
 	LIGHTER_BIN_DIR=$(abspath $(TARGET))/release LIGHTER_BENCH_DIR=$(abspath $(TARGET))/bench $(TARGET)/release/bench-control measure $(ARGS)

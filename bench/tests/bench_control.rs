@@ -14,8 +14,9 @@ fn every_figure_of_a_tiny_cluster_is_measured_and_written() {
     let out = tempfile::tempdir().unwrap();
     let ran = Command::new(program)
         .args(["measure", "--agents", "20", "--tasks", "400", "--runs", "1", "--callers", "8"])
-        .args(["--rate", "400", "--outages", "1"])
-        .args(["--only", "count10,count1,etcd,latency,memory,reconnect"])
+        .args(["--rate", "400", "--outages", "1", "--service-tasks", "40", "--decision-nodes", "50"])
+        .args(["--only", "count10,count1,binpack,spread,distinct,member-of,etcd,latency,memory,reconnect"])
+        .args(["--only", "rolling,drain,decision"])
         .env("LIGHTER_BIN_DIR", bin_dir)
         .env("LIGHTER_BENCH_DIR", out.path())
         .output()
@@ -27,14 +28,30 @@ fn every_figure_of_a_tiny_cluster_is_measured_and_written() {
     for name in [
         "placements_count10",
         "placements_count1",
+        "placements_binpack_5000",
+        "placements_spread_5000",
+        "placements_distinct_instance_5000",
+        "placements_member_of_5000",
         "placements_etcd",
         "assign_p99_ms",
         "control_rss_mib_5000",
         "reconnect_5000_seconds",
+        "rolling_update_1000_seconds",
+        "drain_tenth_seconds",
+        "decision_us_50",
+        "decision_p99_us_50",
     ] {
         let figure = figures.iter().find(|figure| figure["name"] == name);
         let figure = figure.unwrap_or_else(|| panic!("{name} is missing: {figures:?}"));
         assert!(figure["value"].as_f64().is_some_and(|value| value > 0.0), "{figure}");
         assert_eq!(figure["runs"].as_array().map(Vec::len), Some(1), "{figure}");
     }
+    let words = |name: &str| {
+        let figure = figures.iter().find(|figure| figure["name"] == name).unwrap();
+        figure["runs"][0]["words"].as_str().unwrap().to_owned()
+    };
+    let packed = words("placements_binpack_5000");
+    assert!(packed.contains("of 20 nodes used"), "{packed}");
+    let spread = words("placements_spread_5000");
+    assert!(spread.contains("skew of zones 1, of nodes with room 1"), "{spread}");
 }

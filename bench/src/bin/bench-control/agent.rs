@@ -1,4 +1,5 @@
-//! One node: a client of the session protocol over mTLS that runs nothing and says that it does.
+//! One node: a client of the session protocol over mTLS that runs nothing and says that it does, healthily, and
+//! that stops at once what shall stop.
 //! In: an identity. Out: counters. Owns: its connection and the tasks it holds, which outlive sessions.
 //! Connects as the agent does: pauses from 100 ms to 5 s with full jitter, endpoints in turn.
 //! Never: counts as in sync before a manifest has told exactly what it holds.
@@ -26,7 +27,7 @@ pub(crate) struct Counters {
     pub connected: AtomicU64,
     pub in_sync: AtomicU64,
     pub held: AtomicU64,
-    /// RUNNING reports that the control plane has acknowledged as durable.
+    /// Reports that the control plane has acknowledged as durable; until something is stopped, all of them RUNNING.
     pub applied: AtomicU64,
     /// Sessions that ended, and why the last did.
     pub ended: AtomicU64,
@@ -38,9 +39,14 @@ pub(crate) struct Counters {
 pub(crate) struct Agent {
     endpoints: Vec<Endpoint>,
     hello: v1::NodeHello,
-    held: BTreeMap<String, u64>,
+    held: BTreeMap<String, Held>,
     counters: Arc<Counters>,
     luck: u64,
+}
+
+struct Held {
+    generation: u64,
+    stopped: bool,
 }
 
 /// Takes back what a session counted.
@@ -129,16 +135,13 @@ impl Agent {
         let channel = endpoint.connect().await?;
         let (out, messages) = mpsc::channel(64);
         let mut hello = self.hello.clone();
-        let running = v1::TaskStatus::Running.into();
-        let held = self.held.iter();
-        hello.tasks = held
-            .map(|(id, generation)| v1::HeldTask {
-                task_id: id.clone(),
-                generation: *generation,
-                last_status: running,
-                ..Default::default()
-            })
-            .collect();
+        let held = self.held.iter().map(|(id, held)| v1::HeldTask {
+            task_id: id.clone(),
+            generation: held.generation,
+            last_status: if held.stopped { v1::TaskStatus::Stopped } else { v1::TaskStatus::Running }.into(),
+            ..Default::default()
+        });
+        hello.tasks = held.collect();
         say(&out, FromNode::Hello(hello)).await?;
         let mut incoming =
             NodeClient::new(channel).session(ReceiverStream::new(messages)).await?.into_inner();
@@ -192,7 +195,7 @@ impl Agent {
         }
     }
 
-    /// Acknowledges what came and says that what is new is running.
+    /// Acknowledges what came and says that what is new is running, and what shall stop is STOPPED.
     async fn take(
         &mut self,
         assignments: Vec<v1::Assignment>,
@@ -202,12 +205,24 @@ impl Agent {
         let at_ns = now_ns();
         let mut reports = Vec::new();
         for assignment in assignments {
-            let known = self.held.insert(assignment.task_id.clone(), assignment.generation);
+            if assignment.forget {
+                let forgotten = self.held.remove(&assignment.task_id).is_some();
+                self.counters.held.fetch_sub(u64::from(forgotten), Ordering::Relaxed);
+                continue;
+            }
+            let ends = assignment.desired_status() == v1::DesiredStatus::Stopped;
+            let held = Held { generation: assignment.generation, stopped: ends };
+            let known = self.held.insert(assignment.task_id.clone(), held);
             if known.is_none() {
                 self.counters.held.fetch_add(1, Ordering::Relaxed);
                 let mut came = self.counters.came.lock().unwrap_or_else(PoisonError::into_inner);
                 came.push((assignment.task_id.clone(), at_ns));
-                reports.push(running(assignment.task_id));
+            }
+            // Said again it is the same report: it has the same sequence.
+            if ends {
+                reports.push(stopped(assignment.task_id));
+            } else if known.is_none() {
+                reports.push(running(assignment.task_id, assignment.group.starts_with("service:")));
             }
         }
         say(out, FromNode::Acknowledge(v1::Acknowledge { sequence })).await?;
@@ -222,8 +237,8 @@ async fn say(out: &mpsc::Sender<v1::NodeMessage>, message: FromNode) -> Result<(
     Ok(out.send(v1::NodeMessage { message: Some(message) }).await?)
 }
 
-/// The report of a task that runs, as full as that of a real node.
-fn running(task_id: String) -> v1::TaskReport {
+/// The report of a task that runs, as full as that of a real node; with a health check that has passed, or none.
+fn running(task_id: String, checked: bool) -> v1::TaskReport {
     let container = v1::Container {
         name: "web".to_owned(),
         last_status: v1::ContainerStatus::Running.into(),
@@ -231,6 +246,7 @@ fn running(task_id: String) -> v1::TaskReport {
         image_digest: format!("sha256:{}", "5".repeat(64)),
         address: "10.66.0.2".to_owned(),
         limits: Some(v1::KernelLimits::default()),
+        health: checked.then(healthy),
         ..Default::default()
     };
     v1::TaskReport {
@@ -242,5 +258,39 @@ fn running(task_id: String) -> v1::TaskReport {
         pull_stopped_at_unix_ms: 1_700_000_000_100,
         started_at_unix_ms: 1_700_000_000_200,
         ..Default::default()
+    }
+}
+
+fn healthy() -> v1::ContainerHealth {
+    v1::ContainerHealth {
+        status: v1::HealthStatus::Healthy.into(),
+        since_unix_ms: 1_700_000_000_200,
+        last_end: "exited with 0".to_owned(),
+        ..Default::default()
+    }
+}
+
+/// The report of a task whose container has ended on its STOPSIGNAL.
+fn stopped(task_id: String) -> v1::TaskReport {
+    let exit = v1::ContainerExit {
+        status: Some(v1::container_exit::Status::Exited(0)),
+        oom_killed: false,
+        finished_at_unix_ms: 1_700_000_000_300,
+    };
+    let container = v1::Container {
+        name: "web".to_owned(),
+        last_status: v1::ContainerStatus::Stopped.into(),
+        image_digest: format!("sha256:{}", "5".repeat(64)),
+        exit: Some(exit),
+        ..Default::default()
+    };
+    v1::TaskReport {
+        sequence: 2,
+        last_status: v1::TaskStatus::Stopped.into(),
+        containers: vec![container],
+        stopping_at_unix_ms: 1_700_000_000_250,
+        execution_stopped_at_unix_ms: 1_700_000_000_300,
+        stopped_at_unix_ms: 1_700_000_000_300,
+        ..running(task_id, false)
     }
 }

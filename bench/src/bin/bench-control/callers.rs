@@ -3,6 +3,7 @@
 
 use super::clock::now_ns;
 use super::plane::Plane;
+use super::workload::Workload;
 use anyhow::{Context, Result};
 use lighter_proto::v1;
 use lighter_proto::v1::lighter_client::LighterClient;
@@ -14,8 +15,16 @@ use tonic::transport::Channel;
 
 pub(crate) struct Callers(Vec<LighterClient<Channel>>);
 
-/// A task that a call has answered with, and when the call was sent.
-pub(crate) type Placed = (String, u64);
+/// A task that a call has answered with.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub task: String,
+    pub instance: String,
+    /// When the call was sent.
+    pub sent_ns: u64,
+    /// The number of the call.
+    pub call: usize,
+}
 
 impl Callers {
     pub(crate) async fn connect(plane: &Plane, connections: usize) -> Result<Self> {
@@ -30,20 +39,23 @@ impl Callers {
     /// `tasks` tasks by `at_once` callers, each of which calls again when it has its answer.
     pub(crate) async fn place(
         &self,
-        family: &str,
+        workload: &Workload,
         tasks: usize,
-        count: usize,
         at_once: usize,
     ) -> Result<Vec<Placed>> {
         let next = Arc::new(AtomicUsize::new(0));
         let mut callers = JoinSet::new();
         for number in 0..at_once {
             let (mut client, next) = (self.0[number % self.0.len()].clone(), next.clone());
-            let family = family.to_owned();
+            let workload = workload.clone();
             callers.spawn(async move {
                 let mut placed = Vec::new();
-                while next.fetch_add(count, Ordering::Relaxed) < tasks {
-                    run(&mut client, &family, count, &mut placed).await?;
+                loop {
+                    let call = next.fetch_add(1, Ordering::Relaxed);
+                    if call * workload.count >= tasks {
+                        break;
+                    }
+                    run(&mut client, &workload, call, &mut placed).await?;
                 }
                 Ok::<_, anyhow::Error>(placed)
             });
@@ -55,10 +67,10 @@ impl Callers {
         Ok(all)
     }
 
-    /// One task a call, `rate` calls a second whether those before are answered or not.
+    /// One call after the other, `rate` calls a second whether those before are answered or not.
     pub(crate) async fn place_steadily(
         &self,
-        family: &str,
+        workload: &Workload,
         tasks: usize,
         rate: usize,
     ) -> Result<Vec<Placed>> {
@@ -67,13 +79,13 @@ impl Callers {
         for number in 0..tasks {
             let at = begun + Duration::from_secs(1) * u32::try_from(number)? / u32::try_from(rate)?;
             tokio::time::sleep_until(at.into()).await;
-            let (mut client, family) = (self.0[number % self.0.len()].clone(), family.to_owned());
+            let (mut client, workload) = (self.0[number % self.0.len()].clone(), workload.clone());
             calls.spawn(async move {
                 let mut placed = Vec::new();
-                run(&mut client, &family, 1, &mut placed).await.map(|()| placed)
+                run(&mut client, &workload, number, &mut placed).await.map(|()| placed)
             });
         }
-        let mut all = Vec::with_capacity(tasks);
+        let mut all = Vec::with_capacity(tasks * workload.count);
         while let Some(placed) = calls.join_next().await {
             all.extend(placed??);
         }
@@ -83,19 +95,21 @@ impl Callers {
 
 async fn run(
     client: &mut LighterClient<Channel>,
-    family: &str,
-    count: usize,
+    workload: &Workload,
+    call: usize,
     placed: &mut Vec<Placed>,
 ) -> Result<()> {
     let sent_ns = now_ns();
-    let request = v1::RunTaskRequest {
-        task_definition: family.to_owned(),
-        count: u32::try_from(count)?,
-        ..Default::default()
-    };
-    let answer = client.run_task(request).await?.into_inner();
-    anyhow::ensure!(answer.tasks.len() == count, "not all were placed: {:?}", answer.failures.first());
-    placed.extend(answer.tasks.into_iter().map(|task| (task.task_id, sent_ns)));
+    let answer = client.run_task(workload.request(call)?).await?.into_inner();
+    let all = answer.tasks.len() == workload.count;
+    anyhow::ensure!(all, "not all were placed: {:?}", answer.failures.first());
+    let tasks = answer.tasks.into_iter();
+    placed.extend(tasks.map(|task| Placed {
+        task: task.task_id,
+        instance: task.container_instance_id,
+        sent_ns,
+        call,
+    }));
     Ok(())
 }
 
@@ -107,9 +121,15 @@ pub(crate) async fn running(client: &mut LighterClient<Channel>) -> Result<usize
 
 /// Looks every task up: all are there, all run.
 pub(crate) async fn verify(client: &mut LighterClient<Channel>, placed: &[Placed]) -> Result<()> {
-    for some in placed.chunks(100) {
-        let tasks = some.iter().map(|(task, _)| task.clone()).collect();
-        let request = v1::DescribeTasksRequest { cluster: String::new(), tasks };
+    let ids: Vec<String> = placed.iter().map(|placed| placed.task.clone()).collect();
+    verify_ids(client, &ids).await.map(|_| ())
+}
+
+/// The same, with what they are.
+pub(crate) async fn verify_ids(client: &mut LighterClient<Channel>, ids: &[String]) -> Result<Vec<v1::Task>> {
+    let mut tasks = Vec::with_capacity(ids.len());
+    for some in ids.chunks(100) {
+        let request = v1::DescribeTasksRequest { cluster: String::new(), tasks: some.to_vec() };
         let answer = client.describe_tasks(request).await?.into_inner();
         let running = answer.tasks.iter().filter(|task| task.last_status() == v1::TaskStatus::Running);
         anyhow::ensure!(
@@ -118,6 +138,7 @@ pub(crate) async fn verify(client: &mut LighterClient<Channel>, placed: &[Placed
             some.len(),
             answer.failures
         );
+        tasks.extend(answer.tasks);
     }
-    Ok(())
+    Ok(tasks)
 }

@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 /// CPU units and MiB that one task of the family `bench` takes.
 pub(crate) const CPU_UNITS: usize = 128;
 pub(crate) const MEMORY_MIB: usize = 128;
+pub(crate) const ZONES: [&str; 3] = ["a", "b", "c"];
 /// Joins at a time.
 const AT_ONCE: usize = 16;
 
@@ -43,7 +44,7 @@ async fn one(
         .into_inner();
     // Sizes and zones independent of each other: nine kinds of node.
     let places = [places / 2, places, places + places.div_ceil(2)][number % 3];
-    let zone = ["a", "b", "c"][number / 3 % 3];
+    let zone = ZONES[number / 3 % 3];
     let line: Value = json!({
         "certificate": joined.certificate_pem,
         "key": key.serialize_pem(),

@@ -3,10 +3,11 @@
 //! In: a bed. Out: the 99th percentile of each run, all on one cluster that fills from 0 to 80 %.
 
 use super::bed::Bed;
-use super::callers::{Callers, verify};
+use super::callers::{Callers, Placed, verify};
 use super::placements::settled;
 use super::plan::{Figure, Plan};
 use super::report::{Machine, Report, Run};
+use super::workload::Workload;
 use anyhow::{Context, Result};
 use std::collections::HashMap;
 
@@ -16,11 +17,12 @@ pub(crate) async fn measure(bed: &Bed, plan: &Plan, report: &mut Report) -> Resu
     let mut before = 0;
     for _ in 0..plan.runs {
         let machine = Machine::now(running.dir.path())?;
-        let placed = callers.place_steadily("bench", plan.tasks / plan.runs, plan.rate).await?;
+        let placed =
+            callers.place_steadily(&Workload::plain("bench", 1), plan.tasks / plan.runs, plan.rate).await?;
         before += placed.len();
         settled(&mut running, before).await?;
         let came: HashMap<String, u64> = running.fleet.came(running.dir.path())?.into_iter().collect();
-        let took = |(task, sent_ns): &(String, u64)| -> Result<f64> {
+        let took = |Placed { task, sent_ns, .. }: &Placed| -> Result<f64> {
             let came_ns = came.get(task).context("a task that never came")?;
             Ok(came_ns.saturating_sub(*sent_ns) as f64 / 1e6)
         };

@@ -20,10 +20,13 @@ mod memory;
 mod placements;
 mod plan;
 mod plane;
+mod quality;
 mod reconnect;
 mod report;
+mod service;
 mod takeover;
 mod tls;
+mod workload;
 
 use anyhow::Result;
 use bed::{Bed, Kind};
@@ -31,6 +34,7 @@ use clap::Parser;
 use plan::{Figure, Mode, Plan};
 use report::Report;
 use std::path::Path;
+use workload::{Kind as Placing, Workload};
 
 fn main() -> Result<()> {
     account::raise_file_limit()?;
@@ -39,7 +43,7 @@ fn main() -> Result<()> {
     runtime.block_on(async {
         match mode {
             Mode::Measure(plan) => measure(plan).await,
-            Mode::Decisions => decisions::measure(),
+            Mode::Decisions => decisions::print(),
             Mode::Agents(settings) => agents::run(settings).await,
         }
     })
@@ -49,7 +53,23 @@ async fn measure(plan: Plan) -> Result<()> {
     let scratch = tempfile::Builder::new().prefix("lighter-bench-control").tempdir_in(plan.scratch())?;
     let mut report = Report::new(&plan);
     let most = plan.most_agents();
-    let with_most = [Figure::Count10, Figure::Count1, Figure::Latency, Figure::Memory, Figure::Reconnect];
+    if plan.wants(Figure::Decision) {
+        decisions::measure(&plan, scratch.path(), &mut report).await;
+    }
+    // What has an aim comes first; services need no more than seconds and save another cluster.
+    let with_most = [
+        Figure::Count10,
+        Figure::Count1,
+        Figure::Binpack,
+        Figure::Spread,
+        Figure::Distinct,
+        Figure::MemberOf,
+        Figure::Latency,
+        Figure::Memory,
+        Figure::Rolling,
+        Figure::Drain,
+        Figure::Reconnect,
+    ];
     part(scratch.path(), &plan, Kind::Redb, most, &with_most, &mut report).await;
     part(scratch.path(), &plan, Kind::Etcd, most, &[Figure::Etcd, Figure::Takeover], &mut report).await;
     for agents in plan.agents.iter().copied().filter(|agents| *agents != most) {
@@ -90,16 +110,27 @@ async fn part(
             report.left_out(figure, agents, why);
             continue;
         }
-        let measured = match figure {
-            Figure::Count10 | Figure::Etcd => placements::measure(&bed, plan, figure, 10, report).await,
-            Figure::Count1 => placements::measure(&bed, plan, figure, 1, report).await,
-            Figure::Latency => latency::measure(&bed, plan, report).await,
-            Figure::Memory => memory::measure(&bed, plan, report).await,
-            Figure::Reconnect => reconnect::measure(&bed, plan, report).await,
-            Figure::Takeover => takeover::measure(&bed, plan, report).await,
-        };
-        if let Err(error) = measured {
+        if let Err(error) = measured(&bed, plan, figure, report).await {
             report.failed(figure, agents, format!("{error:#}"));
         }
     }
+}
+
+async fn measured(bed: &Bed, plan: &Plan, figure: Figure, report: &mut Report) -> Result<()> {
+    let (count, kind) = match figure {
+        Figure::Count10 | Figure::Etcd => (10, Placing::Plain),
+        Figure::Count1 => (1, Placing::Plain),
+        Figure::Binpack => (10, Placing::Binpack),
+        Figure::Spread => (10, Placing::Spread),
+        Figure::Distinct => (10, Placing::Distinct { group: bed.agents / 2 }),
+        Figure::MemberOf => (10, Placing::MemberOf),
+        Figure::Latency => return latency::measure(bed, plan, report).await,
+        Figure::Memory => return memory::measure(bed, plan, report).await,
+        Figure::Reconnect => return reconnect::measure(bed, plan, report).await,
+        Figure::Takeover => return takeover::measure(bed, plan, report).await,
+        Figure::Rolling => return service::rolling::measure(bed, plan, report).await,
+        Figure::Drain => return service::drain::measure(bed, plan, report).await,
+        Figure::Decision | Figure::DecisionTail => return Ok(()),
+    };
+    placements::measure(bed, plan, figure, &Workload::of("bench", count, kind), report).await
 }

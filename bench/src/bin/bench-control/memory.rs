@@ -7,6 +7,7 @@ use super::callers::Callers;
 use super::placements::settled;
 use super::plan::{Figure, Plan};
 use super::report::{Machine, Report, Run};
+use super::workload::Workload;
 use anyhow::Result;
 
 pub(crate) async fn measure(bed: &Bed, plan: &Plan, report: &mut Report) -> Result<()> {
@@ -24,7 +25,7 @@ pub(crate) async fn measure(bed: &Bed, plan: &Plan, report: &mut Report) -> Resu
         let connected = memory(plane.pid())?;
         let mut running = Running { fleet, plane, client, etcd: None, dir };
         let callers = Callers::connect(&running.plane, plan.connections).await?;
-        callers.place("light", plan.tasks, 10, plan.callers).await?;
+        callers.place(&Workload::plain("light", 10), plan.tasks, plan.callers).await?;
         settled(&mut running, plan.tasks).await?;
         let full = memory(running.plane.pid())?;
         let words = format!(

@@ -1,11 +1,14 @@
 //! Placements a second: answered, recorded and synced, taken over by the node, reported RUNNING, and
-//! that committed. In: a bed. Out: a rate, and the CPU time of each process for one placement.
+//! that committed. In: a bed, what each call asks. Out: a rate, the CPU time of each process for one placement,
+//! and how good the places are. Fails when a place is not what was asked for.
 
 use super::account::cpu_seconds;
 use super::bed::{Bed, PATIENCE, Running};
 use super::callers::{Callers, running, verify};
 use super::plan::{Figure, Plan};
+use super::quality;
 use super::report::{Machine, Report, Run};
+use super::workload::Workload;
 use anyhow::Result;
 use std::time::{Duration, Instant};
 
@@ -14,10 +17,10 @@ pub(crate) async fn measure(
     bed: &Bed,
     plan: &Plan,
     figure: Figure,
-    count: usize,
+    workload: &Workload,
     report: &mut Report,
 ) -> Result<()> {
-    for done in 0..plan.runs {
+    for done in 0..plan.runs_of(figure) {
         if !report.goes_on(figure, bed.agents, done) {
             break;
         }
@@ -26,14 +29,15 @@ pub(crate) async fn measure(
         let machine = Machine::now(running.dir.path())?;
         let before = cpu(&running)?;
         let begun = Instant::now();
-        let placed = callers.place("bench", plan.tasks, count, plan.callers).await?;
+        let placed = callers.place(workload, plan.tasks, plan.callers).await?;
         settled(&mut running, placed.len()).await?;
         let took = begun.elapsed();
         let after = cpu(&running)?;
         verify(&mut running.client, &placed).await?;
+        let good = quality::look(&mut running.client, workload, &placed).await?;
         let us = |which: usize| (after[which] - before[which]) * 1e6 / placed.len() as f64;
         let words = format!(
-            "CPU us/placement: server {:.0}, nodes {:.0}, callers {:.0}, etcd {:.0}",
+            "CPU us/placement: server {:.0}, nodes {:.0}, callers {:.0}, etcd {:.0}{good}",
             us(0),
             us(1),
             us(2),
@@ -60,7 +64,7 @@ pub(crate) async fn settled(running_: &mut Running, tasks: usize) -> Result<()> 
 }
 
 /// CPU seconds of server, nodes, callers, etcd.
-fn cpu(running: &Running) -> Result<[f64; 4]> {
+pub(crate) fn cpu(running: &Running) -> Result<[f64; 4]> {
     let etcd = running.etcd.as_ref().map(|etcd| cpu_seconds(etcd.pid())).transpose()?;
     Ok([
         cpu_seconds(running.plane.pid())?,

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub(crate) enum Mode {
     /// Measure
     Measure(Plan),
-    /// Measure single decisions of the scheduler, in this process
+    /// Measure single decisions of the scheduler, in this process, and print every case
     Decisions,
     /// Be the nodes (started by `measure`)
     #[command(hide = true)]
@@ -24,6 +24,14 @@ pub(crate) enum Figure {
     Count10,
     /// The same with 1 task a call
     Count1,
+    /// Count10 with binpack by memory
+    Binpack,
+    /// Count10 with spread over zones, then instances
+    Spread,
+    /// Count10 with distinctInstance
+    Distinct,
+    /// Count10 with memberOf
+    MemberOf,
     /// With 10 tasks a call, on etcd of one member
     Etcd,
     /// From the call to the assignment on the node
@@ -31,7 +39,19 @@ pub(crate) enum Figure {
     Memory,
     Reconnect,
     Takeover,
+    /// Rolling update of a service
+    Rolling,
+    /// Drain of a tenth of the nodes
+    Drain,
+    /// One decision of the scheduler, in this process: median and 99th percentile
+    Decision,
+    /// The 99th percentile that is measured with `Decision`
+    #[value(skip)]
+    DecisionTail,
 }
+
+/// How often placements by strategy, services and decisions are measured at most unless `--only` names them: the whole has to end in time.
+const RUNS_OF_THE_LATER: usize = 2;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Plan {
@@ -49,6 +69,12 @@ pub(crate) struct Plan {
     /// Connections that the callers share
     #[arg(long, default_value_t = 4)]
     pub connections: usize,
+    /// Tasks of the service that is updated and drained
+    #[arg(long, default_value_t = 1_000)]
+    pub service_tasks: usize,
+    /// Nodes among which single decisions are made
+    #[arg(long, value_delimiter = ',', default_value = "5000,20000")]
+    pub decision_nodes: Vec<usize>,
     /// Tasks a second while the latency is measured
     #[arg(long, default_value_t = 1_000)]
     pub rate: usize,
@@ -75,6 +101,22 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn wants(&self, figure: Figure) -> bool {
         self.only.is_empty() || self.only.contains(&figure)
+    }
+    /// How often a figure is measured.
+    pub(crate) fn runs_of(&self, figure: Figure) -> usize {
+        let later = [
+            Figure::Binpack,
+            Figure::Spread,
+            Figure::Distinct,
+            Figure::MemberOf,
+            Figure::Rolling,
+            Figure::Drain,
+            Figure::Decision,
+        ];
+        match self.only.is_empty() && later.contains(&figure) {
+            true => self.runs.min(RUNS_OF_THE_LATER),
+            false => self.runs,
+        }
     }
     pub(crate) fn most_agents(&self) -> usize {
         self.agents.iter().copied().max().unwrap_or(1)

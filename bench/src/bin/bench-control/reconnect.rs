@@ -7,13 +7,14 @@ use super::callers::{Callers, running};
 use super::placements::settled;
 use super::plan::{Figure, Plan};
 use super::report::{Machine, Report, Run};
+use super::workload::Workload;
 use anyhow::Result;
 use std::time::{Duration, Instant};
 
 pub(crate) async fn measure(bed: &Bed, plan: &Plan, report: &mut Report) -> Result<()> {
     let mut run = bed.start().await?;
     let callers = Callers::connect(&run.plane, plan.connections).await?;
-    callers.place("light", plan.tasks, 10, plan.callers).await?;
+    callers.place(&Workload::plain("light", 10), plan.tasks, plan.callers).await?;
     settled(&mut run, plan.tasks).await?;
     drop(callers);
     for (kind, outage) in plan.outages.iter().enumerate() {

@@ -43,27 +43,59 @@ pub(crate) struct Report {
     most: usize,
 }
 
-/// Name, unit and aim; the aim is about the largest number of nodes.
+/// Name, unit and aim; the aim is about the largest number of nodes. Of decisions the number of nodes is part of
+/// the name, and the aim is another for each.
 fn described(figure: Figure) -> (&'static str, &'static str, &'static str) {
     match figure {
         Figure::Count10 => ("placements_count10", "1/s", ">= 10000"),
         Figure::Count1 => ("placements_count1", "1/s", ">= 6000"),
+        Figure::Binpack => ("placements_binpack_5000", "1/s", ">= 10000"),
+        Figure::Spread => ("placements_spread_5000", "1/s", ">= 10000"),
+        Figure::Distinct => ("placements_distinct_instance_5000", "1/s", ">= 10000"),
+        Figure::MemberOf => ("placements_member_of_5000", "1/s", ">= 10000"),
         Figure::Etcd => ("placements_etcd", "1/s", ">= 2500"),
         Figure::Latency => ("assign_p99_ms", "ms", "<= 100"),
         Figure::Memory => ("control_rss_mib_5000", "MiB", "<= 400"),
         Figure::Reconnect => ("reconnect_5000_seconds", "s", "<= 10"),
         Figure::Takeover => ("takeover_seconds", "s", "<= 10"),
+        Figure::Rolling => ("rolling_update_1000_seconds", "s", "-"),
+        Figure::Drain => ("drain_tenth_seconds", "s", "-"),
+        Figure::Decision => ("decision_us", "us", "-"),
+        Figure::DecisionTail => ("decision_p99_us", "us", "-"),
     }
 }
 
-const FIGURES: [Figure; 7] = [
+fn is_decision(figure: Figure) -> bool {
+    matches!(figure, Figure::Decision | Figure::DecisionTail)
+}
+
+/// The 99th percentile may be three times the median.
+fn aim(figure: Figure, nodes: usize) -> &'static str {
+    match (figure, nodes) {
+        (Figure::Decision, 5_000) => "<= 20",
+        (Figure::Decision, 20_000) => "<= 80",
+        (Figure::DecisionTail, 5_000) => "<= 60",
+        (Figure::DecisionTail, 20_000) => "<= 240",
+        (other, _) => described(other).2,
+    }
+}
+
+const FIGURES: [Figure; 15] = [
+    Figure::Decision,
+    Figure::DecisionTail,
     Figure::Count10,
     Figure::Count1,
+    Figure::Binpack,
+    Figure::Spread,
+    Figure::Distinct,
+    Figure::MemberOf,
     Figure::Etcd,
     Figure::Latency,
     Figure::Memory,
     Figure::Reconnect,
     Figure::Takeover,
+    Figure::Rolling,
+    Figure::Drain,
 ];
 
 impl Report {
@@ -103,7 +135,7 @@ impl Report {
 
     /// Not measured, for want of time.
     pub(crate) fn left_out(&mut self, figure: Figure, agents: usize, why: String) {
-        self.says(&format!("{} with {agents} nodes: {why}", described(figure).0));
+        self.says(&format!("{} with {agents} nodes: {why}", self.name(figure, agents)));
         self.missing.push((figure, agents, why));
     }
 
@@ -114,13 +146,22 @@ impl Report {
     }
 
     pub(crate) fn run(&mut self, run: Run) {
-        let (name, unit, _) = described(run.figure);
+        let (name, unit) = (self.name(run.figure, run.agents), described(run.figure).1);
         let Machine { calibration: Calibration { fdatasync_us, cpu_loop_ms }, load } = &run.machine;
         self.says(&format!(
             "{name} with {} nodes: {:.1} {unit}  ({}; fdatasync {fdatasync_us:.0} us, loop {cpu_loop_ms:.0} ms, load {load})",
             run.agents, run.value, run.words
         ));
         self.runs.push(run);
+    }
+
+    fn name(&self, figure: Figure, agents: usize) -> String {
+        let (name, ..) = described(figure);
+        match is_decision(figure) {
+            true => format!("{name}_{agents}"),
+            false if agents == self.most => name.to_owned(),
+            false => format!("{name}_{agents}_nodes"),
+        }
     }
 
     /// Sorted values of a figure.
@@ -134,22 +175,11 @@ impl Report {
     /// Prints the table and writes control.json; an error when a figure failed.
     pub(crate) fn finish(self, plan: &Plan) -> Result<()> {
         let mut figures = Vec::new();
-        println!("\n{:24} {:>6} {:>10} {:>22} {:>9}  unit", "figure", "nodes", "median", "range", "aim");
+        println!("\n{:33} {:>6} {:>10} {:>22} {:>9}  unit", "figure", "nodes", "median", "range", "aim");
         for figure in FIGURES {
-            for agents in plan.agents.iter().copied() {
-                let of_both = matches!(figure, Figure::Count10 | Figure::Count1);
-                if !of_both && agents != self.most {
-                    continue;
-                }
+            for agents in self.nodes_of(figure, plan) {
                 let values = self.values(figure, agents);
-                let (name, unit, aim) = described(figure);
-                match (values.first(), values.last()) {
-                    (Some(lowest), Some(highest)) => {
-                        let (median, range) = (median(&values), format!("{lowest:.1} to {highest:.1}"));
-                        println!("{name:24} {agents:>6} {median:>10.1} {range:>22} {aim:>9}  {unit}");
-                    }
-                    _ => println!("{name:24} {agents:>6} {:>10} {:>22} {aim:>9}  {unit}", "-", "-"),
-                }
+                self.row(figure, agents, &values);
                 figures.push(self.json(figure, agents, &values));
             }
         }
@@ -161,8 +191,28 @@ impl Report {
         Ok(())
     }
 
+    /// The numbers of nodes with which a figure is measured.
+    fn nodes_of(&self, figure: Figure, plan: &Plan) -> Vec<usize> {
+        match figure {
+            Figure::Decision | Figure::DecisionTail => plan.decision_nodes.clone(),
+            Figure::Count10 | Figure::Count1 => plan.agents.clone(),
+            _ => vec![self.most],
+        }
+    }
+
+    fn row(&self, figure: Figure, agents: usize, values: &[f64]) {
+        let (name, unit, aim) = (self.name(figure, agents), described(figure).1, aim(figure, agents));
+        match (values.first(), values.last()) {
+            (Some(lowest), Some(highest)) => {
+                let (median, range) = (median(values), format!("{lowest:.1} to {highest:.1}"));
+                println!("{name:33} {agents:>6} {median:>10.1} {range:>22} {aim:>9}  {unit}");
+            }
+            _ => println!("{name:33} {agents:>6} {:>10} {:>22} {aim:>9}  {unit}", "-", "-"),
+        }
+    }
+
     fn json(&self, figure: Figure, agents: usize, values: &[f64]) -> Value {
-        let (name, unit, aim) = described(figure);
+        let (name, unit, aim) = (self.name(figure, agents), described(figure).1, aim(figure, agents));
         let of = self.runs.iter().filter(|run| run.figure == figure && run.agents == agents);
         let run = |run: &Run| {
             json!({
@@ -176,7 +226,6 @@ impl Report {
             })
         };
         let runs: Vec<Value> = of.map(run).collect();
-        let name = if agents == self.most { name.to_owned() } else { format!("{name}_{agents}_nodes") };
         // Of outages the worst counts: each of them has to end in time.
         let value = match figure {
             Figure::Reconnect => values.last().copied(),

@@ -6,6 +6,7 @@ use super::callers::{Callers, running};
 use super::placements::settled;
 use super::plan::{Figure, Plan};
 use super::report::{Machine, Report, Run};
+use super::workload::Workload;
 use anyhow::{Context, Result};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ pub(crate) async fn measure(bed: &Bed, plan: &Plan, report: &mut Report) -> Resu
     fleet.wait("the connections", PATIENCE, |status| status.in_sync == bed.agents).await?;
     let mut run = Running { fleet, plane: leader, client, etcd: Some(etcd), dir };
     let callers = Callers::connect(&run.plane, plan.connections).await?;
-    callers.place("light", plan.tasks, 10, plan.callers).await?;
+    callers.place(&Workload::plain("light", 10), plan.tasks, plan.callers).await?;
     settled(&mut run, plan.tasks).await?;
     // The standby follows; what it has not read yet it reads when it takes over.
     tokio::time::sleep(Duration::from_secs(1)).await;
