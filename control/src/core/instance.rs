@@ -9,6 +9,7 @@ use crate::core::mutation::Changes;
 use crate::core::queue;
 use crate::core::record::{InstanceRecord, TaskRecord};
 use crate::core::recovery::{Learned, raise_revisions};
+use crate::core::shared::Rare;
 use crate::core::state::State;
 use crate::core::stop_task::pad;
 use crate::error::ApiError;
@@ -159,7 +160,7 @@ pub fn given_up(task: &TaskRecord, reason: &str, now_ms: u64) -> TaskRecord {
     task.last = TaskStatus::Stopped;
     task.generation.0 += 1;
     task.waiting_reason = None;
-    task.waits.clear();
+    task.waits = Rare::default();
     task.stop_code.get_or_insert(StopCode::InfrastructureHealth);
     task.stopped_reason.get_or_insert_with(|| reason.to_owned());
     task.times.stopping_at.get_or_insert(now_ms);

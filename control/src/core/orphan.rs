@@ -125,7 +125,7 @@ impl DecideOrphan {
             generation: Generation(held.generation.0.saturating_add(1)),
             resources: held.resources.clone(),
             paused: held.paused,
-            container_resources: held.container_resources.clone(),
+            container_resources: held.container_resources.clone().into(),
             image_digests: held.image_digests.clone().into(),
             started_by: service.as_ref().map(|of| of.deployment.clone()).filter(|id| !id.is_empty()),
             service: service.map(Box::new),

@@ -328,7 +328,7 @@ pub struct ContainerRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_digest: Option<SharedText>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
+    pub address: Option<SharedText>,
     pub network_bindings: Vec<NetworkBinding>,
     pub limits: KernelLimits,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -375,10 +375,10 @@ pub struct TaskRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped_reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub waiting_reason: Option<String>,
+    pub waiting_reason: Option<SharedText>,
     /// What its node last said it waits for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub waits: Vec<Wait>,
+    #[serde(default, skip_serializing_if = "Rare::is_nothing")]
+    pub waits: Rare<Vec<Wait>>,
     pub group: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_by: Option<String>,
@@ -403,10 +403,10 @@ pub struct TaskRecord {
     pub settled: Generation,
     /// Why that one was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refusal: Option<String>,
+    pub refusal: Option<SharedText>,
     /// Limits in place of the definition's.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub container_resources: Vec<ContainerResources>,
+    #[serde(default, skip_serializing_if = "Rare::is_nothing")]
+    pub container_resources: Rare<Vec<ContainerResources>>,
     /// No process of it runs: its node says so.
     #[serde(default, skip_serializing_if = "is_default")]
     pub paused_on_node: bool,
@@ -449,7 +449,7 @@ pub struct TaskRecord {
 pub struct ResizeRecord {
     /// Settled when the node has settled this generation of the task.
     pub generation: Generation,
-    pub before: Vec<ContainerResources>,
+    pub before: Rare<Vec<ContainerResources>>,
     pub resources_before: Resources,
     pub resources_after: Resources,
 }

@@ -7,7 +7,7 @@ use crate::core::Command;
 use crate::core::mutation::Changes;
 use crate::core::record::{ContainerRecord, DefinitionRecord, ImageDigests, TaskRecord};
 use crate::core::service::deployment;
-use crate::core::shared::SharedText;
+use crate::core::shared::{Rare, SharedText};
 use crate::core::state::State;
 use crate::core::update_task::settle;
 use crate::error::ApiError;
@@ -102,8 +102,9 @@ pub fn merge(old: &TaskRecord, report: TaskReport, now_ms: u64) -> TaskRecord {
         service.running_since_unix_ms.get_or_insert(now_ms);
     }
     settle(&mut task, &report);
-    task.waits = if task.last == TaskStatus::Stopped { Vec::new() } else { report.waits };
-    task.waiting_reason = report.waiting_reason.filter(|_| task.last < TaskStatus::Running);
+    task.waits = if task.last == TaskStatus::Stopped { Rare::default() } else { report.waits.into() };
+    task.waiting_reason =
+        report.waiting_reason.map(SharedText::from).filter(|_| task.last < TaskStatus::Running);
     if task.last >= TaskStatus::Deactivating {
         task.desired = DesiredStatus::Stopped;
     }
@@ -139,7 +140,7 @@ fn merge_container(record: &mut ContainerRecord, report: ContainerReport) {
     record.reason = report.reason.or(record.reason.take());
     record.pid = report.pid;
     record.image_digest = report.image_digest.map(SharedText::from).or(record.image_digest.take());
-    record.address = report.address.or(record.address.take());
+    record.address = report.address.map(SharedText::from).or(record.address.take());
     record.network_bindings = report.network_bindings;
     record.limits = report.limits;
     record.health = report.health.map(Box::new);

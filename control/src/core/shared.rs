@@ -74,6 +74,10 @@ impl Seldom for TaskOverride {
     const NOTHING: &'static Self = &Self { container_overrides: Vec::new(), cpu: None, memory: None };
 }
 
+impl<T: PartialEq + 'static> Seldom for Vec<T> {
+    const NOTHING: &'static Self = &Self::new();
+}
+
 impl Seldom for PlacementText {
     const NOTHING: &'static Self = &Self { constraints: Vec::new(), strategies: Vec::new() };
 }

@@ -69,9 +69,10 @@ impl Command for UpdateTask {
         let task = running(changes, &self.cluster, &self.task)?;
         let container = named(&task, &self.container)?;
         let mut wanted = TaskRecord::clone(&task);
-        let resources = own_resources(&mut wanted, &container);
-        resources.cpu_units = self.cpu_units.or(resources.cpu_units);
-        resources.memory_mib = self.memory_mib.or(resources.memory_mib);
+        change_own(&mut wanted, &container, |resources| {
+            resources.cpu_units = self.cpu_units.or(resources.cpu_units);
+            resources.memory_mib = self.memory_mib.or(resources.memory_mib);
+        });
         let Some(definition) = changes.state().definitions.get(&task.definition) else {
             return Err(ApiError::TaskDefinitionNotFound { name: task.definition.to_string() });
         };
@@ -116,7 +117,7 @@ pub fn settle(task: &mut TaskRecord, report: &TaskReport) {
     task.paused_on_node = report.paused;
     let refusal = report.refusal.as_ref().filter(|_| report.settled >= task.generation);
     if let Some(refusal) = refusal {
-        task.refusal = Some(refusal.clone());
+        task.refusal = Some(refusal.as_str().into());
         if task.paused != report.paused {
             task.paused = report.paused;
             task.generation.0 += 1;
@@ -156,14 +157,19 @@ fn named(task: &TaskRecord, name: &str) -> Result<ContainerName, ApiError> {
         .ok_or_else(|| ApiError::ContainerNotFound { container: name.to_owned(), task: task.id.to_string() })
 }
 
-/// The limits of this container among the task's own, made when they are not there yet.
-fn own_resources<'a>(task: &'a mut TaskRecord, container: &ContainerName) -> &'a mut ContainerResources {
-    let all = &mut task.container_resources;
+/// Changes the limits of this container among the task's own, made when they are not there yet.
+fn change_own(
+    task: &mut TaskRecord,
+    container: &ContainerName,
+    change: impl FnOnce(&mut ContainerResources),
+) {
+    let mut all = Vec::clone(&task.container_resources);
     let at = all.iter().position(|own| own.container == *container).unwrap_or_else(|| {
         all.push(ContainerResources { container: container.clone(), cpu_units: None, memory_mib: None });
         all.len() - 1
     });
-    &mut all[at]
+    change(&mut all[at]);
+    task.container_resources = all.into();
 }
 
 /// What the node must have left for the change.

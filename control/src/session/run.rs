@@ -96,7 +96,9 @@ pub async fn serve(
     mut incoming: impl Stream<Item = Result<NodeSaid, ApiError>> + Unpin,
     out: mpsc::Sender<Sent>,
 ) {
-    let ended = match begin(&context, &me, &mut incoming, &out).await {
+    // Boxed: the room that it needs once would be part of every session for as long as it lasts.
+    let begun = Box::pin(begin(&context, &me, &mut incoming, &out)).await;
+    let ended = match begun {
         Ok((session, changes, mut place)) => {
             let ended = session.run(incoming, changes, &mut place).await;
             context.sessions.end(&me.id, &place);
