@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-/// redb's default cache is 1 GiB; the state is in memory anyway and the file is read once, at a start.
 /// Some 5 ms of writing beside one wait for the disk.
 const BATCH_RECORDS: usize = 1_024;
-const CACHE_BYTES: usize = 32 << 20;
+/// redb's default cache is 1 GiB; the state is in memory anyway and the file is read once, at a start.
+const CACHE_BYTES: usize = 8 << 20;
 /// A smaller file is not worth the time.
 const SHRINK_FROM_BYTES: u64 = 8 << 20;
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
