@@ -542,7 +542,7 @@ mod tests {
                 };
                 let fits = instance.status == ContainerInstanceStatus::Active
                     && misfit(&candidate, &need, reserve).is_none();
-                prop_assert_eq!(found.contains(&row), fits);
+                prop_assert_eq!(found.get(row), fits);
             }
         }
     }

@@ -43,23 +43,23 @@ pub fn choose(nodes: &Nodes, ask: &Ask<'_>) -> Option<usize> {
     best(nodes, ask, fits.rows())
 }
 
-/// The rows that take tasks and have all that is asked, in order.
-pub fn feasible(nodes: &Nodes, ask: &Ask<'_>) -> Vec<usize> {
+/// The rows that take tasks and have all that is asked.
+pub fn feasible(nodes: &Nodes, ask: &Ask<'_>) -> Bits {
     Fits::new(nodes, ask).rows()
 }
 
 /// The best of some rows by the strategies; ties go to the lowest id.
-pub fn best(nodes: &Nodes, ask: &Ask<'_>, mut rows: Vec<usize>) -> Option<usize> {
+pub fn best(nodes: &Nodes, ask: &Ask<'_>, mut rows: Bits) -> Option<usize> {
     for strategy in ask.placement.strategies() {
-        if rows.len() < 2 && !matches!(strategy, Strategy::Custom(_)) {
+        if rows.count() < 2 && !matches!(strategy, Strategy::Custom(_)) {
             break;
         }
         match strategy {
-            Strategy::Random => return lot(ask.luck, rows.len()).map(|index| rows[index]),
+            Strategy::Random => return lot(ask.luck, rows.count()).and_then(|before| rows.nth(before)),
             other => Scores::new(nodes, ask.group, other).keep_best(&mut rows),
         }
     }
-    rows.first().copied()
+    rows.nth(0)
 }
 
 /// What is asked, made ready to be asked of each row.
@@ -100,9 +100,14 @@ impl<'a> Fits<'a> {
         let nodes = self.nodes;
         nodes.spare_cpu_units()[row] >= self.least_cpu_units
             && nodes.spare_memory_mib()[row] >= self.least_memory_mib
-            && (self.capable.is_empty() || self.capable[nodes.kind(row)])
+            && self.others(row)
+    }
+
+    /// All but CPU and memory.
+    fn others(&self, row: usize) -> bool {
+        (self.capable.is_empty() || self.capable[self.nodes.kind(row)])
             && (self.ask.resources.devices.is_empty() || self.devices(row))
-            && self.ask.head.is_none_or(|head| !head.is_delayed(nodes, self.ask, row))
+            && self.ask.head.is_none_or(|head| !head.is_delayed(self.nodes, self.ask, row))
     }
 
     fn devices(&self, row: usize) -> bool {
@@ -110,9 +115,15 @@ impl<'a> Fits<'a> {
         wanted.all(|(kind, count)| self.nodes.free_devices(row, kind) >= *count)
     }
 
-    fn rows(&self) -> Vec<usize> {
-        let mut rows = Vec::with_capacity(self.nodes.len());
-        rows.extend(self.bits.iter().filter(|row| self.numbers(*row)));
+    fn rows(&self) -> Bits {
+        let mut rows = self.bits.clone();
+        rows.keep_at_least(self.nodes.spare_cpu_units(), self.least_cpu_units);
+        rows.keep_at_least(self.nodes.spare_memory_mib(), self.least_memory_mib);
+        let is_more_asked =
+            !self.capable.is_empty() || !self.ask.resources.devices.is_empty() || self.ask.head.is_some();
+        if is_more_asked {
+            rows.retain(|row| self.others(row));
+        }
         rows
     }
 }

@@ -2,7 +2,6 @@
 //! In: the rows of a cluster and what is asked. Out: lacks, counts and words; the words are ECS's.
 //! Never: decides: the scheduler does, by sets of rows; a test holds the two to the same answer.
 
-use crate::core::columns::bits::Bits;
 use crate::core::columns::{Nodes, RowInstance};
 use crate::scheduler::choose::{Ask, best, feasible};
 use crate::scheduler::placement::{NO_INSTANCES, place};
@@ -223,13 +222,7 @@ pub fn explain(mut nodes: Nodes, ask: &Ask<'_>, count: u32) -> Explanation {
         let ask = Ask { luck: ask.luck.wrapping_add(index.into()), ..*ask };
         let rows = feasible(&nodes, &ask);
         let row = match ask.placement.strategies() {
-            [] => {
-                let found = rows.iter().fold(Bits::upto(nodes.len(), false), |mut bits, row| {
-                    bits.set(*row, true);
-                    bits
-                });
-                place(nodes.tasks(), |row| found.get(row))
-            }
+            [] => place(nodes.tasks(), |row| rows.get(row)),
             _ => best(&nodes, &ask, rows),
         };
         let Some(row) = row else {

@@ -6,10 +6,11 @@
 //! - binpack looks at what is left now, before the task.
 //! - custom takes the highest score.
 
+use crate::core::columns::bits::Bits;
 use crate::core::columns::{GroupRow, Nodes, RowInstance, Values};
 use lighter_model::attribute::AVAILABILITY_ZONE;
 use lighter_model::placement::{PackField, SpreadField, Strategy};
-use lighter_model::query::Queried;
+use lighter_model::query::{Queried, Sets};
 use lighter_model::resources::GPU;
 use lighter_model::score::{Refused, Score, Scored};
 use std::borrow::Cow;
@@ -51,27 +52,17 @@ impl<'a> Scores<'a> {
         }
     }
 
-    /// Keeps those of the rows, which are in order, that are best; none to which a custom strategy gives no score.
-    pub fn keep_best(&self, rows: &mut Vec<usize>) {
+    /// Keeps those of the rows that are best; none to which a custom strategy gives no score.
+    pub fn keep_best(&self, rows: &mut Bits) {
         match self {
             Self::Equal => {}
-            Self::OnInstance(entries) => {
-                let mut entries = entries.iter().peekable();
-                keep_lowest(rows, |row| {
-                    while entries.next_if(|entry| entry.row < row).is_some() {}
-                    Some(
-                        entries
-                            .peek()
-                            .filter(|entry| entry.row == row)
-                            .map_or(0, |entry| i64::from(entry.wanted)),
-                    )
-                });
-            }
-            Self::ByValue { values, tasks } => {
-                keep_lowest(rows, |row| Some(signed(tasks[values.of_row(row)])))
-            }
-            Self::Left(left) => keep_lowest(rows, |row| Some(left[row])),
-            Self::Custom { .. } => keep_lowest(rows, |row| self.key(row).ok()),
+            Self::OnInstance(entries) => keep_fewest(rows, entries),
+            Self::ByValue { values, tasks } => match values.rows() {
+                Some(sets) => keep_fewest_of(rows, sets, tasks),
+                None => rows.keep_lowest(|row| Some(signed(tasks[values.of_row(row)]))),
+            },
+            Self::Left(left) => rows.keep_lowest_in(left),
+            Self::Custom { .. } => rows.keep_lowest(|row| self.key(row).ok()),
         }
     }
 
@@ -112,21 +103,38 @@ fn by_value<'a>(nodes: &'a Nodes, group: &str, attribute: &str) -> (Cow<'a, Valu
     (values, tasks)
 }
 
-/// Keeps the rows with the lowest key, in their order.
-fn keep_lowest(rows: &mut Vec<usize>, mut key: impl FnMut(usize) -> Option<i64>) {
-    let (mut lowest, mut kept) = (i64::MAX, 0);
-    for at in 0..rows.len() {
-        let row = rows[at];
-        let Some(key) = key(row) else { continue };
-        if key < lowest {
-            (lowest, kept) = (key, 0);
+/// Keeps the rows with the fewest tasks of a group; rows without an entry have none.
+fn keep_fewest(rows: &mut Bits, entries: &[GroupRow]) {
+    if entries.len() < rows.count() {
+        // Some row has none, so that those with tasks go.
+        let some = entries.iter().filter(|entry| entry.wanted > 0);
+        return some.for_each(|entry| rows.take(entry.row));
+    }
+    let mut entries = entries.iter().peekable();
+    rows.keep_lowest(|row| {
+        while entries.next_if(|entry| entry.row < row).is_some() {}
+        Some(entries.peek().filter(|entry| entry.row == row).map_or(0, |entry| i64::from(entry.wanted)))
+    });
+}
+
+/// Keeps the rows of those sets that have the fewest tasks and a row at all; the sets have no row in common.
+fn keep_fewest_of(rows: &mut Bits, sets: &[Bits], tasks: &[u64]) {
+    let mut fewest: Option<(u64, Bits)> = None;
+    for (set, tasks) in sets.iter().zip(tasks) {
+        if fewest.as_ref().is_some_and(|(fewest, _)| fewest < tasks) {
+            continue;
         }
-        if key == lowest {
-            rows[kept] = row;
-            kept += 1;
+        let mut here = rows.clone();
+        here.intersect(set);
+        match &mut fewest {
+            _ if here.is_empty() => {}
+            Some((fewest, found)) if *fewest == *tasks => found.unite(&here),
+            other => *other = Some((*tasks, here)),
         }
     }
-    rows.truncate(kept);
+    if let Some((_, found)) = fewest {
+        *rows = found;
+    }
 }
 
 /// One of so many, all alike; `None` of none. The bits are mixed (splitmix64), for numbers that lie close together.

@@ -323,13 +323,13 @@ proptest! {
         let fitting = feasible(nodes, &ask);
         for row in 0..nodes.len() {
             let fits = reference.fits(nodes.record(row));
-            prop_assert_eq!(fitting.contains(&row), fits, "{:?}", nodes.record(row));
+            prop_assert_eq!(fitting.get(row), fits, "{:?}", nodes.record(row));
             prop_assert_eq!(lack(nodes, &ask, row).is_none(), fits, "{:?}", lack(nodes, &ask, row));
         }
         let explained = explain(nodes.clone(), &ask, 1);
         prop_assert_eq!(explained.choices.first().map(|choice| choice.instance.clone()), found);
         let fell_out: usize = explained.filters.iter().map(|(_, count)| count).sum();
-        prop_assert_eq!(fell_out + fitting.len(), explained.container_instances);
+        prop_assert_eq!(fell_out + fitting.count(), explained.container_instances);
         prop_assert_eq!(explained.closest.is_some(), fitting.is_empty() && !nodes.is_empty());
         let is_active = |id: &ContainerInstanceId| {
             nodes.row(id).is_some_and(|row| nodes.record(row).status == ContainerInstanceStatus::Active)

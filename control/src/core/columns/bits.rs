@@ -43,6 +43,13 @@ impl Bits {
         }
     }
 
+    /// Takes a row out.
+    pub fn take(&mut self, row: usize) {
+        if let Some(word) = self.words.get_mut(row / 64) {
+            *word &= !(1 << (row % 64));
+        }
+    }
+
     /// A row comes in between: the ones from there on move up.
     pub fn insert(&mut self, at: usize, value: bool) {
         for row in (at..self.rows).rev() {
@@ -73,6 +80,83 @@ impl Bits {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
+    /// Keeps the rows that something holds for.
+    pub fn retain(&mut self, mut holds: impl FnMut(usize) -> bool) {
+        for (index, word) in self.words.iter_mut().enumerate() {
+            let mut rest = *word;
+            while rest != 0 {
+                let bit = rest.trailing_zeros() as usize;
+                rest &= rest - 1;
+                if !holds(index * 64 + bit) {
+                    *word &= !(1 << bit);
+                }
+            }
+        }
+    }
+
+    /// Keeps the rows that have at least so much in a column.
+    pub fn keep_at_least(&mut self, column: &[i64], least: i64) {
+        self.keep_where(column, |number| number >= least);
+    }
+
+    /// Keeps the rows that have the lowest number of all of them in a column.
+    pub fn keep_lowest_in(&mut self, column: &[i64]) {
+        let blocks = self.words.iter().zip(column.chunks(64)).filter(|(word, _)| **word != 0);
+        if let Some(lowest) = blocks.map(|(word, numbers)| lowest_in(*word, numbers)).min() {
+            self.keep_where(column, |number| number == lowest);
+        }
+    }
+
+    /// Word by word and without a branch for each row, which is several times as fast.
+    fn keep_where(&mut self, column: &[i64], holds: impl Fn(i64) -> bool) {
+        let mut blocks = column.chunks(64);
+        for word in &mut self.words {
+            let numbers = blocks.next().unwrap_or_default();
+            if *word != 0 {
+                let flags = numbers.iter().enumerate();
+                *word &= flags.fold(0, |all, (bit, number)| all | u64::from(holds(*number)) << bit);
+            }
+        }
+    }
+
+    /// Keeps the rows with the lowest key, and none without a key. Keys are asked for in the order of rows.
+    pub fn keep_lowest(&mut self, mut key: impl FnMut(usize) -> Option<i64>) {
+        // The lowest so far, and the first row that has it.
+        let mut lowest: Option<(i64, usize)> = None;
+        for index in 0..self.words.len() {
+            let (mut rest, mut kept) = (self.words[index], 0);
+            while rest != 0 {
+                let bit = rest.trailing_zeros() as usize;
+                rest &= rest - 1;
+                let Some(key) = key(index * 64 + bit) else { continue };
+                if lowest.is_none_or(|(lowest, _)| key < lowest) {
+                    (lowest, kept) = (Some((key, index * 64 + bit)), 0);
+                }
+                if lowest.is_some_and(|(lowest, _)| key == lowest) {
+                    kept |= 1 << bit;
+                }
+            }
+            self.words[index] = kept;
+        }
+        if let Some((_, first)) = lowest {
+            self.words[..first / 64].fill(0);
+        }
+    }
+
+    /// The row that so many rows of the set come before.
+    pub fn nth(&self, mut before: usize) -> Option<usize> {
+        for (index, word) in self.words.iter().enumerate() {
+            let here = word.count_ones() as usize;
+            if before >= here {
+                before -= here;
+                continue;
+            }
+            let rest = (0..before).fold(*word, |rest, _| rest & (rest - 1));
+            return Some(index * 64 + rest.trailing_zeros() as usize);
+        }
+        None
+    }
+
     /// Takes out what is in the other.
     pub fn subtract(&mut self, other: &Self) {
         for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
@@ -93,6 +177,13 @@ impl Bits {
             })
         })
     }
+}
+
+/// The lowest number of those that have a bit.
+fn lowest_in(word: u64, numbers: &[i64]) -> i64 {
+    let numbers = numbers.iter().enumerate();
+    let numbers = numbers.map(|(bit, number)| if word >> bit & 1 == 1 { *number } else { i64::MAX });
+    numbers.min().unwrap_or(i64::MAX)
 }
 
 impl Sets for Bits {
@@ -162,6 +253,39 @@ mod tests {
             prop_assert_eq!(&set, &bits(&list));
             set.invert();
             prop_assert_eq!(&set, &bits(&list.iter().map(|v| !v).collect::<Vec<_>>()));
+        }
+    }
+    proptest! {
+        #[test]
+        fn what_is_kept_is_what_a_list_keeps(
+            rows in proptest::collection::vec((any::<bool>(), -2i64..3, any::<bool>()), 1..300),
+            all in any::<bool>(), least in -2i64..4, extreme in any::<bool>(),
+        ) {
+            let set = bits(&rows.iter().map(|(there, ..)| *there || all).collect::<Vec<_>>());
+            let number = |n: i64| if extreme && n > 0 { i64::MAX } else { n };
+            let column: Vec<i64> = rows.iter().map(|(_, n, _)| number(*n)).collect();
+            let kept = |bits: &Bits| bits.iter().collect::<Vec<_>>();
+            let listed = |holds: &dyn Fn(usize) -> bool| set.iter().filter(|row| holds(*row)).collect::<Vec<_>>();
+
+            let mut some = set.clone();
+            some.retain(|row| rows[row].2);
+            prop_assert_eq!(kept(&some), listed(&|row| rows[row].2));
+            let mut enough = set.clone();
+            enough.keep_at_least(&column, least);
+            prop_assert_eq!(kept(&enough), listed(&|row| column[row] >= least));
+            let mut lowest = set.clone();
+            lowest.keep_lowest_in(&column);
+            let best = set.iter().map(|row| column[row]).min();
+            prop_assert_eq!(kept(&lowest), listed(&|row| Some(column[row]) == best));
+            let key = |row: usize| rows[row].2.then_some(column[row]);
+            let mut keyed = set.clone();
+            keyed.keep_lowest(key);
+            let best = set.iter().filter_map(key).min();
+            prop_assert_eq!(kept(&keyed), listed(&|row| key(row).is_some() && key(row) == best));
+            let all = kept(&set);
+            for before in 0..=all.len() {
+                prop_assert_eq!(set.nth(before), all.get(before).copied());
+            }
         }
     }
 }

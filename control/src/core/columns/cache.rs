@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 /// Of each kind; the one that was not used for longest goes.
 const KEPT: usize = 64;
+/// So many values of an attribute have a set of rows each: zones have, names of instances have not.
+const FEW: usize = 16;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cache {
@@ -31,8 +33,10 @@ struct Leaf {
 #[derive(Debug, Clone, Default)]
 pub struct Values {
     /// By text, with a number of its own; `None`: no such attribute.
-    numbers: BTreeMap<Option<String>, usize>,
-    of_row: Vec<usize>,
+    numbers: BTreeMap<Option<String>, u32>,
+    of_row: Vec<u32>,
+    /// By number, the rows that have it; empty when there are too many.
+    rows: Vec<Bits>,
 }
 
 impl Values {
@@ -42,22 +46,60 @@ impl Values {
             let number = values.number(record.attribute(attribute));
             values.of_row.push(number);
         }
+        if values.count() <= FEW {
+            values.rows = vec![Bits::upto(records.len(), false); values.count()];
+            for (row, number) in values.of_row.iter().enumerate() {
+                values.rows[*number as usize].set(row, true);
+            }
+        }
         values
     }
 
-    fn number(&mut self, value: Option<&str>) -> usize {
-        let next = self.numbers.len();
+    fn number(&mut self, value: Option<&str>) -> u32 {
+        let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
         *self.numbers.entry(value.map(str::to_owned)).or_insert(next)
+    }
+
+    /// A row has another value.
+    fn written(&mut self, row: usize, value: Option<&str>) {
+        let number = self.number(value);
+        let before = std::mem::replace(&mut self.of_row[row], number);
+        if self.rows.is_empty() {
+            return;
+        }
+        if self.count() > FEW {
+            self.rows = Vec::new();
+            return;
+        }
+        self.rows.resize(self.count(), Bits::upto(self.of_row.len(), false));
+        self.rows[before as usize].set(row, false);
+        self.rows[number as usize].set(row, true);
+    }
+
+    /// A row comes in between, with the first value.
+    fn inserted(&mut self, row: usize) {
+        self.of_row.insert(row, 0);
+        self.rows.iter_mut().enumerate().for_each(|(number, rows)| rows.insert(row, number == 0));
+    }
+
+    fn removed(&mut self, row: usize) {
+        self.of_row.remove(row);
+        self.rows.iter_mut().for_each(|rows| rows.remove(row));
     }
 
     /// The number of a row's value, below `count`.
     pub fn of_row(&self, row: usize) -> usize {
-        self.of_row[row]
+        self.of_row[row] as usize
     }
 
     /// How many values there are.
     pub fn count(&self) -> usize {
         self.numbers.len()
+    }
+
+    /// For each value the rows that have it, if there are few values.
+    pub fn rows(&self) -> Option<&[Bits]> {
+        (!self.rows.is_empty()).then_some(self.rows.as_slice())
     }
 }
 
@@ -119,20 +161,18 @@ impl Cache {
             leaf.rows.set(row, holds);
         }
         for (attribute, (_, values)) in &mut self.values {
-            values.of_row[row] = values.number(record.attribute(attribute));
+            values.written(row, record.attribute(attribute));
         }
     }
 
     /// A row comes in between; `written` follows.
     pub(super) fn inserted(&mut self, row: usize) {
         self.leaves.values_mut().for_each(|leaf| leaf.rows.insert(row, false));
-        self.values.values_mut().for_each(|(_, values)| values.of_row.insert(row, 0));
+        self.values.values_mut().for_each(|(_, values)| values.inserted(row));
     }
 
     pub(super) fn removed(&mut self, row: usize) {
         self.leaves.values_mut().for_each(|leaf| leaf.rows.remove(row));
-        for (_, values) in self.values.values_mut() {
-            values.of_row.remove(row);
-        }
+        self.values.values_mut().for_each(|(_, values)| values.removed(row));
     }
 }

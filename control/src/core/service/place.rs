@@ -67,7 +67,7 @@ pub fn place(
     let instance = match only {
         None => run_task::choose(state, settings, &service.cluster, &need, &group, &placement, luck),
         Some(only) => {
-            let fits = nodes.row(only).is_some_and(|row| choose::feasible(nodes, &ask).contains(&row));
+            let fits = nodes.row(only).is_some_and(|row| choose::feasible(nodes, &ask).get(row));
             fits.then(|| only.clone())
         }
     };

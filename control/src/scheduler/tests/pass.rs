@@ -38,7 +38,7 @@ proptest! {
         let running: Vec<TaskId> =
             state.tasks.values().filter(|task| task.last != TaskStatus::Stopped).map(|task| task.id.clone()).collect();
         prop_assume!(running.len() <= 8);
-        for row in feasible(nodes, &by) {
+        for row in feasible(nodes, &by).iter() {
             let mut passed = state.clone();
             let task = waiting(98, nodes.id(row).clone(), groups.1, passer.clone());
             passed.apply(&Mutation::Task(Arc::new(task)));
