@@ -35,8 +35,8 @@ pub struct Values {
     /// By text, with a number of its own; `None`: no such attribute.
     numbers: BTreeMap<Option<String>, u32>,
     of_row: Vec<u32>,
-    /// By number, the rows that have it; empty when there are too many.
-    rows: Vec<Bits>,
+    /// By number, the rows that have it; `None` when there are too many numbers.
+    rows: Option<Vec<Bits>>,
 }
 
 impl Values {
@@ -47,10 +47,11 @@ impl Values {
             values.of_row.push(number);
         }
         if values.count() <= FEW {
-            values.rows = vec![Bits::upto(records.len(), false); values.count()];
+            let mut rows = vec![Bits::upto(records.len(), false); values.count()];
             for (row, number) in values.of_row.iter().enumerate() {
-                values.rows[*number as usize].set(row, true);
+                rows[*number as usize].set(row, true);
             }
+            values.rows = Some(rows);
         }
         values
     }
@@ -64,27 +65,26 @@ impl Values {
     fn written(&mut self, row: usize, value: Option<&str>) {
         let number = self.number(value);
         let before = std::mem::replace(&mut self.of_row[row], number);
-        if self.rows.is_empty() {
-            return;
+        self.rows = self.rows.take().filter(|_| self.count() <= FEW);
+        let count = self.count();
+        let Some(rows) = &mut self.rows else { return };
+        if rows.len() < count {
+            rows.resize(count, Bits::upto(self.of_row.len(), false));
         }
-        if self.count() > FEW {
-            self.rows = Vec::new();
-            return;
-        }
-        self.rows.resize(self.count(), Bits::upto(self.of_row.len(), false));
-        self.rows[before as usize].set(row, false);
-        self.rows[number as usize].set(row, true);
+        rows[before as usize].set(row, false);
+        rows[number as usize].set(row, true);
     }
 
     /// A row comes in between, with the first value.
     fn inserted(&mut self, row: usize) {
         self.of_row.insert(row, 0);
-        self.rows.iter_mut().enumerate().for_each(|(number, rows)| rows.insert(row, number == 0));
+        let sets = self.rows.iter_mut().flatten().enumerate();
+        sets.for_each(|(number, rows)| rows.insert(row, number == 0));
     }
 
     fn removed(&mut self, row: usize) {
         self.of_row.remove(row);
-        self.rows.iter_mut().for_each(|rows| rows.remove(row));
+        self.rows.iter_mut().flatten().for_each(|rows| rows.remove(row));
     }
 
     /// The number of a row's value, below `count`.
@@ -99,7 +99,7 @@ impl Values {
 
     /// For each value the rows that have it, if there are few values.
     pub fn rows(&self) -> Option<&[Bits]> {
-        (!self.rows.is_empty()).then_some(self.rows.as_slice())
+        self.rows.as_deref()
     }
 }
 
@@ -174,5 +174,55 @@ impl Cache {
     pub(super) fn removed(&mut self, row: usize) {
         self.leaves.values_mut().for_each(|leaf| leaf.rows.remove(row));
         self.values.values_mut().for_each(|(_, values)| values.removed(row));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What is done to a row: another value, a row that comes, one that goes.
+    type Step = (u8, usize, Option<u8>);
+
+    proptest! {
+        #[test]
+        fn sets_of_values_follow_the_rows(
+            steps in proptest::collection::vec((0u8..3, any::<usize>(), proptest::option::of(0u8..20)), 1..80),
+        ) {
+            let steps: Vec<Step> = steps;
+            let (mut values, mut list) = (Values::of(&[], "zone"), Vec::<Option<String>>::new());
+            for (what, at, value) in steps {
+                let value = value.map(|value| value.to_string());
+                match what {
+                    0 if !list.is_empty() => {
+                        let row = at % list.len();
+                        list.remove(row);
+                        values.removed(row);
+                    }
+                    1 if !list.is_empty() => {
+                        let row = at % list.len();
+                        values.written(row, value.as_deref());
+                        list[row] = value;
+                    }
+                    _ => {
+                        let row = at % (list.len() + 1);
+                        values.inserted(row);
+                        values.written(row, value.as_deref());
+                        list.insert(row, value);
+                    }
+                }
+                for (row, value) in list.iter().enumerate() {
+                    let number = values.of_row(row);
+                    prop_assert_eq!(values.numbers.get(value).copied(), u32::try_from(number).ok());
+                    for (of, rows) in values.rows().unwrap_or_default().iter().enumerate() {
+                        prop_assert_eq!(rows.get(row), of == number);
+                    }
+                }
+                let of_no_row = |rows: &Bits| rows.iter().all(|row| row < list.len());
+                prop_assert!(values.rows().unwrap_or_default().iter().all(of_no_row));
+                prop_assert!(values.rows().is_none() || values.count() <= FEW);
+            }
+        }
     }
 }
