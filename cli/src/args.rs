@@ -162,6 +162,11 @@ impl Command {
             _ => false,
         }
     }
+
+    /// Whether this process starts tasks.
+    pub fn runs_an_agent(&self) -> bool {
+        self.is_daemon() && !matches!(self, Self::Control(_))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -794,8 +799,10 @@ mod tests {
     #[test]
     fn the_agent_runs_without_a_subcommand_and_joins_with_one() {
         let daemon = Cli::try_parse_from(["lighter", "agent", "--set", "bridge=x"]).unwrap();
-        assert!(daemon.command.is_daemon());
+        assert!(daemon.command.is_daemon() && daemon.command.runs_an_agent());
+        let control = Cli::try_parse_from(["lighter", "control"]).unwrap();
+        assert!(control.command.is_daemon() && !control.command.runs_an_agent());
         let join = Cli::try_parse_from(["lighter", "agent", "join", "https://c:1", "--token", "t"]).unwrap();
-        assert!(!join.command.is_daemon());
+        assert!(!join.command.is_daemon() && !join.command.runs_an_agent());
     }
 }

@@ -6,6 +6,7 @@
 // A binary: `pub` says what a module offers to the others.
 #![allow(unreachable_pub)]
 
+mod allocator;
 mod args;
 mod client;
 mod commands;
@@ -28,16 +29,13 @@ use args::Cli;
 use clap::Parser;
 use std::process::ExitCode;
 
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 fn main() -> ExitCode {
     // Before any TLS: one provider of cryptography in the process. An error means it is set already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut cli = Cli::parse();
     output::choose(&mut cli.global.output);
     daemon::start_logging(cli.command.is_daemon());
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match allocator::runtime(cli.command.runs_an_agent()) {
         Ok(runtime) => runtime,
         Err(source) => return failure::report(&failure::Failure::io("start the async runtime", source)),
     };
