@@ -25,9 +25,11 @@ pub mod store;
 pub mod time;
 pub mod transfer;
 pub mod view;
+mod waiting;
 pub mod work;
 pub mod writer;
 pub mod wrong_edit;
 
 pub use config::{ConfigError, ControlConfig, ControlOverrides};
 pub use start::{Control, ControlHandle, StartError};
+pub use waiting::Patience;

@@ -9,12 +9,15 @@ use crate::core::mutation::Changes;
 use crate::core::recovery::is_awaited;
 use crate::error::ApiError;
 use crate::store::Level;
+use crate::waiting::Reason;
 use lighter_model::status::TaskStatus;
 use lighter_telemetry::http::{Answer, Question, serve};
 use lighter_telemetry::metrics::{CONTENT_TYPE, Family, Kind, Metrics};
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 const CONNECTIONS_MAX: usize = 8;
 /// A store that takes longer for one commit is in trouble.
@@ -82,14 +85,31 @@ pub(crate) fn new() -> Metrics {
     Metrics::new(FAMILIES)
 }
 
-/// Serves `/metrics`, `/livez` and `/readyz` until the context's token is cancelled; the address that was bound.
-pub(crate) async fn start(context: Context, address: SocketAddr) -> std::io::Result<SocketAddr> {
+/// What the listener shows: a reason until the control plane serves, then its numbers.
+#[derive(Default)]
+pub(crate) struct Starting {
+    pub(crate) reason: Reason,
+    context: OnceLock<Context>,
+}
+
+impl Starting {
+    /// From now on the control plane serves.
+    pub(crate) fn done(&self, context: &Context) {
+        self.context.get_or_init(|| context.clone());
+    }
+}
+
+/// Serves `/metrics`, `/livez` and `/readyz` until the token is cancelled; the address that was bound.
+pub(crate) async fn start(
+    starting: Arc<Starting>,
+    address: SocketAddr,
+    stop: CancellationToken,
+) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
-    let stop = context.stop.clone();
     let handler = move |question: Question| {
-        let context = context.clone();
-        async move { answer(&context, &question).await }
+        let starting = starting.clone();
+        async move { answer(&starting, &question).await }
     };
     // Ends with the token; nobody waits for it.
     tokio::spawn(serve(listener, CONNECTIONS_MAX, handler, stop));
@@ -135,11 +155,12 @@ fn readiness(context: &Context) -> String {
     }
 }
 
-async fn answer(context: &Context, question: &Question) -> Answer {
-    match question.path.as_str() {
-        "/metrics" => numbers(context),
-        "/livez" => Answer::text(200, "alive\n"),
-        "/readyz" => ready(context).await,
+async fn answer(starting: &Starting, question: &Question) -> Answer {
+    match (question.path.as_str(), starting.context.get()) {
+        ("/livez", _) => Answer::text(200, "alive\n"),
+        ("/metrics", Some(context)) => numbers(context),
+        ("/readyz", Some(context)) => ready(context).await,
+        ("/metrics" | "/readyz", None) => Answer::text(503, format!("{}\n", starting.reason.text())),
         _ => Answer::text(404, "ask for /metrics, /livez or /readyz\n"),
     }
 }

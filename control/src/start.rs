@@ -20,7 +20,7 @@ use crate::identity::caller::ADMINISTRATOR;
 use crate::identity::files::make_private_dir;
 use crate::identity::layer::AccessLayer;
 use crate::listen::{Acceptors, Connection, Limits, ListenError, tls_config};
-use crate::metrics;
+use crate::metrics::{self, Starting};
 use crate::rate_limit::Limiter;
 use crate::session::{
     logs::LogStreams, monitor, questions::Questions, queue, registry::Sessions, replace, streams::Streams,
@@ -29,8 +29,9 @@ use crate::session::{
 use crate::snapshot::{Owned, schedule};
 use crate::store::etcd::EtcdStore;
 use crate::store::redb::RedbStore;
-use crate::store::{Store, StoreError};
+use crate::store::{Loaded, Store, StoreError};
 use crate::view::View;
+use crate::waiting::{Patience, first_answer};
 use crate::writer::{self, LoadError};
 use lighter_proto::v1::lighter_server::LighterServer;
 use lighter_proto::v1::node_server::NodeServer;
@@ -82,6 +83,8 @@ pub enum StartError {
         "the store is of control planes with another certificate authority than {dir:?}: its nodes trust only that one; copy ca.pem and ca-key.pem of a control plane of this store to here"
     )]
     OtherCa { dir: PathBuf },
+    #[error("asked to end before the store answered")]
+    GivenUp,
     #[error("cannot listen")]
     Listen {
         #[source]
@@ -133,11 +136,18 @@ impl Control {
         config: ControlConfig,
         environment: Environment,
     ) -> Result<ControlHandle, StartError> {
-        config.check().map_err(|source| StartError::Config { source })?;
-        let dir = &config.data_dir;
-        make_private_dir(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
+        Self::start_patiently(config, environment, Patience::default()).await
+    }
+
+    /// Starts, and behaves as is said while an etcd does not answer yet.
+    pub async fn start_patiently(
+        config: ControlConfig,
+        environment: Environment,
+        patience: Patience,
+    ) -> Result<ControlHandle, StartError> {
+        check(&config)?;
         let store = open_store(&config, &environment).map_err(|source| StartError::Store { source })?;
-        Self::start_with(config, environment, store).await
+        Self::start_over(config, environment, store, patience).await
     }
 
     /// Starts on another store, for tests.
@@ -146,32 +156,37 @@ impl Control {
         environment: Environment,
         store: Box<dyn Store>,
     ) -> Result<ControlHandle, StartError> {
-        config.check().map_err(|source| StartError::Config { source })?;
+        Self::start_over(config, environment, store, Patience::default()).await
+    }
+
+    async fn start_over(
+        config: ControlConfig,
+        environment: Environment,
+        store: Box<dyn Store>,
+        patience: Patience,
+    ) -> Result<ControlHandle, StartError> {
+        check(&config)?;
         let dir = &config.data_dir;
-        make_private_dir(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })?;
-        let ca_error = |source| StartError::Ca { source };
         let now = environment.wall_unix_ms();
-        let ca =
-            Arc::new(Ca::open(dir, now).map_err(ca_error)?.with_node_life(config.node_certificate_life()));
-        let mut store = with_its_ca(store, &ca, dir).await?;
-        let admin_key_path = ca.ensure_admin_key(dir, now).map_err(ca_error)?;
+        let ca = open_ca(&config, now)?;
         let stop = CancellationToken::new();
         // On a failure what listens already ends with the guard.
         let guard = stop.clone().drop_guard();
+        let starting = Arc::new(Starting::default());
+        serve_metrics(&starting, &config, &stop).await;
+        let (loaded, mut store) = first_answer(store, &starting.reason, &patience).await?;
+        check_ca(&loaded, &ca, dir)?;
+        let admin_key_path = ca.ensure_admin_key(dir, now).map_err(|source| StartError::Ca { source })?;
         let (acceptors, connections) = Acceptors::new(stop.clone(), limits(&config));
         let bound = listen(&ca, now, &config, &acceptors).await?;
         let reader = Owned::new(store.reader().map_err(|source| StartError::Store { source })?);
         store.advertise(&advertised(&config, &bound));
         let view = Arc::new(View::default());
         let snapshots = config.snapshots.directory.clone().unwrap_or_else(|| dir.join("snapshots"));
-        let upgrade = Upgrade {
-            formats: Formats::THIS_PROGRAM,
-            directory: snapshots.clone(),
-            environment: environment.clone(),
-        };
-        let starting =
+        let upgrade = upgrade(&snapshots, &environment);
+        let writing =
             writer::start(store, settings(&config), environment.clone(), view.clone(), Some(upgrade));
-        let (writer, writing) = starting.await.map_err(|source| StartError::Load { source })?;
+        let (writer, writing) = writing.await.map_err(|source| StartError::Load { source })?;
         let context = Context {
             view,
             writer,
@@ -199,7 +214,7 @@ impl Control {
         // Ends with the token, and the reader with it; `join` waits for it so that the store is closed.
         let taking = tokio::spawn(taking);
         tokio::spawn(greet_each_term(context.clone(), config.clone(), leads));
-        serve_metrics(&context, &config).await;
+        starting.done(&context);
         announce(&bound, &admin_key_path);
         Ok(ControlHandle {
             addresses: bound.tls,
@@ -213,12 +228,25 @@ impl Control {
     }
 }
 
+/// The configuration can be used, and its data directory is there.
+fn check(config: &ControlConfig) -> Result<(), StartError> {
+    config.check().map_err(|source| StartError::Config { source })?;
+    let dir = &config.data_dir;
+    make_private_dir(dir).map_err(|source| StartError::DataDir { path: dir.clone(), source })
+}
+
+fn upgrade(snapshots: &Path, environment: &Environment) -> Upgrade {
+    let (directory, environment) = (snapshots.to_path_buf(), environment.clone());
+    Upgrade { formats: Formats::THIS_PROGRAM, directory, environment }
+}
+
+fn open_ca(config: &ControlConfig, now_unix_ms: u64) -> Result<Arc<Ca>, StartError> {
+    let ca = Ca::open(&config.data_dir, now_unix_ms).map_err(|source| StartError::Ca { source })?;
+    Ok(Arc::new(ca.with_node_life(config.node_certificate_life())))
+}
+
 /// Leader or standby: whose nodes would trust a certificate of another authority?
-async fn with_its_ca(mut store: Box<dyn Store>, ca: &Ca, dir: &Path) -> Result<Box<dyn Store>, StartError> {
-    // The store's calls block.
-    let loaded = tokio::task::spawn_blocking(move || store.load(key::META).map(|loaded| (loaded, store)));
-    let loaded = loaded.await.unwrap_or_else(|ended| Err(StoreError::Read { source: ended.into() }));
-    let (loaded, store) = loaded.map_err(|source| StartError::Store { source })?;
+fn check_ca(loaded: &Loaded, ca: &Ca, dir: &Path) -> Result<(), StartError> {
     let meta = loaded.records.iter().find(|(key, _)| key == key::META);
     // A record that cannot be read is told of where all are.
     let meta: Option<MetaRecord> = meta.and_then(|(key, value)| decode(key, value).ok());
@@ -226,14 +254,14 @@ async fn with_its_ca(mut store: Box<dyn Store>, ca: &Ca, dir: &Path) -> Result<B
         Some(meta) if meta.ca != 0 && meta.ca != ca.mark() => {
             Err(StartError::OtherCa { dir: dir.join("ca") })
         }
-        _ => Ok(store),
+        _ => Ok(()),
     }
 }
 
 /// Numbers that cannot be served are told of, and keep nothing from working.
-async fn serve_metrics(context: &Context, config: &ControlConfig) {
+async fn serve_metrics(starting: &Arc<Starting>, config: &ControlConfig, stop: &CancellationToken) {
     let Some(address) = config.metrics_address else { return };
-    match metrics::start(context.clone(), address).await {
+    match metrics::start(starting.clone(), address, stop.clone()).await {
         Ok(address) => tracing::info!(%address, "the numbers for Prometheus are served at /metrics"),
         Err(error) => tracing::warn!(%address, cause = %error, "the numbers for Prometheus are not served"),
     }

@@ -105,6 +105,12 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It may answer when asked again.
+    #[error("the store does not answer")]
+    Unreachable {
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("cannot read the store")]
     Read {
         #[source]

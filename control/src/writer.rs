@@ -174,7 +174,7 @@ struct Writer {
 }
 
 /// Loads the store, shows it, and runs the writer until it is retired or every handle is gone. Where
-/// another leads, the writer refuses everything and waits for the lead.
+/// another leads, or the store does not answer, the writer refuses everything and waits for the lead.
 /// Records of an older format are brought up first, see `format`; `None` takes them as they are.
 /// The task ends when the last group is answered.
 pub async fn start(
@@ -231,6 +231,9 @@ async fn run_over(
     match writer.load().await {
         Ok(()) => {}
         Err(LoadError::Store { source: StoreError::Led { leader } }) => writer.follow(&leader.endpoint),
+        Err(LoadError::Store { source: error @ StoreError::Unreachable { .. } }) => {
+            tracing::warn!(cause = %Chain(&error), "the store is not loaded yet; trying again");
+        }
         Err(error) => return Err(error),
     }
     Ok((WriterHandle { inbox: sender, metrics, leadership, retired, room, term_floor }, writer.run()))

@@ -8,9 +8,12 @@ use crate::daemon::{self, Interrupts};
 use crate::failure::{Exit, Failure};
 use crate::output;
 use lighter_control::config::PlaintextListen;
+use lighter_control::environment::Environment;
 use lighter_control::snapshot::{self, Header};
 use lighter_control::transfer::TransferError;
-use lighter_control::{Control, ControlConfig, ControlOverrides, transfer};
+use lighter_control::{
+    Control, ControlConfig, ControlHandle, ControlOverrides, Patience, StartError, transfer,
+};
 use lighter_proto::v1;
 use std::path::{Path, PathBuf};
 
@@ -32,8 +35,7 @@ pub async fn run(global: &Global, mut args: ControlArgs) -> Result<(), Failure> 
     }
     // Before the start, so that a SIGTERM during it is not lost.
     let mut interrupts = Interrupts::new()?;
-    let handle =
-        Control::start(config).await.map_err(|source| Failure::daemon(WHAT, Exit::Failed, source))?;
+    let Some(handle) = start(config, &mut interrupts).await? else { return Ok(()) };
     daemon::ready();
     let (stop, mut ended) = (handle.stopper(), Box::pin(handle.join()));
     tokio::select! {
@@ -46,6 +48,34 @@ pub async fn run(global: &Global, mut args: ControlArgs) -> Result<(), Failure> 
     stop();
     ended.await;
     Ok(())
+}
+
+/// `None` when it was asked to end while it waited for its store.
+async fn start(config: ControlConfig, interrupts: &mut Interrupts) -> Result<Option<ControlHandle>, Failure> {
+    // It runs, and may wait for long: systemd and what is ordered behind it shall not.
+    let patience = Patience::telling(daemon::ready);
+    let give_up = patience.stopper();
+    let mut starting = Box::pin(Control::start_patiently(config, Environment::default(), patience));
+    let (started, asked_to_end) = tokio::select! {
+        started = &mut starting => (started, false),
+        () = interrupts.next() => {
+            give_up();
+            (starting.await, true)
+        }
+    };
+    match started {
+        Ok(handle) if asked_to_end => {
+            handle.shutdown();
+            handle.join().await;
+            Ok(None)
+        }
+        Ok(handle) => Ok(Some(handle)),
+        Err(StartError::GivenUp) => {
+            tracing::info!("the control plane ends; its store has not answered");
+            Ok(None)
+        }
+        Err(source) => Err(Failure::daemon(WHAT, Exit::Failed, source)),
+    }
 }
 
 /// From the store itself, or from the control plane that has it.

@@ -29,6 +29,29 @@ fn control_serves_tells_systemd_and_ends_on_sigterm() {
 }
 
 #[test]
+fn control_waits_for_its_etcd_lets_systemd_go_on_and_ends_on_sigterm() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, notify) = (folder.path().join("control.toml"), folder.path().join("notify"));
+    let systemd = UnixDatagram::bind(&notify).unwrap();
+    systemd.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    // Nobody listens there.
+    let store = "[store]\nkind = 'etcd'\nendpoints = ['http://127.0.0.1:1']\n";
+    std::fs::write(&config, format!("listen = []\n{store}")).unwrap();
+    let mut command = lighter();
+    command.arg("control").arg("--config").arg(&config).arg("--data-dir").arg(folder.path().join("data"));
+    let child =
+        command.env("NOTIFY_SOCKET", &notify).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut word = [0; 64];
+    let length = systemd.recv(&mut word).unwrap();
+    assert_eq!(&word[..length], b"READY=1");
+    signal(&child, "TERM");
+    let done = Done::from(child.wait_with_output().unwrap());
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!(done.err.matches("the start waits for the store").count(), 1, "told once: {}", done.err);
+    assert!(!done.err.contains("admin.pem"), "it did not serve: {}", done.err);
+}
+
+#[test]
 fn a_configuration_that_cannot_be_is_refused_with_its_reason() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("bad.toml");

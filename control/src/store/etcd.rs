@@ -9,6 +9,7 @@
 mod commit;
 mod election;
 mod follow;
+mod mending;
 mod read;
 mod space;
 
@@ -103,11 +104,17 @@ impl From<etcd_client::Error> for CallError {
 }
 
 fn read_error(source: CallError) -> StoreError {
-    StoreError::Read { source: Box::new(source) }
+    match source.may_mend() {
+        true => StoreError::Unreachable { source: Box::new(source) },
+        false => StoreError::Read { source: Box::new(source) },
+    }
 }
 
 fn write_error(source: CallError) -> StoreError {
-    StoreError::Write { source: Box::new(source) }
+    match source.may_mend() {
+        true => StoreError::Unreachable { source: Box::new(source) },
+        false => StoreError::Write { source: Box::new(source) },
+    }
 }
 
 /// One call with its time limit.

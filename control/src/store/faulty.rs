@@ -4,21 +4,40 @@
 use super::{Batch, Campaign, CommitOutcome, Followed, Lease, Loaded, Reader, Room, Size, Store, StoreError};
 use crate::store::memory::Fault;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Orders for the commits to come; clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Faults(Arc<Mutex<VecDeque<Option<Fault>>>>);
+pub struct Faults {
+    commits: Arc<Mutex<VecDeque<Option<Fault>>>>,
+    unanswered_campaigns: Arc<AtomicU32>,
+}
 
 impl Faults {
     /// What the commits to come do; `None` is one that works, and so are all after the last.
     pub fn plan(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(faults);
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner).extend(faults);
+    }
+
+    /// So many campaigns to come get no answer.
+    pub fn leave_campaigns_unanswered(&self, campaigns: u32) {
+        self.unanswered_campaigns.store(campaigns, Ordering::Relaxed);
+    }
+
+    /// How many of them are still to come.
+    pub fn unanswered_left(&self) -> u32 {
+        self.unanswered_campaigns.load(Ordering::Relaxed)
+    }
+
+    fn is_answered(&self) -> bool {
+        let one_less = |left: u32| left.checked_sub(1);
+        self.unanswered_campaigns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_err()
     }
 
     fn next(&self) -> Option<Fault> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front().flatten()
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner).pop_front().flatten()
     }
 }
 
@@ -39,6 +58,9 @@ impl<S: Store> Faulty<S> {
 
 impl<S: Store> Store for Faulty<S> {
     fn campaign(&mut self, term_floor: u64) -> Result<Campaign, StoreError> {
+        if !self.faults.is_answered() {
+            return Err(StoreError::Unreachable { source: "it was told not to answer".into() });
+        }
         self.inner.campaign(term_floor)
     }
     fn load(&mut self, prefix: &str) -> Result<Loaded, StoreError> {

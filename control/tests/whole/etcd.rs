@@ -27,11 +27,16 @@ impl Etcd {
     }
 
     pub(crate) fn start_with_quota(quota_bytes: u64) -> Self {
-        let (client_port, peer_port) = (free_port(), free_port());
-        let mut etcd =
-            Self { dir: TempDir::new().unwrap(), client_port, peer_port, child: None, quota_bytes };
+        let mut etcd = Self::stopped();
+        etcd.quota_bytes = quota_bytes;
         etcd.run();
         etcd
+    }
+
+    /// Has its address and does not run yet.
+    pub(crate) fn stopped() -> Self {
+        let (client_port, peer_port) = (free_port(), free_port());
+        Self { dir: TempDir::new().unwrap(), client_port, peer_port, child: None, quota_bytes: 0 }
     }
 
     /// Starts the member on what it left.

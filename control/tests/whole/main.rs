@@ -17,6 +17,7 @@ mod hostile;
 mod images;
 mod join;
 mod journal;
+mod late_etcd;
 mod leader;
 mod limits;
 mod logs;
