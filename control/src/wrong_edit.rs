@@ -101,6 +101,24 @@ wrong_edits! {
     DrainingCountsAsKept,
     /// The deployment of a deleted service is left in progress.
     DeletedDeploymentGoesOn,
+    /// Unhealthy tasks count as healthy.
+    UnhealthyCountsAsHealthy,
+    /// A task counts as healthy 40 s after it RUNS, whatever its health check says.
+    HealthCheckIgnored,
+    /// Unhealthy tasks are replaced also while their service is to be patient with them.
+    GraceIgnored,
+    /// A task that ran for 40 s and was never HEALTHY does not count for the circuit breaker.
+    OldCountsAsTried,
+    /// Protected tasks are stopped when fewer are wanted.
+    ProtectedScaledIn,
+    /// Protected tasks are stopped when a deployment or a drain has others in their place.
+    ProtectedReplaced,
+    /// Protected tasks are moved.
+    ProtectedMoved,
+    /// The same of a DAEMON.
+    ProtectedDaemonStopped,
+    /// A protection never ends.
+    ProtectionNeverEnds,
     /// Lost tasks are replaced also while the brake is on.
     BrakeIgnored,
     /// An exclusive task is replaced before its lease has run out.

@@ -12,6 +12,7 @@ use crate::core::state::State;
 use crate::core::update_task::settle;
 use crate::error::ApiError;
 use crate::wrong_edit::{self, WrongEdit};
+use lighter_model::health::HealthStatus;
 use lighter_model::ids::{ContainerInstanceId, TaskId};
 use lighter_model::report::{ContainerReport, TaskReport};
 use lighter_model::status::{DesiredStatus, StopCode, TaskStatus};
@@ -129,6 +130,10 @@ pub fn merge(old: &TaskRecord, report: TaskReport, now_ms: u64) -> TaskRecord {
         if let Some(record) = task.containers.iter_mut().find(|record| record.name == container.name) {
             merge_container(record, container);
         }
+    }
+    let healthy = task.health() == HealthStatus::Healthy;
+    if let Some(service) = task.service.as_mut() {
+        service.was_healthy |= healthy;
     }
     task
 }

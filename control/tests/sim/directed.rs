@@ -26,7 +26,7 @@ use lighter_model::resources::Resources;
 use lighter_model::service::{parse_create, parse_update};
 use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, StopCode, TaskStatus};
 use lighter_proto::v1::{self, node_message};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::plane::cluster;
@@ -44,16 +44,7 @@ impl Core {
         let node = ContainerInstanceId::from_parts(0, 0);
         let mut core = Self { state: State::default(), now_ms: 1_800_000_000_000, random: 1, node };
         core.give(EnsureClusters { clusters: vec![cluster()] }).unwrap();
-        let create = CreateJoinToken {
-            cluster: cluster(),
-            time_to_live_s: 60,
-            attributes: BTreeMap::new(),
-            secret_sha256: "00".to_owned(),
-        };
-        let token_id = core.give(create).unwrap().id.clone();
-        let (secret_sha256, public_key_sha256) = ("00".to_owned(), "key".to_owned());
-        let join = Join { token_id, secret_sha256, public_key_sha256, name: "n".to_owned() };
-        core.node = core.give(join).unwrap().id.clone();
+        core.node = core.join("n");
         core.connect(&[]).unwrap();
         let json = r#"{"family":"f","containerDefinitions":[{"name":"web","image":"registry.test/web:1","memory":64}]}"#;
         let definition = lighter_model::task_definition::input::parse(json).unwrap();
@@ -72,8 +63,25 @@ impl Core {
         answer
     }
 
+    fn join(&mut self, name: &str) -> ContainerInstanceId {
+        let create = CreateJoinToken {
+            cluster: cluster(),
+            time_to_live_s: 60,
+            attributes: BTreeMap::new(),
+            secret_sha256: "00".to_owned(),
+        };
+        let token_id = self.give(create).unwrap().id.clone();
+        let (secret_sha256, public_key_sha256) = ("00".to_owned(), format!("key of {name}"));
+        let join = Join { token_id, secret_sha256, public_key_sha256, name: name.to_owned() };
+        self.give(join).unwrap().id.clone()
+    }
+
     fn connect(&mut self, held: &[TaskId]) -> Result<bool, ApiError> {
-        let offered = Resources { cpu_units: 4_096, memory_mib: 8_192, ..Default::default() };
+        self.connect_with(8_192, held)
+    }
+
+    fn connect_with(&mut self, memory_mib: u64, held: &[TaskId]) -> Result<bool, ApiError> {
+        let offered = Resources { cpu_units: 4_096, memory_mib, ..Default::default() };
         let hello = NodeConnected {
             instance: self.node.clone(),
             facts: NodeFacts { offered, ..Default::default() },
@@ -292,6 +300,30 @@ fn what_cannot_be_said_of_a_daemon_is_refused_and_changes_nothing() {
     core.update(r#","deploymentConfiguration":{"minimumHealthyPercent":50,"maximumPercent":100}"#).unwrap();
 }
 
+#[test]
+fn a_daemon_tells_of_the_instance_that_is_meant_also_beyond_the_first_twenty() {
+    let mut core = Core::new();
+    let mut nodes = vec![core.node.clone()];
+    for number in 1..25 {
+        core.node = core.join(&format!("n{number}"));
+        // The last but one of 25 has no room; the others would take the task.
+        core.connect_with(if number == 23 { 32 } else { 8_192 }, &[]).unwrap();
+        nodes.push(core.node.clone());
+    }
+    let key = core.create(r#","schedulingStrategy":"DAEMON""#);
+    let tasks = core.tend(&key);
+    let on: Vec<_> = tasks.iter().map(|task| core.task(task).instance.clone()).collect();
+    let without: Vec<_> = nodes.iter().filter(|node| !on.contains(node)).collect();
+    assert_eq!((tasks.len(), without), (24, vec![&nodes[23]]));
+    let told = core.state.service_events.values().filter(|event| event.message.contains("unable to place"));
+    // Told again after each chunk of tasks that were started.
+    let told: BTreeSet<_> = told.map(|event| event.message.as_str()).collect();
+    let words = "(service web) was unable to place a task because no container instance met all of its \
+        requirements. The closest matching (container-instance";
+    let told: Vec<_> = told.into_iter().collect();
+    assert_eq!(told, [format!("{words} {}) has insufficient memory available.", nodes[23])]);
+}
+
 /// A RUNNING task whose only container is judged so.
 fn judged(task: &TaskId, sequence: u64, status: v1::HealthStatus) -> v1::TaskReport {
     let health = Some(v1::ContainerHealth { status: status.into(), ..Default::default() });
@@ -309,6 +341,103 @@ fn judged(task: &TaskId, sequence: u64, status: v1::HealthStatus) -> v1::TaskRep
         containers: vec![container],
         ..Default::default()
     }
+}
+
+#[test]
+fn a_task_that_was_never_healthy_counts_for_the_breaker_however_long_it_was_left_alone() {
+    for (first, state) in [
+        (v1::HealthStatus::Unknown, RolloutState::Failed),
+        (v1::HealthStatus::Healthy, RolloutState::InProgress),
+    ] {
+        let mut core = Core::new();
+        let key = core.create(
+            r#","desiredCount":2,"healthCheckGracePeriodSeconds":60,"deploymentConfiguration":{
+                "deploymentCircuitBreaker":{"enable":true,"rollback":false,
+                "thresholdConfiguration":{"type":"COUNT","value":1}}}"#,
+        );
+        let task = core.tend(&key).remove(0);
+        core.say(judged(&task, 1, first));
+        core.tend(&key);
+        core.say(judged(&task, 2, v1::HealthStatus::Unhealthy));
+        core.now_ms += 59_999;
+        assert_eq!(core.tend(&key).len(), 2, "it is left alone");
+        core.now_ms += 1;
+        // Another starts beside it and is healthy: then it goes.
+        let other = core.tend(&key).remove(2);
+        core.say(judged(&other, 1, v1::HealthStatus::Healthy));
+        let second = core.tend(&key).remove(1);
+        core.say(judged(&second, 1, v1::HealthStatus::Healthy));
+        core.tend(&key);
+        assert_eq!(core.task(&task).desired, DesiredStatus::Stopped);
+        core.tend(&key);
+        assert_eq!(core.state.services[&key].deployments[0].state, state, "first it was {first:?}");
+    }
+}
+
+#[test]
+fn nothing_starts_in_the_decision_that_takes_unhealthy_tasks_away() {
+    let mut core = Core::new();
+    let bounds =
+        r#","desiredCount":3,"deploymentConfiguration":{"minimumHealthyPercent":0,"maximumPercent":134}"#;
+    let key = core.create(bounds);
+    let tasks = core.tend(&key);
+    core.now_ms += 1_000;
+    tasks[..2].iter().for_each(|task| core.say(judged(task, 1, v1::HealthStatus::Unhealthy)));
+    core.say(judged(&tasks[2], 1, v1::HealthStatus::Healthy));
+    let goes =
+        |core: &Core| tasks.iter().filter(|task| core.task(task).desired == DesiredStatus::Stopped).count();
+    core.tend(&key);
+    assert!(goes(&core) > 0, "one makes room");
+    let until = core.state.services[&key].throttle.until_unix_ms;
+    assert!(until > core.now_ms, "it has failed");
+    assert_eq!(core.state.tasks_of_service(&key).count(), 3, "the next waits");
+    core.now_ms = until;
+    core.tend(&key);
+    assert!(core.state.tasks_of_service(&key).count() > 3);
+}
+
+/// Two tasks on the first of two nodes; one is moved to the second: the one that goes, the one that comes.
+fn moving(core: &mut Core) -> (ServiceKey, TaskId, TaskId) {
+    let key = core.create(r#","desiredCount":2"#);
+    let two = core.tend(&key);
+    two.iter().for_each(|task| core.report(task, 1, TaskStatus::Running));
+    core.now_ms += 40_000;
+    assert_eq!(core.tend(&key), two);
+    core.node = core.join("second");
+    core.connect(&[]).unwrap();
+    let three = core.tend(&key);
+    let old = three.iter().find(|task| core.task(task).service.as_ref().unwrap().moving).cloned();
+    (key, old.expect("one moves"), three[2].clone())
+}
+
+#[test]
+fn what_was_to_move_stays_when_the_maximum_leaves_no_room_for_another_any_more() {
+    let mut core = Core::new();
+    let (key, old, new) = moving(&mut core);
+    core.update(r#","deploymentConfiguration":{"minimumHealthyPercent":50,"maximumPercent":100}"#).unwrap();
+    core.fail(&new);
+    core.tend(&key);
+    core.now_ms += 60_000;
+    assert_eq!(core.tend(&key).len(), 2);
+    assert!(!core.task(&old).service.as_ref().unwrap().moving, "it is wanted where it is");
+    assert!(!core.state.services[&key].told.blocked && core.state.services[&key].told.steady);
+}
+
+#[test]
+fn nothing_is_moved_while_a_service_waits_after_failures() {
+    let mut core = Core::new();
+    let key = core.create(r#","desiredCount":3"#);
+    let three = core.tend(&key);
+    three.iter().for_each(|task| core.report(task, 1, TaskStatus::Running));
+    core.now_ms += 40_000;
+    assert_eq!(core.tend(&key).len(), 3);
+    core.fail(&three[0]);
+    core.node = core.join("second");
+    core.connect(&[]).unwrap();
+    assert_eq!(core.tend(&key), three[1..], "it waits");
+    assert!(core.give(Tend { key: key.clone(), may_start: false }).is_ok_and(|tended| !tended.more));
+    core.now_ms += 1_000;
+    assert_eq!(core.tend(&key).len(), 3);
 }
 
 #[test]

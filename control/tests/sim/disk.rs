@@ -2,6 +2,7 @@
 //! In: assignments (agent/src/assignment.rs is the truth), steps of tasks. Out: reports, what to ask.
 //! Never: lets an older generation replace a newer one, or a desired status go back.
 
+use crate::health::Health;
 use crate::lease::Lease;
 use crate::luck::Luck;
 use crate::services::Life;
@@ -17,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) enum Step {
     Activate,
     Run,
+    /// Its health check is made.
+    Judge,
     Exit,
     Stopping,
     Stopped,
@@ -47,6 +50,7 @@ struct Assigned {
 /// A task as the node knows it.
 pub(crate) struct Running {
     life: Life,
+    health: Health,
     pub(crate) status: TaskStatus,
     /// Of the newest report.
     pub(crate) sequence: u64,
@@ -160,9 +164,10 @@ impl Disk {
             let wanted = &assigned.assignment;
             let rate = if self.rate == 0 { 1_000 } else { self.rate };
             let lease = Lease::new(wanted.lease_s, rate);
-            let life = Life::of(&wanted.task_definition);
-            let task =
-                self.tasks.entry(id.clone()).or_insert_with(|| Running::new(now_ms, luck, lease, life));
+            let task = self
+                .tasks
+                .entry(id.clone())
+                .or_insert_with(|| Running::new(now_ms, luck, lease, &wanted.task_definition));
             if task.status == TaskStatus::Stopped {
                 if wanted.forget || assigned.disowned {
                     gone.push(id.clone());
@@ -186,20 +191,24 @@ impl Disk {
     }
 
     pub(crate) fn next_step(&self) -> Option<u64> {
-        let steps = self.tasks.values().filter_map(|task| task.next.map(|(at, _)| at));
+        let steps = self.tasks.values().filter_map(|task| task.next_step().map(|(at, _)| at));
         steps.chain(self.next_expiry()).min()
     }
 
     pub(crate) fn due(&self, now_ms: u64) -> Option<(TaskId, Step)> {
-        let due = self.tasks.iter().filter_map(|(id, task)| Some((id, task.next?)));
+        let due = self.tasks.iter().filter_map(|(id, task)| Some((id, task.next_step()?)));
         let due = due.filter(|(_, (at, _))| *at <= now_ms).min_by_key(|(_, (at, _))| *at);
         due.map(|(id, (_, step))| (id.clone(), step))
     }
 
-    /// Makes one step of a task.
-    pub(crate) fn make(&mut self, id: &TaskId, step: Step, now_ms: u64, luck: &mut Luck) {
-        if let Some(task) = self.tasks.get_mut(id) {
-            task.make(step, now_ms, luck);
+    /// Makes one step of a task; when all is calm its health does not fail any more.
+    pub(crate) fn make(&mut self, id: &TaskId, step: Step, now_ms: u64, calm: bool, luck: &mut Luck) {
+        match self.tasks.get_mut(id) {
+            Some(task) if step == Step::Judge => {
+                task.sequence += u64::from(task.health.judge(now_ms, calm, luck));
+            }
+            Some(task) => task.make(step, now_ms, luck),
+            None => {}
         }
         self.act(now_ms, luck);
     }
@@ -215,9 +224,10 @@ impl Disk {
 }
 
 impl Running {
-    fn new(now_ms: u64, luck: &mut Luck, lease: Lease, life: Life) -> Self {
+    fn new(now_ms: u64, luck: &mut Luck, lease: Lease, definition: &str) -> Self {
         Self {
-            life,
+            life: Life::of(definition),
+            health: Health::new(definition),
             status: TaskStatus::Pending,
             sequence: 1,
             applied: 0,
@@ -233,11 +243,21 @@ impl Running {
         }
     }
 
+    /// The next of its life, or of its health.
+    fn next_step(&self) -> Option<(u64, Step)> {
+        let judge = self.health.next.map(|at| (at, Step::Judge));
+        self.next.into_iter().chain(judge).min_by_key(|(at, _)| *at)
+    }
+
     fn make(&mut self, step: Step, now_ms: u64, luck: &mut Luck) {
+        self.health.end();
         let soon = |luck: &mut Luck| now_ms + luck.between(5, 1_000);
         let (status, next) = match step {
             Step::Activate => (TaskStatus::Activating, Some((soon(luck), Step::Run))),
+            // The status is not one of its life.
+            Step::Judge => return,
             Step::Run => {
+                self.health.begin(now_ms, luck);
                 let (short, longest) = self.life.short(luck);
                 let exit = now_ms + luck.between(1_000, longest);
                 (TaskStatus::Running, short.then_some((exit, Step::Exit)))
@@ -270,6 +290,11 @@ impl Running {
             paused: self.paused,
             settled_generation: self.settled,
             refusal: self.refusal.clone(),
+            containers: if self.status == TaskStatus::Running {
+                self.health.containers()
+            } else {
+                Vec::new()
+            },
             ..Default::default()
         }
     }

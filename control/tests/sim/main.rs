@@ -11,6 +11,7 @@ mod directed;
 mod disk;
 mod executor;
 mod faults;
+mod health;
 mod history;
 mod lease;
 mod luck;

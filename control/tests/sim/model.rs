@@ -3,6 +3,7 @@
 //! Owns: an account of its own, decoded from the store's bytes.
 //! Never: asks the code under test what is right.
 
+mod care;
 mod queue;
 mod services;
 mod shown;
@@ -165,6 +166,9 @@ impl Model {
             Some(old) => {
                 compare(&old, &new, &broken);
                 self.release(&old);
+                if world.shape.checks && new.service.is_some() {
+                    self.services.tasks.push((old.clone(), new.clone()));
+                }
                 if old.queue.is_some() && new.queue.is_none() {
                     self.left_the_queue(&old, &new, &broken);
                 }

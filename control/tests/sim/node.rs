@@ -255,7 +255,7 @@ impl Node {
             if step == Step::Run {
                 world.model.borrow_mut().starts(world, &task, self.index, self.wiped.get());
             }
-            self.disk.borrow_mut().make(&task, step, now, &mut world.luck.borrow_mut());
+            self.disk.borrow_mut().make(&task, step, now, world.over.get(), &mut world.luck.borrow_mut());
             world.say(format_args!("node {}: {task} {step:?}", self.index));
         }
     }

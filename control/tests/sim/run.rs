@@ -80,6 +80,7 @@ pub(crate) fn shape(seed: u64) -> Shape {
         skew_ms: i64::try_from(luck.below(240_000)).unwrap() - 120_000,
         services: services::are_in(seed),
         races: races::are_in(seed),
+        checks: services::checks::are_in(seed),
         queue: queue::is_in(seed),
         rivals: if services::are_in(seed) {
             0

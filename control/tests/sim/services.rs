@@ -2,7 +2,7 @@
 //! In: a world. Out: calls, and the first broken promise. Owns: nothing.
 //! Never: asks the service code what is right: it counts the records by itself.
 
-use crate::callers::{definition, deregister, drain, register_as};
+use crate::callers::{deregister, drain, register_as};
 use crate::client::{Answer, ask, asker};
 use crate::luck::Luck;
 use crate::plane::cluster;
@@ -13,12 +13,14 @@ use lighter_control::core::service::control::Action;
 use lighter_control::core::service::record::ServiceRecord;
 use lighter_control::core::service::witness::{self, Tending};
 use lighter_control::core::stop_task::StopTask;
+use lighter_model::health::HealthStatus;
 use lighter_model::ids::TaskId;
 use lighter_model::service::SchedulingStrategy;
 use lighter_model::status::{DesiredStatus, TaskStatus};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
+pub(crate) mod checks;
 pub(crate) mod races;
 mod rest;
 mod steps;
@@ -43,23 +45,32 @@ pub(crate) enum Life {
     Good,
     /// Each dies young.
     Poison,
+    /// None is ever healthy.
+    Sick,
 }
 
 impl Life {
     pub(crate) fn of(definition: &str) -> Self {
         match definition {
-            name if name.contains("good") => Self::Good,
+            name if name.contains("good") || name.contains("checked") => Self::Good,
             name if name.contains("poison") => Self::Poison,
+            name if name.contains("sick") => Self::Sick,
             _ => Self::Mixed,
         }
     }
 
     /// Whether it ends by itself, and after how many milliseconds at most.
+    /// A deployment of it never works.
+    pub(crate) fn is_bad(self) -> bool {
+        matches!(self, Self::Poison | Self::Sick)
+    }
+
     pub(crate) fn short(self, luck: &mut Luck) -> (bool, u64) {
         match self {
             Self::Mixed => (luck.percent(40), 40_000),
             Self::Good => (luck.percent(5), 40_000),
             Self::Poison => (true, 5_000),
+            Self::Sick => (false, 1_000),
         }
     }
 }
@@ -67,13 +78,16 @@ impl Life {
 /// Calls until the trouble is over.
 pub(crate) async fn call(world: Rc<World>, caller: usize) {
     if caller == 0 {
-        for family in ["good0", "good1", "poison"] {
-            while !register_as(&world, &definition(family, 16, 16, None)).await {
+        for json in checks::definitions(&world) {
+            while !register_as(&world, &json).await {
                 world.sleep(100).await;
             }
         }
     }
     while !world.over.get() {
+        if world.shape.checks && world.luck.borrow_mut().percent(40) {
+            checks::protect_some(&world).await;
+        }
         let what = world.luck.borrow_mut().below(100);
         match what {
             0..25 => create(&world).await,
@@ -94,12 +108,13 @@ fn name(number: u64) -> String {
     format!("s{number}")
 }
 
-fn some_family(luck: &mut Luck) -> &'static str {
-    match luck.below(10) {
+fn some_family(luck: &mut Luck, checks: bool) -> &'static str {
+    let family = match luck.below(10) {
         0..5 => "good0",
         5..8 => "good1",
         _ => "poison",
-    }
+    };
+    checks::instead(luck, checks, family)
 }
 
 fn configuration(luck: &mut Luck, daemon: bool) -> String {
@@ -124,11 +139,11 @@ async fn create(world: &Rc<World>) {
             format!(r#""desiredCount":{count}"#)
         };
         let delay = luck.pick(&[0, 5, 20]).unwrap();
+        let family = some_family(&mut luck, world.shape.checks);
+        let members = configuration(&mut luck, daemon) + &checks::grace(&mut luck, world.shape.checks);
         format!(
-            r#"{{"serviceName":"{}","taskDefinition":"{}",{kind},"deregistrationDelaySeconds":{delay},{}}}"#,
-            name(number),
-            some_family(&mut luck),
-            configuration(&mut luck, daemon)
+            r#"{{"serviceName":"{}","taskDefinition":"{family}",{kind},"deregistrationDelaySeconds":{delay},{members}}}"#,
+            name(number)
         )
     };
     let answer = ask(world, |context| async move { service::create(&context, asker(), &json).await }).await;
@@ -147,7 +162,7 @@ async fn update(world: &Rc<World>) {
             members.push(format!(r#""desiredCount":{}"#, luck.between(0, 8)));
         }
         if luck.percent(50) {
-            members.push(format!(r#""taskDefinition":"{}""#, some_family(&mut luck)));
+            members.push(format!(r#""taskDefinition":"{}""#, some_family(&mut luck, world.shape.checks)));
         }
         if luck.percent(20) {
             members.push(configuration(&mut luck, daemon));
@@ -206,6 +221,7 @@ pub(crate) fn watch(world: &Rc<World>) {
         if let Some(world) = world.upgrade() {
             look(&world, tending);
             steps::look(&world, tending);
+            checks::look(&world, tending);
         }
     })));
 }
@@ -227,7 +243,10 @@ fn healthy((task, instance): &With, now_ms: u64) -> bool {
     live(task)
         && task.last == TaskStatus::Running
         && instance.as_ref().is_some_and(|instance| instance.connected)
-        && since.is_some_and(|since| since + WARM_MS <= now_ms)
+        && match checks::is_checked(task) {
+            true => checks::judged(task) == HealthStatus::Healthy,
+            false => since.is_some_and(|since| since + WARM_MS <= now_ms),
+        }
 }
 
 /// PENDING or RUNNING; but what was given up on a node that is away.

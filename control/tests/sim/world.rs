@@ -44,6 +44,8 @@ pub(crate) struct Shape {
     pub(crate) services: bool,
     /// Somebody brings about races of services on purpose.
     pub(crate) races: bool,
+    /// Tasks of services have health checks, and are protected.
+    pub(crate) checks: bool,
     /// Some calls let their tasks wait for room.
     pub(crate) queue: bool,
 }

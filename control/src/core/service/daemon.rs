@@ -55,7 +55,8 @@ pub fn decide(view: &View, instances: &[InstanceView], limit: usize) -> (Decisio
             Some(_) => Why::Replaced,
         };
         let for_good = matches!(why, Why::Draining | Why::Misplaced | Why::Unhealthy);
-        if task.protected && why != Why::Unhealthy {
+        let is_left = task.protected && !wrong_edit::is(WrongEdit::ProtectedDaemonStopped);
+        if is_left && why != Why::Unhealthy {
             decision.protected.push(task.id.clone());
         } else if for_good || !task.is_healthy() || healthy > lower {
             healthy -= u32::from(task.is_healthy());

@@ -295,8 +295,10 @@ pub fn decide(view: &View, limit: usize) -> Decision {
 /// Tasks that others take the place of.
 fn replaced(view: &View, budget: &mut Budget, decision: &mut Decision, limit: usize) {
     let goes = |task: &&TaskView| task.is_live() && !task.is_kept(view.stalled);
-    let (protected, open): (Vec<_>, Vec<_>) =
-        view.tasks.iter().filter(goes).partition(|task| task.protected && !task.is_unhealthy());
+    let is_left = |task: &TaskView| {
+        task.protected && !task.is_unhealthy() && !wrong_edit::is(WrongEdit::ProtectedReplaced)
+    };
+    let (protected, open): (Vec<_>, Vec<_>) = view.tasks.iter().filter(goes).partition(|task| is_left(task));
     decision.protected = protected.into_iter().map(|task| task.id.clone()).collect();
     let mut spread = Spread::of(&view.tasks);
     let mut open: Vec<&TaskView> = open;
@@ -322,8 +324,9 @@ fn replaced(view: &View, budget: &mut Budget, decision: &mut Decision, limit: us
 /// Tasks beyond the desired count.
 fn surplus(view: &View, kept: u32, budget: &mut Budget, decision: &mut Decision, limit: usize) {
     let mut too_many = kept.saturating_sub(view.desired);
+    let is_left = |task: &TaskView| task.protected && !wrong_edit::is(WrongEdit::ProtectedScaledIn);
     let mut open: Vec<&TaskView> =
-        view.tasks.iter().filter(|task| task.is_kept(view.stalled) && !task.protected).collect();
+        view.tasks.iter().filter(|task| task.is_kept(view.stalled) && !is_left(task)).collect();
     let mut spread = Spread::of(&view.tasks);
     while too_many > 0 && decision.goes.len() < limit && !open.is_empty() {
         let order = |task: &TaskView| {

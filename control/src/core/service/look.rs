@@ -64,7 +64,9 @@ pub fn look(state: &State, service: &ServiceRecord, now_ms: u64) -> Look {
         let instance = state.instances.get(&task.instance).map(Arc::as_ref);
         let left_at =
             of.leaving_since_unix_ms.map(|at| at + u64::from(service.deregistration_delay_s) * 1_000);
-        let protected = of.protected_until_unix_ms.filter(|until| *until > now_ms);
+        let protected = of
+            .protected_until_unix_ms
+            .filter(|until| *until > now_ms || wrong_edit::is(WrongEdit::ProtectionNeverEnds));
         tasks.push(TaskView {
             id: task.id.clone(),
             current: current.contains(&of.deployment.as_str()),
@@ -129,14 +131,16 @@ fn health(
     now_ms: u64,
 ) -> Health {
     let since = of.running_since_unix_ms.unwrap_or(now_ms);
-    if !is_checked(state, task) {
+    if !is_checked(state, task) || wrong_edit::is(WrongEdit::HealthCheckIgnored) {
         let warm_ms = if wrong_edit::is(WrongEdit::WarmingCountsAsHealthy) { 0 } else { WARM_MS };
         return if since + warm_ms <= now_ms { Health::Healthy } else { Health::Warming };
     }
     let grace_over = since + u64::from(service.grace_s) * 1_000;
+    let patient = grace_over > now_ms && !wrong_edit::is(WrongEdit::GraceIgnored);
     match task.health() {
         HealthStatus::Healthy => Health::Healthy,
-        HealthStatus::Unhealthy if grace_over <= now_ms => Health::Unhealthy,
+        HealthStatus::Unhealthy if wrong_edit::is(WrongEdit::UnhealthyCountsAsHealthy) => Health::Healthy,
+        HealthStatus::Unhealthy if !patient => Health::Unhealthy,
         HealthStatus::Unhealthy | HealthStatus::Unknown => Health::Warming,
     }
 }

@@ -46,6 +46,8 @@ fn is_at_rest(service: &ServiceRecord, seen: &Look) -> bool {
     let moving = view.tasks.iter().filter(|task| task.moving).count();
     let quiet = view.tasks.iter().all(|task| !task.occupies() || task.is_healthy());
     service.is_active()
+        // Not while it waits after failures, nor in a store that has no room for more.
+        && view.may_start
         && service.rebalancing
         && service.strategy == SchedulingStrategy::Replica
         && spread
@@ -73,7 +75,8 @@ fn load_of(task: &TaskView, loads: &(BTreeMap<u32, u32>, BTreeMap<u32, u32>)) ->
 
 /// The task that would go first.
 fn victim<'a>(seen: &'a Look, loads: &(BTreeMap<u32, u32>, BTreeMap<u32, u32>)) -> Option<&'a TaskView> {
-    let movable = seen.view.tasks.iter().filter(|task| task.is_kept(false) && !task.protected);
+    let is_left = |task: &TaskView| task.protected && !wrong_edit::is(WrongEdit::ProtectedMoved);
+    let movable = seen.view.tasks.iter().filter(|task| task.is_kept(false) && !is_left(task));
     movable.max_by_key(|task| {
         let load = load_of(task, loads);
         (load.in_zone, load.on_instance, task.id.clone())

@@ -156,6 +156,9 @@ pub struct ServiceTask {
     pub leaving_reason: String,
     #[serde(default, skip_serializing_if = "is_false")]
     pub moving: bool,
+    /// A health check of it has succeeded.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub was_healthy: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protected_until_unix_ms: Option<u64>,
     /// It is STOPPED and its service has taken note.
@@ -176,6 +179,7 @@ impl ServiceTask {
             leaving_since_unix_ms: None,
             leaving_reason: String::new(),
             moving: false,
+            was_healthy: false,
             protected_until_unix_ms: None,
             accounted: false,
         }

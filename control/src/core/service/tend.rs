@@ -151,7 +151,11 @@ fn failed(changes: &mut Changes<'_>, service: &mut ServiceRecord, task: &TaskRec
     let ended = task.times.settled_at.unwrap_or(now);
     let ran = of.running_since_unix_ms.map(|since| ended.saturating_sub(since));
     let was_healthy =
-        ran.is_some_and(|ran| ran >= look::WARM_MS) && task.stop_code != Some(StopCode::TaskFailedToStart);
+        if look::is_checked(changes.state(), task) && !wrong_edit::is(WrongEdit::OldCountsAsTried) {
+            of.was_healthy
+        } else {
+            ran.is_some_and(|ran| ran >= look::WARM_MS) && task.stop_code != Some(StopCode::TaskFailedToStart)
+        };
     let starting = service.starting().is_some_and(|deployment| deployment.id == of.deployment);
     if let Some(deployment) = service.deployments.iter_mut().find(|d| d.id == of.deployment) {
         deployment.failed_tasks = deployment.failed_tasks.saturating_add(1);
@@ -201,7 +205,14 @@ fn act(
     let on: Vec<ContainerInstanceId> =
         on.iter().filter_map(|number| seen.instance_ids.get(*number as usize).cloned()).collect();
     let daemon = service.strategy == SchedulingStrategy::Daemon;
-    let wanted = if daemon { on.len() } else { decision.starts as usize };
+    // What has just gone may have failed: then the next tasks wait, also those of this decision.
+    let waits =
+        service.throttle.until_unix_ms > changes.now_ms() && !wrong_edit::is(WrongEdit::ThrottleIgnored);
+    let wanted = match (waits, daemon) {
+        (true, _) => 0,
+        (_, true) => on.len(),
+        (_, false) => decision.starts as usize,
+    };
     let Started { tasks: started, fits_nowhere, unable } =
         start(changes, service, wanted.min(room), daemon.then_some(on));
     if !started.is_empty() {
@@ -221,6 +232,11 @@ fn act(
         } else {
             tended.more = !started.is_empty() || !decision.goes.is_empty() || !decision.stops.is_empty();
         }
+    }
+    if decision.blocked && seen.view.tasks.iter().any(|task| task.moving && task.is_live()) {
+        // The maximum leaves no room any more for what was to take its place.
+        stay(changes, seen);
+        return Tended { more: true, unplaced: false };
     }
     if decision.blocked != service.told.blocked {
         service.told.blocked = decision.blocked;

@@ -3,6 +3,7 @@
 //! Owns: the services as they were. Never: asks the service code what is right.
 
 use super::Model;
+use super::care::Changed;
 use crate::services::Life;
 use crate::world::World;
 use lighter_control::core::record::{InstanceRecord, TaskRecord};
@@ -28,10 +29,30 @@ pub(crate) enum Race {
     PoisonThrottled,
     /// Another deployment takes the place of one whose tasks fail.
     PoisonSuperseded,
+    /// Fewer are wanted than are protected.
+    ScaleInProtected,
+    /// Another deployment begins while tasks are protected.
+    DeploymentProtected,
+    /// A node that drains waits for a protected task.
+    DrainProtected,
+    ProtectionRenewed,
+    ProtectionRemoved,
+    /// A task whose protection has run out is stopped by its service.
+    StoppedAfterProtection,
+    /// An unhealthy task is replaced.
+    Replaced,
+    /// … although it is protected.
+    ReplacedProtected,
+    /// … is healthy again before that.
+    Recovered,
+    /// … is left alone for now.
+    UnhealthyInGrace,
+    /// A revision that is never healthy is given up by the circuit breaker.
+    SickGivenUp,
 }
 
 impl Race {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::UpdateInRollback,
         Self::ScaleOutInDrain,
         Self::ScaleInInDrain,
@@ -40,6 +61,17 @@ impl Race {
         Self::PoisonRolledBack,
         Self::PoisonThrottled,
         Self::PoisonSuperseded,
+        Self::ScaleInProtected,
+        Self::DeploymentProtected,
+        Self::DrainProtected,
+        Self::ProtectionRenewed,
+        Self::ProtectionRemoved,
+        Self::StoppedAfterProtection,
+        Self::Replaced,
+        Self::ReplacedProtected,
+        Self::Recovered,
+        Self::UnhealthyInGrace,
+        Self::SickGivenUp,
     ];
 }
 
@@ -55,6 +87,7 @@ pub(crate) struct Account {
     known: BTreeMap<String, ServiceRecord>,
     /// Of the present batch.
     changed: Vec<ServiceRecord>,
+    pub(super) tasks: Changed,
     pub(crate) races: Races,
 }
 
@@ -63,12 +96,17 @@ pub(crate) fn goes_on(deployment: &DeploymentRecord) -> bool {
 }
 
 fn is_poison(deployment: &DeploymentRecord) -> bool {
-    matches!(Life::of(deployment.definition.family.as_ref()), Life::Poison)
+    Life::of(deployment.definition.family.as_ref()).is_bad()
 }
 
 impl Account {
     pub(crate) fn get(&self, name: &str) -> Option<&ServiceRecord> {
         self.known.get(name)
+    }
+
+    /// As it is after the present batch.
+    pub(super) fn newest(&self, name: &str) -> Option<&ServiceRecord> {
+        self.changed.iter().find(|service| service.name.as_ref() as &str == name).or_else(|| self.get(name))
     }
 
     /// What was counted stays so.
@@ -106,6 +144,7 @@ impl Account {
 
 impl Model {
     pub(super) fn services_changed(&mut self, world: &World) {
+        self.cared_for(world);
         for new in std::mem::take(&mut self.services.changed) {
             let broken = |what: String| world.fail(format!("service {}: {what}", new.name));
             let old = self.services.known.get(new.name.as_ref() as &str);
@@ -131,14 +170,21 @@ impl Model {
                     broken(format!("is INACTIVE with {} tasks", tasks.len()));
                 }
                 races = of_change(old, &new, &tasks, &self.instances);
+                races.extend(self.care_races(old, &new));
             }
             for race in races {
-                *self.services.races.entry(race).or_default() += 1;
-                if world.shape.races {
-                    world.say(format_args!("race of {}: {race:?}", new.name));
-                }
+                self.came(world, race, &new.name);
             }
             self.services.known.insert(new.name.to_string(), new);
+        }
+    }
+}
+
+impl Model {
+    pub(super) fn came(&mut self, world: &World, race: Race, of: &dyn std::fmt::Display) {
+        *self.services.races.entry(race).or_default() += 1;
+        if world.shape.races {
+            world.say(format_args!("race of {of}: {race:?}"));
         }
     }
 }

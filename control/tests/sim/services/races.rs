@@ -3,8 +3,10 @@
 //! In: a world, a service that nobody else changes. Out: calls. Owns: nothing.
 //! Never: takes it for granted that a call was heard: it looks at what is stored.
 
-use super::order;
-use crate::callers::{definition, register_as};
+mod care;
+
+use super::{Life, checks, order};
+use crate::callers::register_as;
 use crate::client::{Answer, ask, asker};
 use crate::model::goes_on;
 use crate::plane::cluster;
@@ -39,16 +41,18 @@ enum Script {
     ScaleDuringDrain,
     DeleteDuringDeployment,
     PoisonAlone,
+    Protected,
+    Sick,
 }
 
 /// One race after another until the trouble is over.
 pub(crate) async fn call(world: Rc<World>, name: &'static str) {
-    for family in ["good0", "good1", "poison"] {
-        while !register_as(&world, &definition(family, 16, 16, None)).await {
+    for json in checks::definitions(&world) {
+        while !register_as(&world, &json).await {
             world.sleep(100).await;
         }
     }
-    let scripts = [
+    let mut scripts = vec![
         Script::UpdateDuringRollback,
         Script::UpdateDuringRollback,
         Script::ScaleDuringDrain,
@@ -56,6 +60,10 @@ pub(crate) async fn call(world: Rc<World>, name: &'static str) {
         Script::DeleteDuringDeployment,
         Script::PoisonAlone,
     ];
+    if world.shape.checks {
+        scripts
+            .extend([[Script::Protected; 2], [Script::Protected, Script::Sick], [Script::Sick; 2]].concat());
+    }
     while !world.over.get() {
         let script = world.luck.borrow_mut().pick(&scripts).unwrap();
         world.say(format_args!("{name}: {script:?}"));
@@ -64,6 +72,8 @@ pub(crate) async fn call(world: Rc<World>, name: &'static str) {
             Script::ScaleDuringDrain => scale_during_drain(&world, name).await,
             Script::DeleteDuringDeployment => delete_during_deployment(&world, name).await,
             Script::PoisonAlone => poison_alone(&world, name).await,
+            Script::Protected => care::protected(&world, name).await,
+            Script::Sick => care::sick(&world, name).await,
         };
         world.say(format_args!("{name}: {script:?} {}", if done.is_some() { "done" } else { "given up" }));
         // Sometimes the next comes at once.
@@ -195,13 +205,14 @@ fn bounds(minimum: u32, maximum: u32, breaker: Option<bool>) -> String {
 
 /// The service as it is when its last deployment was completed, with a revision that works.
 async fn begin(world: &Rc<World>, name: &str) -> Option<ServiceRecord> {
+    let family = checks::instead(&mut world.luck.borrow_mut(), world.shape.checks, "good0");
     let service = world.model.borrow().services.get(name).cloned();
     match service.filter(ServiceRecord::is_active) {
         Some(service) => {
             let primary = service.primary()?;
             let stands = primary.state == RolloutState::Completed;
-            if !stands || primary.definition.family.as_ref() == "poison" {
-                let members = format!(r#""taskDefinition":"good0",{}"#, bounds(50, 200, Some(true)));
+            if !stands || Life::of(primary.definition.family.as_ref()).is_bad() {
+                let members = format!(r#""taskDefinition":"{family}",{}"#, bounds(50, 200, Some(true)));
                 update(world, name, &members).await?;
             }
         }
@@ -209,7 +220,7 @@ async fn begin(world: &Rc<World>, name: &str) -> Option<ServiceRecord> {
             // With nothing wanted a deployment is completed at once.
             let count = world.luck.borrow_mut().pick(&[0, 0, 2, 4]).unwrap();
             let json = format!(
-                r#"{{"serviceName":"{name}","taskDefinition":"good0","desiredCount":{count},{}}}"#,
+                r#"{{"serviceName":"{name}","taskDefinition":"{family}","desiredCount":{count},{}}}"#,
                 bounds(50, 200, Some(true))
             );
             let call = |context: Context| {

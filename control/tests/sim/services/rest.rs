@@ -2,7 +2,7 @@
 //! In: a world after its last fault. Out: what is not yet as it should be. Owns: nothing.
 //! Never: excuses more than what nobody promises: tasks of a revision that cannot run.
 
-use super::{Life, bounds};
+use super::{Life, bounds, checks};
 use crate::client::asker;
 use crate::model::goes_on;
 use crate::plane::cluster;
@@ -14,9 +14,10 @@ use lighter_control::core::record::TaskRecord;
 use lighter_control::core::service::control::Action;
 use lighter_control::core::service::record::{RolloutState, ServiceRecord};
 use lighter_control::view::Shown;
+use lighter_model::health::HealthStatus;
 use lighter_model::ids::ContainerInstanceId;
 use lighter_model::service::SchedulingStrategy;
-use lighter_model::status::{ContainerInstanceStatus, TaskStatus};
+use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, TaskStatus};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -89,7 +90,7 @@ fn of_one(world: &World, shown: &Shown, service: &ServiceRecord) -> Option<Strin
     // says so in its events.
     let waits = lower >= desired && upper <= desired && (service.told.blocked || daemon);
     let starting = service.starting();
-    let poison = starting.is_some_and(|d| matches!(Life::of(d.definition.family.as_ref()), Life::Poison));
+    let poison = starting.is_some_and(|d| Life::of(d.definition.family.as_ref()).is_bad());
     // Its tasks fail for ever, in ever longer intervals, and its events say so.
     let impaired = poison && service.throttle.rounds >= IMPAIRED && service.told.impaired;
     let alone = impaired && !service.breaker.enable;
@@ -101,10 +102,22 @@ fn of_one(world: &World, shown: &Shown, service: &ServiceRecord) -> Option<Strin
     let wrong = match service.strategy {
         SchedulingStrategy::Replica => replicas(shown, service, &running, waits),
         SchedulingStrategy::Daemon => daemons(shown, &running, &active),
-    }?;
+    };
+    let wrong = wrong.or_else(|| ill(world, service))?;
     // Nothing has ever worked: what runs is nobody's promise, but for the maximum.
     let nobody_s = (starting.is_none() || impaired) && running.len() as u64 <= upper;
     (!nobody_s).then_some(wrong)
+}
+
+/// A task of it that is checked and not HEALTHY.
+fn ill(world: &World, service: &ServiceRecord) -> Option<String> {
+    let model = world.model.borrow();
+    let ill = model.tasks.values().find(|task| {
+        let own = task.service.as_ref().is_some_and(|of| of.name == service.name);
+        let runs = task.last == TaskStatus::Running && task.desired == DesiredStatus::Running;
+        own && runs && checks::is_checked(task) && checks::judged(task) != HealthStatus::Healthy
+    });
+    ill.map(|task| format!("{} is {:?}", task.id, checks::judged(task)))
 }
 
 /// The instances of its tasks that run in the simulated world.

@@ -2,11 +2,13 @@
 //! In: one tending. Out: the first broken promise. Owns: nothing.
 //! Never: asks the service code what is right: it counts the records by itself.
 
+use super::checks::{is_checked, judged};
 use super::{With, healthy, live, occupies};
 use crate::world::World;
 use lighter_control::core::record::TaskRecord;
 use lighter_control::core::service::record::{DeploymentRecord, RolloutState, ServiceRecord};
 use lighter_control::core::service::witness::Tending;
+use lighter_model::health::HealthStatus;
 use lighter_model::ids::{ContainerInstanceId, TaskId};
 use lighter_model::service::SchedulingStrategy;
 use lighter_model::status::{DesiredStatus, StopCode, TaskStatus};
@@ -68,9 +70,11 @@ fn throttled(tending: &Tending, started: &[&Arc<TaskRecord>]) -> Option<String> 
 fn deregistered(tending: &Tending, before: &BTreeMap<&TaskId, &With>) -> Option<String> {
     let delay_ms = u64::from(tending.service.deregistration_delay_s) * 1_000;
     let early = tending.after.iter().find(|task| {
-        let served = before
-            .get(&task.id)
-            .is_some_and(|(old, _)| old.desired == DesiredStatus::Running && old.last == TaskStatus::Running);
+        // What is checked and not HEALTHY is not on the list.
+        let listed = |old: &TaskRecord| !is_checked(old) || judged(old) == HealthStatus::Healthy;
+        let served = before.get(&task.id).is_some_and(|(old, _)| {
+            old.desired == DesiredStatus::Running && old.last == TaskStatus::Running && listed(old)
+        });
         let by_service = task.stop_code == Some(StopCode::ServiceSchedulerInitiated);
         let since = task.service.as_ref().and_then(|of| of.leaving_since_unix_ms);
         let told = delay_ms == 0 || since.is_some_and(|since| since + delay_ms <= tending.now_ms);
