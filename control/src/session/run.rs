@@ -89,27 +89,29 @@ fn silent(at: Instant) -> BoxFuture<'static, End> {
     .boxed()
 }
 
-/// Serves a session and tells the node why it ended.
-pub async fn serve(
+/// Serves a session and tells the node why it ended. The future is what every session takes for as long as it lasts, so
+/// what is needed seldom or once is boxed where it is awaited; a block, for an `async fn` keeps its arguments twice.
+#[expect(clippy::manual_async_fn, reason = "an async fn would hold every argument a second time")]
+pub fn serve(
     context: Context,
     me: Identity,
-    mut incoming: impl Stream<Item = Result<NodeSaid, ApiError>> + Unpin,
+    mut incoming: impl Stream<Item = Result<NodeSaid, ApiError>> + Send + Unpin,
     out: mpsc::Sender<Sent>,
-) {
-    // Boxed: the room that it needs once would be part of every session for as long as it lasts.
-    let begun = Box::pin(begin(&context, &me, &mut incoming, &out)).await;
-    let ended = match begun {
-        Ok((session, changes, mut place)) => {
-            let ended = session.run(incoming, changes, &mut place).await;
-            context.sessions.end(&me.id, &place);
-            ended
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let ended = match Box::pin(begin(&context, &me, &mut incoming, &out)).await {
+            Ok((mut session, mut changes, mut place)) => {
+                let ended = session.run(&mut incoming, &mut changes, &mut place).await;
+                context.sessions.end(&me.id, &place);
+                ended
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            tracing::info!(instance = %me.id, address = %me.address, reason = %error, "a session ended");
+            // A node that is gone needs no reason.
+            let _ = Box::pin(time::timeout(Duration::from_secs(1), out.send(Err(error.into())))).await;
         }
-        Err(error) => Err(error),
-    };
-    if let Err(error) = ended {
-        tracing::info!(instance = %me.id, address = %me.address, reason = %error, "a session ended");
-        // A node that is gone needs no reason.
-        let _ = time::timeout(Duration::from_secs(1), out.send(Err(error.into()))).await;
     }
 }
 
@@ -119,7 +121,7 @@ const INSTANCE_STATE: &str = "instance-state";
 /// The feature of agents that end an exclusive task when its lease has run out.
 const LEASES: &str = "leases";
 
-type Begun = (Session, mpsc::Receiver<NodeChange>, Place);
+type Begun = (Box<Session>, mpsc::Receiver<NodeChange>, Place);
 
 async fn begin(
     context: &Context,
@@ -172,7 +174,7 @@ async fn greet(
     hello: Hello,
     protocol: u32,
     out: &mpsc::Sender<Sent>,
-) -> Result<(Session, mpsc::Receiver<NodeChange>), ApiError> {
+) -> Result<(Box<Session>, mpsc::Receiver<NodeChange>), ApiError> {
     // First follow, then read: a change in between is in the manifest and comes again as a delta.
     let changes = context.view.follow(&me.id);
     let (trusted, term, incarnation, epoch) =
@@ -227,14 +229,14 @@ async fn greet(
     if let Some(instance) = instance {
         session.tell_state(&instance).await?;
     }
-    Ok((session, changes))
+    Ok((Box::new(session), changes))
 }
 
 impl Session {
     async fn run(
-        mut self,
-        mut incoming: impl Stream<Item = Result<NodeSaid, ApiError>> + Unpin,
-        mut changes: mpsc::Receiver<NodeChange>,
+        &mut self,
+        incoming: &mut (impl Stream<Item = Result<NodeSaid, ApiError>> + Unpin),
+        changes: &mut mpsc::Receiver<NodeChange>,
         place: &mut Place,
     ) -> Result<(), ApiError> {
         let limit = self.context.sessions.silence_limit();
@@ -253,28 +255,28 @@ impl Session {
                     End::Silent => ends.push(silent(heard + limit)),
                 },
                 change = changes.recv() => match change {
-                    Some(first) => self.delta(first, &mut changes).await?,
+                    Some(first) => Box::pin(self.delta(first, changes)).await?,
                     None => return Err(self.why_no_changes(place)),
                 },
                 Some(request) = place.requests.recv() => {
                     // Whoever asks about a task may have just run it: the node hears of it first.
                     while let Ok(first) = changes.try_recv() {
-                        self.delta(first, &mut changes).await?;
+                        Box::pin(self.delta(first, changes)).await?;
                     }
-                    self.link.send(match *request {
+                    Box::pin(self.link.send(match *request {
                         NodeRequest::Logs(request) => convert::open_log_stream(request),
                         NodeRequest::Stream(request) => convert::open_stream(request),
                         NodeRequest::Journal(question) => convert::ask_task_events(question),
-                    }).await?;
+                    })).await?;
                 }
                 Some(applied) = self.committing.next() => {
-                    self.link.send(convert::reports_applied(applied?)).await?;
+                    Box::pin(self.link.send(convert::reports_applied(applied?))).await?;
                 }
                 said = incoming.next(), if room => {
                     let Some(said) = said else { return Ok(()) };
                     heard = now();
                     self.context.sessions.heard(&self.me.id);
-                    self.hear(said?).await?;
+                    Box::pin(self.hear(said?)).await?;
                 }
             }
         }
