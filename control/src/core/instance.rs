@@ -92,7 +92,7 @@ impl Command for NodeConnected {
             changes.put_instance(new);
         }
         // A command of its own, to stay within one group.
-        if raise_generations(changes, &self.instance, &self.held) {
+        if raise_generations(changes, &self.instance, &self.held, self.trusted) {
             return Ok(true);
         }
         stop_lost(changes, &self.instance, &self.held, self.trusted)
@@ -111,15 +111,18 @@ fn orphans(
 }
 
 /// A store that was set back counts generations from where it stood then, and its node takes no
-/// generation that is not newer than what it has recorded: go on from there. Whether there were any.
+/// generation that is not newer than what it has recorded: go on from there. Where the node's is of another
+/// store, the same number may mean something else. Whether there were any.
 fn raise_generations(
     changes: &mut Changes<'_>,
     instance: &ContainerInstanceId,
     held: &BTreeMap<TaskId, Generation>,
+    trusted: bool,
 ) -> bool {
     let behind = held.iter().filter_map(|(id, recorded)| {
         let task = changes.state().tasks.get(id)?;
-        (task.instance == *instance && task.generation < *recorded).then(|| (task.clone(), *recorded))
+        let stale = task.generation < *recorded || (!trusted && task.generation == *recorded);
+        (task.instance == *instance && stale).then(|| (task.clone(), *recorded))
     });
     let behind: Vec<_> = behind.take(LOST_CHUNK).collect();
     for (task, recorded) in &behind {

@@ -41,6 +41,8 @@ pub(crate) struct Lease {
     length_ms: u64,
     /// Before the end.
     signal_ms: u64,
+    /// The stop signal was sent: nothing puts the end off any more.
+    over_at_ms: Option<u64>,
 }
 
 impl Lease {
@@ -48,13 +50,13 @@ impl Lease {
         let ours = |seconds: u32| u64::from(seconds) * 1_000 * 1_000 / rate;
         match lease_s {
             0 => Self::default(),
-            _ => Self { length_ms: ours(lease_s), signal_ms: ours(STOP_TIMEOUT_S) },
+            _ => Self { length_ms: ours(lease_s), signal_ms: ours(STOP_TIMEOUT_S), over_at_ms: None },
         }
     }
 
     /// When the stop signal and SIGKILL come, renewed then.
     pub(crate) fn ends(&self, renewed_ms: u64) -> Option<(u64, u64)> {
-        let kill = renewed_ms + self.length_ms;
+        let kill = self.over_at_ms.unwrap_or(renewed_ms + self.length_ms);
         (self.length_ms > 0).then_some((kill - self.signal_ms, kill))
     }
 }
@@ -72,7 +74,7 @@ impl Disk {
                 }
             } else if now_ms >= signal && !task.ending {
                 // Some ignore it.
-                task.ending = true;
+                (task.ending, task.lease.over_at_ms) = (true, Some(kill));
                 let heeds = task.sequence.is_multiple_of(2);
                 task.next = heeds.then_some((now_ms, Step::Stopping));
             }

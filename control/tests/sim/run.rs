@@ -300,7 +300,13 @@ fn restless(world: &World, replica: &Replica, shown: &Shown) -> Option<String> {
                 return Some(format!("{id} on node {} is to stop", node.index));
             }
             if task.last != TaskStatus::Running || !node.running(id) {
-                return Some(format!("{id} does not run on node {}", node.index));
+                let there =
+                    node.disk.borrow().tasks.get(id).map(|task| (task.status, task.sequence, task.applied));
+                let here = (task.last, task.report_sequence);
+                return Some(format!(
+                    "{id} does not run on node {}: {here:?} here, {there:?} there",
+                    node.index
+                ));
             }
         }
     }

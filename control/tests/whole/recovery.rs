@@ -96,6 +96,27 @@ async fn what_a_restored_store_does_not_know_it_learns_from_its_nodes_before_it_
 }
 
 #[tokio::test]
+async fn a_node_hears_what_a_restored_store_wants_although_it_counted_as_far_in_the_one_before() {
+    let running = crate::support::start().await;
+    let mut admin = running.admin().await;
+    register(&mut admin, &definition_json("web", 100, 64, None)).await;
+    let mut node = joined(&running, "node").await;
+    let session = node.connect(&running).await.unwrap();
+    let ran = admin.run_task(run_request("web", 1)).await.unwrap().into_inner();
+    let task_id = ran.tasks[0].task_id.clone();
+    drop(session);
+    let running = restored(running).await;
+    let stop = v1::StopTaskRequest { task: task_id.clone(), ..Default::default() };
+    running.admin().await.stop_task(stop).await.unwrap();
+    // Its second generation was another: something that is forgotten here.
+    node.incarnation = "first".to_owned();
+    let last_status = v1::TaskStatus::Running.into();
+    node.held = vec![v1::HeldTask { task_id, generation: 2, last_status, ..Default::default() }];
+    let assigned = &node.connect(&running).await.unwrap().manifest;
+    assert_eq!((assigned[0].generation, assigned[0].desired_status()), (3, v1::DesiredStatus::Stopped));
+}
+
+#[tokio::test]
 async fn a_node_that_was_away_before_a_restart_is_away_after_it_until_watchers_hear_of_it() {
     let running = crate::support::start_with(|config| config.heartbeat_interval_ms = 20).await;
     let node = joined(&running, "node").await;
