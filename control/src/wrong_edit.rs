@@ -119,6 +119,10 @@ wrong_edits! {
     ProtectedDaemonStopped,
     /// A protection never ends.
     ProtectionNeverEnds,
+    /// All tasks of a deployment start at once, whatever their tags may mean.
+    DigestNotAwaited,
+    /// Tasks start by the tags also when it is known what these mean.
+    DigestNotGiven,
     /// Lost tasks are replaced also while the brake is on.
     BrakeIgnored,
     /// An exclusive task is replaced before its lease has run out.

@@ -74,6 +74,7 @@ fn report(assignment: v1::Assignment, sequence: u64) -> v1::TaskReport {
     let container = v1::Container {
         name: "web".to_owned(),
         last_status: container.into(),
+        image_digest: format!("sha256:{}", "a".repeat(64)),
         health: Some(v1::ContainerHealth { status: health.into(), ..Default::default() }),
         ..Default::default()
     };

@@ -65,6 +65,12 @@ pub fn service_event(event: &ServiceEventRecord) -> v1::ServiceEvent {
 pub fn service(snapshot: &ServiceSnapshot) -> v1::Service {
     let record = &snapshot.service;
     let deployments = record.deployments.iter().zip(&snapshot.deployments).enumerate();
+    let mut deployments: Vec<v1::Deployment> =
+        deployments.map(|(place, (record, counts))| deployment(place, record, counts)).collect();
+    if let (Some(task), Some(primary)) = (&snapshot.digest_of, deployments.first_mut()) {
+        let waits = format!(" It waits for the image digest of task {task} before it starts others.");
+        primary.rollout_state_reason.push_str(&waits);
+    }
     v1::Service {
         service_name: record.name.to_string(),
         cluster: record.cluster.to_string(),
@@ -81,7 +87,7 @@ pub fn service(snapshot: &ServiceSnapshot) -> v1::Service {
         deregistration_delay_s: record.deregistration_delay_s,
         placement_constraints: constraints(record),
         placement_strategy: strategies(record),
-        deployments: deployments.map(|(place, (record, counts))| deployment(place, record, counts)).collect(),
+        deployments,
         events: Vec::new(),
         tags: wire_tags(&record.tags),
         propagate_tags: propagate(record.propagate_tags).into(),

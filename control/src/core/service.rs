@@ -11,6 +11,7 @@ pub mod control;
 pub mod daemon;
 pub mod decide;
 pub mod deployment;
+pub mod digest;
 pub mod endpoints;
 pub mod events;
 pub mod look;

@@ -2,6 +2,8 @@
 //! on the core alone.
 //! In: a state with one node. Out: what must have come of each order. Never: time that passes by itself, or luck.
 
+mod digests;
+
 use lighter_control::convert::task_status;
 use lighter_control::core::deregister::DeregisterInstance;
 use lighter_control::core::drain::UpdateInstancesState;
@@ -46,10 +48,17 @@ impl Core {
         core.give(EnsureClusters { clusters: vec![cluster()] }).unwrap();
         core.node = core.join("n");
         core.connect(&[]).unwrap();
-        let json = r#"{"family":"f","containerDefinitions":[{"name":"web","image":"registry.test/web:1","memory":64}]}"#;
-        let definition = lighter_model::task_definition::input::parse(json).unwrap();
-        core.give(RegisterDefinition { definition, registered_by: String::new() }).unwrap();
+        // Its tasks may run what they like, so that they start at once.
+        core.register(
+            r#"{"family":"f","containerDefinitions":[{"name":"web","image":"registry.test/web:1",
+                "versionConsistency":"disabled","memory":64}]}"#,
+        );
         core
+    }
+
+    fn register(&mut self, json: &str) {
+        let definition = lighter_model::task_definition::input::parse(json).unwrap();
+        self.give(RegisterDefinition { definition, registered_by: String::new() }).unwrap();
     }
 
     fn give<C: Command>(&mut self, command: C) -> Result<C::Answer, ApiError> {
@@ -123,12 +132,18 @@ impl Core {
         else {
             panic!("another message");
         };
-        self.give(ApplyReports { instance: self.node.clone(), reports }).unwrap();
+        let task = self.state.tasks.get(&reports[0].task);
+        let instance = task.map_or(self.node.clone(), |task| task.instance.clone());
+        self.give(ApplyReports { instance, reports }).unwrap();
     }
 
     /// Makes the service `web` of this input.
     fn create(&mut self, more: &str) -> ServiceKey {
-        let input = format!(r#"{{"serviceName":"web","taskDefinition":"f"{more}}}"#);
+        self.create_of("f", more)
+    }
+
+    fn create_of(&mut self, definition: &str, more: &str) -> ServiceKey {
+        let input = format!(r#"{{"serviceName":"web","taskDefinition":"{definition}"{more}}}"#);
         let create = CreateService {
             cluster: cluster(),
             input: parse_create(&input).unwrap(),

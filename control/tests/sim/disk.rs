@@ -66,6 +66,20 @@ pub(crate) struct Running {
     paused: bool,
     refusal: String,
     by_itself: bool,
+    /// What its image's tag means for all: as it was assigned.
+    pinned: Option<String>,
+    /// Of a service: others of it are told what this one has found.
+    of_service: bool,
+    /// What it runs; nothing of one that its node has had from an archive.
+    digest: Option<String>,
+}
+
+/// Tags move.
+const TAG_MOVES_MS: u64 = 7_000;
+
+/// What the tag of every image means now.
+fn digest_now(now_ms: u64) -> String {
+    format!("sha256:{:064x}", now_ms / TAG_MOVES_MS)
 }
 
 impl Disk {
@@ -164,10 +178,11 @@ impl Disk {
             let wanted = &assigned.assignment;
             let rate = if self.rate == 0 { 1_000 } else { self.rate };
             let lease = Lease::new(wanted.lease_s, rate);
-            let task = self
-                .tasks
-                .entry(id.clone())
-                .or_insert_with(|| Running::new(now_ms, luck, lease, &wanted.task_definition));
+            let task = self.tasks.entry(id.clone()).or_insert_with(|| Running {
+                pinned: wanted.image_digests.get("web").cloned(),
+                of_service: wanted.group.starts_with("service:") || wanted.group.starts_with("daemon:"),
+                ..Running::new(now_ms, luck, lease, &wanted.task_definition)
+            });
             if task.status == TaskStatus::Stopped {
                 if wanted.forget || assigned.disowned {
                     gone.push(id.clone());
@@ -240,6 +255,9 @@ impl Running {
             paused: false,
             refusal: String::new(),
             by_itself: false,
+            pinned: None,
+            of_service: false,
+            digest: None,
         }
     }
 
@@ -269,9 +287,30 @@ impl Running {
             Step::Stopping => (TaskStatus::Stopping, Some((soon(luck), Step::Stopped))),
             Step::Stopped => (TaskStatus::Stopped, None),
         };
+        if step == Step::Activate && self.of_service && !matches!(self.life, Life::Poison) {
+            self.digest = self.pinned.clone().or_else(|| Some(digest_now(now_ms)));
+        }
         self.process = status >= TaskStatus::Running && status < TaskStatus::Stopped && !self.by_itself;
         (self.status, self.next) = (status, next);
         self.sequence += 1;
+    }
+
+    /// What it says of its only container.
+    fn containers(&self) -> Vec<v1::Container> {
+        let running = self.status == TaskStatus::Running;
+        let mut said = if running { self.health.containers() } else { Vec::new() };
+        let Some(digest) = &self.digest else { return said };
+        if said.is_empty() {
+            let status = match self.status {
+                TaskStatus::Running => v1::ContainerStatus::Running,
+                before if before < TaskStatus::Running => v1::ContainerStatus::Pending,
+                _ => v1::ContainerStatus::Stopped,
+            };
+            let (name, last_status) = ("web".to_owned(), status.into());
+            said.push(v1::Container { name, last_status, ..Default::default() });
+        }
+        said.iter_mut().for_each(|container| container.image_digest.clone_from(digest));
+        said
     }
 
     pub(crate) fn report(&self, id: &TaskId) -> v1::TaskReport {
@@ -290,11 +329,7 @@ impl Running {
             paused: self.paused,
             settled_generation: self.settled,
             refusal: self.refusal.clone(),
-            containers: if self.status == TaskStatus::Running {
-                self.health.containers()
-            } else {
-                Vec::new()
-            },
+            containers: self.containers(),
             ..Default::default()
         }
     }

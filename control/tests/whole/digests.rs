@@ -3,7 +3,7 @@
 //! In: reports of a node. Out: the digests of definitions and assignments.
 
 use crate::fake_node::{FakeSession, joined, report};
-use crate::robot::{control, create, describe, update};
+use crate::robot::{control, create, describe, messages, update};
 use crate::support::{describe_task, register, run_request, start, until};
 use lighter_proto::v1;
 use lighter_proto::v1::lighter_client::LighterClient;
@@ -132,13 +132,24 @@ async fn a_tag_is_pinned_for_all_tasks_of_a_deployment_and_the_next_asks_anew() 
     .await;
     let forced = update(&mut admin, r#","forceNewDeployment":true"#).await.unwrap();
     assert_eq!(forced.deployments.len(), 2);
-    let together = started(&mut session, 3).await;
-    assert!(together.iter().all(|task| task.image_digests.is_empty()), "they ask anew");
-    session.report(vec![pulled(&together[0].task_id, 1, &digest('c'))]).await;
+    let alone = started(&mut session, 1).await;
+    assert!(alone.len() == 1 && alone[0].image_digests.is_empty(), "one asks anew");
+    let asked = &alone[0].task_id;
+    let shown = describe(&admin).await;
+    let waits = format!("waits for the image digest of task {asked} before it starts others");
+    let reason = &shown.deployments[0].rollout_state_reason;
+    assert!(reason.contains(&waits), "{reason}");
+    let told = format!("waits for the image digest of (task {asked}) before it starts others.");
+    assert!(messages(&shown).iter().any(|message| message.ends_with(&told)), "{:?}", messages(&shown));
+    // The tag moves between the first task and the others: they are told what it meant.
+    session.report(vec![pulled(asked, 1, &digest('c'))]).await;
+    for task in started(&mut session, 2).await {
+        assert_eq!(task.image_digests["web"], digest('c'), "what the first of it ran");
+        session.report(vec![pulled(&task.task_id, 1, &digest('d'))]).await;
+    }
     assert_eq!(of_deployments(&admin).await, [Some(digest('c')), Some(digest('a'))]);
-    update(&mut admin, r#","desiredCount":4"#).await.unwrap();
-    let later = started(&mut session, 1).await.remove(0);
-    assert_eq!(later.image_digests["web"], digest('c'), "what the first of it ran");
+    let reason = describe(&admin).await.deployments.remove(0).rollout_state_reason;
+    assert!(!reason.contains("waits"), "{reason}");
     let back = control(&mut admin, v1::DeploymentAction::Rollback).await.unwrap();
     assert_eq!(back.deployments[0].image_digests["web"], digest('a'), "with its images");
 }

@@ -79,6 +79,7 @@ pub(crate) fn running_report(task: &str, sequence: u64) -> v1::TaskReport {
             name: "web".to_owned(),
             last_status: v1::ContainerStatus::Running.into(),
             network_bindings: vec![binding],
+            image_digest: format!("sha256:{}", "a".repeat(64)),
             ..Default::default()
         }],
         ..Default::default()

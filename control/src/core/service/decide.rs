@@ -95,6 +95,8 @@ pub struct View {
     pub stalled: bool,
     /// Not throttled, and there is a revision to start.
     pub may_start: bool,
+    /// No more than these start now: until it is known what its images' tags mean.
+    pub most_starts: u32,
     /// Tasks were found to fit nowhere.
     pub cannot_place: bool,
     /// Tasks of it that a store which was set back does not know, and that nobody has decided on.
@@ -119,6 +121,8 @@ pub enum Why {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decision {
     pub starts: u32,
+    /// Wanted beside these, but for `most_starts`.
+    pub held: u32,
     /// To take off the endpoint list, or to stop where nobody needs to hear of it first.
     pub goes: Vec<(TaskId, Why)>,
     /// They have left the list for long enough: to stop.
@@ -271,6 +275,9 @@ pub fn decide(view: &View, limit: usize) -> Decision {
     }
     let kept = count(&view.tasks, |task| task.is_kept(view.stalled));
     let need = view.desired.saturating_sub(kept.saturating_add(view.orphans));
+    // Nor is room made for what does not start.
+    decision.held = need.saturating_sub(view.most_starts);
+    let need = need - decision.held;
     let room = upper(view.desired, view.maximum_percent).saturating_sub(view.occupied());
     let can_start = view.may_start && !view.cannot_place;
     decision.starts = if can_start { need.min(room) } else { 0 };

@@ -21,13 +21,15 @@ const KEPT: usize = 10;
 pub struct Rollout {
     pub definition: TaskDefinitionId,
     pub image_digests: ImageDigests,
+    /// It was found out before that nobody can settle them.
+    pub unpinned: bool,
     pub rollback_of: Option<String>,
 }
 
 impl Rollout {
     /// A revision as its tags are now.
     pub fn of(definition: TaskDefinitionId) -> Self {
-        Self { definition, image_digests: ImageDigests::default(), rollback_of: None }
+        Self { definition, image_digests: ImageDigests::default(), unpinned: false, rollback_of: None }
     }
 }
 
@@ -68,6 +70,8 @@ pub fn begin(changes: &Changes<'_>, service: &mut ServiceRecord, rollout: Rollou
             breaker_count: 0,
             last_failure_unix_ms: 0,
             image_digests: rollout.image_digests,
+            digest_tasks: 0,
+            unpinned: rollout.unpinned,
             rollback_of: rollout.rollback_of,
         },
     );
@@ -149,6 +153,7 @@ pub fn back(service: &ServiceRecord) -> Option<Rollout> {
     Some(Rollout {
         definition: to.definition.clone(),
         image_digests: to.image_digests.clone(),
+        unpinned: to.unpinned,
         rollback_of: service.primary().map(|deployment| deployment.id.clone()),
     })
 }

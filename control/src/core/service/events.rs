@@ -50,6 +50,19 @@ pub fn protected(id: &TaskId) -> String {
     format!("(task {id}) is protected; its container instance waits to drain until the protection ends.")
 }
 
+/// Why no more tasks are started.
+pub fn held(id: &TaskId) -> String {
+    format!("waits for the image digest of (task {id}) before it starts others.")
+}
+
+/// Nobody has found out what the tags mean.
+pub fn unpinned(deployment: &str, tasks: u32) -> String {
+    format!(
+        "(deployment {deployment}) {tasks} tasks ended or run without the digest of their images; the others \
+         start by their tags."
+    )
+}
+
 pub const STEADY: &str = "has reached a steady state.";
 pub const IMPAIRED: &str = "is unable to consistently start tasks successfully.";
 pub const BLOCKED: &str = "was unable to stop or start tasks during a deployment because of the service \

@@ -4,6 +4,7 @@
 
 use super::daemon::{self, InstanceView};
 use super::decide::{Health, Phase, TaskView, View};
+use super::digest::{self, Hold};
 use super::place;
 use super::record::{ServiceRecord, ServiceTask};
 use crate::core::record::{InstanceRecord, TaskRecord};
@@ -11,7 +12,7 @@ use crate::core::state::State;
 use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::attribute::AVAILABILITY_ZONE;
 use lighter_model::health::HealthStatus;
-use lighter_model::ids::ContainerInstanceId;
+use lighter_model::ids::{ContainerInstanceId, TaskId};
 use lighter_model::node::is_daemon;
 use lighter_model::service::SchedulingStrategy;
 use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, TaskStatus};
@@ -30,6 +31,8 @@ pub struct Look {
     pub instance_ids: Vec<ContainerInstanceId>,
     /// Of a DAEMON service: every instance of the cluster.
     pub instances: Vec<InstanceView>,
+    /// What keeps tasks from being started.
+    pub hold: Hold,
 }
 
 #[derive(Default)]
@@ -69,7 +72,7 @@ pub fn look(state: &State, service: &ServiceRecord, now_ms: u64) -> Look {
             .filter(|until| *until > now_ms || wrong_edit::is(WrongEdit::ProtectionNeverEnds));
         tasks.push(TaskView {
             id: task.id.clone(),
-            current: current.contains(&of.deployment.as_str()),
+            current: current.contains(&of.deployment.as_str()) && !digest::differs(service, task),
             wanted: task.desired == DesiredStatus::Running,
             phase: phase(task.last),
             health: health(state, service, task, of, now_ms),
@@ -91,6 +94,7 @@ pub fn look(state: &State, service: &ServiceRecord, now_ms: u64) -> Look {
         let number = numbers.of(id);
         instances.iter_mut().filter(|i| i.instance == number).for_each(|i| i.orphaned = true);
     }
+    let hold = digest::hold(state, service, now_ms);
     let view = View {
         desired: if daemon { daemon::desired(&instances) } else { service.desired },
         minimum_percent: service.minimum_percent,
@@ -99,11 +103,13 @@ pub fn look(state: &State, service: &ServiceRecord, now_ms: u64) -> Look {
         stalled: service.is_stalled(),
         may_start: (service.throttle.until_unix_ms <= now_ms || wrong_edit::is(WrongEdit::ThrottleIgnored))
             && service.starting().is_some(),
-        cannot_place: false,
+        most_starts: hold.most(),
+        // What a DAEMON lacks on one instance it may find where another goes.
+        cannot_place: daemon && !service.told.unplaced.is_empty(),
         orphans: orphans.len() as u32,
         tasks,
     };
-    Look { view, instance_ids: numbers.ids, instances }
+    Look { view, instance_ids: numbers.ids, instances, hold }
 }
 
 fn phase(last: TaskStatus) -> Phase {
@@ -183,11 +189,14 @@ pub struct ServiceSnapshot {
     pub running: u32,
     /// In the order of the deployments.
     pub deployments: Vec<Counts>,
+    /// Others start when this task has said what its images' tags mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest_of: Option<TaskId>,
 }
 
 /// Counts the tasks of a service.
 pub fn snapshot(state: &State, service: &Arc<ServiceRecord>, now_ms: u64) -> ServiceSnapshot {
-    let view = look(state, service, now_ms).view;
+    let Look { view, hold, .. } = look(state, service, now_ms);
     let mut of: BTreeMap<&str, Counts> = BTreeMap::new();
     let mut all = Counts::default();
     for task in &view.tasks {
@@ -210,7 +219,12 @@ pub fn snapshot(state: &State, service: &Arc<ServiceRecord>, now_ms: u64) -> Ser
             if Some(id) == primary.as_ref() { view.desired } else { counts.pending + counts.running };
         Counts { desired, ..counts }
     };
+    let kept = view.tasks.iter().filter(|task| task.is_kept(view.stalled)).count();
     ServiceSnapshot {
+        digest_of: match hold {
+            Hold::Waits(task) if kept < view.desired as usize => Some(task),
+            _ => None,
+        },
         deployments: service.deployments.iter().map(|deployment| counts(&deployment.id)).collect(),
         service: service.clone(),
         desired: view.desired,

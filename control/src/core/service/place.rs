@@ -4,11 +4,12 @@
 
 use super::record::{DeploymentRecord, ServiceRecord, ServiceTask};
 use crate::core::mutation::Changes;
-use crate::core::record::{DefinitionRecord, TaskRecord};
+use crate::core::record::{DefinitionRecord, ImageDigests, TaskRecord};
 use crate::core::run_task::{self, Need};
 use crate::core::state::State;
 use crate::scheduler::choose;
 use crate::scheduler::explain::Unable;
+use crate::wrong_edit::{self, WrongEdit};
 use lighter_model::attribute::AVAILABILITY_ZONE;
 use lighter_model::ids::{ContainerInstanceId, TaskId};
 use lighter_model::placement::{Constraint, Placement, StrategyText};
@@ -100,7 +101,10 @@ fn task(
         resources: required_resources(&definition.definition),
         tags,
         silence: service.silence,
-        image_digests: deployment.image_digests.clone(),
+        image_digests: match wrong_edit::is(WrongEdit::DigestNotGiven) {
+            true => ImageDigests::default(),
+            false => deployment.image_digests.clone(),
+        },
         service: Some(Box::new(ServiceTask::of(service.name.clone(), deployment.id.clone()))),
         ..run_task::pending(id, definition, place, changes.now_ms())
     }

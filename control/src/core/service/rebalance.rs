@@ -7,7 +7,7 @@
 use super::decide::{TaskView, upper};
 use super::look::Look;
 use super::record::{RolloutState, ServiceRecord};
-use super::{events, place};
+use super::{digest, events, place};
 use crate::core::mutation::Changes;
 use crate::core::state::State;
 use crate::wrong_edit::{self, WrongEdit};
@@ -49,6 +49,7 @@ fn is_at_rest(service: &ServiceRecord, seen: &Look) -> bool {
         // Not while it waits after failures, nor in a store that has no room for more.
         && view.may_start
         && service.rebalancing
+        && view.most_starts > 0
         && service.strategy == SchedulingStrategy::Replica
         && spread
         && completed
@@ -137,6 +138,7 @@ pub fn step(changes: &mut Changes<'_>, service: &mut ServiceRecord, seen: &Look)
     changes.put_task(task);
     service.told.steady = false;
     events::tell(changes, service, &events::started(&[id]));
+    digest::note(changes, service, &seen.hold);
     true
 }
 

@@ -56,6 +56,12 @@ pub struct DeploymentRecord {
     /// What each tag means for every task of it, as the first that pulled it said.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub image_digests: ImageDigests,
+    /// Tasks that were started to find that out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub digest_tasks: u32,
+    /// They did not: tasks start by the tags that nobody has settled, and the events have said so.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unpinned: bool,
     /// The deployment it goes back from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_of: Option<String>,
@@ -170,6 +176,10 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
 impl ServiceTask {
     pub fn of(name: ServiceName, deployment: String) -> Self {
         Self {
@@ -205,10 +215,11 @@ impl ServiceRecord {
     pub fn current(&self) -> Vec<&str> {
         let Some(primary) = self.primary() else { return Vec::new() };
         let same = |old: &&DeploymentRecord| {
+            // One that does not know yet may find another image.
             let known = |(name, digest): (&ContainerName, &SharedText)| {
-                primary.image_digests.get(name).is_none_or(|wanted| wanted == digest)
+                old.image_digests.get(name).is_some_and(|has| has == digest)
             };
-            old.definition == primary.definition && old.image_digests.iter().all(known)
+            old.definition == primary.definition && primary.image_digests.iter().all(known)
         };
         let older = self.deployments.iter().skip(1).filter(|_| primary.rollback_of.is_some()).filter(same);
         std::iter::once(primary).chain(older).map(|deployment| deployment.id.as_str()).collect()

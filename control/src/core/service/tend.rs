@@ -5,9 +5,10 @@
 //! Never: decides by itself: `decide`, `daemon`, `breaker` and `throttle` do.
 
 use super::decide::{self, Decision, TaskView, View, Why};
+use super::digest::Hold;
 use super::look::{self, Look};
 use super::record::{RolloutState, ServiceKey, ServiceRecord};
-use super::{daemon, deployment, events, place, rebalance, throttle, witness};
+use super::{daemon, deployment, digest, events, place, rebalance, throttle, witness};
 use crate::core::Command;
 use crate::core::mutation::{Changes, Mutation};
 use crate::core::record::TaskRecord;
@@ -214,10 +215,14 @@ fn act(
         (_, false) => decision.starts as usize,
     };
     let Started { tasks: started, fits_nowhere, unable } =
-        start(changes, service, wanted.min(room), daemon.then_some(on));
+        start(changes, service, wanted.min(room), decision.starts, daemon.then_some(on));
     if !started.is_empty() {
         service.told.unplaced.clear();
         events::tell(changes, service, &events::started(&started));
+        digest::note(changes, service, &seen.hold);
+        if let (Hold::One, [first], 1..) = (&seen.hold, started.as_slice(), decision.held) {
+            events::tell(changes, service, &events::held(first));
+        }
     }
     if fits_nowhere {
         tended.unplaced = true;
@@ -283,16 +288,20 @@ struct Started {
     unable: Option<Unable>,
 }
 
-/// Starts tasks until one fits nowhere; with instances one on each where it fits.
+/// Starts tasks until one fits nowhere; with instances one on each where it fits, `count` of them tried.
 fn start(
     changes: &mut Changes<'_>,
     service: &ServiceRecord,
     count: usize,
+    most: u32,
     on: Option<Vec<ContainerInstanceId>>,
 ) -> Started {
     let mut started = Started::default();
     let Some(deployment) = service.starting().cloned() else { return started };
     for number in 0..count {
+        if started.tasks.len() >= most as usize {
+            break;
+        }
         let only = on.as_ref().and_then(|on| on.get(number));
         match place::place(changes, service, &deployment, only) {
             Ok(task) => {

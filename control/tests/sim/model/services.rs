@@ -81,6 +81,9 @@ pub(crate) type Races = BTreeMap<Race, u64>;
 /// Rounds of failures after which a service says that it cannot start its tasks.
 const IMPAIRED: u32 = 3;
 
+/// Tasks of a deployment that are started by the tag, unless its events say that more are.
+const BY_TAG_MOST: u32 = 3;
+
 /// The services of a world.
 #[derive(Default)]
 pub(crate) struct Account {
@@ -88,6 +91,8 @@ pub(crate) struct Account {
     /// Of the present batch.
     changed: Vec<ServiceRecord>,
     pub(super) tasks: Changed,
+    /// By deployment, tasks that were started by their image's tag.
+    by_tag: BTreeMap<String, u32>,
     pub(crate) races: Races,
 }
 
@@ -127,8 +132,11 @@ impl Account {
     }
 
     /// A task is made; services of the present batch are looked at after it.
-    pub(super) fn starts(&self, task: &TaskRecord, broken: &dyn Fn(&str)) {
+    pub(super) fn starts(&mut self, task: &TaskRecord, broken: &dyn Fn(&str)) {
         let Some(of) = &task.service else { return };
+        if task.image_digests.is_empty() {
+            *self.by_tag.entry(of.deployment.clone()).or_default() += 1;
+        }
         let again = |before: &ServiceRecord| {
             let now = self.changed.iter().find(|now| now.name == before.name);
             now.is_some_and(|now| now.created_at_unix_ms != before.created_at_unix_ms)
@@ -156,6 +164,12 @@ impl Model {
                 same
             });
             stands(&new, &broken);
+            for deployment in new.deployments.iter().filter(|d| !d.unpinned) {
+                let by_tag = self.services.by_tag.get(&deployment.id).copied().unwrap_or(0);
+                if by_tag > BY_TAG_MOST {
+                    broken(format!("{by_tag} tasks of {} start by the tag", deployment.id));
+                }
+            }
             let tasks: Vec<&TaskRecord> = self
                 .tasks
                 .values()
@@ -218,6 +232,9 @@ fn compare(old: &ServiceRecord, new: &ServiceRecord, broken: &dyn Fn(String)) {
         }
         if was.definition != is.definition || was.rollback_of != is.rollback_of {
             broken(format!("deployment {} rolls out something else", was.id));
+        }
+        if was.image_digests.iter().any(|(name, digest)| is.image_digests.get(name) != Some(digest)) {
+            broken(format!("deployment {} runs another digest", was.id));
         }
     }
 }

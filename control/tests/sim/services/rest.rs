@@ -15,7 +15,7 @@ use lighter_control::core::service::control::Action;
 use lighter_control::core::service::record::{RolloutState, ServiceRecord};
 use lighter_control::view::Shown;
 use lighter_model::health::HealthStatus;
-use lighter_model::ids::ContainerInstanceId;
+use lighter_model::ids::{ContainerInstanceId, TaskId};
 use lighter_model::service::SchedulingStrategy;
 use lighter_model::status::{ContainerInstanceStatus, DesiredStatus, TaskStatus};
 use std::collections::BTreeSet;
@@ -94,10 +94,14 @@ fn of_one(world: &World, shown: &Shown, service: &ServiceRecord) -> Option<Strin
     // Its tasks fail for ever, in ever longer intervals, and its events say so.
     let impaired = poison && service.throttle.rounds >= IMPAIRED && service.told.impaired;
     let alone = impaired && !service.breaker.enable;
+    let may_go_on = waits || alone || daemon && waits_for_others(shown, service);
     for (number, deployment) in service.deployments.iter().enumerate() {
-        if goes_on(deployment) && !waits && !alone {
+        if goes_on(deployment) && !may_go_on {
             return Some(format!("deployment {number} is {:?}", deployment.state));
         }
+    }
+    if let Some(task) = other_digest(shown, service) {
+        return Some(format!("{task} runs another digest than its deployment"));
     }
     let wrong = match service.strategy {
         SchedulingStrategy::Replica => replicas(shown, service, &running, waits),
@@ -118,6 +122,21 @@ fn ill(world: &World, service: &ServiceRecord) -> Option<String> {
         own && runs && checks::is_checked(task) && checks::judged(task) != HealthStatus::Healthy
     });
     ill.map(|task| format!("{} is {:?}", task.id, checks::judged(task)))
+}
+
+/// A task that found something else under its tag than its deployment runs.
+fn other_digest(shown: &Shown, service: &ServiceRecord) -> Option<TaskId> {
+    let other = |task: &&std::sync::Arc<TaskRecord>| {
+        let deployment = task.service.as_ref().map(|of| &of.deployment);
+        let deployment = service.deployments.iter().find(|d| Some(&d.id) == deployment && !d.unpinned);
+        let runs = task.containers.iter().filter_map(|c| Some((&c.name, c.image_digest.as_ref()?)));
+        let settled = |name| deployment.and_then(|deployment| deployment.image_digests.get(name));
+        let mut others = runs.filter(|(name, runs)| settled(*name).is_some_and(|settled| settled != *runs));
+        others.next().is_some()
+    };
+    let tasks = shown.state.tasks_of_service(&service.key());
+    let mut tasks = tasks.filter(|task| task.last != TaskStatus::Stopped);
+    tasks.find(other).map(|task| task.id.clone())
 }
 
 /// The instances of its tasks that run in the simulated world.
@@ -148,6 +167,22 @@ fn replicas(
     (left > 0 && !waits).then(|| format!("{left} run on nodes that drain"))
 }
 
+/// Tasks that are no daemons' are left on it.
+fn is_used(shown: &Shown, instance: &ContainerInstanceId) -> bool {
+    let others = shown.state.tasks.values().filter(|task| task.instance == *instance);
+    let mut others = others.filter(|task| task.last != TaskStatus::Stopped);
+    others.any(|task| !task.group.starts_with("daemon:"))
+}
+
+/// A task of the DAEMON is on a node that drains until the last other one has left: no deployment of it is
+/// completed before.
+fn waits_for_others(shown: &Shown, service: &ServiceRecord) -> bool {
+    let draining = with_status(shown, ContainerInstanceStatus::Draining);
+    let tasks = shown.state.tasks_of_service(&service.key());
+    let mut tasks = tasks.filter(|task| task.last != TaskStatus::Stopped);
+    tasks.any(|task| draining.contains(&task.instance) && is_used(shown, &task.instance))
+}
+
 /// One on each ACTIVE node; on one that drains until no other task is left there.
 fn daemons(
     shown: &Shown,
@@ -156,11 +191,7 @@ fn daemons(
 ) -> Option<String> {
     let on: BTreeSet<_> = running.iter().cloned().collect();
     let draining = with_status(shown, ContainerInstanceStatus::Draining);
-    let is_used = |instance: &ContainerInstanceId| {
-        let others = shown.state.tasks.values().filter(|task| task.instance == *instance);
-        let mut others = others.filter(|task| task.last != TaskStatus::Stopped);
-        others.any(|task| !task.group.starts_with("daemon:"))
-    };
+    let is_used = |instance: &ContainerInstanceId| is_used(shown, instance);
     let mut beyond = on.difference(active);
     let right = running.len() == on.len()
         && on.is_superset(active)

@@ -26,7 +26,8 @@ pub(super) fn look(world: &World, tending: &Tending) {
         .or_else(|| rolled_back(&tending.service))
         .or_else(|| throttled(tending, &started))
         .or_else(|| deregistered(tending, &before))
-        .or_else(|| moved(tending, &before, &started));
+        .or_else(|| moved(tending, &before, &started))
+        .or_else(|| digests(tending, &started));
     world.check(broken.is_none(), || {
         format!("service {}: {}", tending.service.name, broken.unwrap_or_default())
     });
@@ -100,4 +101,28 @@ fn moved(
     };
     let (from, to) = (on(&from.instance), on(&to.instance));
     (from < to + 2).then(|| format!("a task is moved from among {from} to {to}"))
+}
+
+/// How long a task that is to find out what its tags mean is waited for.
+const DIGEST_MS: u64 = 600_000;
+
+/// What starts runs the digest of its deployment; where that is not known, one alone starts to find out.
+fn digests(tending: &Tending, started: &[&Arc<TaskRecord>]) -> Option<String> {
+    let old = tending.old.as_ref()?;
+    let id = &started.first()?.service.as_ref()?.deployment;
+    let own = |task: &TaskRecord| task.service.as_ref().is_some_and(|of| of.deployment == *id);
+    let of = |service: &ServiceRecord| service.deployments.iter().find(|d| d.id == *id).cloned();
+    let deployment = of(&tending.service)?;
+    let known = of(old).unwrap_or(deployment.clone()).image_digests;
+    if let Some(task) = started.iter().find(|task| *task.image_digests != *known) {
+        return Some(format!("{} runs {:?}, its deployment {known:?}", task.id, task.image_digests));
+    }
+    let finds_out = |(task, instance): &&With| {
+        let there = instance.as_ref().is_some_and(|instance| instance.connected);
+        let young = task.times.created_at + DIGEST_MS > tending.now_ms;
+        own(task) && there && young && task.last < TaskStatus::Running
+    };
+    let before = tending.before.iter().filter(finds_out).count();
+    let too_many = known.is_empty() && !deployment.unpinned && before + started.len() > 1;
+    too_many.then(|| format!("{} start by the tag beside {before}", started.len()))
 }
