@@ -11,6 +11,7 @@ mod election;
 mod follow;
 mod mending;
 mod read;
+mod refusal;
 mod space;
 
 use super::{Batch, Campaign, CommitOutcome, Followed, Lease, Loaded, Reader, Room, Size, Store, StoreError};
@@ -86,6 +87,12 @@ enum CallError {
     Etcd {
         #[source]
         source: etcd_client::Error,
+    },
+    #[error("{member} and this control plane do not take each other's certificates")]
+    Tls {
+        member: String,
+        #[source]
+        source: std::io::Error,
     },
     #[error("the file {path:?} cannot be read")]
     File {
@@ -171,6 +178,16 @@ impl EtcdStore {
         result
     }
 
+    /// What there is to say about a call without a clear answer.
+    fn clearer(&self, error: CallError) -> CallError {
+        match &self.runtime {
+            Some(runtime) if error.may_mend() => {
+                runtime.block_on(refusal::refusal(&self.settings)).unwrap_or(error)
+            }
+            _ => error,
+        }
+    }
+
     fn client(&self) -> Result<Client, CallError> {
         let missing = || CallError::Strange { what: "not connected".to_owned() };
         self.client.clone().ok_or_else(missing)
@@ -222,7 +239,8 @@ impl Store for EtcdStore {
     }
 
     fn load(&mut self, prefix: &str) -> Result<Loaded, StoreError> {
-        self.block(async |store| store.read_all(prefix).await).map_err(read_error)
+        let loaded = self.block(async |store| store.read_all(prefix).await);
+        loaded.map_err(|error| read_error(self.clearer(error)))
     }
 
     fn commit(&mut self, term: u64, sequence: u64, batch: &Batch) -> CommitOutcome {

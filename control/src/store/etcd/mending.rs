@@ -18,7 +18,7 @@ impl CallError {
                 let passing = [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown];
                 passing.contains(&status.code()) && !is_refused_by_tls(status)
             }
-            Self::Etcd { .. } | Self::File { .. } | Self::Strange { .. } => false,
+            Self::Etcd { .. } | Self::Tls { .. } | Self::File { .. } | Self::Strange { .. } => false,
         }
     }
 }
