@@ -2,7 +2,7 @@
 //! lease and continued, or asked to end, under load. Clients see retries, never wrong answers.
 
 use crate::etcd::{Etcd, EtcdScript};
-use crate::support::{PATIENCE, definition_json, reason};
+use crate::support::{PATIENCE, definition_json, reason, until};
 use lighter_control::config::{StoreConfig, StoreKind};
 use lighter_control::identity::ca::Ca;
 use lighter_control::{Control, ControlConfig};
@@ -93,6 +93,15 @@ impl ControlProcess {
     fn signal(&self, signal: &str) {
         let done = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(done.success());
+    }
+
+    /// Whether each of its threads is stopped: they stop one after another once the signal is sent (signal(7)).
+    fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        threads.flatten().all(|thread| {
+            let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+            status.lines().any(|line| line.starts_with("State:\tT"))
+        })
     }
 
     async fn client(&self) -> Option<LighterClient<Channel>> {
@@ -237,6 +246,7 @@ async fn a_leader_may_die_stop_and_leave_under_load() {
     let mut reader = planes[second].client().await.unwrap();
     read_on(&mut reader, &known).await.unwrap();
     planes[second].signal("-STOP");
+    until("it stands still", async || planes[second].is_stopped()).await;
     let waiting: Vec<_> = (0..20)
         .map(|_| {
             let (mut reader, known) = (reader.clone(), known.clone());

@@ -89,6 +89,8 @@ pub(crate) fn running_report(task: &str, sequence: u64) -> v1::TaskReport {
 pub(crate) async fn obey(mut session: FakeSession, seen: Arc<Mutex<Seen>>, temper: fn(&str) -> Temper) {
     let mut sequences: BTreeMap<String, u64> = BTreeMap::new();
     let mut assignments = std::mem::take(&mut session.manifest);
+    // What the session before this one reported may have been lost with it.
+    let mut again = true;
     loop {
         let mut reports = Vec::new();
         for assignment in assignments {
@@ -101,12 +103,17 @@ pub(crate) async fn obey(mut session: FakeSession, seen: Arc<Mutex<Seen>>, tempe
             let mut seen = seen.lock().unwrap();
             let known = seen.started.contains(&id);
             if assignment.desired_status() == v1::DesiredStatus::Stopped {
-                if !seen.stopped.contains(&id) {
+                let told = seen.stopped.contains(&id);
+                if !told {
                     seen.stopped.push(id.clone());
+                }
+                if again || !told {
                     reports.push(stopped_report(&id, next() + 10, 0));
                 }
-            } else if !known {
-                seen.started.push(id.clone());
+            } else if again || !known {
+                if !known {
+                    seen.started.push(id.clone());
+                }
                 match temper(&assignment.task_definition) {
                     Temper::Good => reports.push(running_report(&id, next())),
                     Temper::Bad => reports.push(v1::TaskReport {
@@ -120,6 +127,7 @@ pub(crate) async fn obey(mut session: FakeSession, seen: Arc<Mutex<Seen>>, tempe
                 }
             }
         }
+        again = false;
         if !reports.is_empty() {
             session.say(FromNode::TaskReports(v1::TaskReports { reports })).await;
         }
