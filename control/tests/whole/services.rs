@@ -301,6 +301,29 @@ async fn a_daemon_is_on_every_matching_node_and_leaves_a_draining_one_last() {
     assert_eq!(service.desired_count, 2);
 }
 
+#[tokio::test]
+async fn a_daemon_reaches_a_node_behind_many_that_have_no_room() {
+    let running = start().await;
+    let mut admin = running.admin().await;
+    register(&mut admin, &definition_json("web", 10, 6, None)).await;
+    let mut full = Vec::new();
+    for number in 0..10 {
+        let mut node = joined(&running, &format!("full-{number}")).await;
+        node.resources.memory_mib = 4;
+        full.push(Robot::connect(&running, node, |_| Temper::Good).await);
+    }
+    let last = Robot::join(&running, "last").await;
+    create(&mut admin, r#","schedulingStrategy":"DAEMON""#).await;
+    until("it is on the last", async || last.started() == 1).await;
+    assert!(full.iter().all(|robot| robot.started() == 0));
+    let service = describe(&admin).await;
+    assert_eq!(service.desired_count, 11);
+    let told = messages(&service)
+        .iter()
+        .any(|message| message.contains("RESOURCE:MEMORY") || message.contains("insufficient memory"));
+    assert!(told, "{:?}", messages(&service));
+}
+
 /// Moves the clock until so many are wanted.
 async fn steady_count(running: &Running, admin: &crate::robot::Admin, count: u32) {
     until("so many are wanted", async || {

@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+/// A container that has ended is removed within milliseconds.
+const REMOVED_WITHIN: Duration = Duration::from_secs(10);
+
 /// What one peer measured, by the name of the figure.
 pub(crate) struct Figures {
     pub(crate) name: String,
@@ -224,8 +227,17 @@ impl Peer {
         Ok(id)
     }
 
+    /// podman refuses to remove a container that ends by itself at the same moment: then it is asked again.
     async fn remove(&self, id: &str) -> Result<()> {
-        self.call("DELETE", &format!("/v1.40/containers/{id}?force=1"), "").await.map(drop)
+        let until = Instant::now() + REMOVED_WITHIN;
+        loop {
+            match self.call("DELETE", &format!("/v1.40/containers/{id}?force=1"), "").await {
+                Err(error) if error.to_string().contains("state improper") && Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                done => return done.map(drop),
+            }
+        }
     }
 
     async fn latency(&self, plan: &Plan, by_cli: bool) -> Result<Series> {

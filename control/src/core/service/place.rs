@@ -51,6 +51,28 @@ pub fn matching(state: &State, service: &ServiceRecord) -> BTreeSet<ContainerIns
 /// ACTIVE instances of which the closest is told: a service that fits nowhere asks every second.
 const LOOKED_AT: usize = 1_000;
 
+/// Those of some instances that have room for a task of this deployment, and why the first of the others has none.
+pub fn with_room(
+    changes: &mut Changes<'_>,
+    service: &ServiceRecord,
+    deployment: &DeploymentRecord,
+    on: Vec<ContainerInstanceId>,
+) -> (Vec<ContainerInstanceId>, Option<Unable>) {
+    let Some(definition) = changes.state().definitions.get(&deployment.definition).cloned() else {
+        return (on, None);
+    };
+    let (need, group) = (Need::of(&definition, service.silence), service.group());
+    let placement = changes.state().placement_of(&service.key());
+    changes.warm(&service.cluster, &placement);
+    let nodes = changes.state().columns().of(&service.cluster);
+    let ask = need.ask(changes.settings(), &group, &placement, changes.luck());
+    let room = choose::feasible(nodes, &ask);
+    let fits = |instance: &ContainerInstanceId| nodes.row(instance).is_some_and(|row| room.get(row));
+    let (roomy, full): (Vec<_>, Vec<_>) = on.into_iter().partition(fits);
+    let unable = full.first().map(|instance| Unable::on(nodes, &ask, instance));
+    (roomy, unable)
+}
+
 /// A task of this deployment on an instance that has room, or why there is none; `None`: its revision is gone.
 pub fn place(
     changes: &mut Changes<'_>,

@@ -209,13 +209,9 @@ fn act(
     // What has just gone may have failed: then the next tasks wait, also those of this decision.
     let waits =
         service.throttle.until_unix_ms > changes.now_ms() && !wrong_edit::is(WrongEdit::ThrottleIgnored);
-    let wanted = match (waits, daemon) {
-        (true, _) => 0,
-        (_, true) => on.len(),
-        (_, false) => decision.starts as usize,
-    };
+    let count = if waits { 0 } else { room.min(decision.starts as usize) };
     let Started { tasks: started, fits_nowhere, unable } =
-        start(changes, service, wanted.min(room), decision.starts, daemon.then_some(on));
+        start(changes, service, count, daemon.then_some(on));
     if !started.is_empty() {
         service.told.unplaced.clear();
         events::tell(changes, service, &events::started(&started));
@@ -288,31 +284,32 @@ struct Started {
     unable: Option<Unable>,
 }
 
-/// Starts tasks until one fits nowhere; with instances one on each where it fits, `count` of them tried.
+/// Starts tasks until one fits nowhere; with instances one on each that has room. `count` at most.
 fn start(
     changes: &mut Changes<'_>,
     service: &ServiceRecord,
     count: usize,
-    most: u32,
     on: Option<Vec<ContainerInstanceId>>,
 ) -> Started {
     let mut started = Started::default();
-    let Some(deployment) = service.starting().cloned() else { return started };
-    for number in 0..count {
-        if started.tasks.len() >= most as usize {
-            break;
+    let Some(deployment) = service.starting().cloned().filter(|_| count > 0) else { return started };
+    let places: Vec<Option<ContainerInstanceId>> = match on {
+        None => vec![None; count],
+        Some(on) => {
+            let (roomy, unable) = place::with_room(changes, service, &deployment, on);
+            (started.fits_nowhere, started.unable) = (unable.is_some(), unable);
+            roomy.into_iter().take(count).map(Some).collect()
         }
-        let only = on.as_ref().and_then(|on| on.get(number));
-        match place::place(changes, service, &deployment, only) {
+    };
+    for only in places {
+        match place::place(changes, service, &deployment, only.as_ref()) {
             Ok(task) => {
                 started.tasks.push(task.id.clone());
                 changes.put_task(task);
             }
             Err(unable) => {
                 (started.fits_nowhere, started.unable) = (true, unable);
-                if on.is_none() {
-                    break;
-                }
+                break;
             }
         }
     }
