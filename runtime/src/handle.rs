@@ -15,14 +15,15 @@ use lighter_model::report::KernelLimits;
 use lighter_model::task_definition::TransportProtocol;
 use lighter_shim_wire::message::{BindFailure, SignalRequest, StartFailure};
 use lighter_shim_wire::{
-    ContainerPhase, ContainerState, FailureKind, PortBind, PortProtocol, Reply, Request, ShimStatus,
-    VERSION_SESSIONS, WireExit, WireExitStatus,
+    ContainerPhase, ContainerState, FRAME_BYTES_MAX, FailureKind, PortBind, PortProtocol, Reply, Request,
+    ShimStatus, VERSION_SESSIONS, WireExit, WireExitStatus, encode_frame,
 };
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// A host port that the task shall own.
@@ -91,6 +92,8 @@ pub struct Started {
 pub enum RequestError {
     #[error("the connection to the task's shim is lost")]
     Disconnected,
+    #[error("the task's shim does not answer (does it wait for a disk?)")]
+    NoAnswer,
     #[error("the shim knows no container {0}")]
     NotFound(String),
     #[error("too many probes or sessions run in this task at once")]
@@ -105,6 +108,11 @@ pub enum RequestError {
     NoLeases,
     #[error("what container {container} was started with cannot be read")]
     Profile { container: String, source: io::Error },
+    /// Sent all the same, it would cost the connection and with it all other requests.
+    #[error(
+        "the request, with the container's environment in it, has {bytes} bytes; at most {FRAME_BYTES_MAX} can be sent"
+    )]
+    TooLong { bytes: usize },
     #[error("the shim could not do it")]
     System(#[source] io::Error),
     #[error("the shim gave an answer that does not fit the request")]
@@ -158,6 +166,9 @@ pub(crate) fn unexpected_beside(reply: Reply, container: &str) -> RequestError {
         other => unexpected(other, container),
     }
 }
+
+/// A loaded machine is slow; a shim that takes longer does something else than to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Version 1 has no words for either, and would start the container without.
 const OLD_SHIM_TERMINAL: &str = "this task's shim is of an older release; pseudoTerminal and interactive work after the task is restarted";
@@ -234,15 +245,22 @@ impl ShimHandle {
     }
 
     pub(crate) async fn ask(&self, request: Request) -> Result<Reply, RequestError> {
+        check_length(&request)?;
         let (answer, reply) = oneshot::channel();
         self.requests.send(Ask { request, answer }).await.map_err(|_| RequestError::Disconnected)?;
         reply.await.map_err(|_| RequestError::Disconnected)
     }
 
+    /// As `ask`, for what a shim answers at once. One that waits for a disk, or stands still, does not:
+    /// whoever stops a task must get on without it.
+    pub(crate) async fn ask_soon(&self, request: Request) -> Result<Reply, RequestError> {
+        tokio::time::timeout(ANSWER_TIMEOUT, self.ask(request)).await.unwrap_or(Err(RequestError::NoAnswer))
+    }
+
     /// Binds every port of the list or none, and holds them until the shim ends. A port that this
     /// task already holds is no error. Returns the list with the ports the kernel chose.
     pub async fn bind_ports(&self, ports: &[HostPortBind]) -> Result<Vec<HostPortBind>, BindError> {
-        match self.ask(Request::BindPorts(ports.iter().map(to_wire_port).collect())).await? {
+        match self.ask_soon(Request::BindPorts(ports.iter().map(to_wire_port).collect())).await? {
             Reply::Bound(bound) => Ok(bound.iter().map(from_wire_port).collect()),
             Reply::BindFailed(BindFailure { port, errno }) => {
                 let HostPortBind { protocol, ip, port } = from_wire_port(&port);
@@ -288,16 +306,16 @@ impl ShimHandle {
     /// Sends a signal to the main process, by pidfd. One that has ended is an error (ESRCH).
     pub async fn signal(&self, container: &ContainerName, signal: i32) -> Result<(), RequestError> {
         let request = SignalRequest { name: container.to_string(), signal };
-        done(self.ask(Request::Signal(request)).await?, container.as_str())
+        done(self.ask_soon(Request::Signal(request)).await?, container.as_str())
     }
 
     /// SIGKILL to every process of the container. Success when it has ended already.
     pub async fn kill(&self, container: &ContainerName) -> Result<(), RequestError> {
-        done(self.ask(Request::Kill(container.to_string())).await?, container.as_str())
+        done(self.ask_soon(Request::Kill(container.to_string())).await?, container.as_str())
     }
 
     pub async fn status(&self) -> Result<TaskStatus, RequestError> {
-        match self.ask(Request::Status).await? {
+        match self.ask_soon(Request::Status).await? {
             Reply::Status(status) => Ok(status_of(&status)),
             other => Err(unexpected(other, "")),
         }
@@ -307,7 +325,7 @@ impl ShimHandle {
     /// for another start, until the task is removed.
     /// Missing parts are no error; a running container is (`Busy`).
     pub async fn remove_container(&self, container: &ContainerName) -> Result<(), RequestError> {
-        match done(self.ask(Request::Remove(container.to_string())).await?, container.as_str()) {
+        match done(self.ask_soon(Request::Remove(container.to_string())).await?, container.as_str()) {
             Ok(()) | Err(RequestError::NotFound(_)) => {}
             Err(error) => return Err(error),
         }
@@ -331,8 +349,17 @@ impl ShimHandle {
 
     /// Ends the shim and gives the ports back; `Busy` while a container runs.
     pub async fn shutdown(&self) -> Result<(), RequestError> {
-        done(self.ask(Request::Shutdown).await?, "")
+        done(self.ask_soon(Request::Shutdown).await?, "")
     }
+}
+
+/// Only what carries an environment can be too long for a frame.
+pub(crate) fn check_length(request: &Request) -> Result<(), RequestError> {
+    let bytes = match request {
+        Request::Probe(_) | Request::Exec(_) => encode_frame(0, request).len(),
+        _ => 0,
+    };
+    if bytes > FRAME_BYTES_MAX { Err(RequestError::TooLong { bytes }) } else { Ok(()) }
 }
 
 fn done(reply: Reply, container: &str) -> Result<(), RequestError> {

@@ -43,7 +43,7 @@ impl ShimHandle {
             .thaw_file(self.task())
             .map(|(path, text)| ThawFile { path: path.display().to_string(), text: text.to_owned() });
         let request = LeaseRequest { ends_at_boot_ms: order.ends_at_boot_ms, stops: stops.collect(), thaw };
-        match self.ask(Request::Lease(request)).await? {
+        match self.ask_soon(Request::Lease(request)).await? {
             Reply::Leased(LeaseState { ends_at_boot_ms, over }) => {
                 Ok(Leased { ends_at_boot_ms: (ends_at_boot_ms > 0).then_some(ends_at_boot_ms), over })
             }

@@ -110,6 +110,7 @@ impl Options {
 }
 
 fn run(options: &Options) -> ExitCode {
+    let protected = sys::protect_program();
     let socket = match sys::take_standard_input(options.stdin.as_deref().unwrap_or("/dev/null")) {
         Ok(socket) => socket,
         Err(error) => {
@@ -118,8 +119,11 @@ fn run(options: &Options) -> ExitCode {
         }
     };
     let mut shim = Shim { socket };
-    let result = shim
-        .request()
+    let unprotected =
+        |error| format!("cannot keep lighter-oci from being written to by a container: {error}");
+    let result = protected
+        .map_err(unprotected)
+        .and_then(|()| shim.request())
         .map_err(|message| HelperFailed { kind: FailureKind::CannotCreate, message })
         .and_then(|request| start::create_and_start(&request, &mut shim, options.terminal));
     match result {

@@ -3,10 +3,12 @@
 //! The only module of the helper with unsafe code. Never: keeps state.
 #![allow(unsafe_code)]
 
+use lighter_shim_wire::helper::READ_ONLY_VARIABLE;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 
 /// libcontainer calls setgroups(2) only for a container with groups of its own; without this the
 /// others would keep the agent's, root's group among them.
@@ -129,9 +131,6 @@ pub(crate) fn install_filter(program: &mut [Instruction]) -> io::Result<()> {
 
 /// execve(2); returns only when it fails.
 pub(crate) fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
-    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
-        list.iter().map(|text| text.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
-    };
     let (arguments, environment) = (pointers(arguments), pointers(environment));
     // SAFETY: both lists end with a null pointer and point to strings that live through the call.
     unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
@@ -143,4 +142,69 @@ pub(crate) fn may_execute(path: &CStr) -> io::Result<()> {
     // SAFETY: `path` ends with a NUL byte.
     let result = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// linux/mount.h: struct mount_attr.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+const MOUNT_ATTR_RDONLY: u64 = 0x1;
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+
+/// Gives this process a program file that nobody can write to: a container's first process is a fork
+/// of this one, so an image whose entry point leads to /proc/self/exe gets hold of the file, and when
+/// this process has ended nothing keeps root in the container from writing to it. The same file on a
+/// read-only mount refuses (EROFS). A shim starts it there; after any other start it is executed anew.
+pub(crate) fn protect_program() -> io::Result<()> {
+    const PROGRAM: &CStr = c"/proc/self/exe";
+    if std::env::var_os(READ_ONLY_VARIABLE).is_some() && is_on_read_only_mount(PROGRAM)? {
+        return Ok(());
+    }
+    let open = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
+    // SAFETY: the path ends with a NUL byte.
+    let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, PROGRAM.as_ptr(), open) };
+    if tree < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: open_tree just made this descriptor; nothing else owns it.
+    let tree = unsafe { OwnedFd::from_raw_fd(tree as libc::c_int) };
+    let attributes = MountAttributes { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
+    let (fd, empty, size) = (tree.as_raw_fd(), c"".as_ptr(), size_of::<MountAttributes>());
+    // SAFETY: `attributes` is as the kernel's structure, `size` is its size, and both live through the call.
+    let set = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, fd, empty, libc::AT_EMPTY_PATH, &raw const attributes, size)
+    };
+    if set < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let arguments = std::env::args_os().map(|word| CString::new(word.into_vec()));
+    let arguments = arguments.collect::<Result<Vec<_>, _>>()?;
+    let environment = [CString::new(format!("{READ_ONLY_VARIABLE}=1"))?];
+    let (arguments, environment) = (pointers(&arguments), pointers(&environment));
+    // SAFETY: both lists end with a null pointer and point to strings that live through the call.
+    unsafe {
+        let (arguments, environment) = (arguments.as_ptr(), environment.as_ptr());
+        libc::syscall(libc::SYS_execveat, fd, empty, arguments, environment, libc::AT_EMPTY_PATH);
+    }
+    Err(io::Error::last_os_error())
+}
+
+fn is_on_read_only_mount(path: &CStr) -> io::Result<bool> {
+    // SAFETY: all-zero bytes are a valid statvfs, which lives through the call.
+    unsafe {
+        let mut system: libc::statvfs = std::mem::zeroed();
+        if libc::statvfs(path.as_ptr(), &mut system) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(system.f_flag & libc::ST_RDONLY != 0)
+    }
+}
+
+/// A list as execve(2) wants it, for as long as `list` lives.
+fn pointers(list: &[CString]) -> Vec<*const libc::c_char> {
+    list.iter().map(|text| text.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
 }

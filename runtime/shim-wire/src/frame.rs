@@ -7,9 +7,9 @@
 use crate::codec::{DecodeError, Wire};
 use std::fmt;
 
-/// Longest frame accepted. The largest real one is a status of ten containers and a hundred
-/// ports, about 6 KiB.
-pub const FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Longest frame accepted. A probe and an exec carry the program's whole environment, of which
+/// execve(2) takes 2 MiB with the usual limit of the stack; all else is some KiB.
+pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes before the message: length and id.
 const HEADER_BYTES: usize = 8;
 

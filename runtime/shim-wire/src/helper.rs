@@ -7,6 +7,10 @@
 use crate::codec::{wire_enum, wire_struct};
 use crate::limits::{CgroupPaths, Limits};
 
+/// Set in the helper's environment by whoever started its program from a read-only mount; a variable,
+/// because a helper of an older release would refuse an argument.
+pub const READ_ONLY_VARIABLE: &str = "LIGHTER_OCI_READ_ONLY";
+
 wire_struct!(
     /// Create and start one container.
     HelperRequest {

@@ -14,7 +14,7 @@ pub mod message;
 pub mod record;
 
 pub use codec::{DecodeError, Wire};
-pub use frame::{FrameBuffer, FrameError, encode_frame};
+pub use frame::{FRAME_BYTES_MAX, FrameBuffer, FrameError, encode_frame};
 pub use helper::{FailureKind, HelperReport, HelperRequest};
 pub use limits::{CgroupPaths, CgroupVersion, Limits};
 pub use message::{

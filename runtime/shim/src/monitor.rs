@@ -13,6 +13,7 @@
 mod agent;
 mod attach;
 mod container;
+mod guard;
 mod helper;
 mod join;
 mod lease;
@@ -26,6 +27,7 @@ use crate::ports::Ports;
 use crate::{procfs, record, sys};
 use agent::{AgentConnection, AgentListener};
 use container::Container;
+use guard::Guard;
 use lighter_shim_wire::lease::ThawFile;
 use lighter_shim_wire::{Event, ShimMessage, ShimRecord, ShimStatus};
 use probe::Probe;
@@ -46,8 +48,8 @@ pub(crate) struct Settings {
 /// Agents connect one after the other, and sessions say at once what they are.
 const STRANGERS_MAX: usize = 16;
 
-/// Ended children nobody has claimed yet; a helper may answer after its container has ended.
-/// Ten containers, each with an intermediate process and a helper, thrice over.
+/// Ended children nobody has claimed yet, while a container starts: its helper may answer after it has
+/// ended. Ten containers, each with an intermediate process and a helper, thrice over.
 const UNCLAIMED_MAX: usize = 64;
 
 pub(crate) struct Monitor {
@@ -62,6 +64,7 @@ pub(crate) struct Monitor {
     /// with the lease.
     lease_timer: Option<OwnedFd>,
     thaw: Option<ThawFile>,
+    guard: Option<Guard>,
     /// Connections whose first request has not come.
     strangers: Vec<AgentConnection>,
     sessions: Vec<Session>,
@@ -96,6 +99,7 @@ impl Monitor {
             lease: None,
             lease_timer: None,
             thaw: None,
+            guard: None,
             strangers: Vec::new(),
             sessions: Vec::new(),
             probes: Vec::new(),
@@ -129,6 +133,7 @@ impl Monitor {
             self.finish_exits();
             self.keep_lease();
         }
+        self.guard = None;
         let _ = std::fs::remove_file("shim.sock");
         let _ = std::fs::remove_file("shim.record");
     }
@@ -176,12 +181,29 @@ impl Monitor {
             if self.claim_probe(pid, end) || self.claim_session(pid, end) {
                 continue;
             }
-            if self.unclaimed.len() == UNCLAIMED_MAX {
-                self.unclaimed.pop_front();
-            }
-            self.unclaimed.push_back((pid, end));
+            self.keep_unclaimed(pid, end);
         }
         self.notice_dead_helpers();
+    }
+
+    /// With a host's pid namespace any number of strangers come here when their parent ends, so who is
+    /// waited for never gives way to one who is not.
+    fn keep_unclaimed(&mut self, pid: i32, end: sys::ChildEnd) {
+        if !self.expects(pid) {
+            if !self.containers.iter().any(Container::is_starting) {
+                return;
+            }
+            let strangers: Vec<i32> =
+                self.unclaimed.iter().map(|(pid, _)| *pid).filter(|pid| !self.expects(*pid)).collect();
+            if strangers.len() >= UNCLAIMED_MAX {
+                self.unclaimed.retain(|(pid, _)| *pid != strangers[0]);
+            }
+        }
+        self.unclaimed.push_back((pid, end));
+    }
+
+    fn expects(&self, pid: i32) -> bool {
+        self.containers.iter().any(|c| c.awaits(pid) || c.helper_pid() == Some(pid))
     }
 
     /// Gives ended children to the containers they belong to, records and tells each exit.

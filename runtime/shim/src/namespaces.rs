@@ -7,14 +7,15 @@
 //! - network namespaces that belong to that user namespace.
 //!
 //! In: a directory, the cgroups to join. Out: mounts `ipc`, `pid`, `user`, `layers` in the directory;
-//! exit 0 when they are there. Owns the process that stays; it ends with its cgroup.
+//! exit 0 when they are there. Owns the process that stays (`namespaces/first.rs`); it ends with its cgroup.
 //! Source: pid_namespaces(7), user_namespaces(7), namespaces(7) on bind mounts that keep a namespace.
 //! Never: enters a container's namespace.
+
+mod first;
 
 use crate::{cgroup, sys};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 #[derive(Default)]
@@ -100,10 +101,7 @@ fn make(wanted: &Wanted) -> Result<i32, String> {
         return Ok(0);
     }
     sys::unshare(libc::CLONE_NEWPID).map_err(failed("a pid namespace"))?;
-    match sys::fork_with_pid().map_err(failed("its first process"))? {
-        0 => stay().map(|()| 0),
-        pid => Ok(pid),
-    }
+    first::start()
 }
 
 fn keep_all(wanted: &Wanted, child: i32, first: i32) -> Result<(), String> {
@@ -157,26 +155,6 @@ fn keep(namespace: &str, path: &str) -> Result<(), String> {
     };
     make().map_err(|error| format!("cannot make {path}: {error}"))?;
     sys::bind_mount(namespace, path).map_err(|error| format!("cannot keep {namespace} at {path}: {error}"))
-}
-
-/// The first process of the namespace: reaps for ever. Signals from inside do not reach it, because
-/// it handles none (pid_namespaces(7)).
-fn stay() -> Result<(), String> {
-    sys::close_inherited();
-    sys::setsid().map_err(|error| format!("cannot make a session: {error}"))?;
-    std::env::set_current_dir("/").map_err(|error| format!("cannot leave the directory: {error}"))?;
-    let null = File::options().read(true).write(true).open("/dev/null");
-    let null = null.map_err(|error| format!("cannot open /dev/null: {error}"))?;
-    sys::replace_stdio(&OwnedFd::from(null))
-        .map_err(|error| format!("cannot leave the terminal: {error}"))?;
-    let signals =
-        sys::signal_fd(&[libc::SIGCHLD]).map_err(|error| format!("cannot take signals: {error}"))?;
-    loop {
-        let mut polls = [libc::pollfd { fd: signals.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
-        sys::poll(&mut polls, None).map_err(|error| format!("cannot wait: {error}"))?;
-        while sys::next_signal(&signals).is_some() {}
-        while sys::reap().is_some() {}
-    }
 }
 
 fn parse(arguments: &[String]) -> Result<Wanted, String> {

@@ -10,6 +10,7 @@ use std::ffi::CString;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::AtomicU64;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -23,8 +24,22 @@ fn owned(result: libc::c_int) -> io::Result<OwnedFd> {
 
 /// Closes every descriptor above stderr that came with the process.
 pub(crate) fn close_inherited() {
-    // SAFETY: called first in main, before any descriptor above 2 has an owner.
+    // SAFETY: called first in main, before any descriptor above 2 has an owner, or in a fork that uses
+    // and drops none of the owners it has inherited.
     unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
+}
+
+/// A number that this process and its forks share, for as long as one of them lives.
+pub(crate) fn shared_word() -> io::Result<&'static AtomicU64> {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping of one page, zeroed and aligned, which is never unmapped.
+    unsafe {
+        let page = libc::mmap(std::ptr::null_mut(), size_of::<AtomicU64>(), protection, flags, -1, 0);
+        if page == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(&*page.cast::<AtomicU64>())
+    }
 }
 
 /// Which side of a fork this is.
@@ -81,26 +96,34 @@ const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
 
-/// Shows the directory `source` at `target` as well, read-only, with its owners as `user_namespace`
-/// maps them (mount_setattr(2), MOUNT_ATTR_IDMAP). What is mounted below `source` is not shown.
-pub(crate) fn mount_mapped(source: &str, target: &str, user_namespace: &impl AsRawFd) -> io::Result<()> {
-    let (source, target) = (CString::new(source)?, CString::new(target)?);
+/// A mount of `source` that no namespace has yet, with `set` (open_tree(2), mount_setattr(2)).
+fn clone_mount(source: &str, set: u64, user_namespace: RawFd) -> io::Result<OwnedFd> {
+    let source = CString::new(source)?;
     let open = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
     // SAFETY: the path ends with a NUL byte and lives through the call.
     let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), open) };
     let tree = owned(tree as libc::c_int)?;
-    let attributes = MountAttributes {
-        set: MOUNT_ATTR_IDMAP | MOUNT_ATTR_RDONLY,
-        clear: 0,
-        propagation: 0,
-        user_namespace: user_namespace.as_raw_fd() as u64,
-    };
+    let attributes = MountAttributes { set, clear: 0, propagation: 0, user_namespace: user_namespace as u64 };
     let (fd, empty, size) = (tree.as_raw_fd(), c"".as_ptr(), size_of::<MountAttributes>());
     // SAFETY: `attributes` is as the kernel's structure, `size` is its size, and both live through the call.
-    let set = unsafe {
+    let done = unsafe {
         libc::syscall(libc::SYS_mount_setattr, fd, empty, libc::AT_EMPTY_PATH, &raw const attributes, size)
     };
-    check(set as libc::c_int)?;
+    check(done as libc::c_int).map(|_| tree)
+}
+
+/// The file `path` on a read-only mount of its own: who executes it from there cannot write to it,
+/// by whatever name.
+pub(crate) fn open_read_only(path: &str) -> io::Result<OwnedFd> {
+    clone_mount(path, MOUNT_ATTR_RDONLY, 0)
+}
+
+/// Shows the directory `source` at `target` as well, read-only, with its owners as `user_namespace`
+/// maps them (mount_setattr(2), MOUNT_ATTR_IDMAP). What is mounted below `source` is not shown.
+pub(crate) fn mount_mapped(source: &str, target: &str, user_namespace: &impl AsRawFd) -> io::Result<()> {
+    let target = CString::new(target)?;
+    let tree = clone_mount(source, MOUNT_ATTR_IDMAP | MOUNT_ATTR_RDONLY, user_namespace.as_raw_fd())?;
+    let (fd, empty) = (tree.as_raw_fd(), c"".as_ptr());
     // SAFETY: both paths end with a NUL byte and live through the call.
     let moved = unsafe {
         let to = target.as_ptr();
@@ -115,6 +138,45 @@ pub(crate) fn bind_mount(source: &str, target: &str) -> io::Result<()> {
     let (kind, flags, data) = (std::ptr::null(), libc::MS_BIND, std::ptr::null());
     // SAFETY: both paths end with a NUL byte and live through the call; a bind mount reads no more.
     check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind, flags, data) }).map(drop)
+}
+
+/// Makes an empty, read-only file system the root of this process's mount namespace, which must be its
+/// own already (pivot_root(2)). It covers a directory that every user of every namespace may enter.
+pub(crate) fn enter_empty_root() -> io::Result<()> {
+    let (none, here, target) = (std::ptr::null(), c".".as_ptr(), c"/proc".as_ptr());
+    let (empty, options) = (c"tmpfs".as_ptr(), c"size=0,nr_inodes=2,mode=555".as_ptr());
+    let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    // SAFETY: every string ends with a NUL byte and lives through its call.
+    unsafe {
+        // What is mounted from here on is nobody else's.
+        check(libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, std::ptr::null()))?;
+        check(libc::mount(empty, target, empty, flags, options.cast()))?;
+        check(libc::chdir(target))?;
+        // The old root ends up on top of the new one, and is taken away (pivot_root(2), NOTES).
+        check(libc::syscall(libc::SYS_pivot_root, here, here) as libc::c_int)?;
+        check(libc::umount2(here, libc::MNT_DETACH))?;
+        check(libc::chdir(c"/".as_ptr())).map(drop)
+    }
+}
+
+/// Nobody's user and group, no capability now or after any exec, nothing that looks into it.
+pub(crate) fn give_up_privileges() -> io::Result<()> {
+    const NOBODY: u32 = 65534;
+    // SAFETY: a count of 0 reads nothing; the others have no pointers.
+    unsafe {
+        for capability in 0..u64::BITS as libc::c_ulong {
+            // EINVAL ends the list: the kernel knows no more.
+            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 {
+                break;
+            }
+        }
+        check(libc::setgroups(0, std::ptr::null()))?;
+        check(libc::setresgid(NOBODY, NOBODY, NOBODY))?;
+        // With the last user id 0 all capabilities go (capabilities(7)).
+        check(libc::setresuid(NOBODY, NOBODY, NOBODY))?;
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+    }
+    forbid_inspection()
 }
 
 /// Blocks every signal that can be blocked and gives a descriptor they can be read from.

@@ -12,11 +12,15 @@ use std::path::Path;
 
 pub(super) fn ensure(request: &SpecRequest<'_>) -> Result<(), BundleError> {
     let path = working_directory(request)?;
-    let (base, inner) = covering(request, &path);
+    let (base, inner) = match covering(request, &path) {
+        // Not even before the container sees it; libcontainer then says what is missing.
+        Cover { read_only: true, .. } => return Ok(()),
+        Cover { base, inner, .. } => (base, inner),
+    };
     // Root of the task's user namespace; what a volume shows is root's on disk as well.
     let owner = request.user_namespace.filter(|_| base == request.rootfs).map(|user| user.ids.first);
     match make_in_root(base, inner, owner) {
-        // Nothing can be made in a read-only volume; libcontainer then says what is missing.
+        // Its file system is read-only: as above.
         Ok(()) | Err(Errno::ROFS) => Ok(()),
         Err(errno) => Err(BundleError::WorkingDirectory {
             container: request.container.name.to_string(),
@@ -26,9 +30,17 @@ pub(super) fn ensure(request: &SpecRequest<'_>) -> Result<(), BundleError> {
     }
 }
 
-/// The innermost bind mount that holds `path`, or the root file system, and the path in it.
-fn covering<'a>(request: &SpecRequest<'a>, path: &'a str) -> (&'a Path, &'a str) {
-    let mut best: (&Path, &str) = (request.rootfs, path);
+/// A directory of the host, a path in it, and whether the container may write to it.
+struct Cover<'a> {
+    base: &'a Path,
+    inner: &'a str,
+    read_only: bool,
+}
+
+/// The innermost bind mount that holds `path`, or the root file system. A read-only root file system is
+/// this task's own, so what is missing is made all the same.
+fn covering<'a>(request: &SpecRequest<'a>, path: &'a str) -> Cover<'a> {
+    let mut best = Cover { base: request.rootfs, inner: path, read_only: false };
     let mut best_length = 0;
     for mount in request.mounts {
         let destination = mount.destination.trim_end_matches('/');
@@ -37,7 +49,7 @@ fn covering<'a>(request: &SpecRequest<'a>, path: &'a str) -> (&'a Path, &'a str)
             && destination.len() > best_length
             && mount.source.is_dir()
         {
-            best = (&mount.source, rest);
+            best = Cover { base: &mount.source, inner: rest, read_only: mount.read_only };
             best_length = destination.len();
         }
     }

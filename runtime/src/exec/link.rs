@@ -7,7 +7,7 @@ use super::descriptor::{reader, writer};
 use super::session::{ExecSession, SessionCommand, SessionControl, SessionDriver, SessionError};
 use super::{ExecError, WindowSize};
 use crate::connection;
-use crate::handle::{RequestError, unexpected_beside};
+use crate::handle::{RequestError, check_length, unexpected_beside};
 use lighter_model::exit::ExitStatus;
 use lighter_shim_wire::exec::{ExecFailure, SessionEnd, SessionOpened};
 use lighter_shim_wire::{Event, FrameBuffer, Reply, Request, ShimMessage, encode_frame};
@@ -88,6 +88,7 @@ pub(super) async fn open(
     request: &Request,
     shares_output: bool,
 ) -> Result<ExecSession, Refusal> {
+    check_length(request).map_err(|error| Refusal::Error(error.into()))?;
     let stream = connection::connect_socket(task_dir).await?;
     let mut link = Link { stream, incoming: FrameBuffer::default(), descriptors: VecDeque::new() };
     link.stream.write_all(&encode_frame(1, request)).await?;

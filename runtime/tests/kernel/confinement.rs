@@ -8,7 +8,10 @@ use lighter_runtime::{BindMount, BundleError, Privileges, SpecError};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Until the shell has become its program: shells set signals of their own on the way.
 async fn is_sleeping(pid: i32) {
@@ -90,6 +93,57 @@ async fn nothing_of_the_host_is_open_in_a_container() {
     assert_eq!(devices, BTreeSet::from(expected));
 }
 
+/// The container's first process is a fork of lighter-oci, which does not stay to keep its file busy.
+/// Whether a shim starts the file itself, or something else does (a script here).
+#[tokio::test]
+async fn an_entry_point_that_leads_to_the_helper_cannot_write_to_it() {
+    for by_script in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let helper = directory.path().join("lighter-oci");
+        fs::copy(bin_dir().join("lighter-oci"), &helper).unwrap();
+        let started = if by_script { script_for(&helper) } else { helper.clone() };
+        let node = Node::with_config(|config| config.oci_path = started);
+        give_libraries(&helper, &node.rootfs);
+        symlink("/proc/self/exe", node.rootfs.join("bin/entry")).unwrap();
+        let fifo = Command::new("mkfifo").arg(node.rootfs.join("profile")).status().unwrap();
+        assert!(fifo.success());
+        // Waits for a writer of the first file, as lighter-oci itself but within the container.
+        let shim = node.shim().await;
+        let mut container = shell("c", "");
+        container["entryPoint"] = json!(["/bin/entry", "compile-seccomp", "/profile", "/filter"]);
+        container["command"] = json!([]);
+        let pid = node.start(&shim, container).await.unwrap().pid;
+        let runs = || fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        eventually("the entry point is the helper", async || runs().contains("compile-seccomp")).await;
+        let held = fs::File::open(format!("/proc/{pid}/exe")).unwrap();
+        assert_eq!(held.metadata().unwrap().ino(), fs::metadata(&helper).unwrap().ino());
+        node.leave_nothing(&shim).await;
+        // Nothing executes it any more, so that it is busy (ETXTBSY) does not protect it.
+        let again = format!("/proc/self/fd/{}", held.as_raw_fd());
+        let refused = fs::OpenOptions::new().write(true).open(again).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(nix::libc::EROFS), "{refused}");
+    }
+}
+
+/// What ldd(1) lists, at the same paths.
+fn give_libraries(program: &Path, rootfs: &Path) {
+    let list = Command::new("ldd").arg(program).output().unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    for library in list.split_whitespace().filter(|word| word.starts_with('/')) {
+        let copy = rootfs.join(library.trim_start_matches('/'));
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(library, copy).unwrap();
+    }
+}
+
+/// A program beside `helper` that becomes it.
+fn script_for(helper: &Path) -> PathBuf {
+    let path = helper.with_extension("sh");
+    fs::write(&path, format!("#!/bin/sh\nexec {} \"$@\"\n", helper.display())).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
 #[tokio::test]
 async fn proc_and_sys_are_masked_and_read_only() {
     let node = Node::new();
@@ -131,6 +185,30 @@ async fn a_read_only_root_file_system_is_read_only_and_its_tmpfs_and_volumes_are
     assert_eq!(output.matches("ead-only file system").count(), 2, "{output}");
     assert!(output.contains("kept") && output.contains("tmpfs"), "{output}");
     assert_eq!(fs::read_to_string(volume.join("file")).unwrap(), "kept\n");
+}
+
+#[tokio::test]
+async fn a_working_directory_is_not_made_in_a_volume_that_is_read_only() {
+    let mut node = Node::new();
+    let volume = node.directory.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    let mount = |read_only| BindMount {
+        source: volume.clone(),
+        destination: "/data".to_owned(),
+        read_only,
+        mapped: true,
+    };
+    let mut container = shell("c", "pwd");
+    container["workingDirectory"] = json!("/data/a/b");
+    node.mounts = vec![mount(true)];
+    let shim = node.shim().await;
+    let error = node.start(&shim, container.clone()).await.unwrap_err().to_string();
+    assert!(error.contains("chdir") && error.contains("ENOENT"), "{error}");
+    assert_eq!(fs::read_dir(&volume).unwrap().count(), 0);
+    node.leave_nothing(&shim).await;
+    node.mounts = vec![mount(false)];
+    let (_, output) = node.run_container(container).await;
+    assert_eq!(output, "/data/a/b");
 }
 
 #[tokio::test]

@@ -5,6 +5,10 @@ use lighter_model::exit::ExitStatus;
 use lighter_model::ids::ContainerName;
 use lighter_runtime::exec::SessionOutput;
 use lighter_runtime::{ExecError, ExecOrder, ExecSession, RequestError, ShimHandle, WindowSize};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use std::future::{Future, poll_fn};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -161,6 +165,59 @@ async fn a_session_that_nobody_holds_is_hung_up_and_others_go_on() {
     assert_eq!(end(&kept).await, ExitStatus::Exited(0));
     assert!(is_alive(adopted.status.shim_pid));
     node.leave_nothing(&adopted.handle).await;
+}
+
+/// Its request and its end reach a busy shim together.
+#[tokio::test]
+async fn a_session_whose_caller_is_gone_before_it_begins_is_not_begun() {
+    let (node, shim) = running_node().await;
+    let pid = shim.status().await.unwrap().shim_pid;
+    let mark = "771234568";
+    send_signal(pid, Signal::SIGSTOP);
+    let order = order(&["sleep", mark]);
+    {
+        let name = name();
+        let mut opening = std::pin::pin!(shim.exec(&name, &order, None, false));
+        let mut go_on = async || {
+            assert!(poll_fn(|context| Poll::Ready(opening.as_mut().poll(context).is_pending())).await);
+        };
+        eventually("it is connected", async || {
+            go_on().await;
+            waiting_connections(pid) == 1
+        })
+        .await;
+        // The socket takes the request at once.
+        for _ in 0..10 {
+            go_on().await;
+            tokio::task::yield_now().await;
+        }
+    }
+    send_signal(pid, Signal::SIGCONT);
+    // What comes later is served later.
+    let later = piped(&shim, &self::order(&["true"])).await;
+    assert_eq!(end(&later).await, ExitStatus::Exited(0));
+    eventually("no session is left", async || processes_with(mark).is_empty()).await;
+    node.leave_nothing(&shim).await;
+}
+
+/// Connections to the Unix sockets of a process that it has not accepted (ss(8): Recv-Q of LISTEN).
+fn waiting_connections(pid: i32) -> u32 {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let links = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    let inodes: Vec<String> = links
+        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let list = std::process::Command::new("ss").args(["-xlH"]).output().unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    let words = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    words
+        .filter(|words| inodes.iter().any(|inode| inode == words[5]))
+        .map(|words| words[2].parse::<u32>().unwrap())
+        .sum()
+}
+
+fn send_signal(pid: i32, signal: Signal) {
+    nix::sys::signal::kill(Pid::from_raw(pid), signal).unwrap();
 }
 
 #[tokio::test]

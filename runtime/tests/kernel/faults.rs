@@ -1,20 +1,24 @@
 //! Helpers that fail at the worst moment, and limits that are not in force.
 
-use crate::support::{Node, bin_dir, eventually, processes_with, shell};
-use lighter_runtime::{RuntimeConfig, StartError};
+use crate::support::{Node, bin_dir, eventually, is_alive, processes_with, shell};
+use lighter_runtime::{RequestError, RuntimeConfig, StartError};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// A helper that does `script` in place of lighter-oci; `$OCI` is the real one.
+/// A helper that does `script` in place of lighter-oci; `$OCI` is the real one, `$DIR` the directory
+/// ($0 is not below it: the shim starts the file on a mount of its own).
 fn with_helper(script: &str, directory: &Path) -> impl FnOnce(&mut RuntimeConfig) + use<> {
     let path = directory.join("helper");
     let oci = bin_dir().join("lighter-oci");
     fs::write(
         &path,
         format!(
-            "#!/bin/sh\nOCI={}\n[ \"$1\" != compile-seccomp ] || exec $OCI \"$@\"\n{script}\n",
-            oci.display()
+            "#!/bin/sh\nOCI={}\nDIR={}\n[ \"$1\" != compile-seccomp ] || exec $OCI \"$@\"\n{script}\n",
+            oci.display(),
+            directory.display()
         ),
     )
     .unwrap();
@@ -39,7 +43,8 @@ async fn a_container_whose_helper_was_killed_is_found_and_killed() {
     // The helper is killed at some moment of its work, each time a little later: before the
     // container exists, while it is created, while it waits for its start, and after.
     let directory = tempfile::tempdir().unwrap();
-    let script = "delay=$(cat \"${0%/*}/delay\")\n( sleep $delay; kill -9 $$ ) >/dev/null 2>&1 </dev/null &\nexec $OCI";
+    let script =
+        "delay=$(cat $DIR/delay)\n( sleep $delay; kill -9 $$ ) >/dev/null 2>&1 </dev/null &\nexec $OCI";
     let node = Node::with_config(with_helper(script, directory.path()));
     let shim = node.shim().await;
     let mut died = 0;
@@ -95,4 +100,18 @@ async fn a_start_that_hangs_can_be_killed() {
     assert!(matches!(start.await.unwrap(), Err(StartError::HelperDied { .. })));
     eventually("the helper is gone", async || processes_with("9876543").is_empty()).await;
     node.leave_nothing(&shim).await;
+}
+
+/// As one that waits for a disk: whoever stops its task is told soon, and gets on by the cgroups.
+#[tokio::test]
+async fn a_shim_that_does_not_answer_is_an_error_and_its_task_is_removed() {
+    let node = Node::new();
+    let shim = node.shim().await;
+    let started = node.start(&shim, shell("c", "exec sleep 1000")).await.unwrap();
+    let pid = Pid::from_raw(shim.status().await.unwrap().shim_pid);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let error = shim.kill(&"c".parse().unwrap()).await.unwrap_err();
+    assert!(matches!(error, RequestError::NoAnswer), "{error}");
+    node.remove().await;
+    assert!(!is_alive(started.pid));
 }

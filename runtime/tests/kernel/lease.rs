@@ -2,7 +2,7 @@
 //! is connected or not. In: short leases on the boot-time clock. Out: exits with their moments.
 //! Never: sleeps for the sake of the result; exits are waited for.
 
-use crate::support::{DEADLINE, Node, eventually, exit_of, is_alive, shell};
+use crate::support::{DEADLINE, Node, eventually, exit_of, shell};
 use lighter_model::exit::ExitStatus;
 use lighter_runtime::{LeaseOrder, Leased, ShimEvent, ShimHandle, StartError};
 use nix::time::{ClockId, clock_gettime};
@@ -113,20 +113,52 @@ async fn a_paused_task_goes_on_to_take_its_signal() {
     node.leave_nothing(&shim).await;
 }
 
-/// A shim that was stopped (as by a sleeping machine) is late, but looks at the clock first.
+/// As one that waits for a disk: the task ends in time all the same, and what the shim then does is
+/// to look at the clock first.
 #[tokio::test]
-async fn a_shim_that_slept_past_the_end_kills_first() {
+async fn a_task_whose_shim_stands_still_ends_with_its_lease() {
+    let node = Node::new();
+    let shim = node.shim().await;
+    let end = boot_ms() + 600;
+    // The second container comes after the lease.
+    let first = node.start(&shim, shell("c", STUBBORN)).await.unwrap();
+    shim.lease(&order(end, &[("c", 300)])).await.unwrap();
+    shim.lease(&order(end + 600, &[("c", 300)])).await.unwrap();
+    let second = node.start(&shim, shell("d", STUBBORN)).await.unwrap();
+    let pid = nix::unistd::Pid::from_raw(shim.status().await.unwrap().shim_pid);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    eventually("both end", async || !is_running(first.pid) && !is_running(second.pid)).await;
+    assert!(boot_ms() >= end + 600, "ended before the lease's renewed end");
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+    for name in ["c", "d"] {
+        eventually("its end is known", async || {
+            status_exit(&shim, name).await == Some(ExitStatus::Signaled(9))
+        })
+        .await;
+        assert!(!node.output(name).contains("told"), "no time is given any more");
+    }
+    node.leave_nothing(&shim).await;
+}
+
+/// Without its shim nobody records the end; the lease is kept.
+#[tokio::test]
+async fn a_task_whose_shim_was_killed_ends_with_its_lease() {
     let node = Node::new();
     let shim = node.shim().await;
     let started = node.start(&shim, shell("c", STUBBORN)).await.unwrap();
-    let end = boot_ms() + 600;
+    let end = boot_ms() + 1_000;
     shim.lease(&order(end, &[("c", 300)])).await.unwrap();
     let pid = nix::unistd::Pid::from_raw(shim.status().await.unwrap().shim_pid);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
-    eventually("the lease's end is past", async || boot_ms() > end).await;
-    assert!(is_alive(started.pid));
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
-    eventually("it is killed", async || status_exit(&shim, "c").await == Some(ExitStatus::Signaled(9))).await;
-    assert!(!node.output("c").contains("told"), "no time is given any more");
-    node.leave_nothing(&shim).await;
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    eventually("the shim is gone", async || !is_running(pid.as_raw())).await;
+    eventually("the program ends", async || !is_running(started.pid)).await;
+    assert!(boot_ms() >= end, "ended before the lease");
+    node.remove().await;
+}
+
+/// A zombie does nothing any more; whoever should reap it may stand still.
+fn is_running(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = status.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }

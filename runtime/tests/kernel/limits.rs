@@ -49,6 +49,29 @@ async fn a_program_beyond_its_memory_is_killed_and_the_reason_is_known() {
     node.leave_nothing(&shim).await;
 }
 
+/// The kernel takes the large process, and the first one only tells of it by its exit code.
+#[tokio::test]
+async fn a_program_beyond_its_memory_is_told_of_by_an_init_and_by_a_shell() {
+    let node = Node::new();
+    let shim = node.shim().await;
+    let mut events = shim.events();
+    let hog = "x=0123456789abcdef; while :; do x=$x$x; done";
+    let mut behind_init = shell("init", hog);
+    behind_init["linuxParameters"] = json!({ "initProcessEnabled": true });
+    let behind_shell = shell("shell", &format!("sh -c '{hog}'; exit $?"));
+    for (name, mut container) in [("init", behind_init), ("shell", behind_shell)] {
+        container["memory"] = json!(20);
+        node.start(&shim, container).await.unwrap();
+        let exit = exit_of(&mut events, name).await;
+        assert_eq!(exit.status, ExitStatus::Exited(137), "{name}");
+        assert!(exit.oom_killed, "{name}");
+    }
+    // The code alone says nothing.
+    node.start(&shim, shell("says", "exit 137")).await.unwrap();
+    assert!(!exit_of(&mut events, "says").await.oom_killed);
+    node.leave_nothing(&shim).await;
+}
+
 #[tokio::test]
 async fn a_busy_loop_gets_its_quota_and_no_more() {
     let node = Node::new();

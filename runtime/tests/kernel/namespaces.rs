@@ -1,6 +1,6 @@
 //! What the containers of a task share, and the first process of a container, seen from /proc.
 
-use crate::support::{Node, eventually, exit_of, is_alive, shell};
+use crate::support::{Node, eventually, exit_of, is_alive, shell, status_field};
 use lighter_model::exit::ExitStatus;
 use lighter_model::task_definition::options::{IpcMode, PidMode};
 use lighter_runtime::SharedNamespaces;
@@ -102,6 +102,67 @@ async fn host_modes_are_the_node_s_own_namespaces() {
     shim.kill(&"c".parse().unwrap()).await.unwrap();
     exit_of(&mut events, "c").await;
     node.leave_nothing(&shim).await;
+}
+
+/// In the host's pid namespace what the main process has not reaped comes to the shim, behind its end.
+#[tokio::test]
+async fn the_end_of_a_program_is_not_lost_among_the_ends_of_its_children() {
+    let mut node = Node::new();
+    node.modes.0 = PidMode::Host;
+    node.privileges.host_namespaces = true;
+    let shim = node.shim().await;
+    let mut events = shim.events();
+    // The shell is awk when they end, which waits for none of them but its own.
+    let script = "i=0; while [ $i -lt 120 ]; do sleep 0.5 & i=$((i+1)); done; \
+        exec awk 'BEGIN { system(\"sleep 1.5\"); exit 7 }'";
+    node.start(&shim, shell("c", script)).await.unwrap();
+    assert_eq!(exit_of(&mut events, "c").await.status, ExitStatus::Exited(7));
+    node.leave_nothing(&shim).await;
+}
+
+/// A container that may trace can look through whatever process it sees.
+#[tokio::test]
+async fn the_first_process_of_a_shared_pid_namespace_has_nothing_of_the_host() {
+    let mut node = Node::new();
+    node.modes.0 = PidMode::Task;
+    node.privileges.capabilities = vec!["SYS_PTRACE".to_owned()];
+    let shim = node.shim().await;
+    let shared = SharedNamespaces { pid: true, ipc_shared_memory_mib: None };
+    node.runtime.share_namespaces(&node.task, shared).await.unwrap();
+    let mut events = shim.events();
+    let pid = node.start(&shim, shell("c", "exec sleep 1000")).await.unwrap().pid;
+    let first = first_process(pid);
+    for (field, value) in [("CapPrm", 0), ("CapEff", 0), ("CapBnd", 0), ("CapInh", 0), ("NoNewPrivs", 1)] {
+        assert_eq!(u64::from_str_radix(&status_field(first, field), 16).unwrap(), value, "{field}");
+    }
+    let status = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
+    assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
+    assert!(status.contains("Groups:\t \n"), "{status}");
+    for kind in ["mnt", "net", "uts", "ipc", "cgroup"] {
+        assert_ne!(namespace(first, kind), fs::read_link(format!("/proc/self/ns/{kind}")).unwrap(), "{kind}");
+    }
+    assert_eq!(fs::read_dir(format!("/proc/{first}/root/")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(format!("/proc/{first}/fd")).unwrap().count(), 4);
+    let mut looks = shell("looks", "ls /proc/1/root/ | wc -l; ls /proc/1/root/etc 2>&1 | tail -n 1");
+    looks["linuxParameters"] = json!({ "capabilities": { "add": ["SYS_PTRACE"] } });
+    node.start(&shim, looks).await.unwrap();
+    exit_of(&mut events, "looks").await;
+    let output = node.output("looks");
+    assert!(output.starts_with('0') && output.contains("No such file"), "{output}");
+    shim.kill(&"c".parse().unwrap()).await.unwrap();
+    exit_of(&mut events, "c").await;
+    node.leave_nothing(&shim).await;
+}
+
+/// Process 1 of the pid namespace of `pid`, as the host numbers it.
+fn first_process(pid: i32) -> i32 {
+    let space = namespace(pid, "pid");
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let is_first = |pid: &i32| {
+        fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|other| other == space)
+            && status_field(*pid, "NSpid").split_whitespace().last() == Some("1")
+    };
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_first).unwrap()
 }
 
 #[tokio::test]

@@ -54,6 +54,28 @@ fn comparable(name: &str, text: &str) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
+/// Beyond what fits into a frame there is an answer in words, and the connection goes on.
+#[tokio::test]
+async fn a_probe_carries_a_large_environment() {
+    let node = Node::new();
+    let shim = node.shim().await;
+    let mut container = shell("c", "exec sleep 1000");
+    let long = "x".repeat(100 * 1024);
+    let variables = (0..10).map(|number| json!({ "name": format!("V{number}"), "value": long }));
+    container["environment"] = variables.collect();
+    node.start(&shim, container).await.unwrap();
+    let mut events = shim.events();
+    assert_eq!(text(&shim, &["sh", "-c", "echo ${#V9}"]).await, "102400\n");
+    let name: ContainerName = "c".parse().unwrap();
+    // Longer than execve(2) takes; a program can still be given it as a word.
+    let word = "x".repeat(5 << 20);
+    let error = shim.probe(&name, &words(&["echo", &word]), LONG).await.unwrap_err();
+    assert!(matches!(error, RequestError::TooLong { .. }), "{error}");
+    assert!(events.try_recv().is_err(), "the connection is lost");
+    assert_eq!(text(&shim, &["echo", "on"]).await, "on\n");
+    node.leave_nothing(&shim).await;
+}
+
 async fn compare_with_libcontainer(container: Value) {
     compare_on(&Node::new(), container).await;
 }

@@ -205,7 +205,7 @@ impl Node {
         {
             eventually("the shim ends", async || !is_alive(pid.parse().unwrap())).await;
         }
-        assert_eq!(processes_with(&name), Vec::<i32>::new(), "processes are left");
+        eventually("no process is left", async || processes_with(&name).is_empty()).await;
     }
 }
 

@@ -14,7 +14,8 @@ use lighter_shim_wire::exec::{SessionEnd, SessionOpened};
 use lighter_shim_wire::helper::HelperCreated;
 use lighter_shim_wire::message::Exited;
 use lighter_shim_wire::{
-    CgroupVersion, ContainerPhase, ContainerState, Limits, StartContainer, WireExit, WireExitStatus,
+    CgroupPaths, CgroupVersion, ContainerPhase, ContainerState, Limits, StartContainer, WireExit,
+    WireExitStatus,
 };
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -23,6 +24,9 @@ use std::path::PathBuf;
 
 /// People who look at one container at a time.
 const ATTACHERS_MAX: usize = 16;
+
+/// 128 and SIGKILL: the exit code of who stands for a killed program.
+const KILLED_CODE: i32 = 128 + libc::SIGKILL;
 
 /// Where exit records are kept, below the task's directory.
 const EXITS: &str = "exits";
@@ -128,6 +132,10 @@ impl Container {
 
     pub(super) fn seccomp_filter(&self) -> Option<&str> {
         self.request.seccomp_filter.as_deref()
+    }
+
+    pub(super) fn cgroup(&self) -> &CgroupPaths {
+        &self.request.cgroup
     }
 
     pub(super) fn cgroup_version(&self) -> CgroupVersion {
@@ -269,7 +277,8 @@ impl Container {
             ChildEnd::Exited(code) => WireExitStatus::Exited(code),
             ChildEnd::Signaled(signal) => WireExitStatus::Signaled(signal),
         };
-        let killed = end == ChildEnd::Signaled(libc::SIGKILL);
+        // An init of ours, or a shell, ends with this code when its program was killed.
+        let killed = matches!(end, ChildEnd::Signaled(libc::SIGKILL) | ChildEnd::Exited(KILLED_CODE));
         let oom_killed = killed && cgroup::oom_kills(&self.request.cgroup) > self.oom_kills_at_start;
         let exit = WireExit { status, oom_killed, finished_at_unix_ms: procfs::now_unix_ms() };
         let _ = std::fs::create_dir(EXITS);

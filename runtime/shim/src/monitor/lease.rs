@@ -27,6 +27,9 @@ impl Monitor {
             None => self.lease = Some(Lease::new(&request)),
         }
         self.thaw = request.thaw.or(self.thaw.take());
+        if let Err(error) = self.guard_lease(None) {
+            return Reply::Failed(error.raw_os_error().unwrap_or(libc::EIO));
+        }
         self.keep_lease();
         let none = LeaseState { ends_at_boot_ms: 0, over: false };
         Reply::Leased(self.lease.as_ref().map_or(none, Lease::state))

@@ -136,14 +136,15 @@ impl Monitor {
         if let Some(refusal) = self.lease_refuses() {
             return Some(Reply::StartFailed(refusal));
         }
-        match self.spawn_helper(id, start) {
+        let guarded = self.guard_lease(Some(&start.start.cgroup));
+        match guarded.and_then(|()| self.spawn_helper(id, start)) {
             Ok(container) => {
                 self.containers.push(container);
                 None
             }
             Err(error) => Some(Reply::StartFailed(StartFailure {
                 kind: FailureKind::HelperDied,
-                message: format!("cannot start {}: {error}", self.settings.helper),
+                message: format!("cannot start {}, or the guard of the lease: {error}", self.settings.helper),
             })),
         }
     }

@@ -113,6 +113,10 @@ fn pipes(stdin: bool) -> io::Result<Pipes> {
 impl Monitor {
     /// The first request of a connection that wants to be a session.
     pub(super) fn open_session(&mut self, mut connection: AgentConnection, id: u32, request: Request) {
+        if connection.is_lost() {
+            // Nobody would ever end it.
+            return;
+        }
         let refusal = match request {
             Request::Exec(exec) => match self.join(&connection, &exec) {
                 Ok(joined) => {
@@ -191,6 +195,10 @@ impl Monitor {
     pub(super) fn settle_session(&mut self, pid: i32) {
         if let Some(session) = self.sessions.iter_mut().find(|session| session.pid == pid) {
             let failure = session.settle();
+            if session.connection.is_lost() {
+                // Before, it may not have led a group of its own yet.
+                session.hang_up();
+            }
             failure.iter().for_each(|failure| self.distrust(failure));
         }
     }
