@@ -127,6 +127,8 @@ wrong_edits! {
     BrakeIgnored,
     /// An exclusive task is replaced before its lease has run out.
     LeaseNotAwaited,
+    /// A service starts another beside an exclusive task that was given up and still has its lease.
+    ServiceLeaseNotAwaited,
 }
 
 #[cfg(debug_assertions)]

@@ -121,7 +121,7 @@ fn absent_node(state: &State, task: &TaskRecord, name: &str, since: u64) -> Wait
     }
     let returns = "the node's agent connects again, or the node is deregistered";
     let brake = state.clusters.get(&task.cluster).and_then(|cluster| cluster.brake);
-    match (task.silence.filter(|_| task.is_replaceable()), brake) {
+    match (task.lost_after_ms(0), brake) {
         (None, _) => wait(WaitKind::Node, what, since, returns),
         (Some(_), Some(brake)) => {
             let ends_by = format!(
@@ -131,8 +131,8 @@ fn absent_node(state: &State, task: &TaskRecord, name: &str, since: u64) -> Wait
             );
             wait(WaitKind::Node, what, since, &ends_by)
         }
-        (Some(policy), None) => {
-            let until_unix_ms = (since > 0).then(|| since + policy.due_ms(0));
+        (Some(lost_after_ms), None) => {
+            let until_unix_ms = (since > 0).then(|| since + lost_after_ms);
             let ends_by = "the node's agent connects again, or another task takes this one's place";
             Wait { until_unix_ms, ..wait(WaitKind::Node, what, since, ends_by) }
         }

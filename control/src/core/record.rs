@@ -493,8 +493,26 @@ impl TaskRecord {
 
     /// It gets a replacement when its node is silent for long enough.
     pub fn is_replaceable(&self) -> bool {
-        let wanted = self.desired == DesiredStatus::Running && self.last < TaskStatus::Deactivating;
-        wanted && self.replaced_by.is_none() && self.silence.is_some_and(|policy| policy.replace)
+        if self.ends() {
+            return self.is_awaited();
+        }
+        self.replaced_by.is_none() && self.silence.is_some_and(|policy| policy.replace)
+    }
+
+    /// How long its node is silent by then.
+    pub fn lost_after_ms(&self, heartbeat_ms: u64) -> Option<u64> {
+        let policy = self.silence.filter(|_| self.is_replaceable())?;
+        Some(if self.ends() { policy.ended_ms(heartbeat_ms) } else { policy.due_ms(heartbeat_ms) })
+    }
+
+    fn ends(&self) -> bool {
+        self.desired == DesiredStatus::Stopped || self.last >= TaskStatus::Deactivating
+    }
+
+    /// Its service starts no other before it is STOPPED or lost.
+    fn is_awaited(&self) -> bool {
+        let held = self.service.as_ref().is_some_and(|of| !of.lost);
+        held && self.last < TaskStatus::Stopped && self.silence.is_some_and(|policy| policy.exclusive)
     }
 
     /// The worst of the essential containers that have a health check.

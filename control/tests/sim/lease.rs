@@ -95,7 +95,7 @@ impl Disk {
     }
 
     /// Whether a process of the task runs at this moment, agent or not.
-    fn runs(&self, id: &TaskId, now_ms: u64) -> bool {
+    pub(crate) fn runs(&self, id: &TaskId, now_ms: u64) -> bool {
         self.tasks.get(id).is_some_and(|task| {
             let expired = task.lease.ends(self.renewed_ms).is_some_and(|(_, kill)| now_ms >= kill);
             task.process && !expired

@@ -81,6 +81,7 @@ pub(crate) fn shape(seed: u64) -> Shape {
         services: services::are_in(seed),
         races: races::are_in(seed),
         checks: services::checks::are_in(seed),
+        exclusive: services::exclusive::are_in(seed),
         queue: queue::is_in(seed),
         rivals: if services::are_in(seed) {
             0

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
 pub(crate) mod checks;
+pub(crate) mod exclusive;
 pub(crate) mod races;
 mod rest;
 mod steps;
@@ -140,7 +141,9 @@ async fn create(world: &Rc<World>) {
         };
         let delay = luck.pick(&[0, 5, 20]).unwrap();
         let family = some_family(&mut luck, world.shape.checks);
-        let members = configuration(&mut luck, daemon) + &checks::grace(&mut luck, world.shape.checks);
+        let members = configuration(&mut luck, daemon)
+            + &checks::grace(&mut luck, world.shape.checks)
+            + &exclusive::policy(world, number);
         format!(
             r#"{{"serviceName":"{}","taskDefinition":"{family}",{kind},"deregistrationDelaySeconds":{delay},{members}}}"#,
             name(number)
@@ -281,7 +284,8 @@ fn look(world: &World, tending: &Tending) {
     }
     let (lower, upper) = bounds(service, u64::from(service.desired));
     let healthy = before.iter().filter(|with| healthy(with, *now_ms)).count() as u64;
-    let occupied = before.iter().filter(|with| occupies(with)).count() as u64;
+    let counts = |with: &&With| occupies(with) || exclusive::runs(world, &with.0);
+    let occupied = before.iter().filter(counts).count() as u64;
     if service.is_active() && lost > 0 {
         world.check(healthy.saturating_sub(lost) >= lower, || {
             of(format!("{lost} of {healthy} healthy tasks go, the minimum is {lower}"))

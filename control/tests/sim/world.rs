@@ -46,6 +46,8 @@ pub(crate) struct Shape {
     pub(crate) races: bool,
     /// Tasks of services have health checks, and are protected.
     pub(crate) checks: bool,
+    /// Tasks of services are exclusive.
+    pub(crate) exclusive: bool,
     /// Some calls let their tasks wait for room.
     pub(crate) queue: bool,
 }

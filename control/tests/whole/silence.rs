@@ -1,8 +1,10 @@
 //! Nodes that fall silent: what becomes of their tasks, told by a real control plane.
 
 use crate::fake_node::{FakeNode, FakeSession, joined, report};
+use crate::robot::{create, drain, tasks, update};
 use crate::support::{
-    Running, definition_json, describe_task, reason, register, run_request, start, start_with, until,
+    Running, definition_json, describe_instance, describe_task, reason, register, run_request, start,
+    start_with, until,
 };
 use lighter_proto::v1;
 use lighter_proto::v1::control_message::Message as FromControl;
@@ -117,6 +119,71 @@ async fn lost_tasks_are_replaced_and_stopped_on_the_node_that_returns() {
     assert_eq!(wanted(&kept), (v1::DesiredStatus::Running, 0));
     assert_eq!(wanted(&plain), (v1::DesiredStatus::Stopped, 0));
     assert_eq!(wanted(&exclusive), (v1::DesiredStatus::Stopped, 8));
+}
+
+/// What takes a service's task away before its node counts as lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Stop,
+    Deployment,
+    Drain,
+}
+
+/// An exclusive service of one task whose node is cut off: whoever takes the task away, its lease is awaited.
+async fn lease_is_awaited_after(takes: Takes, policy: &str) {
+    let (running, mut admin) = world().await;
+    let lost = joined(&running, "lost").await;
+    let mut first = session(&running, &lost).await;
+    let service = format!(
+        r#","desiredCount":1,"deregistrationDelaySeconds":0,"nodeSilence":{policy},
+            "deploymentConfiguration":{{"minimumHealthyPercent":0,"maximumPercent":100}}"#
+    );
+    create(&mut admin, &service).await;
+    until("it has a task", async || !tasks(&admin).await.is_empty()).await;
+    let task = tasks(&admin).await.remove(0).task_id;
+    first.report(vec![report(&task, 1, v1::TaskStatus::Running)]).await;
+    until("it runs", async || {
+        describe_task(&mut admin.clone(), &task).await.last_status() == v1::TaskStatus::Running
+    })
+    .await;
+    let other = joined(&running, "other").await;
+    alive(session(&running, &other).await);
+    let since = Instant::now();
+    first.say(FromNode::Heartbeat(v1::Heartbeat { number: 1 })).await;
+    while !matches!(first.receive().await.unwrap(), FromControl::HeartbeatAnswer(_)) {}
+    drop(first);
+    until("its node is silent", async || {
+        !describe_instance(&mut admin.clone(), "lost").await.agent_connected
+    })
+    .await;
+    match takes {
+        Takes::Stop => {
+            let stop = v1::StopTaskRequest { task: task.clone(), ..Default::default() };
+            admin.stop_task(stop).await.unwrap();
+        }
+        Takes::Deployment => drop(update(&mut admin, r#","forceNewDeployment":true"#).await.unwrap()),
+        Takes::Drain => drain(&mut admin, "lost").await,
+    }
+    until("another starts", async || tasks(&admin).await.iter().any(|other| other.task_id != task)).await;
+    assert!(since.elapsed() >= Duration::from_millis(8_800), "{takes:?}: {:?}", since.elapsed());
+    let old = describe_task(&mut admin, &task).await;
+    assert_eq!(
+        (old.desired_status(), old.last_status()),
+        (v1::DesiredStatus::Stopped, v1::TaskStatus::Running)
+    );
+}
+
+#[tokio::test]
+async fn a_service_awaits_the_lease_of_a_task_that_somebody_stops_or_drains_or_replaces() {
+    let replaced = r#"{"exclusive":true,"replace":true,"lostAfterSeconds":5,"leaseSeconds":8}"#;
+    tokio::join!(
+        lease_is_awaited_after(Takes::Stop, replaced),
+        lease_is_awaited_after(Takes::Deployment, replaced),
+        lease_is_awaited_after(Takes::Drain, replaced),
+        // Lost after 300 s, or never: what is stopped makes room when the lease is over.
+        lease_is_awaited_after(Takes::Stop, r#"{"exclusive":true,"leaseSeconds":8}"#),
+        lease_is_awaited_after(Takes::Stop, r#"{"exclusive":true,"leaseSeconds":8,"replace":false}"#),
+    );
 }
 
 #[tokio::test]

@@ -73,6 +73,8 @@ pub struct TaskView {
     pub draining: bool,
     /// Its instance is not connected.
     pub away: bool,
+    /// Exclusive, and nothing says that its lease has ended: it may run wherever it is.
+    pub leased: bool,
     /// It has left the endpoint list to be stopped.
     pub leaving: bool,
     /// And everybody has heard of it.
@@ -140,10 +142,12 @@ impl Decision {
 }
 
 impl TaskView {
-    /// Counts against the maximum. What was given up on an instance that is away counts no more.
+    /// Counts against the maximum. What was given up on an instance that is away counts no more, what is
+    /// exclusive until it is STOPPED or its lease must have ended.
     pub fn occupies(&self) -> bool {
         let uncounted = self.phase == Phase::Pending && wrong_edit::is(WrongEdit::PendingNotCounted);
-        self.phase != Phase::Ending && (self.wanted || !self.away) && !uncounted
+        let leased = self.leased && !wrong_edit::is(WrongEdit::ServiceLeaseNotAwaited);
+        (leased || self.phase != Phase::Ending && (self.wanted || !self.away)) && !uncounted
     }
     /// Wanted, and not on its way out.
     pub fn is_live(&self) -> bool {

@@ -79,6 +79,7 @@ pub fn look(state: &State, service: &ServiceRecord, now_ms: u64) -> Look {
             protected: protected.is_some(),
             draining: instance.is_none_or(|i| i.status != ContainerInstanceStatus::Active),
             away: instance.is_none_or(|i| !i.connected),
+            leased: !of.lost && task.silence.is_some_and(|policy| policy.exclusive),
             leaving: left_at.is_some(),
             left: left_at.is_some_and(|at| at <= now_ms || task.last < TaskStatus::Running),
             moving: of.moving,

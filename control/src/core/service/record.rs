@@ -170,6 +170,9 @@ pub struct ServiceTask {
     /// It is STOPPED and its service has taken note.
     #[serde(default, skip_serializing_if = "is_false")]
     pub accounted: bool,
+    /// Its node was silent for so long that it is lost; an exclusive one has ended there by its lease.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub lost: bool,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -192,6 +195,7 @@ impl ServiceTask {
             was_healthy: false,
             protected_until_unix_ms: None,
             accounted: false,
+            lost: false,
         }
     }
 }

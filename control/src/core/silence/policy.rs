@@ -86,10 +86,13 @@ impl SilencePolicy {
     /// also on a node whose clock is some hundredths slower than ours: its lease counts from before we
     /// heard the node last, and a tenth is added.
     pub fn due_ms(&self, heartbeat_ms: u64) -> u64 {
-        let lost = u64::from(self.lost_after_s) * 1_000;
+        (u64::from(self.lost_after_s) * 1_000).max(self.ended_ms(heartbeat_ms))
+    }
+
+    /// How long its node has said nothing when an exclusive task has ended there by its lease.
+    pub fn ended_ms(&self, heartbeat_ms: u64) -> u64 {
         let awaited = u64::from(!wrong_edit::is(WrongEdit::LeaseNotAwaited));
-        let lease = u64::from(self.lease_s) * 1_100 * awaited;
-        lost.max(lease).max(SETTLED_BEATS * heartbeat_ms)
+        (u64::from(self.lease_s) * 1_100 * awaited).max(SETTLED_BEATS * heartbeat_ms)
     }
 }
 

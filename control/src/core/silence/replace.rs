@@ -118,7 +118,11 @@ fn link(changes: &mut Changes<'_>, lost: &TaskRecord, mut task: TaskRecord, look
 fn give_up(changes: &mut Changes<'_>, lost: &TaskRecord, look: &Look) {
     let silent_s = look.silent.get(&lost.instance).map_or(0, |silence| silence.silent_ms / 1_000);
     let reason = format!("Its container instance was silent for {silent_s} s; its service replaces it");
-    changes.put_task(wanted_stopped(lost, StopCode::InfrastructureHealth, reason, changes.now_ms()));
+    let mut lost = wanted_stopped(lost, StopCode::InfrastructureHealth, reason, changes.now_ms());
+    if let Some(of) = lost.service.as_mut() {
+        of.lost = true;
+    }
+    changes.put_task(lost);
 }
 
 /// Whether giving the command would change anything, but for what fits nowhere.
@@ -171,9 +175,7 @@ fn due<'a>(
     });
     let tasks = lost.flat_map(move |(id, silence)| {
         let tasks = state.reserved(id).replaceable.iter().filter_map(|id| state.tasks.get(id));
-        tasks.filter(move |task| {
-            task.silence.is_some_and(|policy| silence.silent_ms >= policy.due_ms(heartbeat_ms))
-        })
+        tasks.filter(move |task| task.lost_after_ms(heartbeat_ms).is_some_and(|ms| silence.silent_ms >= ms))
     });
     // An orphan may be the replacement that a store which was set back has forgotten.
     let mut orphans = None;

@@ -2,7 +2,7 @@
 //! In: a world after its last fault. Out: what is not yet as it should be. Owns: nothing.
 //! Never: excuses more than what nobody promises: tasks of a revision that cannot run.
 
-use super::{Life, bounds, checks};
+use super::{Life, bounds, checks, exclusive};
 use crate::client::asker;
 use crate::model::goes_on;
 use crate::plane::cluster;
@@ -83,6 +83,9 @@ fn of_one(world: &World, shown: &Shown, service: &ServiceRecord) -> Option<Strin
         return (!over).then(|| format!("deleted, {} tasks run", running.len()));
     }
     let active = with_status(shown, ContainerInstanceStatus::Active);
+    if exclusive::fits_nowhere(shown, service, &active) {
+        return None;
+    }
     let daemon = service.strategy == SchedulingStrategy::Daemon;
     let desired = if daemon { active.len() as u64 } else { u64::from(service.desired) };
     let (lower, upper) = bounds(service, desired);

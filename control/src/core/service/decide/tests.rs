@@ -13,6 +13,7 @@ pub(in crate::core::service) fn task(number: u64) -> TaskView {
         protected: false,
         draining: false,
         away: false,
+        leased: false,
         leaving: false,
         left: false,
         moving: false,
@@ -63,6 +64,18 @@ fn the_guide_s_examples_of_a_rolling_update() {
     // 75 % of 2 lets none stop; a maximum of 150 % starts one.
     let decision = decide(&view(2, (75, 150), olds(2)), 10);
     assert_eq!((decision.starts, decision.goes.len()), (1, 0));
+}
+
+#[test]
+fn an_exclusive_task_that_was_given_up_counts_until_its_lease_is_over() {
+    let given_up = TaskView { wanted: false, away: true, leased: true, ..task(0) };
+    let ends = TaskView { wanted: false, phase: Phase::Ending, leased: true, ..task(0) };
+    for old in [given_up, ends] {
+        let waits = view(1, (0, 100), vec![old.clone()]);
+        assert!(decide(&waits, 10).is_nothing() && !waits.is_steady());
+        let over = view(1, (0, 100), vec![TaskView { leased: false, ..old }]);
+        assert_eq!(decide(&over, 10).starts, 1);
+    }
 }
 
 #[test]
