@@ -30,7 +30,9 @@ pub(crate) fn kill_all(paths: &CgroupPaths) -> io::Result<()> {
             // Three passes catch what was forked during a pass; a pid namespace dies with its init.
             for _ in 0..3 {
                 for pid in processes(paths) {
-                    if let Ok(pidfd) = sys::pidfd_open(pid) {
+                    let Ok(pidfd) = sys::pidfd_open(pid) else { continue };
+                    // Still its own pid: it was not given to another process before it was opened.
+                    if processes(paths).contains(&pid) {
                         let _ = sys::pidfd_send_signal(&pidfd, libc::SIGKILL);
                     }
                 }

@@ -28,6 +28,9 @@ const ATTACHERS_MAX: usize = 16;
 /// 128 and SIGKILL: the exit code of who stands for a killed program.
 const KILLED_CODE: i32 = 128 + libc::SIGKILL;
 
+/// As much as a pipe may be made to hold without privilege (pipe(7), pipe-max-size).
+const PIPE_BYTES_MAX: usize = 1 << 20;
+
 /// Where exit records are kept, below the task's directory.
 const EXITS: &str = "exits";
 
@@ -270,7 +273,12 @@ impl Container {
         let _ = cgroup::kill_all(&self.request.cgroup);
         let mut chunk = [0; 16 * 1024];
         for stream in [Stream::Stdout, Stream::Stderr] {
-            while self.pump_once(stream, &mut chunk) {}
+            // What the pipe held; whoever else has it open and goes on writing is not waited for.
+            for _ in 0..PIPE_BYTES_MAX.div_ceil(chunk.len()) {
+                if !self.pump_once(stream, &mut chunk) {
+                    break;
+                }
+            }
         }
         self.close_output();
         let status = match end {

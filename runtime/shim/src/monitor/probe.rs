@@ -104,11 +104,13 @@ impl Probe {
                 break;
             }
             for pid in &new {
-                if let Ok(pidfd) = sys::pidfd_open(*pid) {
+                let Ok(pidfd) = sys::pidfd_open(*pid) else { continue };
+                // Still its own pid: it was not given to another process before it was opened.
+                if procfs::descendants(self.pid).contains(pid) {
                     let _ = sys::pidfd_send_signal(&pidfd, libc::SIGKILL);
+                    seen.push(*pid);
                 }
             }
-            seen.extend(new);
         }
         let _ = sys::signal_child(self.pid, libc::SIGKILL);
         self.deadline_ms = u64::MAX;
