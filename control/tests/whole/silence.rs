@@ -1,7 +1,7 @@
 //! Nodes that fall silent: what becomes of their tasks, told by a real control plane.
 
 use crate::fake_node::{FakeNode, FakeSession, joined, report};
-use crate::robot::{create, drain, tasks, update};
+use crate::robot::{Temper, control, create, drain, obey, steady, tasks, update};
 use crate::support::{
     Running, definition_json, describe_instance, describe_task, reason, register, run_request, start,
     start_with, until,
@@ -10,6 +10,7 @@ use lighter_proto::v1;
 use lighter_proto::v1::control_message::Message as FromControl;
 use lighter_proto::v1::lighter_client::LighterClient;
 use lighter_proto::v1::node_message::Message as FromNode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 
@@ -184,6 +185,47 @@ async fn a_service_awaits_the_lease_of_a_task_that_somebody_stops_or_drains_or_r
         lease_is_awaited_after(Takes::Stop, r#"{"exclusive":true,"leaseSeconds":8}"#),
         lease_is_awaited_after(Takes::Stop, r#"{"exclusive":true,"leaseSeconds":8,"replace":false}"#),
     );
+}
+
+#[tokio::test]
+async fn the_lease_of_a_service_is_checked_against_the_revision_that_it_is_for() {
+    let (running, mut admin) = world().await;
+    let node = session(&running, &joined(&running, "node").await).await;
+    let _beats = node.beats(BEAT / 4);
+    tokio::spawn(obey(node, Arc::default(), |_| Temper::Good));
+    let lease = |service: &v1::Service| service.node_silence.as_ref().unwrap().lease_s;
+    let of = |lease_s: u32| format!(r#","nodeSilence":{{"exclusive":true,"leaseSeconds":{lease_s}}}"#);
+    let made = create(&mut admin, r#","desiredCount":0,"nodeSilence":{"exclusive":true}"#).await;
+    assert_eq!(lease(&made), 4, "the stop timeout and three heartbeats");
+    let slow =
+        definition_json("web", 10, 6, None).replace(r#""essential""#, r#""stopTimeout":30,"essential""#);
+    register(&mut admin, &slow).await;
+    // Nobody has asked for it: it is what the next revision needs.
+    let longer = update(&mut admin, r#","taskDefinition":"web:2""#).await.unwrap();
+    assert_eq!(lease(&longer), 60);
+    // What was asked for is too short for the revision that it comes with, or that comes later.
+    let short = format!(r#","taskDefinition":"web:1"{}"#, of(8));
+    assert_eq!(lease(&update(&mut admin, &short).await.unwrap()), 8);
+    for refused in
+        [r#","taskDefinition":"web:2""#.to_owned(), format!(r#","taskDefinition":"web:2"{}"#, of(8))]
+    {
+        let refused = update(&mut admin, &refused).await.unwrap_err();
+        assert!(refused.message().contains("twice the longest stopTimeout"), "{}", refused.message());
+    }
+    let both = format!(r#","desiredCount":1,"taskDefinition":"web:2"{}"#, of(70));
+    assert_eq!(lease(&update(&mut admin, &both).await.unwrap()), 70);
+    let first = steady(&running, &admin, 1).await;
+    // What goes back to a revision that stops more slowly has a lease for it.
+    update(&mut admin, &short).await.unwrap();
+    let back = control(&mut admin, v1::DeploymentAction::Rollback).await.unwrap();
+    assert_eq!(back.task_definition, first.task_definition);
+    let task = tasks(&admin).await.remove(0).task_id;
+    admin.stop_task(v1::StopTaskRequest { task: task.clone(), ..Default::default() }).await.unwrap();
+    let another = async || {
+        tasks(&admin).await.into_iter().find(|next| next.task_definition == "web:2" && next.task_id != task)
+    };
+    until("another of it starts", async || another().await.is_some()).await;
+    assert_eq!(another().await.unwrap().node_silence.unwrap().lease_s, 60);
 }
 
 #[tokio::test]

@@ -205,7 +205,8 @@ impl Command for UpdateService {
         }
         let rollout = self.rollout(changes.state(), &old)?;
         let mut new = (*old).clone();
-        self.apply(changes, &mut new)?;
+        self.apply(&mut new)?;
+        new.silence = self.silence(changes, &old, rollout.as_ref())?;
         if let Some(rollout) = rollout {
             deployment::begin(changes, &mut new, rollout, RolloutState::Superseded);
         }
@@ -232,7 +233,31 @@ impl UpdateService {
         Ok(anew.then(|| Rollout::of(wanted)))
     }
 
-    fn apply(&self, changes: &Changes<'_>, new: &mut ServiceRecord) -> Result<(), ApiError> {
+    /// What becomes of its tasks on silent nodes, as fits the revision that will be the newest.
+    fn silence(
+        &self,
+        changes: &Changes<'_>,
+        old: &ServiceRecord,
+        rollout: Option<&Rollout>,
+    ) -> Result<Option<SilencePolicy>, ApiError> {
+        let Some(before) = old.primary().map(|primary| &primary.definition) else { return Ok(old.silence) };
+        let wanted = rollout.map_or(before, |rollout| &rollout.definition);
+        let missing = || ApiError::TaskDefinitionNotFound { name: wanted.to_string() };
+        let find = |id| changes.state().definitions.get(id);
+        let heartbeat_ms = changes.settings().heartbeat_ms;
+        match (self.input.node_silence, old.silence, find(before)) {
+            (Some(asked), ..) => {
+                silence(asked, old.strategy, find(wanted).ok_or_else(missing)?, heartbeat_ms)
+            }
+            (None, Some(policy), Some(before)) if before.id != *wanted => {
+                let wanted = find(wanted).ok_or_else(missing)?;
+                policy.carried_over(&before.definition, &wanted.definition, heartbeat_ms).map(Some)
+            }
+            _ => Ok(old.silence),
+        }
+    }
+
+    fn apply(&self, new: &mut ServiceRecord) -> Result<(), ApiError> {
         let input = &self.input;
         if new.strategy == SchedulingStrategy::Daemon {
             if input.desired_count.is_some() {
@@ -257,13 +282,7 @@ impl UpdateService {
         if let Some(strategies) = &input.placement_strategy {
             new.placement.strategies.clone_from(strategies);
         }
-        check_placement(new)?;
-        if let (Some(wanted), Some(primary)) = (input.node_silence, new.primary()) {
-            let missing = || ApiError::TaskDefinitionNotFound { name: primary.definition.to_string() };
-            let definition = changes.state().definitions.get(&primary.definition).ok_or_else(missing)?;
-            new.silence = silence(wanted, new.strategy, definition, changes.settings().heartbeat_ms)?;
-        }
-        Ok(())
+        check_placement(new)
     }
 }
 

@@ -112,6 +112,7 @@ fn task(
     let (id_ms, digits) = changes.next_id(last);
     let id = TaskId::from_parts(id_ms, digits);
     let place = (service.cluster.clone(), instance);
+    let heartbeat_ms = changes.settings().heartbeat_ms;
     let tags = match service.propagate_tags {
         PropagateTags::None => Tags::new(),
         PropagateTags::TaskDefinition => definition.tags.clone(),
@@ -122,7 +123,7 @@ fn task(
         started_by: Some(deployment.id.clone()),
         resources: required_resources(&definition.definition),
         tags,
-        silence: service.silence,
+        silence: service.silence.map(|policy| policy.fitting(&definition.definition, heartbeat_ms)),
         image_digests: match wrong_edit::is(WrongEdit::DigestNotGiven) {
             true => ImageDigests::default(),
             false => deployment.image_digests.clone(),

@@ -66,7 +66,7 @@ impl SilencePolicy {
     fn checked_lease(&self, stop_timeout_s: u32, heartbeat_ms: u64) -> Result<u32, ApiError> {
         let wrong = |message| Err(ApiError::invalid("nodeSilence.leaseSeconds", message));
         let beats = seconds(SILENT_BEATS * heartbeat_ms);
-        let least = stop_timeout_s.saturating_add(beats).max(stop_timeout_s.saturating_mul(2));
+        let least = least_lease_s(stop_timeout_s, heartbeat_ms);
         match (self.exclusive, self.lease_s) {
             (false, 0) => Ok(0),
             (false, _) => wrong("is for exclusive tasks only".to_owned()),
@@ -82,6 +82,31 @@ impl SilencePolicy {
         }
     }
 
+    /// The same for another revision of a service: a lease that was only the default of the one before is
+    /// what this one needs.
+    ///
+    /// # Errors
+    /// The lease that was asked for is too short for it.
+    pub fn carried_over(
+        self,
+        before: &TaskDefinition,
+        definition: &TaskDefinition,
+        heartbeat_ms: u64,
+    ) -> Result<Self, ApiError> {
+        if self.lease_s == least_lease_s(longest_stop_timeout_s(before), heartbeat_ms) {
+            return Ok(self.fitting(definition, heartbeat_ms));
+        }
+        self.checked_lease(longest_stop_timeout_s(definition), heartbeat_ms)?;
+        Ok(self)
+    }
+
+    /// The same with a lease that is long enough for this definition, whatever was asked for: nobody can be
+    /// refused when a service goes back to it.
+    pub fn fitting(self, definition: &TaskDefinition, heartbeat_ms: u64) -> Self {
+        let least = least_lease_s(longest_stop_timeout_s(definition), heartbeat_ms).min(LEASE_MAX_S);
+        Self { lease_s: if self.exclusive { self.lease_s.max(least) } else { 0 }, ..self }
+    }
+
     /// How long its node has said nothing when a task is replaced. An exclusive one has ended by then
     /// also on a node whose clock is some hundredths slower than ours: its lease counts from before we
     /// heard the node last, and a tenth is added.
@@ -94,6 +119,11 @@ impl SilencePolicy {
         let awaited = u64::from(!wrong_edit::is(WrongEdit::LeaseNotAwaited));
         (u64::from(self.lease_s) * 1_100 * awaited).max(SETTLED_BEATS * heartbeat_ms)
     }
+}
+
+fn least_lease_s(stop_timeout_s: u32, heartbeat_ms: u64) -> u32 {
+    let beats = seconds(SILENT_BEATS * heartbeat_ms);
+    stop_timeout_s.saturating_add(beats).max(stop_timeout_s.saturating_mul(2))
 }
 
 fn longest_stop_timeout_s(definition: &TaskDefinition) -> u32 {
