@@ -64,11 +64,14 @@ pub(crate) fn port_of(task: &str) -> u32 {
     30_000 + u32::from_str_radix(&task[12..15], 16).unwrap()
 }
 
+/// From the host port of a task's port 80 to that of its port 8080.
+pub(crate) const ALTERNATE: u32 = 5_000;
+
 pub(crate) fn running_report(task: &str, sequence: u64) -> v1::TaskReport {
-    let binding = v1::NetworkBinding {
+    let binding = |container_port, host_port| v1::NetworkBinding {
         bind_ip: "0.0.0.0".into(),
-        container_port: 80,
-        host_port: port_of(task),
+        container_port,
+        host_port,
         ..Default::default()
     };
     v1::TaskReport {
@@ -78,7 +81,7 @@ pub(crate) fn running_report(task: &str, sequence: u64) -> v1::TaskReport {
         containers: vec![v1::Container {
             name: "web".to_owned(),
             last_status: v1::ContainerStatus::Running.into(),
-            network_bindings: vec![binding],
+            network_bindings: vec![binding(80, port_of(task)), binding(8080, port_of(task) + ALTERNATE)],
             image_digest: format!("sha256:{}", "a".repeat(64)),
             ..Default::default()
         }],

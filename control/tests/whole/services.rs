@@ -3,8 +3,8 @@
 
 use crate::fake_node::joined;
 use crate::robot::{
-    Robot, Seen, Temper, control, create, describe, drain, messages, obey, port_of, steady, tasks, update,
-    world,
+    ALTERNATE, Robot, Seen, Temper, control, create, describe, drain, messages, obey, port_of, steady, tasks,
+    update, world,
 };
 use crate::support::{Running, definition_json, reason, register, start, start_with, until};
 use lighter_proto::v1;
@@ -274,6 +274,40 @@ async fn endpoints_are_the_running_tasks_and_one_leaves_before_it_stops() {
     assert_eq!(task.desired_status(), v1::DesiredStatus::Running, "it is not stopped yet");
     running.clock_ahead_ms.fetch_add(3_600_000, Ordering::Relaxed);
     until("it is stopped", async || robot.seen.lock().unwrap().stopped.contains(&gone.task_id)).await;
+}
+
+#[tokio::test]
+async fn endpoints_go_on_when_the_next_revision_has_its_port_elsewhere() {
+    let running = start().await;
+    let mut admin = running.admin().await;
+    let with_ports = |ports: &str| {
+        let members = format!(r#""essential":true,"portMappings":[{ports}]"#);
+        definition_json("web", 10, 6, None).replace(r#""essential":true"#, &members)
+    };
+    register(&mut admin, &with_ports(r#"{"containerPort":80}"#)).await;
+    let _robot = Robot::join(&running, "node").await;
+    create(&mut admin, r#","desiredCount":2"#).await;
+    steady(&running, &admin, 2).await;
+    let request = v1::WatchEndpointsRequest { service: "web".into(), ..Default::default() };
+    let mut lists = admin.watch_endpoints(request).await.unwrap().into_inner();
+    // What the watch has followed so far stays what is meant where there are several.
+    for ports in [r#"{"containerPort":8080}"#, r#"{"containerPort":9090},{"containerPort":80}"#] {
+        register(&mut admin, &with_ports(ports)).await;
+        update(&mut admin, r#","taskDefinition":"web""#).await.unwrap();
+        let all_new = async {
+            loop {
+                let wait = tokio::time::timeout(crate::support::PATIENCE, lists.message());
+                let list = wait.await.expect("a list").unwrap().unwrap().endpoints;
+                assert!(list.len() >= 2, "{list:?}");
+                let elsewhere = if ports.contains("8080") { ALTERNATE } else { 0 };
+                if list.iter().all(|endpoint| endpoint.port == port_of(&endpoint.task_id) + elsewhere) {
+                    break list.len();
+                }
+            }
+        };
+        let (left, _) = tokio::join!(all_new, steady(&running, &admin, 2));
+        assert_eq!(left, 2);
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use crate::error::ApiError;
 use lighter_model::health::HealthStatus;
 use lighter_model::ids::{ContainerInstanceId, ContainerName, TaskId};
 use lighter_model::status::{DesiredStatus, TaskStatus};
+use lighter_model::task_definition::TaskDefinition;
 
 /// One task's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,28 +23,52 @@ pub struct Endpoint {
     pub instance: ContainerInstanceId,
 }
 
-/// Which port of the tasks is meant.
+/// A port mapping of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    pub container: ContainerName,
-    pub port: u16,
+struct Port {
+    container: ContainerName,
+    port: u16,
 }
 
-/// Finds the port that is meant in the service's newest revision; an empty name or 0 where there is one.
+/// Which port of the tasks is meant: what was asked for, an empty name or 0 where there is one. Each task
+/// has it where its own revision has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    container: String,
+    port: u32,
+    /// Where the newest revision had it; meant as well in revisions with several.
+    first: Port,
+}
+
+impl Target {
+    fn ports(container: &str, port: u32, definition: &TaskDefinition) -> Vec<Port> {
+        let containers = definition.container_definitions.iter();
+        let ports = containers.flat_map(|c| c.port_mappings.iter().map(move |mapping| (&c.name, mapping)));
+        ports
+            .filter(|(name, _)| container.is_empty() || name.as_str() == container)
+            .filter(|(_, mapping)| port == 0 || u32::from(mapping.container_port) == port)
+            .map(|(name, mapping)| Port { container: name.clone(), port: mapping.container_port })
+            .collect()
+    }
+
+    fn of(&self, definition: &TaskDefinition) -> Option<Port> {
+        let mut ports = Self::ports(&self.container, self.port, definition);
+        match ports.iter().position(|port| *port == self.first) {
+            Some(place) => Some(ports.swap_remove(place)),
+            None => ports.pop().filter(|_| ports.is_empty()),
+        }
+    }
+}
+
+/// What is meant; the service's newest revision must have it once.
 pub fn target(state: &State, key: &ServiceKey, container: &str, port: u32) -> Result<Target, ApiError> {
     let missing = || ApiError::ServiceNotFound { service: key.1.to_string(), cluster: key.0.to_string() };
     let service = state.services.get(key).filter(|s| s.inactive_at_unix_ms.is_none()).ok_or_else(missing)?;
     let definition =
         service.primary().and_then(|d| state.definitions.get(&d.definition)).ok_or_else(missing)?;
-    let containers = definition.definition.container_definitions.iter();
-    let ports = containers.flat_map(|c| c.port_mappings.iter().map(move |mapping| (&c.name, mapping)));
-    let mut ports: Vec<Target> = ports
-        .filter(|(name, _)| container.is_empty() || name.as_str() == container)
-        .filter(|(_, mapping)| port == 0 || u32::from(mapping.container_port) == port)
-        .map(|(name, mapping)| Target { container: name.clone(), port: mapping.container_port })
-        .collect();
+    let mut ports = Target::ports(container, port, &definition.definition);
     match (ports.pop(), ports.len()) {
-        (Some(target), 0) => Ok(target),
+        (Some(first), 0) => Ok(Target { container: container.to_owned(), port, first }),
         (Some(_), _) => Err(ApiError::invalid("containerPort", "the service has several ports; name one")),
         (None, _) => Err(ApiError::invalid("containerPort", "the service has no such port mapping")),
     }
@@ -61,8 +86,12 @@ fn endpoint(state: &State, task: &TaskRecord, target: &Target) -> Option<Endpoin
     if !serves || !healthy {
         return None;
     }
-    let container = task.containers.iter().find(|container| container.name == target.container)?;
-    let binding = container.network_bindings.iter().find(|b| b.container_port == target.port)?;
+    let meant = match state.definitions.get(&task.definition) {
+        Some(record) => target.of(&record.definition)?,
+        None => target.first.clone(),
+    };
+    let container = task.containers.iter().find(|container| container.name == meant.container)?;
+    let binding = container.network_bindings.iter().find(|b| b.container_port == meant.port)?;
     let instance = state.instances.get(&task.instance)?;
     Some(Endpoint {
         task: task.id.clone(),
