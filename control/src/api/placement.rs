@@ -30,7 +30,7 @@ pub fn dry_run(context: &Context, run: &RunTask) -> Result<Explanation, ApiError
         let prepared = run.prepare(&shown.state, &context.settings)?;
         let nodes = shown.state.columns().of(&run.cluster).clone();
         let ask = prepared.need.ask(&context.settings, &prepared.group, &run.placement, luck);
-        let first = Waiting::first(&shown.state, &run.cluster);
+        let first = Waiting::first(&shown.state, &context.settings, &run.cluster);
         let head = first.as_ref().map(|first| first.head(&nodes, &context.settings));
         let ask = Ask { head: head.as_ref(), ..ask };
         Ok(explain(nodes, &ask, run.count))

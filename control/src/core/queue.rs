@@ -121,9 +121,26 @@ impl Waiting {
         Some(Self { task, definition, need, placement })
     }
 
-    /// The first of a cluster's queue.
-    pub fn first(state: &State, cluster: &ClusterName) -> Option<Self> {
-        state.queue_of(cluster).first().and_then(|turn| Self::of(state, &turn.task))
+    /// The head of a cluster's queue: the first that an instance can take once enough has ended.
+    pub fn first(state: &State, settings: &Settings, cluster: &ClusterName) -> Option<Self> {
+        let nodes = state.columns().of(cluster);
+        let mut impossible: Vec<Self> = Vec::new();
+        for turn in state.queue_of(cluster) {
+            let task = state.tasks.get(&turn.task);
+            if task.is_none_or(|task| impossible.iter().any(|other| other.is_like(task))) {
+                continue;
+            }
+            match Self::of(state, &turn.task) {
+                Some(waiting) if waiting.is_possible(nodes, settings) => return Some(waiting),
+                waiting => impossible.extend(waiting),
+            }
+        }
+        None
+    }
+
+    /// Whether an instance can take it once enough has ended there.
+    fn is_possible(&self, nodes: &Nodes, settings: &Settings) -> bool {
+        self.head(nodes, settings).is_possible(nodes)
     }
 
     /// As those see it that want to pass.
@@ -197,7 +214,9 @@ pub fn ended(task: &TaskRecord, code: StopCode, reason: &str, now_ms: u64) -> Ta
 /// What an entry lacks, in ECS's words.
 pub fn lacks(state: &State, settings: &Settings, waiting: &Waiting) -> String {
     let nodes = state.columns().of(&waiting.task.cluster);
-    let first = Waiting::first(state, &waiting.task.cluster).filter(|first| first.task.id != waiting.task.id);
+    // Nobody behind it keeps it back.
+    let is_before = |first: &Waiting| Turn::of(&first.task) < Turn::of(&waiting.task);
+    let first = Waiting::first(state, settings, &waiting.task.cluster).filter(is_before);
     let head = first.as_ref().map(|first| first.head(nodes, settings));
     let ask = waiting.need.ask(settings, &waiting.task.group, &waiting.placement, 0);
     Unable::of(nodes, &Ask { head: head.as_ref(), ..ask }, usize::MAX).words()

@@ -88,7 +88,8 @@ impl Command for RunTask {
         }
         let prepared = self.prepare(state, settings)?;
         changes.warm(&self.cluster, &self.placement);
-        if let Some(first) = Waiting::first(changes.state(), &self.cluster) {
+        let first = Waiting::first(changes.state(), changes.settings(), &self.cluster);
+        if let Some(first) = &first {
             changes.warm(&self.cluster, &first.placement);
         }
         let (mut tasks, mut failures) = (Vec::new(), Vec::new());
@@ -97,7 +98,7 @@ impl Command for RunTask {
             let place = match self.queue {
                 // Behind others it is `TendQueue` that knows whose turn it is.
                 Some(_) if there_are > 0 => Err(Vec::new()),
-                _ => self.place(changes, &prepared),
+                _ => self.place(changes, &prepared, first.as_ref()),
             };
             let task = match place {
                 Ok(instance) => self.new_task(changes, &prepared, instance),
@@ -270,11 +271,11 @@ impl RunTask {
         &self,
         changes: &Changes<'_>,
         prepared: &Prepared,
+        first: Option<&Waiting>,
     ) -> Result<ContainerInstanceId, Vec<PlacementFailure>> {
         let (state, settings) = (changes.state(), changes.settings());
         let nodes = state.columns().of(&self.cluster);
-        let first = Waiting::first(state, &self.cluster);
-        let head = first.as_ref().map(|first| first.head(nodes, settings));
+        let head = first.map(|first| first.head(nodes, settings));
         let ask = prepared.need.ask(settings, &prepared.group, &self.placement, changes.luck());
         let ask = Ask { head: head.as_ref(), ..ask };
         match choose::choose(nodes, &ask) {

@@ -19,7 +19,7 @@ use lighter_model::placement::{Constraint, Strategy};
 use lighter_model::query::Sets;
 use lighter_model::resources::Resources;
 
-/// The first task of the queue that fits nowhere now.
+/// The first task of the queue that fits nowhere now, but somewhere once enough has ended.
 #[derive(Debug)]
 pub struct Head<'a> {
     task: &'a TaskId,
@@ -56,13 +56,18 @@ impl<'a> Head<'a> {
         }
         let capable = nodes.capable(ask.required);
         let mut head = Self { task, ask, possible, capable, asks_for_tasks, is_scored };
-        head.is_scored &= head.possible.iter().any(|row| head.can_start(nodes, row));
+        head.is_scored &= head.is_possible(nodes);
         head
     }
 
     /// Which task it is.
     pub fn task(&self) -> &TaskId {
         self.task
+    }
+
+    /// Whether it finds room anywhere once enough has ended. What does not keeps nobody back, and is no head.
+    pub fn is_possible(&self, nodes: &Nodes) -> bool {
+        self.possible.iter().any(|row| self.can_start(nodes, row))
     }
 
     /// Whether it finds room there once enough has ended.

@@ -38,12 +38,13 @@ pub async fn tend_queues(context: Context) {
 
 /// Steps until every entry was looked at once.
 async fn tend(context: &Context, cluster: &ClusterName, mut may_start: bool) {
-    let mut after = None;
+    let (mut after, mut head) = (None, None);
     loop {
-        let step = TendQueue { cluster: cluster.clone(), after: after.clone(), may_start };
+        let step =
+            TendQueue { cluster: cluster.clone(), after: after.clone(), head: head.clone(), may_start };
         match context.writer.submit(step).await {
             Ok(Tended { next: None, .. }) => return,
-            Ok(Tended { next, .. }) => after = next,
+            Ok(Tended { next, head: found, .. }) => (after, head) = (next, found),
             Err(ApiError::StoreFull { .. }) if may_start => may_start = false,
             Err(error) => {
                 tracing::warn!(%cluster, %error, "the queue could not be tended");

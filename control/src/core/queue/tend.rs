@@ -1,5 +1,7 @@
 //! Brings the queue of a cluster a step on: ends what waited too long, places what fits, in turn.
 //! In: a cluster, and how far an earlier step came. Out: tasks placed or ended, a chunk at a time; how far it came.
+//! The head is the first entry that fits nowhere now and somewhere once enough has ended; one that can start nowhere
+//! waits for an instance to come, and keeps nobody back.
 //! Never: looks at more than `LOOKS` entries in one step, or lets an entry pass the head where that might be delayed.
 
 use super::{Turn, Waiting, ended, lacks, placed};
@@ -22,8 +24,10 @@ const LOOKS: usize = 64;
 #[derive(Debug, Clone)]
 pub struct TendQueue {
     pub cluster: ClusterName,
-    /// Go on behind this one; the head is looked at each time.
+    /// Go on behind this one.
     pub after: Option<Turn>,
+    /// The head as the step before has found it, which is looked at each time.
+    pub head: Option<Turn>,
     /// Not where the store has no room for more, or nodes have not said what they hold.
     pub may_start: bool,
 }
@@ -35,6 +39,8 @@ pub struct Tended {
     pub ended: usize,
     /// More entries are to be looked at: give the command again, behind this one.
     pub next: Option<Turn>,
+    /// And with this head.
+    pub head: Option<Turn>,
 }
 
 impl Command for TendQueue {
@@ -48,6 +54,7 @@ impl Command for TendQueue {
         let mut tended = Tended { ended: end_overdue(changes, &self.cluster), ..Tended::default() };
         if tended.ended == CHUNK {
             tended.next = changes.state().queue_of(&self.cluster).first().cloned();
+            tended.head.clone_from(&tended.next);
         } else if self.may_start {
             place_in_turn(changes, &self, &mut tended);
         }
@@ -55,9 +62,8 @@ impl Command for TendQueue {
     }
 }
 
-/// The first in turn, or the first behind one.
-fn turn_after(state: &State, cluster: &ClusterName, after: Option<&Turn>) -> Option<Turn> {
-    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+/// The first in turn from there.
+fn turn_from(state: &State, cluster: &ClusterName, from: Bound<&Turn>) -> Option<Turn> {
     let mut turns = state.queue_of(cluster).range((from, Bound::Unbounded));
     let next = if wrong_edit::is(WrongEdit::QueueOvertaken) { turns.next_back() } else { turns.next() };
     next.cloned()
@@ -66,14 +72,23 @@ fn turn_after(state: &State, cluster: &ClusterName, after: Option<&Turn>) -> Opt
 fn place_in_turn(changes: &mut Changes<'_>, step: &TendQueue, tended: &mut Tended) {
     let mut head: Option<Waiting> = None;
     let mut unplaced: Vec<Waiting> = Vec::new();
-    let (mut at, mut looks) = (None, 0);
-    while let Some(turn) = turn_after(changes.state(), &step.cluster, at.as_ref()) {
-        if looks == LOOKS || tended.placed + tended.ended >= CHUNK {
-            tended.next = at;
+    let mut looks = 0;
+    let mut from = match (&step.head, &step.after) {
+        (Some(head), _) => Bound::Included(head.clone()),
+        // Before it nothing waits that can start anywhere.
+        (None, Some(after)) => Bound::Excluded(after.clone()),
+        (None, None) => Bound::Unbounded,
+    };
+    while let Some(turn) = turn_from(changes.state(), &step.cluster, from.as_ref()) {
+        if let Bound::Excluded(at) = &from
+            && (looks == LOOKS || tended.placed + tended.ended >= CHUNK)
+        {
+            tended.next = Some(at.clone());
+            tended.head = head.as_ref().and_then(|head| Turn::of(&head.task));
             return;
         }
         looks += 1;
-        at = Some(turn.clone());
+        from = Bound::Excluded(turn.clone());
         let waiting = match can_wait(changes, &turn.task) {
             Ok(waiting) => waiting,
             Err(reason) => {
@@ -82,7 +97,8 @@ fn place_in_turn(changes: &mut Changes<'_>, step: &TendQueue, tended: &mut Tende
             }
         };
         if unplaced.iter().any(|other| other.is_like(&waiting.task))
-            || (step.after.is_some() && has_its_like_before(changes.state(), &waiting, &turn))
+            || (head.is_some() && step.after.is_some())
+                && has_its_like_before(changes.state(), &waiting, &turn)
         {
             continue;
         }
@@ -97,13 +113,17 @@ fn place_in_turn(changes: &mut Changes<'_>, step: &TendQueue, tended: &mut Tende
                 // It may be what another asks to be near to.
                 unplaced.clear();
             }
-            None if head.is_none() => {
+            None if head.is_none() && is_possible(changes, &waiting) => {
                 head = Some(waiting);
-                at = at.max(step.after.clone());
+                from = Bound::Excluded(step.after.clone().map_or(turn.clone(), |after| after.max(turn)));
             }
             None => unplaced.push(waiting),
         }
     }
+}
+
+fn is_possible(changes: &Changes<'_>, waiting: &Waiting) -> bool {
+    waiting.is_possible(changes.state().columns().of(&waiting.task.cluster), changes.settings())
 }
 
 /// Whether one that asks the same waits before it: an earlier step has found no room for that one, and what room has

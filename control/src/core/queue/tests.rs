@@ -12,6 +12,8 @@ use serde_json::json;
 use std::collections::BTreeMap;
 
 const SIZES: u32 = 4;
+/// No instance is so large.
+const IMPOSSIBLE: u32 = SIZES + 1;
 
 fn cluster() -> ClusterName {
     "default".parse().unwrap()
@@ -41,7 +43,7 @@ fn world(instances: &[u32]) -> State {
         }));
         state.apply(&Mutation::Instance(Arc::new(record.unwrap())));
     }
-    (1..=SIZES).for_each(|cpu| state.apply(&Mutation::Definition(Arc::new(definition(cpu)))));
+    (1..=IMPOSSIBLE).for_each(|cpu| state.apply(&Mutation::Definition(Arc::new(definition(cpu)))));
     state
 }
 
@@ -61,14 +63,14 @@ fn wait(state: &mut State, number: u64, cpu: u32, priority: i32) -> TaskId {
 
 /// Steps until every entry was looked at.
 fn tend(state: &mut State) {
-    let (settings, mut after) = (Settings::default(), None);
+    let (settings, mut after, mut head) = (Settings::default(), None, None);
     loop {
         let mut changes = Changes::new(state, &settings, Moment { wall_unix_ms: 1, random: 7 });
-        let step = TendQueue { cluster: cluster(), after, may_start: true };
-        let Tended { next, .. } = step.decide(&mut changes).unwrap();
+        let step = TendQueue { cluster: cluster(), after, head, may_start: true };
+        let Tended { next, head: found, .. } = step.decide(&mut changes).unwrap();
         assert!(changes.finish().len() < 128, "within one group");
         let Some(next) = next else { return };
-        after = Some(next);
+        (after, head) = (Some(next), found);
     }
 }
 
@@ -107,13 +109,13 @@ fn a_later_step_lets_nobody_overtake_who_was_looked_at_before() {
     wait(&mut state, 11, 4, 0);
     wait(&mut state, 12, 1, 0);
     tend(&mut state);
-    let [_, first, second] =
+    let [head, first, second] =
         [(13, 4), (14, 1), (15, 1)].map(|(number, cpu)| wait(&mut state, number, cpu, 0));
     state.apply(&Mutation::TaskGone(TaskId::from_parts(12, 0)));
     let settings = Settings::default();
     let mut changes = Changes::new(&mut state, &settings, Moment { wall_unix_ms: 1, random: 7 });
-    let after = Turn::of(&changes.state().tasks[&first]);
-    let tended = TendQueue { cluster: cluster(), after, may_start: true }.decide(&mut changes).unwrap();
+    let [after, head] = [&first, &head].map(|id| Turn::of(&changes.state().tasks[id]));
+    let tended = TendQueue { cluster: cluster(), after, head, may_start: true }.decide(&mut changes).unwrap();
     assert_eq!(tended, Tended::default());
     changes.finish();
     tend(&mut state);
@@ -148,7 +150,7 @@ fn entries_of_a_store_that_was_set_back_go_where_they_are_or_end() {
     let node = ContainerInstanceId::from_parts(2, 0);
     let mut changes = Changes::new(&mut state, &settings, Moment { wall_unix_ms: 1, random: 7 });
     assert_eq!(take_back(&mut changes, &node, [&there, &own].into_iter(), 9), 1);
-    let step = TendQueue { cluster: cluster(), after: None, may_start: true };
+    let step = TendQueue { cluster: cluster(), after: None, head: None, may_start: true };
     let tended = step.decide(&mut changes).unwrap();
     assert_eq!((tended.placed, tended.ended), (1, 1));
     changes.finish();
@@ -162,11 +164,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     /// Small tasks come without end; whatever runs when an entry becomes the head ends one by one, and by then the
-    /// head runs as well.
+    /// head runs as well, whatever waits before it that can run nowhere.
     #[test]
     fn the_head_starts_once_what_ran_has_ended(
         instances in proptest::collection::vec(1..=SIZES, 1..4), first in proptest::collection::vec(1..=SIZES, 1..8),
         ends in proptest::collection::vec((any::<usize>(), 1..=SIZES), 64),
+        impossible in proptest::sample::select(vec![0, 1, 3, 70]),
     ) {
         let mut state = world(&instances);
         let largest = instances.iter().copied().max().unwrap();
@@ -176,6 +179,10 @@ proptest! {
             wait(&mut state, number, *cpu, 0);
         }
         tend(&mut state);
+        for _ in 0..impossible {
+            number += 1;
+            wait(&mut state, number, IMPOSSIBLE, 10);
+        }
         number += 1;
         let head = wait(&mut state, number, largest, 9);
         tend(&mut state);
