@@ -14,6 +14,7 @@ pub mod instance;
 pub mod join;
 pub mod journal;
 pub mod mutation;
+pub mod named;
 pub mod orphan;
 pub mod query;
 pub mod queue;

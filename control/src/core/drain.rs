@@ -9,6 +9,7 @@
 use crate::core::Command;
 use crate::core::instance::find_instance;
 use crate::core::mutation::Changes;
+use crate::core::named;
 use crate::core::record::{DrainRecord, InstanceRecord, InstanceSnapshot, PlacementFailure, TaskRecord};
 use crate::core::run_task::require_cluster;
 use crate::core::state::State;
@@ -54,10 +55,10 @@ impl Command for UpdateInstancesState {
         require_cluster(changes.state(), &self.cluster)?;
         self.check()?;
         let (mut instances, mut failures) = (Vec::new(), Vec::new());
-        for name in &self.instances {
-            let old = match find_instance(changes.state(), &self.cluster, name) {
+        let found = |name: &str| find_instance(changes.state(), &self.cluster, name);
+        for (name, old) in named::each(&self.instances, found)? {
+            let old = match old {
                 Ok(old) => old,
-                Err(error @ ApiError::AmbiguousPrefix { .. }) => return Err(error),
                 Err(error) => {
                     failures.push(failure(name, "MISSING", error.to_string()));
                     continue;

@@ -69,7 +69,10 @@ impl<C: Recorded> Command for AskedBy<C> {
     fn decide(self, changes: &mut Changes<'_>) -> Result<Self::Answer, ApiError> {
         let mut entry = self.command.entry();
         let before = changes.count();
-        let answer = self.command.decide(changes)?;
+        let answer = self.command.decide(changes).inspect_err(|error| {
+            // It would be committed, without a record, and done again by whoever tries again.
+            debug_assert_eq!(changes.count(), before, "refused half-way: {error}");
+        })?;
         if changes.count() > before {
             C::complete(&answer, &mut entry);
             record(changes, self.asker, entry);

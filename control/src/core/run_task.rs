@@ -102,9 +102,18 @@ impl Command for RunTask {
             };
             let task = match place {
                 Ok(instance) => self.new_task(changes, &prepared, instance),
-                Err(_) if self.queue.is_some() => {
-                    changes.settings().quotas.queued(there_are, (self.count - number) as usize)?;
-                    self.waiting(changes, &prepared)
+                Err(lacks) if self.queue.is_some() => {
+                    let more = (self.count - number) as usize;
+                    match changes.settings().quotas.queued(there_are, more) {
+                        Ok(()) => self.waiting(changes, &prepared),
+                        // With nothing placed it is the call's error; there is no way back from a task.
+                        Err(error) if tasks.is_empty() => return Err(error),
+                        Err(error) => {
+                            failures = lacks;
+                            failures.push(queue_full(&self.cluster, &error));
+                            break;
+                        }
+                    }
                 }
                 Err(lacks) => {
                     failures = lacks;
@@ -522,4 +531,8 @@ fn failures(cluster: &ClusterName, nodes: &Nodes, ask: &Ask<'_>) -> Vec<Placemen
 /// A lack as ECS tells of it.
 pub fn failure(instance: &ContainerInstanceId, lack: &Lack) -> PlacementFailure {
     PlacementFailure { id: instance.to_string(), reason: lack.reason().to_owned(), detail: lack.words() }
+}
+
+fn queue_full(cluster: &ClusterName, error: &ApiError) -> PlacementFailure {
+    PlacementFailure { id: cluster.to_string(), reason: "QUEUE_FULL".to_owned(), detail: error.to_string() }
 }

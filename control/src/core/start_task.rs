@@ -5,11 +5,13 @@
 use crate::core::Command;
 use crate::core::instance::find_instance;
 use crate::core::mutation::Changes;
-use crate::core::record::PlacementFailure;
+use crate::core::named;
+use crate::core::record::{InstanceRecord, PlacementFailure};
 use crate::core::run_task::{self, Prepared, RunTask, RunTaskAnswer};
 use crate::error::ApiError;
 use crate::scheduler::explain::lack;
 use lighter_model::ids::ContainerInstanceId;
+use std::sync::Arc;
 
 /// Container instances of one call (Amazon ECS API reference, StartTask).
 const INSTANCES_MAX: usize = 10;
@@ -35,8 +37,9 @@ impl Command for StartTask {
         self.run.check_group()?;
         let prepared = self.run.prepare(changes.state(), changes.settings())?;
         let mut answer = RunTaskAnswer { tasks: Vec::new(), failures: Vec::new() };
-        for name in &self.instances {
-            match self.place(changes, &prepared, name)? {
+        let found = |name: &str| find_instance(changes.state(), &self.run.cluster, name);
+        for (name, instance) in named::each(&self.instances, found)? {
+            match self.place(changes, &prepared, name, instance) {
                 Ok(instance) => {
                     let task = self.run.new_task(changes, &prepared, instance);
                     answer.tasks.push(changes.put_task(task));
@@ -55,23 +58,20 @@ impl StartTask {
         changes: &Changes<'_>,
         prepared: &Prepared,
         name: &str,
-    ) -> Result<Result<ContainerInstanceId, PlacementFailure>, ApiError> {
+        instance: Result<Arc<InstanceRecord>, ApiError>,
+    ) -> Result<ContainerInstanceId, PlacementFailure> {
         let missing = |error: ApiError| PlacementFailure {
             id: name.to_owned(),
             reason: "MISSING".to_owned(),
             detail: error.to_string(),
         };
-        let instance = match find_instance(changes.state(), &self.run.cluster, name) {
-            Ok(instance) => instance,
-            Err(error @ ApiError::AmbiguousPrefix { .. }) => return Err(error),
-            Err(error) => return Ok(Err(missing(error))),
-        };
+        let instance = instance.map_err(missing)?;
         let nodes = changes.state().columns().of(&self.run.cluster);
         let ask = prepared.need.ask(changes.settings(), &prepared.group, &self.run.placement, 0);
         let lack = nodes.row(&instance.id).and_then(|row| lack(nodes, &ask, row));
-        Ok(match lack {
+        match lack {
             Some(lack) => Err(run_task::failure(&instance.id, &lack)),
             None => Ok(instance.id.clone()),
-        })
+        }
     }
 }

@@ -156,3 +156,64 @@ async fn start_task_takes_the_named_instances_and_scores_are_shown() {
     let why = admin.explain_placement(why).await.unwrap().into_inner().explanation.unwrap();
     assert_eq!(why.choices[0].container_instance_id, ids[2], "the others have a task of the group by now");
 }
+
+/// The longest text that both ids begin with.
+fn common(a: &str, b: &str) -> String {
+    a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect()
+}
+
+async fn sequence(admin: &mut LighterClient<Channel>) -> u64 {
+    let request = v1::StreamClusterStateRequest::default();
+    let mut stream = admin.stream_cluster_state(request).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap().sequence
+}
+
+#[tokio::test]
+async fn a_call_with_a_name_that_is_not_clear_changes_nothing() {
+    let running = start().await;
+    let (mut admin, ids, _sessions) = three(&running).await;
+    let unclear = common(&ids[1], &ids[2]);
+    let container_instances = vec![ids[0].clone(), unclear];
+    let before = sequence(&mut admin).await;
+    let request = v1::StartTaskRequest {
+        task_definition: "web".to_owned(),
+        container_instances: container_instances.clone(),
+        ..Default::default()
+    };
+    assert_eq!(reason(&admin.start_task(request).await.unwrap_err()), "AMBIGUOUS_PREFIX");
+    let drain = v1::UpdateContainerInstancesStateRequest {
+        container_instances,
+        status: v1::ContainerInstanceStatus::Draining.into(),
+        ..Default::default()
+    };
+    let refused = admin.update_container_instances_state(drain).await.unwrap_err();
+    assert_eq!(reason(&refused), "AMBIGUOUS_PREFIX");
+    assert_eq!(sequence(&mut admin).await, before);
+    let listed = admin.list_tasks(v1::ListTasksRequest::default()).await.unwrap().into_inner();
+    assert!(listed.task_ids.is_empty(), "{:?}", listed.task_ids);
+}
+
+/// What found a place stays, with its client token; what the queue does not take is said.
+#[tokio::test]
+async fn a_queue_without_room_fails_what_found_no_place() {
+    let running = start_with(|config| config.quotas.provisioning_tasks_per_cluster = 1).await;
+    let (mut admin, _ids, _sessions) = three(&running).await;
+    register(&mut admin, &definition_json("whole", 1024, 6, None)).await;
+    let queue = Some(v1::QueueOptions::default());
+    let request = |count, token: &str| v1::RunTaskRequest {
+        queue,
+        client_token: token.to_owned(),
+        ..run_request("whole", count)
+    };
+    let answer = admin.run_task(request(5, "one")).await.unwrap().into_inner();
+    assert_eq!(answer.tasks.len(), 3);
+    let reasons: Vec<&str> = answer.failures.iter().map(|failure| failure.reason.as_str()).collect();
+    assert!(reasons.contains(&"RESOURCE:CPU") && reasons.contains(&"QUEUE_FULL"), "{reasons:?}");
+    let again = admin.run_task(request(5, "one")).await.unwrap().into_inner();
+    assert_eq!(places(&again), places(&answer), "the token is remembered");
+    // Nothing fits any more: one may wait, two may not, and then neither does.
+    assert_eq!(reason(&admin.run_task(request(2, "two")).await.unwrap_err()), "QUOTA_EXCEEDED");
+    assert_eq!(admin.run_task(request(1, "two")).await.unwrap().into_inner().tasks.len(), 1);
+    let listed = admin.list_tasks(v1::ListTasksRequest::default()).await.unwrap().into_inner();
+    assert_eq!(listed.task_ids.len(), 4);
+}

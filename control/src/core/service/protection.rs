@@ -5,6 +5,7 @@
 
 use crate::core::Command;
 use crate::core::mutation::Changes;
+use crate::core::named;
 use crate::core::record::{PlacementFailure, TaskRecord};
 use crate::core::run_task::require_cluster;
 use crate::core::stop_task::find_task;
@@ -73,10 +74,10 @@ impl Command for UpdateProtection {
         let now = changes.now_ms();
         let until = self.enabled.then_some(now + u64::from(minutes) * 60_000);
         let mut answer = Protection::default();
-        for name in &self.tasks {
-            let task = match find_task(changes.state(), &self.cluster, name) {
+        let found = |name: &str| find_task(changes.state(), &self.cluster, name);
+        for (name, task) in named::each(&self.tasks, found)? {
+            let task = match task {
                 Ok(task) => task,
-                Err(error @ ApiError::AmbiguousPrefix { .. }) => return Err(error),
                 Err(error) => {
                     answer.fail(name, "MISSING", error.to_string());
                     continue;
