@@ -127,7 +127,7 @@ fn raise_generations(
     let behind: Vec<_> = behind.take(LOST_CHUNK).collect();
     for (task, recorded) in &behind {
         let mut task = TaskRecord::clone(task);
-        task.generation = Generation(recorded.0 + 1);
+        task.generation = Generation(recorded.0.saturating_add(1));
         changes.put_task(task);
     }
     !behind.is_empty()
@@ -268,6 +268,11 @@ pub fn find_instance(
     text: &str,
 ) -> Result<Arc<InstanceRecord>, ApiError> {
     let name = text.rsplit('/').next().unwrap_or(text);
+    // Nobody else can be meant by a whole id.
+    let whole = name.parse().ok().and_then(|id: ContainerInstanceId| state.instances.get(&id));
+    if let Some(instance) = whole.filter(|found| found.cluster == *cluster) {
+        return Ok(instance.clone());
+    }
     if let Some(instance) = state.instance_by_name(cluster, name) {
         return Ok(instance.clone());
     }

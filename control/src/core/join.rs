@@ -151,7 +151,11 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && std::hint::black_box(a.iter().zip(b).fold(0, |bits, (x, y)| bits | (x ^ y))) == 0
 }
 
-fn check_name(name: &str) -> Result<(), ApiError> {
+/// As RegisterContainerInstance would have it. A name that is an id would be somebody else's address.
+pub fn check_name(name: &str) -> Result<(), ApiError> {
+    if name.parse::<ContainerInstanceId>().is_ok() {
+        return Err(ApiError::invalid("name", "must not be an id"));
+    }
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if name.len() <= 255 && name.bytes().all(allowed) {
         Ok(())

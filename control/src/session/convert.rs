@@ -1,11 +1,14 @@
 //! Between the node service's messages and our own types; here and in the crate's `convert` only.
 //! In: NodeMessage. Out: `NodeSaid`; and ControlMessages from records. Never: decides anything.
 
+mod size;
+
 use super::hello::Hello;
 use super::logs::LogRequest;
 use super::questions::Question;
 use super::streams::{Said, StreamRequest};
 use crate::core::instance::NodeFacts;
+use crate::core::join::check_name;
 use crate::core::record::{DefinitionRecord, InstanceRecord, OrphanFacts, TaskRecord};
 use crate::error::{ApiError, StreamFault};
 use lighter_model::attribute;
@@ -94,6 +97,7 @@ pub fn node_said(message: v1::NodeMessage) -> Result<NodeSaid, ApiError> {
 }
 
 fn read_hello(hello: v1::NodeHello) -> Result<Hello, ApiError> {
+    size::hello(&hello)?;
     let protocol = hello.protocol.unwrap_or_default();
     Ok(Hello {
         protocol_min: protocol.min,
@@ -113,7 +117,11 @@ fn read_hello(hello: v1::NodeHello) -> Result<Hello, ApiError> {
 }
 
 fn held(tasks: &[v1::HeldTask]) -> Result<BTreeMap<TaskId, Generation>, ApiError> {
-    tasks.iter().map(|task| Ok((task_id(&task.task_id)?, Generation(task.generation)))).collect()
+    let read = |task: &v1::HeldTask| {
+        size::generation(task.generation)?;
+        Ok((task_id(&task.task_id)?, Generation(task.generation)))
+    };
+    tasks.iter().map(read).collect()
 }
 
 fn orphan_facts(task: &v1::HeldTask) -> Result<(TaskId, OrphanFacts), ApiError> {
@@ -134,6 +142,10 @@ fn read_revisions(revisions: HashMap<String, u32>) -> Result<BTreeMap<Family, u3
 }
 
 fn read_state(state: v1::NodeState) -> Result<NodeFacts, ApiError> {
+    size::state(&state)?;
+    if !state.name.is_empty() {
+        check_name(&state.name).map_err(|error| wrong(error.to_string()))?;
+    }
     Ok(NodeFacts {
         name: state.name,
         offered: read_resources(&state.resources.unwrap_or_default())?,
@@ -154,6 +166,7 @@ fn read_attributes(attributes: Vec<v1::Attribute>) -> Result<BTreeMap<String, St
 }
 
 fn read_notice(notice: v1::Notice) -> Result<Notice, ApiError> {
+    size::word(&notice.id)?;
     let kind = match notice.kind() {
         v1::NoticeKind::SpotInterruption => NoticeKind::SpotInterruption,
         v1::NoticeKind::Maintenance => NoticeKind::Maintenance,
@@ -163,7 +176,7 @@ fn read_notice(notice: v1::Notice) -> Result<Notice, ApiError> {
         id: notice.id,
         kind,
         at_unix_ms: happened(notice.at_unix_ms).unwrap_or_default(),
-        detail: notice.detail,
+        detail: size::cut(notice.detail),
         stop_tasks_at_unix_ms: happened(notice.stop_tasks_at_unix_ms),
     })
 }
@@ -199,6 +212,8 @@ fn text(text: String) -> Option<String> {
 }
 
 fn read_report(report: v1::TaskReport) -> Result<TaskReport, ApiError> {
+    size::report(&report)?;
+    size::generation(report.settled_generation)?;
     let status = known("last_status", report.last_status)?;
     let stop_code = known("stop_code", report.stop_code)?;
     Ok(TaskReport {
@@ -206,8 +221,8 @@ fn read_report(report: v1::TaskReport) -> Result<TaskReport, ApiError> {
         sequence: report.sequence,
         status: read_task_status(status).ok_or_else(|| wrong("a report without a status"))?,
         stop_code: read_stop_code(stop_code),
-        stopped_reason: text(report.stopped_reason),
-        waiting_reason: text(report.waiting_reason),
+        stopped_reason: text(size::cut(report.stopped_reason)),
+        waiting_reason: text(size::cut(report.waiting_reason)),
         waits: report.waits.into_iter().map(read_wait).collect(),
         containers: report.containers.into_iter().map(read_container).collect::<Result<_, _>>()?,
         pull_started_at_unix_ms: happened(report.pull_started_at_unix_ms),
@@ -218,7 +233,7 @@ fn read_report(report: v1::TaskReport) -> Result<TaskReport, ApiError> {
         stopped_at_unix_ms: happened(report.stopped_at_unix_ms),
         paused: report.paused,
         settled: Generation(report.settled_generation),
-        refusal: text(report.refusal),
+        refusal: text(size::cut(report.refusal)),
     })
 }
 
@@ -228,10 +243,10 @@ fn read_wait(wait: v1::Wait) -> Wait {
     Wait {
         kind: WaitKind::from_ecs(&wait.kind).unwrap_or(WaitKind::Other),
         container: wait.container.parse().ok(),
-        what: wait.what,
+        what: size::cut(wait.what),
         since_unix_ms: happened(wait.since_unix_ms).unwrap_or_default(),
         until_unix_ms: happened(wait.until_unix_ms),
-        ends_by: wait.ends_by,
+        ends_by: size::cut(wait.ends_by),
     }
 }
 
@@ -255,7 +270,7 @@ fn read_container(container: v1::Container) -> Result<ContainerReport, ApiError>
         name: container.name.parse().map_err(|error: IdError| wrong(error.to_string()))?,
         status,
         exit: container.exit.map(read_exit).transpose()?,
-        reason: text(container.reason),
+        reason: text(size::cut(container.reason)),
         pid: (container.pid != 0).then_some(container.pid),
         image_digest: text(container.image_digest),
         address: text(container.address),
@@ -295,8 +310,8 @@ fn read_health(health: v1::ContainerHealth) -> ContainerHealth {
         status,
         since_unix_ms: happened(health.since_unix_ms).unwrap_or_default(),
         failing_streak: health.failing_streak,
-        last_end: health.last_end,
-        last_output: health.last_output,
+        last_end: size::cut(health.last_end),
+        last_output: size::cut(health.last_output),
     }
 }
 

@@ -42,6 +42,9 @@ pub struct About {
     pub features: Vec<String>,
 }
 
+/// After which one node may have the term raised again; each time starts anew when it is refused.
+const RAISE_AGAIN: Duration = Duration::from_secs(120);
+
 /// Heartbeats that may be missed before a node counts as away.
 pub const MISSED_HEARTBEATS: u32 = 3;
 
@@ -62,6 +65,8 @@ struct Inner {
     all_seen: Option<Instant>,
     /// The load of the state that it was said for.
     epoch: u64,
+    /// Nodes that had the term raised, and when.
+    raised: BTreeMap<ContainerInstanceId, Instant>,
 }
 
 /// All sessions.
@@ -129,6 +134,14 @@ impl Sessions {
         );
         inner.heard.insert(instance.clone(), now());
         Ok(Place { serial, cancel, requests })
+    }
+
+    /// Whether the term may be raised on this node's word, which ends every session. A store that was
+    /// restored needs it once.
+    pub fn may_raise_term(&self, instance: &ContainerInstanceId) -> bool {
+        let mut inner = self.inner();
+        let before = inner.raised.insert(instance.clone(), now());
+        before.is_none_or(|before| now() - before >= RAISE_AGAIN)
     }
 
     /// Everyone has as long to speak as if heard now: nobody was listening before.

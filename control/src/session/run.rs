@@ -180,6 +180,10 @@ async fn greet(
     let (trusted, term, incarnation, epoch) =
         context.view.read(|shown| (hello.trusts(shown), shown.term, shown.incarnation.clone(), shown.epoch));
     if let Some(seen) = hello.higher_term(term, context.environment.wall_unix_ms())? {
+        if !context.sessions.may_raise_term(&me.id) {
+            let message = format!("term {seen} was never given, and this node has said such a thing before");
+            return Err(ApiError::ProtocolViolation { message });
+        }
         context.writer.raise_term_above(seen);
         return Err(ApiError::StateReloaded);
     }

@@ -1,7 +1,10 @@
 //! What strangers and broken peers send to the real listeners: refused, and nothing changed.
 
 use crate::fake_node::joined;
-use crate::support::{PATIENCE, Running, definition_json, reason, register, start, start_with, until};
+use crate::support::{
+    PATIENCE, Running, definition_json, describe_task, reason, register, run_request, start, start_with,
+    until,
+};
 use lighter_proto::v1;
 use lighter_proto::v1::lighter_client::LighterClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -162,4 +165,95 @@ async fn a_node_that_says_what_cannot_be_is_refused() {
     let reports = v1::TaskReports { reports: vec![report] };
     session.say(v1::node_message::Message::TaskReports(reports)).await;
     assert_eq!(reason(&session.end().await), "PROTOCOL_VIOLATION");
+}
+
+/// What would be kept in records and events for everybody to carry.
+#[tokio::test]
+async fn a_node_that_says_too_much_is_refused() {
+    let running = start().await;
+    let mut admin = running.admin().await;
+    register(&mut admin, &definition_json("web", 100, 64, None)).await;
+    let mut node = joined(&running, "node").await;
+    drop(node.connect(&running).await.unwrap());
+    let task = admin.run_task(run_request("web", 1)).await;
+    let task = task.unwrap().into_inner().tasks.remove(0).task_id;
+    let long = "x".repeat(1 << 20);
+    let report = || crate::fake_node::report(&task, 1, v1::TaskStatus::Pending);
+    let wait = v1::Wait { kind: "PULL".to_owned(), ..Default::default() };
+    let reports = [
+        v1::TaskReport { waiting_reason: long.clone(), ..report() },
+        v1::TaskReport { waits: vec![wait; 10_000], ..report() },
+        v1::TaskReport { settled_generation: u64::MAX, ..report() },
+    ];
+    for report in reports {
+        let mut session = node.connect(&running).await.unwrap();
+        let before = sequence(&mut admin).await;
+        let reports = v1::TaskReports { reports: vec![report] };
+        session.say(v1::node_message::Message::TaskReports(reports)).await;
+        assert_eq!(reason(&session.end().await), "PROTOCOL_VIOLATION");
+        assert_eq!(sequence(&mut admin).await, before);
+    }
+    // A text for people is cut.
+    let mut session = node.connect(&running).await.unwrap();
+    session.report(vec![v1::TaskReport { waiting_reason: "y".repeat(10_000), ..report() }]).await;
+    until("the report is taken", async || {
+        describe_task(&mut admin.clone(), &task).await.waiting_reason.starts_with("yyy")
+    })
+    .await;
+    assert!(describe_task(&mut admin, &task).await.waiting_reason.len() < 5_000);
+    drop(session);
+    let before = sequence(&mut admin).await;
+    let named = |name: String| {
+        let mut hello = node.hello();
+        hello.state.as_mut().unwrap().name = name;
+        hello
+    };
+    let hellos = [
+        v1::NodeHello { agent_version: long.clone(), ..node.hello() },
+        v1::NodeHello { features: vec![String::new(); 1_000], ..node.hello() },
+        named(long),
+        named("0".repeat(32)),
+    ];
+    for hello in hellos {
+        let refused = node.connect_saying(&running, hello).await.err().expect("refused");
+        assert_eq!(reason(&refused), "PROTOCOL_VIOLATION");
+    }
+    // One more would be none.
+    node.held = vec![v1::HeldTask { task_id: task, generation: u64::MAX, ..Default::default() }];
+    let refused = node.connect(&running).await.err().expect("refused");
+    assert_eq!(reason(&refused), "PROTOCOL_VIOLATION");
+    assert_eq!(sequence(&mut admin).await, before, "nothing changed");
+}
+
+/// Each time would end every session.
+#[tokio::test]
+async fn a_node_has_the_term_raised_once() {
+    let running = start().await;
+    let node = joined(&running, "node").await;
+    let first = node.connect(&running).await.unwrap().hello.term;
+    let above = |term: u64| v1::NodeHello { term: term + 1, ..node.hello() };
+    let refused = node.connect_saying(&running, above(first)).await.err().unwrap();
+    assert_eq!(reason(&refused), "STATE_RELOADED");
+    until("a higher term", async || match node.connect(&running).await {
+        Ok(session) => session.hello.term > first + 1,
+        Err(_) => false,
+    })
+    .await;
+    let term = node.connect(&running).await.unwrap().hello.term;
+    let refused = node.connect_saying(&running, above(term)).await.err().unwrap();
+    assert_eq!(reason(&refused), "PROTOCOL_VIOLATION");
+    assert_eq!(node.connect(&running).await.unwrap().hello.term, term);
+}
+
+/// Names are the node's own choice; an id is not.
+#[tokio::test]
+async fn nobody_is_reached_by_the_id_of_another() {
+    let running = start().await;
+    let mut admin = running.admin().await;
+    let node = joined(&running, "web-1").await;
+    drop(node.connect(&running).await.unwrap());
+    let token = running.handle.create_join_token().await.unwrap();
+    let refused = crate::fake_node::join(&running, &token, &node.id).await.err().expect("refused");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(crate::support::describe_instance(&mut admin, &node.id).await.name, "web-1");
 }
