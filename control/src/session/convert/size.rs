@@ -49,7 +49,8 @@ pub(super) fn generation(number: u64) -> Result<(), ApiError> {
 /// The beginning of a text for people.
 pub(super) fn cut(mut text: String) -> String {
     if text.len() > TEXT_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        let end = (0..=TEXT_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
         text.push('\u{2026}');
     }
     text
