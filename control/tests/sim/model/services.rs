@@ -7,7 +7,7 @@ use super::care::Changed;
 use crate::services::Life;
 use crate::world::World;
 use lighter_control::core::record::{InstanceRecord, TaskRecord};
-use lighter_control::core::service::record::{DeploymentRecord, RolloutState, ServiceRecord};
+use lighter_control::core::service::record::{DeploymentRecord, RolloutState, ServiceRecord, ServiceTask};
 use lighter_model::ids::ContainerInstanceId;
 use lighter_model::status::{ContainerInstanceStatus, TaskStatus};
 use std::collections::BTreeMap;
@@ -158,7 +158,8 @@ impl Model {
             let old = self.services.known.get(new.name.as_ref() as &str);
             let old = old.filter(|old| {
                 let same = old.created_at_unix_ms == new.created_at_unix_ms;
-                if !same && old.inactive_at_unix_ms.is_none() {
+                // One commit may have its end and its new beginning, of which the last is stored.
+                if !same && (old.is_active() || self.has_tasks_of_before(&new)) {
                     broken("is made anew before it was INACTIVE".to_owned());
                 }
                 same
@@ -195,6 +196,13 @@ impl Model {
 }
 
 impl Model {
+    /// Of a service of the same name that was there before.
+    fn has_tasks_of_before(&self, new: &ServiceRecord) -> bool {
+        let own = |of: &ServiceTask| new.deployments.iter().any(|deployment| deployment.id == of.deployment);
+        let live = self.tasks.values().filter(|task| task.last != TaskStatus::Stopped);
+        live.filter_map(|task| task.service.as_deref()).any(|of| of.name == new.name && !own(of))
+    }
+
     pub(super) fn came(&mut self, world: &World, race: Race, of: &dyn std::fmt::Display) {
         *self.services.races.entry(race).or_default() += 1;
         if world.shape.races {
