@@ -114,6 +114,8 @@ pub enum ApiError {
     EventsOfAnotherStore { asked: String, incarnation: String },
     #[error("cut off for reading too slowly; connect again")]
     SessionTooSlow,
+    #[error("the request did not come in time")]
+    StrangerTooSlow,
     #[error("protocol {min} to {max} is spoken there, {our_min} to {our_max} here; upgrade the older side")]
     ProtocolMismatch { min: u32, max: u32, our_min: u32, our_max: u32 },
     #[error("protocol error: {message}")]
@@ -303,6 +305,7 @@ impl ApiError {
             Self::SessionExists { .. } => (Code::AlreadyExists, "SESSION_EXISTS", CLIENT),
             Self::SessionReplaced => (Code::Aborted, "SESSION_REPLACED", CLIENT),
             Self::SessionSilent => (Code::DeadlineExceeded, "SESSION_SILENT", CLIENT),
+            Self::StrangerTooSlow => (Code::DeadlineExceeded, "REQUEST_TOO_SLOW", CLIENT),
             Self::SessionTooSlow => (Code::Aborted, "SESSION_TOO_SLOW", CLIENT),
             Self::ProtocolMismatch { .. } => (REFUSED, "PROTOCOL_MISMATCH", CLIENT),
             Self::ProtocolViolation { .. } => (Code::InvalidArgument, "PROTOCOL_VIOLATION", CLIENT),

@@ -207,7 +207,8 @@ impl Control {
             make_clusters(&context, &config).await?;
         }
         let limiter = Arc::new(Limiter::new(config.rate_limits));
-        let running = serve(&context, limiter, connections, writing)?;
+        let stranger = Duration::from_millis(u64::from(config.handshake_timeout_ms));
+        let running = serve(&context, limiter, stranger, connections, writing)?;
         guard.disarm();
         let schedule = config.snapshots.clone();
         let taking = schedule::run(context.clone(), schedule, snapshots, reader);
@@ -278,12 +279,18 @@ fn announce(bound: &Bound, admin_key_path: &Path) {
 fn limits(config: &ControlConfig) -> Limits {
     let soft_limit = file_limit::soft_limit();
     file_limit::warn_if_low(soft_limit, config.quotas.container_instances_per_cluster);
+    let anonymous = config.anonymous_connections_max as usize;
+    let (connections, anonymous) = match config.connections_max {
+        Some(limit) => (limit as usize, anonymous),
+        // With few places strangers do not get all of them.
+        None => {
+            let connections = file_limit::connections(soft_limit);
+            (connections, anonymous.min(connections / 2))
+        }
+    };
     Limits {
-        connections: match config.connections_max {
-            Some(limit) => limit as usize,
-            None => file_limit::connections(soft_limit),
-        },
-        anonymous: config.anonymous_connections_max as usize,
+        connections,
+        anonymous,
         handshake: Duration::from_millis(u64::from(config.handshake_timeout_ms)),
     }
 }
@@ -397,6 +404,7 @@ fn own_uid() -> u32 {
 fn serve(
     context: &Context,
     limiter: Arc<Limiter>,
+    stranger: Duration,
     connections: mpsc::Receiver<std::io::Result<Connection>>,
     writing: JoinHandle<()>,
 ) -> Result<JoinHandle<()>, StartError> {
@@ -409,7 +417,7 @@ fn serve(
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .layer(AccessLayer(context.writer.leadership().clone(), limiter))
+        .layer(AccessLayer { leadership: context.writer.leadership().clone(), limiter, stranger })
         .add_service(health_service)
         .add_service(reflection)
         .add_service(LighterServer::new(LighterService(context.clone())))

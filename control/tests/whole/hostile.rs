@@ -5,12 +5,17 @@ use crate::support::{
     PATIENCE, Running, definition_json, describe_task, reason, register, run_request, start, start_with,
     until,
 };
+use bytes::Bytes;
+use http_body::Frame;
 use lighter_proto::v1;
 use lighter_proto::v1::lighter_client::LighterClient;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::transport::Channel;
+use tower::ServiceExt;
 
 async fn is_closed(stream: &mut TcpStream) -> bool {
     let mut byte = [0; 64];
@@ -256,4 +261,53 @@ async fn nobody_is_reached_by_the_id_of_another() {
     let refused = crate::fake_node::join(&running, &token, &node.id).await.err().expect("refused");
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert_eq!(crate::support::describe_instance(&mut admin, &node.id).await.name, "web-1");
+}
+
+/// Some bytes, and then nothing.
+struct Unending(Option<Bytes>);
+
+impl http_body::Body for Unending {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.take().map_or(Poll::Pending, |bytes| Poll::Ready(Some(Ok(Frame::data(bytes)))))
+    }
+}
+
+/// The server would have to hold it.
+#[tokio::test]
+async fn what_a_stranger_says_is_short_and_comes_in_time() {
+    let running = start_with(|config| config.handshake_timeout_ms = 1_000).await;
+    let channel = running.tls(None).await;
+    for path in ["/lighter.v1.Node/Join", "/grpc.health.v1.Health/Check"] {
+        // A message that says it has 3 MiB, of which some come, and the rest does not.
+        for begun in [64 << 10, 16] {
+            let mut head = vec![0];
+            head.extend_from_slice(&(3u32 << 20).to_be_bytes());
+            head.extend(std::iter::repeat_n(0, begun));
+            let body = tonic::body::Body::new(Unending(Some(head.into())));
+            let request = http::Request::post(format!("https://control.lighter.internal{path}"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(body)
+                .unwrap();
+            let answer = tokio::time::timeout(PATIENCE, channel.clone().oneshot(request)).await;
+            let answer = answer.expect("an answer in time").unwrap();
+            let status = tonic::Status::from_header_map(answer.headers()).expect("refused");
+            assert_ne!(status.code(), Code::Ok, "{path}: {status}");
+            if begun == 16 {
+                assert_eq!(status.code(), Code::DeadlineExceeded, "{path}: {status}");
+            }
+        }
+    }
+    // Who has a name may say more.
+    let mut admin = LighterClient::new(running.admin_tls().await);
+    let json = definition_json(&"x".repeat(40_000), 100, 64, None);
+    let request = v1::RegisterTaskDefinitionRequest { json, ..Default::default() };
+    let refused = admin.register_task_definition(request).await.unwrap_err();
+    assert!(refused.message().contains("family"), "{refused}");
 }
