@@ -5,6 +5,7 @@
 use lighter_proto::v1;
 use std::error::Error;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tonic::{Code, Status};
@@ -121,6 +122,7 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Rpc { status, .. } => exit_of_code(status.code()),
+            Self::Connect { source, .. } if is_denied(source) => Exit::NotPermitted,
             Self::Connect { .. } | Self::NoEndpoint | Self::Unavailable { .. } => Exit::Unavailable,
             Self::Endpoint { .. } => Exit::Usage,
             Self::Key { .. } => Exit::NotPermitted,
@@ -165,6 +167,13 @@ impl Failure {
             Self::Io { .. } | Self::Daemon { .. } | Self::OutputClosed => None,
         }
     }
+}
+
+/// Whether the socket is another user's.
+fn is_denied(error: &(dyn Error + 'static)) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    let denied = io.is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
+    denied || error.source().is_some_and(is_denied)
 }
 
 /// gRPC's codes in ours; a new code does not compile without a decision.
@@ -235,8 +244,13 @@ fn next_of_status(status: &Status) -> Option<String> {
     Some(next.to_owned())
 }
 
-/// Why some of several were not done; one line each, with what to try for the first.
+/// Why some of several tasks were not done; one line each, with what to try for the first.
 pub fn of_failures(what: &str, failures: &[v1::Failure]) -> Failure {
+    of_failures_among(what, failures, "lighter ps -a")
+}
+
+/// As `of_failures`, of other things; `list` shows those that there are.
+pub fn of_failures_among(what: &str, failures: &[v1::Failure], list: &str) -> Failure {
     let mut message = format!("cannot {what}");
     for failure in failures {
         let of = if failure.id.is_empty() { String::new() } else { format!("{}: ", failure.id) };
@@ -245,17 +259,17 @@ pub fn of_failures(what: &str, failures: &[v1::Failure]) -> Failure {
         let _ = write!(message, "\n  because: {of}{}{detail}", failure.reason);
     }
     let first = failures.first().map_or("", |failure| failure.reason.as_str());
-    let next = next_of_ecs_reason(first).to_owned();
+    let next = if first == "MISSING" { list } else { next_of_ecs_reason(first) }.to_owned();
     match first {
         "MISSING" => Failure::NotFound { message, next },
-        "INACTIVE" => Failure::Refused { message, next },
+        "INACTIVE" | "TASK_NOT_VALID" => Failure::Refused { message, next },
         _ => Failure::Unavailable { message, next },
     }
 }
 
 fn next_of_ecs_reason(reason: &str) -> &'static str {
     match reason {
-        "MISSING" => "lighter ps -a",
+        "TASK_NOT_VALID" => "lighter task show TASK says what it is; only tasks of a service are protected",
         "INACTIVE" => "lighter task-definition ls",
         "QUEUE" => "lighter queue ls; to wait behind them: lighter run --queue",
         "AGENT" => "lighter node ls; start the agent of a node that is away: systemctl start lighter-agent",
@@ -272,7 +286,8 @@ fn next_of_ecs_reason(reason: &str) -> &'static str {
 /// Prints the failure with its causes and the next thing to try.
 pub fn report(failure: &Failure) -> ExitCode {
     if !matches!(failure, Failure::OutputClosed) {
-        eprint!("{}", text(failure, crate::output::colour_errors()));
+        // Where not even this can be said, the exit code says it.
+        let _ = std::io::stderr().write_all(text(failure, crate::output::colour_errors()).as_bytes());
     }
     failure.exit().into()
 }

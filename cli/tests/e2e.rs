@@ -10,6 +10,7 @@ mod e2e {
     pub mod node;
     pub mod program;
     pub mod queue;
+    pub mod readme;
     pub mod scripted;
     pub mod service;
     pub mod terminal;

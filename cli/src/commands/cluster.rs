@@ -3,7 +3,7 @@
 
 use crate::args::{ClusterCommand, Format, Global, TagCommand};
 use crate::client::Client;
-use crate::failure::{Failure, of_failures};
+use crate::failure::{Failure, of_failures_among};
 use crate::table::{Table, facts};
 use crate::{json, output, time, words};
 use lighter_proto::v1;
@@ -101,7 +101,7 @@ async fn show(global: &Global, client: &mut Client, name: String) -> Result<(), 
     let answer = client.describe_clusters(request).await.map_err(Failure::rpc("show the cluster"))?;
     let mut answer = answer.into_inner();
     let Some(cluster) = answer.clusters.pop() else {
-        return Err(of_failures("show the cluster", &answer.failures));
+        return Err(of_failures_among("show the cluster", &answer.failures, "lighter cluster ls"));
     };
     if global.output == Format::Json {
         return output::json(&json::cluster(&cluster));

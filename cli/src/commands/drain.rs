@@ -5,7 +5,7 @@
 
 use crate::args::{DrainArgs, Format, Global, NoticeArgs, NoticeKind};
 use crate::client::{self, Client};
-use crate::failure::{Failure, of_failures};
+use crate::failure::{Failure, of_failures_among};
 use crate::{json, names, output, time, words};
 use lighter_proto::v1;
 use std::collections::BTreeMap;
@@ -64,7 +64,7 @@ async fn update(
     let mut answer = answer.into_inner();
     match answer.container_instances.pop() {
         Some(node) => Ok(node),
-        None => Err(of_failures(what, &answer.failures)),
+        None => Err(of_failures_among(what, &answer.failures, "lighter node ls")),
     }
 }
 

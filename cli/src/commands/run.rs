@@ -29,30 +29,42 @@ pub async fn run(global: &Global, args: RunArgs) -> Result<ExitCode, Failure> {
 async fn attempt(global: &Global, args: RunArgs) -> Result<ExitCode, Failure> {
     let mut client = client::connect(global).await?;
     let client = &mut client;
-    let (name, registered) = definition(global, client, &args.what).await?;
+    let (name, registered) = definition(global, client, &args).await?;
     let outcome = start(global, client, &args, name).await;
-    if let Some(registered) = registered.filter(|_| args.rm) {
-        let request = v1::DeregisterTaskDefinitionRequest { task_definition: registered };
-        let gone = client.deregister_task_definition(request).await;
-        if let Err(failure) = gone.map_err(Failure::rpc("deregister what the file registered")) {
-            failure::report(&failure);
-        }
+    if let Some(registered) = registered.filter(|_| args.rm || args.dry_run)
+        && let Err(failure) = take_back(client, registered, args.dry_run).await
+    {
+        failure::report(&failure);
     }
     outcome
+}
+
+/// What a file was registered as; a dry run leaves nothing but the gap in the numbers.
+async fn take_back(client: &mut Client, registered: String, delete: bool) -> Result<(), Failure> {
+    let request = v1::DeregisterTaskDefinitionRequest { task_definition: registered.clone() };
+    let gone = client.deregister_task_definition(request).await;
+    gone.map_err(Failure::rpc("deregister what the file registered"))?;
+    if delete {
+        let request = v1::DeleteTaskDefinitionsRequest { task_definitions: vec![registered] };
+        let gone = client.delete_task_definitions(request).await;
+        gone.map_err(Failure::rpc("delete what the file registered"))?;
+    }
+    Ok(())
 }
 
 /// What to run; and the revision that a file was registered as.
 async fn definition(
     global: &Global,
     client: &mut Client,
-    what: &str,
+    args: &RunArgs,
 ) -> Result<(String, Option<String>), Failure> {
+    let what = args.what.as_str();
     if !is_file(what) {
         return Ok((what.to_owned(), None));
     }
     let registered = task_definition::register(client, task_definition::read(what)?).await?;
     let name = task_definition::name(&registered);
-    if !global.quiet && global.output != Format::Json {
+    if !global.quiet && !args.dry_run && global.output != Format::Json {
         output::note(&format!("registered {name}"));
     }
     Ok((name.clone(), Some(name)))
@@ -169,7 +181,8 @@ fn started(global: &Global, what: &str, answer: &v1::RunTaskResponse) -> Result<
     }
     match answer.failures.is_empty() {
         true => Ok(Exit::Done.into()),
-        false => Err(failure::of_failures(what, &answer.failures)),
+        // Of `start` the instances may be missing; a task never is.
+        false => Err(failure::of_failures_among(what, &answer.failures, "lighter node ls")),
     }
 }
 

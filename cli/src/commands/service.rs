@@ -11,7 +11,7 @@ use crate::args::{
 };
 use crate::client::Client;
 use crate::commands::{deploy, placement, task_definition};
-use crate::failure::{Failure, of_failures};
+use crate::failure::{Failure, of_failures_among};
 use crate::json;
 use lighter_proto::v1;
 pub use look::{list_all, table};
@@ -45,7 +45,9 @@ pub async fn find(client: &mut Client, cluster: &str, name: &str) -> Result<Opti
     let answer = client.describe_services(request).await;
     let mut answer = answer.map_err(Failure::rpc("describe the service"))?.into_inner();
     match (answer.services.pop(), answer.failures.iter().any(|failure| failure.reason != "MISSING")) {
-        (None, true) => Err(of_failures("describe the service", &answer.failures)),
+        (None, true) => {
+            Err(of_failures_among("describe the service", &answer.failures, "lighter service ls"))
+        }
         (found, _) => Ok(found),
     }
 }

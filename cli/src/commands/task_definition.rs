@@ -4,7 +4,7 @@
 
 use crate::args::{Format, Global, TaskDefinitionCommand};
 use crate::client::Client;
-use crate::failure::{Failure, of_failures};
+use crate::failure::{Failure, of_failures_among};
 use crate::table::Table;
 use crate::{json, output, time, words};
 use lighter_proto::v1;
@@ -59,7 +59,11 @@ async fn remove(global: &Global, client: &mut Client, names: Vec<String>) -> Res
             told(global, definition)?;
         }
         if !answer.failures.is_empty() {
-            return Err(of_failures("delete all of them", &answer.failures));
+            return Err(of_failures_among(
+                "delete all of them",
+                &answer.failures,
+                "lighter task-definition ls",
+            ));
         }
     }
     Ok(())

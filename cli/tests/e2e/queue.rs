@@ -80,4 +80,9 @@ fn options_of_the_queue_are_refused_by_name_and_a_dry_run_says_who_would_wait() 
     let waits = cluster.run(&["run", "web", "--dry-run", "--queue", "-q"]);
     assert!(waits.code == 0 && waits.err.contains("1 would wait in the queue"), "{}", waits.err);
     assert_eq!(cluster.run(&["queue", "ls", "-q"]).out, "", "a dry run changes nothing");
+    let known = cluster.run(&["task-definition", "ls", "--inactive", "-q"]).out;
+    let of_a_file = cluster.run(&["run", &cluster.web(), "--dry-run"]);
+    assert_eq!((of_a_file.code, of_a_file.out.as_str()), (5, "0 nodes in the cluster\n"));
+    assert!(!of_a_file.err.contains("registered"), "{}", of_a_file.err);
+    assert_eq!(cluster.run(&["task-definition", "ls", "--inactive", "-q"]).out, known);
 }
