@@ -307,7 +307,7 @@ async fn what_a_stranger_says_is_short_and_comes_in_time() {
     // Who has a name may say more.
     let mut admin = LighterClient::new(running.admin_tls().await);
     let json = definition_json(&"x".repeat(40_000), 100, 64, None);
-    let request = v1::RegisterTaskDefinitionRequest { json, ..Default::default() };
+    let request = v1::RegisterTaskDefinitionRequest { json };
     let refused = admin.register_task_definition(request).await.unwrap_err();
     assert!(refused.message().contains("family"), "{refused}");
 }
