@@ -24,7 +24,7 @@ pub async fn watch_heartbeats(context: Context) {
             late = tick.tick() => listened(&context, late),
         }
         let silent: Vec<ContainerInstanceId> = context.view.read(|shown| {
-            context.sessions.look(shown.epoch);
+            context.sessions.look(shown.epoch, shown.state.meta.cluster_time_ms);
             let connected = shown.state.instances.values().filter(|instance| instance.connected);
             let silent = connected.map(|i| &i.id).filter(|id| context.sessions.is_silent(id));
             silent.cloned().collect()

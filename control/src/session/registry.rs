@@ -63,6 +63,8 @@ struct Inner {
     serial: u64,
     /// Since when every node counts as seen at least.
     all_seen: Option<Instant>,
+    /// The same in cluster time, as it was then.
+    all_seen_unix_ms: Option<u64>,
     /// The load of the state that it was said for.
     epoch: u64,
     /// Nodes that had the term raised, and when.
@@ -146,15 +148,18 @@ impl Sessions {
 
     /// Everyone has as long to speak as if heard now: nobody was listening before.
     pub fn count_as_just_seen(&self) {
-        self.inner().all_seen = Some(now());
+        let mut inner = self.inner();
+        (inner.all_seen, inner.all_seen_unix_ms) = (Some(now()), None);
     }
 
     /// This load of the state is looked at: after a start or a takeover everyone counts as just seen.
-    pub fn look(&self, epoch: u64) {
+    /// Since when, in cluster time.
+    pub fn look(&self, epoch: u64, cluster_time_ms: u64) -> u64 {
         let mut inner = self.inner();
         if std::mem::replace(&mut inner.epoch, epoch) != epoch {
-            inner.all_seen = Some(now());
+            (inner.all_seen, inner.all_seen_unix_ms) = (Some(now()), None);
         }
+        *inner.all_seen_unix_ms.get_or_insert(cluster_time_ms)
     }
 
     /// Since when somebody listens to every node.

@@ -41,8 +41,8 @@ pub async fn replace_lost(context: Context) {
 
 /// The clusters that need something done, each with how many of its tasks may be replaced now.
 fn looks(context: &Context, shown: &Shown) -> Vec<(Look, usize)> {
-    context.sessions.look(shown.epoch);
     let state = &shown.state;
+    let watched_from_unix_ms = context.sessions.look(shown.epoch, state.meta.cluster_time_ms);
     let heartbeat_ms = ms(context.heartbeat_interval);
     let watched_ms = ms(context.sessions.watched_for());
     let mut silent: BTreeMap<ClusterName, BTreeMap<_, _>> = BTreeMap::new();
@@ -57,7 +57,12 @@ fn looks(context: &Context, shown: &Shown) -> Vec<(Look, usize)> {
     for cluster in braked {
         silent.entry(cluster.name.clone()).or_default();
     }
-    let looks = silent.into_iter().map(|(cluster, silent)| Look { cluster, silent, watched_ms });
+    let looks = silent.into_iter().map(|(cluster, silent)| Look {
+        cluster,
+        silent,
+        watched_ms,
+        watched_from_unix_ms,
+    });
     let needed = looks.filter(|look| is_needed(state, look, heartbeat_ms, state.meta.cluster_time_ms));
     needed
         .map(|look| {

@@ -47,6 +47,8 @@ pub struct Sight<'a> {
     pub nodes: usize,
     /// Since when somebody listens without a gap.
     pub watched_ms: u64,
+    /// When that began, in cluster time as it was then: the present one may have been set ahead since.
+    pub watched_from_unix_ms: u64,
     pub heartbeat_ms: u64,
     /// Those that fell silent before do not count: an operator said so.
     pub released_at_unix_ms: Option<u64>,
@@ -69,8 +71,11 @@ pub fn step(now: Option<&BrakeRecord>, sight: &Sight<'_>, now_unix_ms: u64) -> S
     match now {
         None => {
             let recent = PERIOD_MS + SETTLED_BEATS * sight.heartbeat_ms;
+            // Who has just begun to listen heard of nobody before, nor of those dead for days.
+            let of_before = sight.watched_from_unix_ms.saturating_sub(recent);
             let counts = |node: &&SilentNode| {
                 node.silent_ms <= recent
+                    && node.fell_at_unix_ms >= of_before
                     && sight.released_at_unix_ms.is_none_or(|released| node.fell_at_unix_ms > released)
             };
             let counted = sight.silent.iter().filter(counts);

@@ -39,6 +39,8 @@ pub struct Look {
     pub silent: BTreeMap<ContainerInstanceId, Silence>,
     /// Since when somebody listens without a gap.
     pub watched_ms: u64,
+    /// When that began, in cluster time as it was then.
+    pub watched_from_unix_ms: u64,
 }
 
 /// Sets the brake, and replaces at most so many lost tasks.
@@ -152,6 +154,7 @@ fn brake_step(state: &State, look: &Look, heartbeat_ms: u64, now_unix_ms: u64) -
         silent: &silent,
         nodes: own.count(),
         watched_ms: look.watched_ms,
+        watched_from_unix_ms: look.watched_from_unix_ms,
         heartbeat_ms,
         released_at_unix_ms: cluster.brake_released_at_unix_ms,
     };

@@ -87,7 +87,7 @@ proptest! {
         let all: Vec<SilentNode> = silent_ms.iter().take(nodes)
             .map(|ms| SilentNode { silent_ms: *ms, fell_at_unix_ms: now - ms }).collect();
         let recent = all.iter().filter(|n| n.silent_ms <= PERIOD_MS + SETTLED_BEATS * BEAT_MS).count();
-        let sight = Sight { silent: &all, nodes, watched_ms: now, heartbeat_ms: BEAT_MS, released_at_unix_ms: None };
+        let sight = Sight { silent: &all, nodes, watched_ms: now, watched_from_unix_ms: 0, heartbeat_ms: BEAT_MS, released_at_unix_ms: None };
         match step(None, &sight, now) {
             Step::On(brake) => {
                 prop_assert!(recent >= 3 && recent * 5 > nodes);
@@ -120,6 +120,7 @@ fn nodes_dead_for_long_neither_set_nor_keep_the_brake() {
         silent,
         nodes: 10,
         watched_ms: now,
+        watched_from_unix_ms: 0,
         heartbeat_ms: BEAT_MS,
         released_at_unix_ms: None,
     };
@@ -128,4 +129,25 @@ fn nodes_dead_for_long_neither_set_nor_keep_the_brake() {
     assert_eq!(step(Some(&brake), &sight(&dead), now), Step::Off);
     let fresh: Vec<_> = dead.iter().copied().chain([15_000, 16_000, 17_000].map(node)).collect();
     assert_eq!(step(Some(&brake), &sight(&fresh), now), Step::Keep);
+}
+
+/// After a start everybody counts as just seen, and falls silent anew by the clock of who listens.
+#[test]
+fn nodes_dead_since_before_a_start_do_not_set_the_brake() {
+    let started = 100 * PERIOD_MS;
+    let now = started + 15_000;
+    let fell = |at| SilentNode { silent_ms: 15_000, fell_at_unix_ms: at };
+    let sight = |silent| Sight {
+        silent,
+        nodes: 10,
+        watched_ms: 15_000,
+        watched_from_unix_ms: started,
+        heartbeat_ms: BEAT_MS,
+        released_at_unix_ms: None,
+    };
+    let days = [fell(0), fell(PERIOD_MS), fell(90 * PERIOD_MS)];
+    assert_eq!(step(None, &sight(&days), now), Step::Keep);
+    // Those that fell silent just before it, and those that do now, are one incident.
+    let at_once = [fell(started - 60_000), fell(now), fell(now)];
+    assert!(matches!(step(None, &sight(&at_once), now), Step::On(_)));
 }
