@@ -111,6 +111,8 @@ impl UpdateInstancesState {
             stop_tasks: self.stop_tasks,
             stop_code: StopCode::UserInitiated,
             notice: None,
+            person: None,
+            others: Vec::new(),
         });
         new
     }
@@ -120,22 +122,44 @@ fn failure(id: &str, reason: &str, detail: String) -> PlacementFailure {
     PlacementFailure { id: id.to_owned(), reason: reason.to_owned(), detail }
 }
 
-/// Takes over what a node was told of its end. A notice that is new drains it; when the notice that
-/// drains it is gone, it gets tasks again. In: the instance, changed. Pure.
+/// Takes over what a node was told of its end. A notice that is new drains it, and of those that do the most
+/// pressing counts; a person's drain it may only tighten, and when it is gone that is back as it was. Without one
+/// the instance gets tasks again. In: the instance, changed. Pure.
 pub fn heed_notices(instance: &mut InstanceRecord, notices: Vec<Notice>, now_ms: u64) {
-    let fresh = notices.iter().filter(|notice| !instance.notices.contains(notice));
-    // The most pressing one counts; one without a time is the least pressing.
-    let most_pressing = fresh.min_by_key(|notice| (notice.at_unix_ms == 0, notice.at_unix_ms)).cloned();
-    let drained_by = instance.drain.as_ref().and_then(|drain| drain.notice.clone());
-    let over = drained_by.is_some_and(|id| !notices.iter().any(|notice| notice.id == id));
+    let before = instance.drain.take();
+    // One that is neither new nor drains it a person has overruled.
+    let counts = |notice: &&Notice| {
+        let drains = |drain: &DrainRecord| {
+            drain.notice.as_ref() == Some(&notice.id) || drain.others.contains(&notice.id)
+        };
+        !instance.notices.contains(notice) || before.as_ref().is_some_and(drains)
+    };
+    let since = before.as_ref().map_or(now_ms, |drain| drain.since_unix_ms);
+    let mut drains: Vec<_> = notices.iter().filter(counts).map(|notice| drain_of(notice, since)).collect();
+    drains.sort_by_key(urgency);
     instance.notices = notices;
-    if let Some(notice) = most_pressing {
+    let was_drained = before.is_some();
+    let person = before.and_then(|drain| match drain.notice {
+        None => Some(Box::new(drain)),
+        Some(_) => drain.person,
+    });
+    let others = drains.iter().skip(1).filter_map(|drain| drain.notice.clone()).collect();
+    let first = drains.into_iter().next();
+    let pressing = first.filter(|drain| person.as_ref().is_none_or(|own| urgency(drain) < urgency(own)));
+    if let Some(drain) = pressing {
         instance.status = ContainerInstanceStatus::Draining;
-        instance.drain = Some(drain_of(&notice, now_ms));
-    } else if over {
-        instance.drain = None;
+        instance.drain = Some(DrainRecord { person, others, ..drain });
+    } else if let Some(person) = person {
+        instance.drain = Some(*person);
+    } else if was_drained {
         instance.status = ContainerInstanceStatus::Active;
     }
+}
+
+/// When its tasks stop, then when it shall be empty; the least is the most pressing.
+fn urgency(drain: &DrainRecord) -> (u64, u64) {
+    let stops = drain.stop_tasks.then(|| drain.deadline_unix_ms.unwrap_or(0));
+    (stops.unwrap_or(u64::MAX), drain.deadline_unix_ms.unwrap_or(u64::MAX))
 }
 
 fn drain_of(notice: &Notice, now_ms: u64) -> DrainRecord {
@@ -151,6 +175,8 @@ fn drain_of(notice: &Notice, now_ms: u64) -> DrainRecord {
             NoticeKind::Maintenance => StopCode::TerminationNotice,
         },
         notice: Some(notice.id.clone()),
+        person: None,
+        others: Vec::new(),
     }
 }
 
@@ -200,3 +226,6 @@ impl Command for StopDrained {
         Ok(more)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -283,6 +283,12 @@ pub struct DrainRecord {
     pub stop_code: StopCode,
     /// The notice that drains it; `None`: a person.
     pub notice: Option<String>,
+    /// What a person had asked for, while a notice presses more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<Box<DrainRecord>>,
+    /// Less pressing notices, which drain it when this one is gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
 }
 
 impl InstanceRecord {
