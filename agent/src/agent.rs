@@ -262,7 +262,7 @@ fn spawn(
     let mut reconciler = Reconciler::new(context.clone(), book, definitions, ledger);
     tasks.into_iter().for_each(|task| reconciler.take_up(task));
     let self_test = watch::channel(rest.self_test);
-    let notices = watch::channel(Vec::new());
+    let (notices, notices_asked) = (watch::channel(Vec::new()), CancellationToken::new());
     let session = Session {
         endpoint: rest.endpoint.clone(),
         node: rest.node,
@@ -270,6 +270,7 @@ fn spawn(
         context: context.clone(),
         status: rest.status.0,
         notices: notices.1.clone(),
+        notices_asked: notices_asked.clone(),
         leaving: leaving.clone(),
     };
     let api = LocalApi {
@@ -300,7 +301,8 @@ fn spawn(
     parts.spawn(local_api::serve(api, listener));
     parts.spawn(log_retention::run(dirs, keep, context.reconciler.clone(), leaving.clone()));
     let sources = notice::sources(&context.config.notices, &context.config.run_dir);
-    parts.spawn(notice::run(sources, context.config.notices.clone(), notices.0, leaving.clone()));
+    let config = context.config.notices.clone();
+    parts.spawn(notice::run(sources, config, notices.0, notices_asked, leaving.clone()));
     parts.spawn(image_cleanup::run(context.clone()));
     AgentHandle { leaving, parts, logs: context.logs.clone() }
 }

@@ -48,11 +48,12 @@ fn with_policy(mut notice: Notice, config: &NoticeConfig) -> Notice {
     notice
 }
 
-/// Asks all sources until the agent leaves.
+/// Asks all sources until the agent leaves; `asked` is cancelled when each was asked once.
 pub(crate) async fn run(
     mut sources: Vec<Box<dyn NoticeSource>>,
     config: NoticeConfig,
     notices: watch::Sender<Vec<Notice>>,
+    asked: CancellationToken,
     leaving: CancellationToken,
 ) {
     let mut known: Vec<Vec<Notice>> = vec![Vec::new(); sources.len()];
@@ -84,6 +85,7 @@ pub(crate) async fn run(
             }
             news
         });
+        asked.cancel();
         tokio::select! {
             () = leaving.cancelled() => return,
             () = sleep(INTERVAL) => {}

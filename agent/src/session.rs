@@ -20,6 +20,7 @@ use connect::Backoff;
 use lighter_model::node::Notice;
 use link::{Link, LinkError};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +42,9 @@ pub(crate) struct SessionStatus {
     pub error: String,
 }
 
+/// How long the first session waits for the sources of notices: leases are not renewed meanwhile.
+const NOTICES_LIMIT: Duration = Duration::from_secs(3);
+
 /// What the machine is told of its own end, as it is now.
 pub(crate) type Notices = watch::Receiver<Vec<Notice>>;
 
@@ -53,12 +57,20 @@ pub(crate) struct Session {
     pub status: watch::Sender<SessionStatus>,
     /// What the machine is told of its own end.
     pub notices: Notices,
+    /// Cancelled when every source of notices was asked once.
+    pub notices_asked: CancellationToken,
     pub leaving: CancellationToken,
 }
 
 impl Session {
     /// Runs until the agent leaves; every failure leads to another try.
     pub(crate) async fn run(self) {
+        // A hello without the notice that stands would give the node new tasks for a moment.
+        tokio::select! {
+            () = self.leaving.cancelled() => return,
+            () = self.notices_asked.cancelled() => {}
+            () = sleep(NOTICES_LIMIT) => tracing::warn!("a source of notices does not answer; going on without it"),
+        }
         let mut backoff = Backoff::SESSION.start();
         for number in 1.. {
             let ended = tokio::select! {

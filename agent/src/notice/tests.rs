@@ -125,11 +125,13 @@ impl NoticeSource for Once {
 #[tokio::test]
 async fn a_source_that_fails_keeps_what_it_said() {
     let (sender, mut receiver) = watch::channel(Vec::new());
-    let leaving = CancellationToken::new();
-    let running =
-        tokio::spawn(run(vec![Box::new(Once(false))], NoticeConfig::default(), sender, leaving.clone()));
+    let (asked, leaving) = (CancellationToken::new(), CancellationToken::new());
+    let sources: Vec<Box<dyn NoticeSource>> = vec![Box::new(Once(false))];
+    let running = run(sources, NoticeConfig::default(), sender, asked.clone(), leaving.clone());
+    let running = tokio::spawn(running);
     receiver.changed().await.unwrap();
     assert_eq!(receiver.borrow().len(), 1);
+    asked.cancelled().await;
     leaving.cancel();
     running.await.unwrap();
     assert_eq!(receiver.borrow().len(), 1);

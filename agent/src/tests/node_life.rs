@@ -9,6 +9,9 @@ use futures_util::StreamExt;
 use lighter_proto::v1;
 use lighter_proto::v1::control_message::Message;
 use lighter_proto::v1::{StopCode, TaskStatus};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::Duration;
 
 fn assign(bench: &Bench, number: u64, group: &str) -> String {
     let id = task(number).to_string();
@@ -190,6 +193,48 @@ fn a_notice_given_on_the_node_reaches_the_control_plane_in_every_session() {
     bench
         .control
         .wait("it is taken back", |state| state.node_states.last()?.notices.is_empty().then_some(()));
+}
+
+/// A metadata service that tells of a spot interruption, and takes its time.
+fn slow_metadata() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let (mut text, mut buffer) = (String::new(), [0u8; 1024]);
+            while !text.contains("\r\n\r\n") {
+                match stream.read(&mut buffer) {
+                    Ok(read) if read > 0 => text.push_str(&String::from_utf8_lossy(&buffer[..read])),
+                    _ => break,
+                }
+            }
+            let body = match text.split(' ').nth(1).unwrap_or_default() {
+                "/latest/api/token" => "secret",
+                path if path.ends_with("/instance-action") => {
+                    r#"{"action": "terminate", "time": "2027-09-18T08:22:00Z"}"#
+                }
+                _ => "[]",
+            };
+            // Far longer than a session takes to open.
+            std::thread::sleep(Duration::from_millis(300));
+            let _ = write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    base
+}
+
+#[test]
+fn the_first_hello_of_an_agent_has_the_notice_that_stands() {
+    let mut bench = Bench::new();
+    bench.config.notices.imds_endpoint = slow_metadata();
+    for start in 0..2 {
+        bench.start();
+        let hello = bench.control.wait("a hello", |state| state.hellos.get(start).cloned());
+        let notices = hello.state.unwrap().notices;
+        assert_eq!(notices.len(), 1, "start {start}: {notices:?}");
+        bench.kill();
+    }
 }
 
 #[test]
