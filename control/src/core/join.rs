@@ -87,8 +87,9 @@ impl Command for Join {
         let last = changes.state().instances.last_key_value().map(|(id, _)| id.as_str());
         let (id_ms, digits) = changes.next_id(last);
         let id = ContainerInstanceId::from_parts(id_ms, digits);
+        // One without a name has its own id for it.
+        check_name(&self.name)?;
         let name = if self.name.is_empty() { id.to_string() } else { self.name };
-        check_name(&name)?;
         free_name(changes, &token.cluster, &name)?;
         room_for_instance(changes, &token.cluster)?;
         let used = JoinTokenUse { instance: id.clone(), public_key_sha256: self.public_key_sha256 };
