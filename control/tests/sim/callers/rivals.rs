@@ -53,6 +53,8 @@ async fn recorded<T, F>(
     let begun = world.history.borrow_mut().begin(key, op);
     let answer = match ask(world, call).await {
         Answer::Said(answer) => Ok(answer),
+        // A store that was set back twice has the names of two others, too.
+        Answer::Refused(ApiError::QuotaExceeded { .. }) => return world.history.borrow_mut().refused(&begun),
         Answer::Refused(error) => Err(error),
         Answer::NotNow | Answer::Full => return world.history.borrow_mut().refused(&begun),
         Answer::Unknown => return,
