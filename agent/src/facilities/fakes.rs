@@ -36,6 +36,8 @@ pub(crate) enum Program {
         oom: bool,
     },
     CannotStart,
+    /// Its start is not answered until it is killed.
+    HangsAtStart,
 }
 
 /// One probe to come.

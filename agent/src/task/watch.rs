@@ -12,17 +12,18 @@ mod check;
 mod crew;
 
 use super::lease::expired;
-use super::{Bundles, Held, StopOrder, TaskActor, TaskPhase, adjust, told_to_stop};
+use super::{Bundles, Held, StopOrder, TaskActor, TaskPhase, adjust, told_to_kill, told_to_stop};
 use crate::errors::chain;
 use crate::facilities::{Found, ShimEvent, ShimLink};
 use crate::store::records::{Step, TaskRecord};
-use crate::time::{sleep, unix_ms};
+use crate::time::{BootInstant, sleep, sleep_until, unix_ms};
 use crew::{Crew, Done};
 use futures_util::StreamExt;
 use lighter_model::exit::ContainerExit;
 use lighter_model::ids::ContainerName;
 use lighter_model::status::{ContainerStatus, StopCode, TaskStatus};
 use lighter_model::wait::WaitKind;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// ECS's words.
@@ -46,6 +47,11 @@ struct End {
     code: StopCode,
     reason: String,
 }
+
+/// How long a start may take once its task has to stop; a loaded machine takes seconds.
+const START_ENDS: Duration = Duration::from_secs(30);
+/// The helper of a killed start answers at once.
+const KILLED_START_ENDS: Duration = Duration::from_secs(5);
 
 impl TaskActor {
     pub(super) async fn watch(&mut self, mut held: Held, bundles: Bundles) -> TaskPhase {
@@ -134,7 +140,8 @@ impl TaskActor {
         }
     }
 
-    /// Starts that are under way come to their end first: nothing may start behind a stop's back.
+    /// Starts that are under way come to their end first: nothing may start behind a stop's back. One that
+    /// does not, or not before an order to kill, is ended.
     async fn end(
         &mut self,
         mut held: Held,
@@ -143,9 +150,26 @@ impl TaskActor {
         reason: String,
     ) -> TaskPhase {
         crew.drop_what_may_be_dropped();
+        // What is started in a cgroup that stands still does not answer.
+        self.thaw().await;
+        let mut orders = self.orders.clone();
+        let (mut killed, mut deadline) = (false, BootInstant::now().after(START_ENDS));
         while !crew.starting.is_empty() {
-            let Some(done) = crew.jobs.next().await else { break };
-            self.done(&held, &mut crew, done).await;
+            let done = tokio::select! {
+                // All may be dropped: a job stays in its set, an order stays an order.
+                done = crew.jobs.next() => done,
+                () = told_to_kill(&mut orders), if !killed => None,
+                () = sleep_until(deadline) => None,
+            };
+            match done {
+                Some(done) => drop(self.done(&held, &mut crew, done).await),
+                // Teardown kills by the cgroups what is left.
+                None if killed => break,
+                None => {
+                    kill_starting(&held, &crew.starting).await;
+                    (killed, deadline) = (true, BootInstant::now().after(KILLED_START_ENDS));
+                }
+            }
         }
         while let Some(ShimEvent::Exited { container, exit }) =
             held.link.as_mut().and_then(|link| link.events.try_recv().ok())
@@ -267,5 +291,15 @@ pub(crate) fn monitor_gone(record: &mut TaskRecord) {
         record.stopping(Some(StopCode::EssentialContainerExited), ESSENTIAL_EXITED);
     } else {
         record.stopping(Some(StopCode::InfrastructureHealth), MONITOR_GONE);
+    }
+}
+
+/// Those that do not come to the end of their start.
+async fn kill_starting(held: &Held, starting: &BTreeSet<ContainerName>) {
+    let Some(link) = &held.link else { return };
+    for container in starting {
+        if let Err(error) = link.shim.kill(container).await {
+            tracing::warn!(%container, cause = %chain(error.as_ref()), "a start that hangs was not killed");
+        }
     }
 }

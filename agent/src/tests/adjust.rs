@@ -2,6 +2,9 @@
 //! what the machine was told. Never: real cgroups; those are in the runtime's kernel tests.
 
 use super::bench::{Bench, task};
+use crate::facilities::fakes::Program;
+use lighter_model::exit::ExitStatus;
+use lighter_model::ids::ContainerName;
 use lighter_proto::v1;
 use lighter_proto::v1::TaskStatus;
 
@@ -89,4 +92,45 @@ fn limits_change_in_place_or_are_refused_in_words() {
     let shrunk = report(&bench, &id, |report| report.settled_generation == 5);
     assert_eq!((limit(&shrunk), shrunk.refusal.as_str()), (Some(30 << 20), ""));
     assert!(bench.machine.with(|world| world.starts.values().all(|times| *times == 1)));
+}
+
+const AGAIN: &str = r#"{"family":"again","containerDefinitions":[{"name":"web","image":"side","memory":8,"stopTimeout":1,
+    "restartPolicy":{"enabled":true,"restartAttemptPeriod":0}}]}"#;
+
+/// Its next start would hang, and the stop with it.
+#[test]
+fn a_paused_task_starts_nothing_again_and_stops() {
+    let mut bench = Bench::new();
+    bench.control.define("again:1", AGAIN);
+    bench.start();
+    let (id, other) = (task(1).to_string(), task(2).to_string());
+    for id in [&id, &other] {
+        bench.control.assign(id, "again:1");
+        bench.control.wait_status(id, TaskStatus::Running);
+    }
+    bench.control.change(&id, |assignment| assignment.paused = true);
+    report(&bench, &id, |report| report.paused);
+    bench.machine.exit(&task(1), "web", ExitStatus::Exited(1));
+    bench.machine.exit(&task(2), "web", ExitStatus::Exited(1));
+    // Then the first one's pause before its next start is over as well.
+    report(&bench, &other, |report| report.containers[0].restart_count == 1);
+    let container: ContainerName = "web".parse().unwrap();
+    assert_eq!(bench.machine.with(|world| world.starts[&(task(1), container)]), 1);
+    bench.control.stop(&id, "enough");
+    bench.control.wait_status(&id, TaskStatus::Stopped);
+}
+
+#[test]
+fn a_start_that_hangs_is_ended_by_an_order_to_kill() {
+    let mut bench = Bench::new();
+    bench.machine.with(|world| world.programs.insert("web".parse().unwrap(), Program::HangsAtStart));
+    bench.start();
+    let id = task(1).to_string();
+    bench.control.assign(&id, "web:1");
+    bench.control.wait_status(&id, TaskStatus::Activating);
+    bench.control.change(&id, |assignment| {
+        assignment.desired_status = v1::DesiredStatus::Stopped.into();
+        assignment.stop_force = true;
+    });
+    bench.control.wait_status(&id, TaskStatus::Stopped);
 }

@@ -227,6 +227,15 @@ impl FakeShim {
         format!("{}/{container}", self.task)
     }
 
+    /// As in the kernel: what joins a cgroup that stands still stands still.
+    fn start_hangs(&self, container: &ContainerName) -> bool {
+        self.machine.with(|world| {
+            let killed = world.signals.contains(&(self.task.clone(), container.clone(), 9));
+            let frozen = world.shims.get(&self.task).is_some_and(|shim| shim.frozen);
+            (frozen || world.program(container) == Program::HangsAtStart) && !killed
+        })
+    }
+
     fn gone() -> String {
         "the connection to the task's shim is lost".to_owned()
     }
@@ -263,8 +272,14 @@ impl Shim for FakeShim {
         _bundle: &'a Bundle,
     ) -> Answer<'a, Started, StartFailure> {
         Box::pin(async move {
+            while self.start_hangs(container) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
             let started = self.machine.call("start", self.of(container), |world| {
                 let program = world.program(container);
+                if program == Program::HangsAtStart {
+                    return Err("the helper ended by signal 9".to_owned());
+                }
                 if program == Program::CannotStart {
                     return Err("exec /bin/nothing: no such file or directory".to_owned());
                 }

@@ -92,6 +92,10 @@ impl TaskActor {
 
     /// Those whose pause is over ask the node's limiter.
     fn ask_for_turns(&mut self, crew: &mut Crew, now_boot_ms: u64) {
+        if self.journal.record.paused {
+            // It would be started in a cgroup that stands still.
+            return;
+        }
         let containers = self.journal.record.containers.iter();
         let due = containers.filter(|c| c.life.again_at_boot_ms.is_some_and(|at| at <= now_boot_ms));
         for container in due.map(|c| c.name.clone()).collect::<Vec<_>>() {
@@ -155,7 +159,9 @@ impl TaskActor {
                     return None;
                 }
                 let record = self.journal.record.container_mut(&container);
-                if record.is_some_and(|record| record.life.again_at_boot_ms.is_some()) {
+                // Paused meanwhile, it asks again when it goes on.
+                let wanted = record.is_some_and(|record| record.life.again_at_boot_ms.is_some());
+                if wanted && !self.journal.record.paused {
                     self.start(held, crew, container, true);
                 }
                 None

@@ -127,6 +127,8 @@ impl Crew {
         let endings = self.endings.iter().map(|ending| ending.deadline);
         let waits = self.waits.iter().filter_map(|wait| wait.deadline_boot_ms).map(BootInstant::at_ms);
         let free = |c: &&ContainerRecord| !self.turns.contains(&c.name) && !self.starting.contains(&c.name);
+        // Nor is one of its containers started again.
+        let free = |c: &&ContainerRecord| free(c) && !record.paused;
         let again = record.containers.iter().filter(free).filter_map(|c| c.life.again_at_boot_ms);
         checks.chain(endings).chain(waits).chain(again.map(BootInstant::at_ms)).min()
     }
