@@ -357,6 +357,7 @@ impl Life {
         }
         self.forced = false;
         (self.started_boot_ms, self.started_unix_ms) = (Some(clock.boot_ms), Some(clock.unix_ms));
+        self.first_started_boot_ms.get_or_insert(clock.boot_ms);
         self.judge_anew(clock);
     }
 

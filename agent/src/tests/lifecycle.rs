@@ -146,6 +146,26 @@ fn what_does_not_come_in_time_ends_the_task() {
     );
 }
 
+/// Each of its starts would give it the whole time again.
+#[test]
+fn a_container_that_is_started_again_and_again_is_not_waited_for_longer() {
+    let mut bench = bench();
+    bench.control.define(
+        "crashes:1",
+        r#"{"family":"crashes","containerDefinitions":[
+          {"name":"main","image":"side","memory":8,"dependsOn":[{"containerName":"helper","condition":"HEALTHY"}]},
+          {"name":"helper","image":"side","memory":8,"essential":false,"stopTimeout":1,"startTimeout":20,
+           "restartPolicy":{"enabled":true,"restartAttemptPeriod":0},
+           "healthCheck":{"command":["CMD","/up"],"interval":5}}]}"#,
+    );
+    bench.machine.with(|world| world.programs.insert(name("helper"), Program::Exits { code: 1, oom: false }));
+    bench.start();
+    bench.control.assign(task(1).as_str(), "crashes:1");
+    let stopped = end(&mut bench);
+    assert!(stopped.stopped_reason.contains("startTimeout"), "{}", stopped.stopped_reason);
+    assert!(starts(&bench, "helper") > 2, "it was started again");
+}
+
 #[test]
 fn health_is_reported_and_only_its_changes() {
     let mut bench = bench();

@@ -27,7 +27,9 @@ pub(crate) struct Life {
     pub policy: Option<RestartPolicy>,
     /// When its program was started, last.
     pub started_boot_ms: Option<u64>,
-    /// The same by the wall clock, for people.
+    /// When it was for the first time: what others wait for is counted from there.
+    pub first_started_boot_ms: Option<u64>,
+    /// The last start by the wall clock, for people.
     pub started_unix_ms: Option<u64>,
     /// It has ended, and is started again at this time.
     pub again_at_boot_ms: Option<u64>,

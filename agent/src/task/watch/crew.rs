@@ -106,7 +106,9 @@ impl Crew {
             ContainerStatus::Pending => Phase::Pending,
         };
         let health = container.life.health.as_ref().map(|health| health.status).unwrap_or_default();
-        View { phase, health, started_boot_ms: container.life.started_boot_ms }
+        // A record of before the first start was kept apart has the last one.
+        let started_boot_ms = container.life.first_started_boot_ms.or(container.life.started_boot_ms);
+        View { phase, health, started_boot_ms }
     }
 
     /// As ECS has RUNNING: no container is still to be started for the first time.
