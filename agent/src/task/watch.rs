@@ -59,6 +59,7 @@ impl TaskActor {
         if let Some(order) = self.lease_over(&held).await {
             return self.end(held, crew, order.code, order.reason).await;
         }
+        self.go_on_ending(&held, &mut crew).await;
         loop {
             if held.link.is_none() {
                 crew.forget();

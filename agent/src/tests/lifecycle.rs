@@ -323,6 +323,37 @@ fn restart_killed_at(halt: usize) -> bool {
     halted
 }
 
+fn unhealthy_restart_killed_at(halt: usize) -> bool {
+    let mut bench = bench();
+    bench.machine.with(|world| {
+        world.programs.insert(name("web"), Program::IgnoresStop);
+        let codes = std::iter::once(0).chain(std::iter::repeat_n(1, 500));
+        world.probes.insert(name("web"), codes.map(|code| FakeProbe::exits(code, "")).collect());
+    });
+    bench.start();
+    bench.control.assign(task(1).as_str(), "restart:1");
+    report(&bench, "healthy", |report| health(report, 0) == HealthStatus::Healthy);
+    bench.machine.halt_at(Some(halt));
+    let runs_again = |report: &v1::TaskReport| report.containers[0].restart_count >= 1;
+    let halted = killed_or(&mut bench, runs_again);
+    report(&bench, "the restart", runs_again);
+    bench.machine.halt_at(None);
+    bench.control.stop(task(1).as_str(), "");
+    end(&mut bench);
+    halted
+}
+
+/// It does not heed its stop signal, and what would have killed it was known to the agent that is gone.
+#[test]
+fn killed_anywhere_in_the_end_of_an_unhealthy_container_it_is_started_again() {
+    let mut halt = 0;
+    // The points after these are those of the next round.
+    while halt < 6 && unhealthy_restart_killed_at(halt) {
+        halt += 1;
+    }
+    assert_eq!(halt, 6, "halted at {halt} points only");
+}
+
 #[test]
 fn killed_anywhere_in_ordered_starts_nothing_starts_twice_or_too_early() {
     let mut halt = 0;

@@ -6,7 +6,7 @@
 use super::End;
 use super::crew::{Check, Crew, Done};
 use crate::errors::{Cause, chain};
-use crate::store::records::{HealthSettings, Step};
+use crate::store::records::{ContainerRecord, HealthSettings, Step};
 use crate::task::health::{self, Checked};
 use crate::task::stop::{Ending, kill_overdue};
 use crate::task::{Held, TaskActor};
@@ -144,13 +144,26 @@ impl TaskActor {
                 };
                 // That it is to be started again must be known to whoever sees it end.
                 self.journal.commit_or_warn(Step::Running).await;
-                let link = held.link.as_ref()?;
-                if let Err(error) = link.shim.signal(name, record.stop_signal).await {
-                    tracing::warn!(container = %name, cause = %chain(error.as_ref()), "the stop signal was not sent");
-                }
-                crew.endings.push(Ending::told(&self.journal.log, &record));
+                self.end_unhealthy(held, crew, &record).await;
                 None
             }
+        }
+    }
+
+    /// It is to be started again, which its end leads to.
+    async fn end_unhealthy(&self, held: &Held, crew: &mut Crew, record: &ContainerRecord) {
+        let Some(link) = &held.link else { return };
+        if let Err(error) = link.shim.signal(&record.name, record.stop_signal).await {
+            tracing::warn!(container = %record.name, cause = %chain(error.as_ref()), "the stop signal was not sent");
+        }
+        crew.endings.push(Ending::told(&self.journal.log, record));
+    }
+
+    /// What an agent of before has begun to end, and was killed before it had: its deadline is not known.
+    pub(super) async fn go_on_ending(&self, held: &Held, crew: &mut Crew) {
+        let containers = self.journal.record.containers.iter();
+        for record in containers.filter(|c| c.life.forced && c.status == ContainerStatus::Running) {
+            self.end_unhealthy(held, crew, record).await;
         }
     }
 
