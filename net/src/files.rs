@@ -47,10 +47,10 @@ pub fn hostname(wanted: &str) -> String {
 }
 
 /// /etc/resolv.conf for an attachment, made of the host's. Loopback name servers, which would be the
-/// attachment's own loopback, are left out; when none is left, `fallback` is used. Options and search
+/// attachment's own loopback, and those of IPv6, which it does not have, are left out; when none is left, `fallback` is used. Options and search
 /// domains are kept, comments are not; `trust-ad` goes together with the local resolver it trusts.
 pub fn resolv_conf(host_text: &str, fallback: &[IpAddr]) -> String {
-    let servers: Vec<String> = name_servers(host_text).filter(|s| !is_loopback(s)).collect();
+    let servers: Vec<String> = name_servers(host_text).filter(|s| !is_loopback(s) && !is_ipv6(s)).collect();
     let mut text = String::new();
     if servers.is_empty() {
         for server in fallback {
@@ -115,6 +115,11 @@ fn name_servers(text: &str) -> impl Iterator<Item = String> + '_ {
 
 /// "127.0.0.53", "::1", also with a zone as in "fe80::1%eth0". What is no address is kept for the
 /// resolver to judge; an unspecified address means the own host too.
+/// With a zone or without.
+fn is_ipv6(server: &str) -> bool {
+    server.contains(':')
+}
+
 fn is_loopback(server: &str) -> bool {
     let bare = server.split('%').next().unwrap_or(server);
     bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback() || ip.is_unspecified())
@@ -170,7 +175,11 @@ mod tests {
     fn real_name_servers_stay_alone() {
         let host = "nameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver fe80::1%eth0\noptions trust-ad";
         let text = resolv_conf(host, &PUBLIC_NAME_SERVERS);
-        assert_eq!(text, "nameserver 10.0.0.2\nnameserver fe80::1%eth0\n");
+        assert_eq!(text, "nameserver 10.0.0.2\n");
+        // An attachment has no IPv6 to ask these with.
+        let only_ipv6 = "nameserver 2001:db8::53\nnameserver fe80::1%eth0\n";
+        let fallback = resolv_conf("", &PUBLIC_NAME_SERVERS);
+        assert_eq!(resolv_conf(only_ipv6, &PUBLIC_NAME_SERVERS), fallback);
         assert_eq!(resolv_conf("", &[]), "");
     }
 

@@ -216,7 +216,9 @@ impl Registries {
                 request = request.header(AUTHORIZATION, value.clone());
             }
             let response = request.send().await.map_err(|e| self.clients.transport_error(host, e))?;
-            if first && response.status() == StatusCode::UNAUTHORIZED {
+            // A host that we were sent on to does not choose who gets this registry's login.
+            let asked = response.url().origin() == url.origin();
+            if first && asked && response.status() == StatusCode::UNAUTHORIZED {
                 authorization = Some(self.authorize(ask, &client, response).await?);
                 continue;
             }

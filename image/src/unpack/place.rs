@@ -15,6 +15,8 @@ use std::rc::Rc;
 const MAX_CACHED: usize = 64;
 /// As the kernel allows in one path.
 const MAX_LINKS: u32 = 40;
+/// Of a path and of all that its symlinks stand for; one path of the kernel's length has half as many.
+const MAX_PARTS: u32 = 4096;
 
 const INSIDE: ResolveFlags =
     ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
@@ -54,8 +56,7 @@ impl<'a> Place<'a> {
         if let Some(found) = self.cache.get(dir) {
             return Ok(found.clone());
         }
-        let mut links_left = MAX_LINKS;
-        let fd = Rc::new(self.ensure(dir, &mut links_left)?);
+        let fd = Rc::new(self.ensure(dir)?);
         if self.cache.len() >= MAX_CACHED {
             self.cache.clear();
         }
@@ -88,64 +89,113 @@ impl<'a> Place<'a> {
     }
 
     /// Opens `dir`, making what is missing. A symlink to a directory that is not in this layer is
-    /// followed and its target made, as other tools do: `lib -> usr/lib`, then `lib/x`.
-    fn ensure(&mut self, dir: &[u8], links_left: &mut u32) -> Result<OwnedFd, UnpackError> {
-        let open = |path: &[u8]| open_inside(self.root, path, OFlags::PATH | OFlags::DIRECTORY);
-        match open(dir) {
-            Err(Errno::NOENT) if !dir.is_empty() => {}
-            Err(Errno::NOTDIR) => {
-                return Err(UnpackError::hostile(dir, "is used as a directory but is none"));
+    /// followed and its target made, as other tools do: `lib -> usr/lib`, then `lib/x`. A loop over what
+    /// is open, not a recursion: thirty links of two thousand parts each would need a stack of 60,000.
+    fn ensure(&mut self, dir: &[u8]) -> Result<OwnedFd, UnpackError> {
+        let (mut links_left, mut parts_left) = (MAX_LINKS, MAX_PARTS);
+        let mut walk = self.begin(dir.to_vec())?;
+        // Those that wait for the target of a link of theirs.
+        let mut waiting: Vec<Walk> = Vec::new();
+        loop {
+            if walk.done == walk.path.len() {
+                let Some(mut before) = waiting.pop() else { return Ok(walk.fd) };
+                before.fd = walk.fd;
+                walk = before;
+                continue;
             }
-            other => return other.map_err(UnpackError::at("opening", dir)),
-        }
-        let (above, name) = split(dir);
-        let parent = self.ensure(above, links_left)?;
-        if matches!(name, b"" | b"." | b"..") {
-            // Part of a symlink's target; what was missing above it is there now.
-            return open_inside(self.root, dir, OFlags::PATH | OFlags::DIRECTORY)
-                .map_err(UnpackError::at("opening", dir));
-        }
-        match rustix::fs::mkdirat(&parent, name, Mode::from(0o755)) {
-            Ok(()) => {
-                // Whatever the umask took away.
-                rustix::fs::chmodat(&parent, name, Mode::from(0o755), AtFlags::empty())
-                    .map_err(UnpackError::at("chmod of", dir))?;
-                if dir.split(|b| *b == b'/').all(|c| !matches!(c, b"" | b"." | b"..")) {
-                    self.implicit.insert(dir.to_vec());
-                }
-                // From its parent and not from the root: paths of thousands of parts stay linear.
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                rustix::fs::openat(&parent, name, flags, Mode::empty())
-                    .map_err(UnpackError::at("opening", dir))
+            parts_left = parts_left
+                .checked_sub(1)
+                .ok_or_else(|| UnpackError::hostile(short(dir), "has too many parts"))?;
+            if let Some(target) = self.step(&mut walk)? {
+                links_left = links_left
+                    .checked_sub(1)
+                    .ok_or_else(|| UnpackError::hostile(short(dir), "leads through too many symlinks"))?;
+                waiting.push(std::mem::replace(&mut walk, self.begin(target)?));
             }
-            Err(Errno::EXIST) => self.ensure_target(dir, above, name, parent.as_fd(), links_left),
-            Err(e) => Err(UnpackError::at("making", dir)(e)),
         }
     }
 
-    /// `dir` is a symlink whose target is missing: make the target.
-    fn ensure_target(
-        &mut self,
-        dir: &[u8],
-        above: &[u8],
-        name: &[u8],
-        parent: BorrowedFd<'_>,
-        links_left: &mut u32,
-    ) -> Result<OwnedFd, UnpackError> {
-        *links_left = links_left
-            .checked_sub(1)
-            .ok_or_else(|| UnpackError::hostile(dir, "leads through too many symlinks"))?;
-        let target = rustix::fs::readlinkat(parent, name, Vec::new())
-            .map_err(|_| UnpackError::hostile(dir, "is used as a directory but is none"))?
-            .into_bytes();
-        let target = match target.strip_prefix(b"/") {
-            Some(absolute) => absolute.to_vec(),
-            None => [above, b"/", &target].concat(),
-        };
-        if target.len() >= 4096 {
-            return Err(UnpackError::hostile(&dir[..dir.len().min(64)], "leads to a name that is too long"));
+    /// What of `path` is there.
+    fn begin(&self, path: Vec<u8>) -> Result<Walk, UnpackError> {
+        let mut done = path.len();
+        loop {
+            let there = &path[..done];
+            match open_inside(self.root, there, OFlags::PATH | OFlags::DIRECTORY) {
+                Ok(fd) => return Ok(Walk { path, done, fd }),
+                Err(Errno::NOENT) if done > 0 => done = split(there).0.len(),
+                Err(Errno::NOTDIR) => {
+                    return Err(UnpackError::hostile(there, "is used as a directory but is none"));
+                }
+                Err(e) => return Err(UnpackError::at("opening", there)(e)),
+            }
         }
-        let target = target.strip_prefix(b"/").unwrap_or(&target).to_vec();
-        self.ensure(&target, links_left)
     }
+
+    /// Makes the next part; the target, when it is a symlink whose target is missing.
+    fn step(&mut self, walk: &mut Walk) -> Result<Option<Vec<u8>>, UnpackError> {
+        let start = walk.done + usize::from(walk.path[walk.done] == b'/');
+        let end = walk.path[start..].iter().position(|b| *b == b'/').map_or(walk.path.len(), |at| start + at);
+        let (above, dir, name) = (&walk.path[..walk.done], &walk.path[..end], &walk.path[start..end]);
+        let mut target = None;
+        if matches!(name, b"" | b"." | b"..") {
+            // Part of a symlink's target; what was missing above it is there now.
+            walk.fd = open_inside(self.root, dir, OFlags::PATH | OFlags::DIRECTORY)
+                .map_err(UnpackError::at("opening", dir))?;
+        } else {
+            match rustix::fs::mkdirat(&walk.fd, name, Mode::from(0o755)) {
+                Ok(()) => walk.fd = self.made(dir, name, walk.fd.as_fd())?,
+                Err(Errno::EXIST) => target = Some(missing_target(dir, above, name, walk.fd.as_fd())?),
+                Err(e) => return Err(UnpackError::at("making", dir)(e)),
+            }
+        }
+        walk.done = end;
+        Ok(target)
+    }
+
+    /// A directory that was just made.
+    fn made(&mut self, dir: &[u8], name: &[u8], parent: BorrowedFd<'_>) -> Result<OwnedFd, UnpackError> {
+        // Whatever the umask took away.
+        rustix::fs::chmodat(parent, name, Mode::from(0o755), AtFlags::empty())
+            .map_err(UnpackError::at("chmod of", dir))?;
+        if dir.split(|b| *b == b'/').all(|c| !matches!(c, b"" | b"." | b"..")) {
+            self.implicit.insert(dir.to_vec());
+        }
+        // From its parent and not from the root: paths of thousands of parts stay linear.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(UnpackError::at("opening", dir))
+    }
+}
+
+/// A path on its way.
+struct Walk {
+    path: Vec<u8>,
+    /// Bytes of it that are there.
+    done: usize,
+    /// The directory that they lead to.
+    fd: OwnedFd,
+}
+
+/// Where the symlink `dir` leads, below the root.
+fn missing_target(
+    dir: &[u8],
+    above: &[u8],
+    name: &[u8],
+    parent: BorrowedFd<'_>,
+) -> Result<Vec<u8>, UnpackError> {
+    let target = rustix::fs::readlinkat(parent, name, Vec::new())
+        .map_err(|_| UnpackError::hostile(dir, "is used as a directory but is none"))?
+        .into_bytes();
+    let target = match target.strip_prefix(b"/") {
+        Some(absolute) => absolute.to_vec(),
+        None => [above, b"/", &target].concat(),
+    };
+    if target.len() >= 4096 {
+        return Err(UnpackError::hostile(short(dir), "leads to a name that is too long"));
+    }
+    Ok(target.strip_prefix(b"/").unwrap_or(&target).to_vec())
+}
+
+/// The beginning of a name for people.
+fn short(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(64)]
 }

@@ -10,7 +10,7 @@ use super::split::{SPLIT, SplitWriter};
 use std::io::BufRead;
 use tar::{EntryType, Header};
 
-/// Longest name or PAX record block: a file name has at most 4 KiB, an xattr at most 64 KiB.
+/// Names and PAX records of one entry: a file name has at most 4 KiB, an xattr at most 64 KiB.
 const MAX_EXTENSION: u64 = 1 << 20;
 const BLOCK: usize = 512;
 
@@ -60,6 +60,8 @@ impl<'a, R: BufRead> TarStream<'a, R> {
     /// The next entry, `None` at the end of the archive. Data of the one before is skipped.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, UnpackError> {
         let mut extensions = Extensions::default();
+        // Of all of them together.
+        let mut room = MAX_EXTENSION;
         loop {
             self.skip_data()?;
             let Some(block) = self.block()? else { return Ok(None) };
@@ -76,11 +78,13 @@ impl<'a, R: BufRead> TarStream<'a, R> {
             let kind = header.entry_type();
             let size = header.entry_size().map_err(|_| UnpackError::format("a size that is no number"))?;
             match kind {
-                EntryType::GNULongName => extensions.path = Some(until_nul(self.extension(size)?)),
-                EntryType::GNULongLink => extensions.link = Some(until_nul(self.extension(size)?)),
-                EntryType::XHeader => extensions.read_pax(&self.extension(size)?)?,
+                EntryType::GNULongName => extensions.path = Some(until_nul(self.extension(size, &mut room)?)),
+                EntryType::GNULongLink => {
+                    extensions.link = Some(until_nul(self.extension(size, &mut room)?));
+                }
+                EntryType::XHeader => extensions.read_pax(&self.extension(size, &mut room)?)?,
                 // Global records: nothing a layer's files depend on (writers put comments there).
-                EntryType::XGlobalHeader => drop(self.extension(size)?),
+                EntryType::XGlobalHeader => drop(self.extension(size, &mut room)?),
                 _ => {
                     let mut records = std::mem::take(&mut extensions.sparse);
                     extensions.path = records.name.take().or(extensions.path);
@@ -226,10 +230,12 @@ impl<'a, R: BufRead> TarStream<'a, R> {
         self.raw(self.data_left, |_| Ok(()))
     }
 
-    fn extension(&mut self, size: u64) -> Result<Vec<u8>, UnpackError> {
-        if size > MAX_EXTENSION {
-            return Err(UnpackError::format(format!("a name or attribute record of {size} bytes")));
-        }
+    /// `room` is what is left for the records of one entry.
+    fn extension(&mut self, size: u64, room: &mut u64) -> Result<Vec<u8>, UnpackError> {
+        let left = room.checked_sub(size);
+        *room = left.ok_or_else(|| {
+            UnpackError::format(format!("a name or attribute record of {size} bytes where {room} are left"))
+        })?;
         self.begin_data(size)?;
         let mut bytes = Vec::with_capacity(size as usize);
         self.raw(size, |part| {

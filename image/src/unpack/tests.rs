@@ -57,6 +57,13 @@ impl Archive {
     fn symlink(self, path: &str, to: &str) -> Self {
         self.add(EntryType::Symlink, path, to, 0o777, b"")
     }
+    /// With GNU's records for names of more than a hundred bytes.
+    fn long_symlink(self, path: &str, to: &str) -> Self {
+        self.add(EntryType::GNULongLink, "long", "", 0o644, to.as_bytes()).symlink(path, "")
+    }
+    fn long_file(self, path: &str, data: &[u8]) -> Self {
+        self.add(EntryType::GNULongName, "long", "", 0o644, path.as_bytes()).file("", data)
+    }
     fn hard_link(self, path: &str, to: &str) -> Self {
         self.add(EntryType::Link, path, to, 0o644, b"")
     }
@@ -295,6 +302,16 @@ fn hostile_layers_are_refused_or_stay_inside() {
             Box::new(|_| Archive::default().xattr("trusted.overlay.redirect", b"/etc").dir("d/")),
         ),
         ("symlink to itself deeper", Box::new(|_| Archive::default().symlink("a", "a/a").file("a/x", b"x"))),
+        (
+            "symlinks that stand for tens of thousands of parts",
+            Box::new(|_| {
+                let long = "/a".repeat(2000);
+                let link = |archive: Archive, n: i32| {
+                    archive.long_symlink(&format!("l{n}"), &format!("l{}{long}", n + 1))
+                };
+                (0..30).fold(Archive::default(), link).long_file(&format!("l0{long}/f"), b"x")
+            }),
+        ),
         ("root is a file", Box::new(|_| Archive::default().file("./", b""))),
         ("file as directory", Box::new(|_| Archive::default().file("f", b"").file("f/x", b""))),
         ("hard link to a directory", Box::new(|_| Archive::default().dir("d/").hard_link("h", "d"))),

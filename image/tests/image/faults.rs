@@ -111,6 +111,24 @@ async fn redirected_blobs_are_fetched_without_the_login() {
 }
 
 #[tokio::test]
+async fn a_login_is_not_sent_where_a_host_wants_it_that_blobs_are_redirected_to() {
+    let (scene, storage, thief) =
+        (Scene::new().await, FakeRegistry::start().await, FakeRegistry::start().await);
+    let mut fixture = Fixture::new(&[&scene.registry, &storage, &thief]);
+    let path = fixture.dir.path().join("config.json");
+    std::fs::write(&path, format!(r#"{{"auths":{{"{}":{{"auth":"dTpw"}}}}}}"#, scene.registry.host()))
+        .unwrap();
+    fixture.config.docker_config = Some(path);
+    scene.registry.behave().auth = Some(Auth::Basic("u", "p"));
+    scene.registry.behave().redirect_blobs_to = Some(format!("http://{}", storage.host()));
+    storage.behave().auth = Some(Auth::Bearer(None));
+    storage.behave().token_realm = Some(format!("http://{}/token", thief.host()));
+    let error = pull(&fixture.open(), &scene.reference).await.unwrap_err();
+    assert!(chain(&error).contains("refused access"), "{}", chain(&error));
+    assert_eq!(thief.log(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn wrong_credentials() {
     let mut scene = Scene::new().await;
     scene.registry.behave().auth = Some(Auth::Basic("u", "right"));

@@ -167,3 +167,15 @@ proptest! {
         prop_assert_eq!(all.into_iter().map(|(_, data)| data).collect::<Vec<_>>(), files);
     }
 }
+
+/// Each alone is allowed; they all would be held until the entry comes.
+#[test]
+fn records_before_one_entry_have_a_size_together() {
+    let block = block_of(&header(EntryType::XGlobalHeader, 900 << 10), &vec![b'x'; 900 << 10]);
+    let file = block_of(&header(EntryType::Regular, 0), b"");
+    let of = |times: usize| [block.repeat(times), file.clone(), vec![0; 1024]].concat();
+    assert_eq!(entries(&of(1)).unwrap().len(), 1);
+    assert!(matches!(entries(&of(3)), Err(UnpackError::Format { .. })));
+    // The next entry has the same again.
+    assert_eq!(entries(&[&of(1)[..of(1).len() - 1024], &of(1)].concat()).unwrap().len(), 2);
+}
